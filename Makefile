@@ -1,0 +1,34 @@
+# `make demo` and `make test` are the two commands a newcomer needs; each makes the environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := $(shell find kat_zoo kernels train -name '*.py' -o -name '*.yaml')
+
+.PHONY: demo test test-all lint bench clean
+
+$(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt 'torch' 'torchvision' 'setuptools>=77'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/kat-zoo demo --out demo
+
+test: $(STAMP)
+	$(BIN)/pytest -m 'not slow and not gpu'
+
+test-all: $(STAMP)
+	$(BIN)/pytest -m 'not gpu'
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	rm -rf build/lint && $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/lint .
+	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kat_zoo
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/rational.py
+
+clean:
+	rm -rf build *.egg-info $(VENV)

@@ -1,0 +1,1 @@
+"""Detection and segmentation heads of other libraries on our backbones."""

@@ -1,0 +1,1 @@
+"""Regression and symbolic Kolmogorov-Arnold networks."""

@@ -1,0 +1,1 @@
+"""Layers: group-rational activations, GR-KAN, Fourier attention, B-spline KAN."""

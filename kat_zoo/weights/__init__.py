@@ -1,0 +1,1 @@
+"""Weights and sample images that ship with the package."""

@@ -1,0 +1,171 @@
+// What the CPU kernels share: the choice of an instruction set at run time and torch's own thread pool.
+//
+// Every kernel body is a template written in GCC/Clang vector extensions and forced inline into one wrapper per instruction
+// set, so that one source serves the portable build (SSE2, NEON, ...) and AVX2 / AVX-512 without intrinsics.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+
+#define KAT_EXPORT extern "C" __attribute__((visibility("default")))
+#define KAT_INLINE inline __attribute__((always_inline))
+
+#if defined(__x86_64__)
+#define KAT_X86 1
+#define KAT_TARGET_AVX2 __attribute__((target("avx2,fma,f16c,bmi,bmi2")))
+#define KAT_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2")))
+#else
+#define KAT_X86 0
+#endif
+
+namespace kat {
+
+// The numbers are part of the interface of cpu_library.py.
+enum Isa : int { kPortable = 0, kAvx2 = 1, kAvx512 = 2 };
+enum DType : int { kFloat32 = 0, kFloat64 = 1, kBFloat16 = 2, kFloat16 = 3 };
+
+// GOMP_parallel of the OpenMP runtime that torch has loaded; null: one thread. Linking a runtime of our own would start a
+// second pool beside torch's. Defined in rational_cpu.cpp.
+using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+extern GompParallel gomp_parallel;
+
+// Calls f(i) for i in [0, n). Chunks are drawn from a counter, so a pool that gives fewer threads than asked for still does
+// all the work; results may depend on i alone, never on the thread.
+template <class F>
+void parallel_for(int64_t n, int threads, const F& f) {
+  if (threads <= 1 || n <= 1 || gomp_parallel == nullptr) {
+    for (int64_t i = 0; i < n; ++i) f(i);
+    return;
+  }
+  struct Shared {
+    const F* f;
+    int64_t n;
+    std::atomic<int64_t> next;
+  } shared{&f, n, {0}};
+  auto body = [](void* p) {
+    auto* s = static_cast<Shared*>(p);
+    for (int64_t i; (i = s->next.fetch_add(1, std::memory_order_relaxed)) < s->n;) (*s->f)(i);
+  };
+  const unsigned team = static_cast<unsigned>(n < threads ? n : threads);
+  gomp_parallel(body, &shared, team, 0);
+}
+
+// Vectors of L lanes of float or double and the integers of their width.
+template <class T, int L>
+struct Vec;
+template <int L>
+struct Vec<float, L> {
+  typedef float F __attribute__((vector_size(L * 4)));
+  typedef int32_t I __attribute__((vector_size(L * 4)));
+  typedef uint32_t U __attribute__((vector_size(L * 4)));
+  typedef uint16_t H __attribute__((vector_size(L * 2)));
+};
+template <int L>
+struct Vec<double, L> {
+  typedef double F __attribute__((vector_size(L * 8)));
+  typedef int64_t I __attribute__((vector_size(L * 8)));
+};
+
+struct bf16 { uint16_t bits; };
+struct f16 { uint16_t bits; };
+
+template <class To, class From>
+KAT_INLINE To bit_cast(const From& from) {
+  static_assert(sizeof(To) == sizeof(From), "bit_cast keeps the size");
+  To to;
+  std::memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+// Storage <-> compute conversions: float32 and float64 are their own compute type, the 16-bit types compute in float32.
+template <class S>
+struct Storage;
+
+template <>
+struct Storage<float> {
+  using Compute = float;
+  template <int L>
+  static KAT_INLINE typename Vec<float, L>::F load(const float* p) {
+    typename Vec<float, L>::F v;
+    std::memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  template <int L>
+  static KAT_INLINE void store(float* p, typename Vec<float, L>::F v) { std::memcpy(p, &v, sizeof(v)); }
+};
+
+template <>
+struct Storage<double> {
+  using Compute = double;
+  template <int L>
+  static KAT_INLINE typename Vec<double, L>::F load(const double* p) {
+    typename Vec<double, L>::F v;
+    std::memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  template <int L>
+  static KAT_INLINE void store(double* p, typename Vec<double, L>::F v) { std::memcpy(p, &v, sizeof(v)); }
+};
+
+template <>
+struct Storage<bf16> {
+  using Compute = float;
+  template <int L>
+  static KAT_INLINE typename Vec<float, L>::F load(const bf16* p) {
+    typename Vec<float, L>::H h;
+    std::memcpy(&h, p, sizeof(h));
+    auto u = __builtin_convertvector(h, typename Vec<float, L>::U) << 16;
+    return bit_cast<typename Vec<float, L>::F>(u);
+  }
+  template <int L>
+  static KAT_INLINE void store(bf16* p, typename Vec<float, L>::F v) {
+    using U = typename Vec<float, L>::U;
+    const U u = bit_cast<U>(v);
+    const U rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;  // to nearest, ties to even
+    const U nan = (u >> 16) | 0x40;                          // keep a NaN a NaN
+    const auto is_nan = v != v;
+    const auto h = __builtin_convertvector(is_nan ? nan : rounded, typename Vec<float, L>::H);
+    std::memcpy(p, &h, sizeof(h));
+  }
+};
+
+template <>
+struct Storage<f16> {
+  using Compute = float;
+  template <int L>
+  static KAT_INLINE typename Vec<float, L>::F load(const f16* p) {
+    using F = typename Vec<float, L>::F;
+    using U = typename Vec<float, L>::U;
+    typename Vec<float, L>::H h;
+    std::memcpy(&h, p, sizeof(h));
+    const U u = __builtin_convertvector(h, U);
+    // Exponent and mantissa moved in place, then rescaled by 2^112: exact for normal and subnormal numbers alike.
+    const U magnitude = (u & 0x7fff) << 13;
+    const F scaled = bit_cast<F>(magnitude) * 0x1p112f;
+    const U special = magnitude | 0x7f800000;  // inf and NaN
+    const U finite = bit_cast<U>(scaled);
+    const U bits = ((u & 0x7c00) == 0x7c00 ? special : finite) | ((u & 0x8000) << 16);
+    return bit_cast<F>(bits);
+  }
+  template <int L>
+  static KAT_INLINE void store(f16* p, typename Vec<float, L>::F v) {
+    using F = typename Vec<float, L>::F;
+    using U = typename Vec<float, L>::U;
+    const U u = bit_cast<U>(v);
+    const U sign = (u >> 16) & 0x8000;
+    const U a = u & 0x7fffffff;
+    // Normal results: rebias and round to nearest even in the integer; a carry into the exponent is right, up to infinity.
+    const U normal = (a - 0x38000000 + 0xfff + ((a >> 13) & 1)) >> 13;
+    // Subnormal results (|v| < 2^-14): adding 0.5 lets the float adder do the rounding.
+    const F half = bit_cast<F>(a) + 0.5f;
+    const U subnormal = bit_cast<U>(half) - 0x3f000000;
+    U bits = a < 0x38800000 ? subnormal : normal;
+    bits = a >= 0x47800000 ? U{} + 0x7c00 : bits;
+    bits = a > 0x7f800000 ? U{} + 0x7e00 : bits;
+    const auto h = __builtin_convertvector(bits | sign, typename Vec<float, L>::H);
+    std::memcpy(p, &h, sizeof(h));
+  }
+};
+
+}  // namespace kat

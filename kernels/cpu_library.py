@@ -1,0 +1,95 @@
+"""Loads the compiled CPU kernels (`_cpu`, a plain C library) and binds them to torch's own OpenMP pool."""
+
+import ctypes
+import functools
+import glob
+import importlib.machinery
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+logger = logging.getLogger("kat_zoo")
+
+ISAS = ("portable", "avx2", "avx512")
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+
+_forced_isa: list[int] = []
+_forked = False
+
+
+def _torch_gomp_parallel() -> int | None:
+    """Address of GOMP_parallel in the OpenMP runtime that torch itself uses, or None."""
+    root = Path(torch.__file__).parent
+    names = [path for folder in (root / "lib", root.parent / "torch.libs") for path in glob.glob(f"{folder}/lib*omp*")]
+    for name in [*names, "libgomp.so.1", "libiomp5.so", "libomp.so.5", "libomp.so"]:
+        try:
+            # RTLD_NOLOAD: only a runtime that is in the process already; loading another would start a second pool.
+            library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+            return ctypes.cast(library.GOMP_parallel, ctypes.c_void_p).value
+        except (OSError, AttributeError):
+            continue
+    return None
+
+
+def _after_fork_in_child() -> None:
+    global _forked
+    _forked = True  # the parent's pool does not exist here: entering it would hang
+
+
+@functools.cache
+def load() -> ctypes.CDLL | None:
+    """Return the library, or None (announced once in the log) where the package was installed without a C++ compiler."""
+    folder = Path(__file__).parent
+    candidates = [folder / f"_cpu{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    path = next((p for p in candidates if p.exists()), None)
+    if path is None:
+        logger.warning(
+            "kat_zoo was installed without its compiled CPU kernels (no C++ compiler was found): "
+            "using plain PyTorch, which is about 20 times slower. Reinstall kat_zoo where g++ or clang++ is available."
+        )
+        return None
+    library = ctypes.CDLL(str(path))
+    library.kat_set_gomp_parallel.argtypes = [ctypes.c_void_p]
+    gomp_parallel = _torch_gomp_parallel()
+    if gomp_parallel is None:
+        logger.warning("kat_zoo: torch's OpenMP runtime was not found; the CPU kernels run on one thread.")
+    library.kat_set_gomp_parallel(gomp_parallel)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork_in_child)
+    return library
+
+
+@functools.cache
+def _best_isa() -> int:
+    library = load()
+    return 0 if library is None else int(library.kat_best_isa())
+
+
+def isa() -> int:
+    """Number (index into `ISAS`) of the instruction set the kernels run with: the best of this machine unless forced."""
+    return _forced_isa[-1] if _forced_isa else _best_isa()
+
+
+@contextmanager
+def force_isa(name: str) -> Iterator[None]:
+    """Run the CPU kernels with one of `ISAS`, for tests and measurements.
+
+    Raises:
+        ValueError: the name is unknown or this machine has no such instructions.
+    """
+    if name not in ISAS or ISAS.index(name) > _best_isa():
+        raise ValueError(f"isa={name!r}: this machine offers {', '.join(ISAS[: _best_isa() + 1])}")
+    _forced_isa.append(ISAS.index(name))
+    try:
+        yield
+    finally:
+        _forced_isa.pop()
+
+
+def num_threads() -> int:
+    """Threads for a kernel: torch's setting, and one in a forked child, where torch's pool is gone."""
+    return 1 if _forked else torch.get_num_threads()

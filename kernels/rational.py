@@ -1,0 +1,275 @@
+"""`rational`: the group-rational activation as a torch operator, sent to C++ on CPUs, Triton on GPUs, PyTorch elsewhere."""
+
+import ctypes
+import functools
+import logging
+import math
+
+import torch
+from torch import Tensor
+
+from . import cpu_library
+from .rational_reference import rational_reference
+
+logger = logging.getLogger("kat_zoo")
+
+MAX_ORDER = 8
+
+_LIBRARY = torch.library.Library("kat_zoo", "FRAGMENT")
+_LIBRARY.define(
+    "rational(Tensor x, Tensor numerator, Tensor denominator, int channel_dim=-1) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+_LIBRARY.define(
+    "rational_backward(Tensor grad, Tensor x, Tensor numerator, Tensor denominator, int channel_dim=-1) -> (Tensor, Tensor, Tensor)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+
+
+def rational(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
+    """Compute y = P(x) / Q(x), P = a_0 + ... + a_m x^m, Q = 1 + |b_1||x| + ... + |b_n||x|^n, per group of channels.
+
+    The group-rational activation of GR-KAN (Kolmogorov-Arnold Transformer, arXiv 2409.10594, section 4.2). Gradients follow
+    the convention of the published weights, sign(0) = +1. Only x is kept for the backward; gradients of the coefficients
+    are deterministic. Second derivatives go through the PyTorch reference.
+
+    Args:
+        x: float32, float64, bfloat16 or float16, any shape and strides. A layout that is neither contiguous nor contiguous
+            with channels last costs one copy. 16-bit types are computed in float32.
+        numerator: (1 or G, m + 1) coefficients a_i, m <= 8; any of the dtypes above, independent of x (so no cast under
+            autocast).
+        denominator: (1 or G, n) coefficients b_j, 1 <= n <= 8, same dtype as the numerator. G, the number of groups, is the
+            larger first dimension. (m, n) = (5, 4) is the fast case.
+        channel_dim: dimension of x that is cut into G contiguous groups; -1 for (..., C), 1 for NCHW.
+
+    Returns:
+        A tensor of x's shape and dtype.
+
+    Raises:
+        ValueError: wrong ranks, dtypes, devices, orders, or C not divisible by G.
+    """
+    return torch.ops.kat_zoo.rational(x, numerator, denominator, channel_dim)
+
+
+def _check(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int) -> int:
+    """Raise ValueError for arguments that do not fit; return channel_dim counted from the front."""
+    for name, coefficients, low in (("numerator", numerator, 1), ("denominator", denominator, 1)):
+        high = MAX_ORDER + (name == "numerator")
+        if coefficients.ndim != 2 or not low <= coefficients.shape[1] <= high or coefficients.shape[0] < 1:
+            raise ValueError(f"{name} has shape {tuple(coefficients.shape)}; expected (1 or groups, {low} to {high})")
+        if coefficients.device != x.device:
+            raise ValueError(f"{name} is on {coefficients.device} and x on {x.device}; expected one device")
+    if x.dtype not in cpu_library.DTYPES:
+        raise ValueError(f"x has dtype {x.dtype}; expected float32, float64, bfloat16 or float16")
+    if numerator.dtype not in cpu_library.DTYPES or numerator.dtype != denominator.dtype:
+        raise ValueError(
+            f"numerator has dtype {numerator.dtype} and denominator {denominator.dtype}; "
+            "expected the same of float32, float64, bfloat16 or float16"
+        )
+    if not -x.ndim <= channel_dim < x.ndim:
+        raise ValueError(f"channel_dim={channel_dim} is out of range for x of shape {tuple(x.shape)}")
+    a_rows, b_rows = numerator.shape[0], denominator.shape[0]
+    groups = max(a_rows, b_rows)
+    if a_rows not in (1, groups) or b_rows not in (1, groups):
+        raise ValueError(f"numerator has {a_rows} rows and denominator {b_rows}; expected 1 or the same number of groups")
+    channel_dim %= x.ndim
+    if x.shape[channel_dim] % groups:
+        raise ValueError(f"x has {x.shape[channel_dim]} channels, not divisible by groups={groups} (shape {tuple(x.shape)})")
+    return channel_dim
+
+
+def as_rows(x: Tensor, channel_dim: int) -> tuple[Tensor, int]:
+    """Return x in a layout the kernels read as contiguous rows, and the elements per channel within a row.
+
+    Each group of channels is then one contiguous run of a row: (C / G) elements for channels last, (C / G) * H * W for
+    NCHW. Anything else is copied once to the contiguous layout.
+    """
+    if channel_dim != x.ndim - 1:
+        if x.movedim(channel_dim, -1).is_contiguous():
+            return x, 1
+        return x.contiguous(), math.prod(x.shape[channel_dim + 1 :])
+    return x.contiguous(), 1
+
+
+def like_rows(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Bring a gradient to the memory layout of `rows` (a result of `as_rows`), copying only if it differs."""
+    if tensor.stride() == rows.stride():
+        return tensor
+    return torch.empty_like(rows, dtype=tensor.dtype).copy_(tensor)
+
+
+@functools.cache
+def _announce_fallback(device: str) -> None:
+    logger.warning("kat_zoo: no kernel for %s tensors; rational runs in plain PyTorch, which is slower.", device)
+
+
+def _coefficient_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _status(code: int) -> None:
+    if code:
+        raise MemoryError("kat_zoo: the CPU kernel could not allocate its work space")
+
+
+def _forward_cpu(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
+    channel_dim = _check(x, numerator, denominator, channel_dim)
+    library = cpu_library.load()
+    if library is None:
+        return rational_reference(x, numerator, denominator, channel_dim)
+    rows, inner = as_rows(x, channel_dim)
+    y = torch.empty_like(rows)
+    a, b = (c.detach().to(_coefficient_dtype(x)).contiguous() for c in (numerator, denominator))
+    groups, channels = max(a.shape[0], b.shape[0]), x.shape[channel_dim]
+    if y.numel():
+        _status(
+            library.kat_rational_forward(
+                cpu_library.DTYPES[x.dtype],
+                ctypes.c_void_p(rows.data_ptr()),
+                ctypes.c_void_p(y.data_ptr()),
+                ctypes.c_void_p(a.data_ptr()),
+                a.shape[0],
+                ctypes.c_void_p(b.data_ptr()),
+                b.shape[0],
+                ctypes.c_int64(y.numel() // (channels * inner)),
+                groups,
+                ctypes.c_int64(channels // groups * inner),
+                a.shape[1] - 1,
+                b.shape[1],
+                cpu_library.num_threads(),
+                cpu_library.isa(),
+            )
+        )
+    return y
+
+
+def _backward_cpu(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1
+) -> tuple[Tensor, Tensor, Tensor]:
+    channel_dim = _check(x, numerator, denominator, channel_dim)
+    library = cpu_library.load()
+    if library is None:
+        return _backward_reference(grad, x, numerator, denominator, channel_dim)
+    rows, inner = as_rows(x, channel_dim)
+    grad = like_rows(grad, rows)
+    dx = torch.empty_like(rows)
+    a, b = (c.detach().to(_coefficient_dtype(x)).contiguous() for c in (numerator, denominator))
+    groups, channels = max(a.shape[0], b.shape[0]), x.shape[channel_dim]
+    if not dx.numel():
+        return dx, torch.zeros_like(numerator), torch.zeros_like(denominator)
+    da, db = torch.empty_like(a), torch.empty_like(b)
+    _status(
+        library.kat_rational_backward(
+            cpu_library.DTYPES[x.dtype],
+            ctypes.c_void_p(grad.data_ptr()),
+            ctypes.c_void_p(rows.data_ptr()),
+            ctypes.c_void_p(dx.data_ptr()),
+            ctypes.c_void_p(a.data_ptr()),
+            a.shape[0],
+            ctypes.c_void_p(b.data_ptr()),
+            b.shape[0],
+            ctypes.c_void_p(da.data_ptr()),
+            ctypes.c_void_p(db.data_ptr()),
+            ctypes.c_int64(dx.numel() // (channels * inner)),
+            groups,
+            ctypes.c_int64(channels // groups * inner),
+            a.shape[1] - 1,
+            b.shape[1],
+            cpu_library.num_threads(),
+            cpu_library.isa(),
+        )
+    )
+    return dx, da.to(numerator.dtype), db.to(denominator.dtype)
+
+
+def _differentiable_backward(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the reference, themselves differentiable in the arguments that require it."""
+    with torch.enable_grad():
+        inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (x, numerator, denominator)]
+        y = rational_reference(*inputs, channel_dim)
+        dx, da, db = torch.autograd.grad(y, inputs, grad, create_graph=True)
+    return dx, da, db
+
+
+def _forward_reference(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
+    channel_dim = _check(x, numerator, denominator, channel_dim)
+    _announce_fallback(x.device.type)
+    return torch.empty_like(as_rows(x, channel_dim)[0]).copy_(rational_reference(x, numerator, denominator, channel_dim))
+
+
+def _backward_reference(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1
+) -> tuple[Tensor, Tensor, Tensor]:
+    detached = (t.detach() for t in (grad, x, numerator, denominator))
+    dx, da, db = (t.detach() for t in _differentiable_backward(*detached, channel_dim))
+    return torch.empty_like(as_rows(x, channel_dim % x.ndim)[0]).copy_(dx), da, db
+
+
+def _forward_cuda(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
+    channel_dim = _check(x, numerator, denominator, channel_dim)
+    from . import rational_triton  # triton is imported when the first CUDA tensor arrives, never before
+
+    return rational_triton.forward(x, numerator, denominator, channel_dim)
+
+
+def _backward_cuda(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1
+) -> tuple[Tensor, Tensor, Tensor]:
+    channel_dim = _check(x, numerator, denominator, channel_dim)
+    from . import rational_triton
+
+    return rational_triton.backward(grad, x, numerator, denominator, channel_dim)
+
+
+def _forward_fake(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
+    channel_dim = _check(x, numerator, denominator, channel_dim)
+    return torch.empty_like(as_rows(x, channel_dim)[0])
+
+
+def _backward_fake(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _forward_fake(x, numerator, denominator, channel_dim), torch.empty_like(numerator), torch.empty_like(denominator)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    x, numerator, denominator, ctx.channel_dim = inputs
+    ctx.save_for_backward(x, numerator, denominator)
+
+
+def _autograd(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    return (*torch.ops.kat_zoo.rational_backward(grad, *ctx.saved_tensors, ctx.channel_dim), None)
+
+
+def _setup_context_backward(ctx, inputs, output) -> None:
+    grad, x, numerator, denominator, ctx.channel_dim = inputs
+    ctx.save_for_backward(grad, x, numerator, denominator)
+
+
+def _autograd_backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    """Second order: differentiate the reference's gradients."""
+    with torch.enable_grad():
+        inputs = [t.detach().requires_grad_() for t in ctx.saved_tensors]
+        first = _differentiable_backward(*inputs, ctx.channel_dim)
+    used = [(y, g) for y, g in zip(first, grads, strict=True) if g is not None]
+    second = torch.autograd.grad(
+        [y for y, _ in used], inputs, [g for _, g in used], create_graph=torch.is_grad_enabled(), allow_unused=True
+    )
+    return (*second, None)
+
+
+for _device, _forward, _backward in (
+    ("CPU", _forward_cpu, _backward_cpu),
+    ("CUDA", _forward_cuda, _backward_cuda),
+    ("CompositeExplicitAutograd", _forward_reference, _backward_reference),
+):
+    _LIBRARY.impl("rational", _forward, _device)
+    _LIBRARY.impl("rational_backward", _backward, _device)
+torch.library.register_fake("kat_zoo::rational", _forward_fake, lib=_LIBRARY)
+torch.library.register_fake("kat_zoo::rational_backward", _backward_fake, lib=_LIBRARY)
+torch.library.register_autograd("kat_zoo::rational", _autograd, setup_context=_setup_context, lib=_LIBRARY)
+torch.library.register_autograd(
+    "kat_zoo::rational_backward", _autograd_backward, setup_context=_setup_context_backward, lib=_LIBRARY
+)

@@ -1,0 +1,1 @@
+"""Training: accelerate loops, recipes, data, evaluation."""
