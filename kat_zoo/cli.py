@@ -1,0 +1,44 @@
+"""The `kat-zoo` command: a table of subcommands, each imported only when it is called."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+# name -> ("module:function", help). The function takes the remaining arguments and returns an exit code or None.
+COMMANDS: dict[str, tuple[str, str]] = {}
+
+USAGE_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ModuleNotFoundError)
+
+
+def _help() -> str:
+    width = max((len(name) for name in COMMANDS), default=0)
+    rows = (f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    return "\n".join(["usage: kat-zoo COMMAND [arguments]   (kat-zoo COMMAND --help for each)", "", *rows])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv: arguments without the program's name; sys.argv by default.
+
+    Returns:
+        Exit code: 0, or 2 after bad input, which is reported in one line on standard error.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        print(f"kat-zoo: unknown command {name!r}; expected one of: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    module, function = COMMANDS[name][0].split(":")
+    try:
+        return getattr(importlib.import_module(module), function)(rest) or 0
+    except USAGE_ERRORS as error:
+        print(f"kat-zoo {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"kat-zoo {name}: interrupted", file=sys.stderr)
+        return 130
