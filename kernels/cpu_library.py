@@ -53,7 +53,12 @@ def load() -> ctypes.CDLL | None:
         )
         return None
     library = ctypes.CDLL(str(path))
-    library.kat_set_gomp_parallel.argtypes = [ctypes.c_void_p]
+    pointer, integer, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+    coefficients = [pointer, integer, pointer, integer]
+    shape = [long, integer, long, integer, integer, integer, integer]
+    library.kat_set_gomp_parallel.argtypes = [pointer]
+    library.kat_rational_forward.argtypes = [integer, pointer, pointer, *coefficients, *shape]
+    library.kat_rational_backward.argtypes = [integer, pointer, pointer, pointer, *coefficients, pointer, pointer, *shape]
     gomp_parallel = _torch_gomp_parallel()
     if gomp_parallel is None:
         logger.warning("kat_zoo: torch's OpenMP runtime was not found; the CPU kernels run on one thread.")

@@ -1,6 +1,5 @@
 """`rational`: the group-rational activation as a torch operator, sent to C++ on CPUs, Triton on GPUs, PyTorch elsewhere."""
 
-import ctypes
 import functools
 import logging
 import math
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import cpu_library
-from .rational_reference import rational_reference
+from .rational_reference import rational_backward_reference, rational_reference
 
 logger = logging.getLogger("kat_zoo")
 
@@ -103,8 +102,10 @@ def _announce_fallback(device: str) -> None:
     logger.warning("kat_zoo: no kernel for %s tensors; rational runs in plain PyTorch, which is slower.", device)
 
 
-def _coefficient_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+def _kernel_coefficients(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
+    """Contiguous coefficients in the dtype the kernels compute in."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return numerator.to(dtype).contiguous(), denominator.to(dtype).contiguous()
 
 
 def _status(code: int) -> None:
@@ -116,24 +117,24 @@ def _forward_cpu(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim:
     channel_dim = _check(x, numerator, denominator, channel_dim)
     library = cpu_library.load()
     if library is None:
-        return rational_reference(x, numerator, denominator, channel_dim)
+        return _forward_reference(x, numerator, denominator, channel_dim)
     rows, inner = as_rows(x, channel_dim)
     y = torch.empty_like(rows)
-    a, b = (c.detach().to(_coefficient_dtype(x)).contiguous() for c in (numerator, denominator))
+    a, b = _kernel_coefficients(x, numerator, denominator)
     groups, channels = max(a.shape[0], b.shape[0]), x.shape[channel_dim]
     if y.numel():
         _status(
             library.kat_rational_forward(
                 cpu_library.DTYPES[x.dtype],
-                ctypes.c_void_p(rows.data_ptr()),
-                ctypes.c_void_p(y.data_ptr()),
-                ctypes.c_void_p(a.data_ptr()),
+                rows.data_ptr(),
+                y.data_ptr(),
+                a.data_ptr(),
                 a.shape[0],
-                ctypes.c_void_p(b.data_ptr()),
+                b.data_ptr(),
                 b.shape[0],
-                ctypes.c_int64(y.numel() // (channels * inner)),
+                y.numel() // (channels * inner),
                 groups,
-                ctypes.c_int64(channels // groups * inner),
+                channels // groups * inner,
                 a.shape[1] - 1,
                 b.shape[1],
                 cpu_library.num_threads(),
@@ -153,7 +154,7 @@ def _backward_cpu(
     rows, inner = as_rows(x, channel_dim)
     grad = like_rows(grad, rows)
     dx = torch.empty_like(rows)
-    a, b = (c.detach().to(_coefficient_dtype(x)).contiguous() for c in (numerator, denominator))
+    a, b = _kernel_coefficients(x, numerator, denominator)
     groups, channels = max(a.shape[0], b.shape[0]), x.shape[channel_dim]
     if not dx.numel():
         return dx, torch.zeros_like(numerator), torch.zeros_like(denominator)
@@ -161,18 +162,18 @@ def _backward_cpu(
     _status(
         library.kat_rational_backward(
             cpu_library.DTYPES[x.dtype],
-            ctypes.c_void_p(grad.data_ptr()),
-            ctypes.c_void_p(rows.data_ptr()),
-            ctypes.c_void_p(dx.data_ptr()),
-            ctypes.c_void_p(a.data_ptr()),
+            grad.data_ptr(),
+            rows.data_ptr(),
+            dx.data_ptr(),
+            a.data_ptr(),
             a.shape[0],
-            ctypes.c_void_p(b.data_ptr()),
+            b.data_ptr(),
             b.shape[0],
-            ctypes.c_void_p(da.data_ptr()),
-            ctypes.c_void_p(db.data_ptr()),
-            ctypes.c_int64(dx.numel() // (channels * inner)),
+            da.data_ptr(),
+            db.data_ptr(),
+            dx.numel() // (channels * inner),
             groups,
-            ctypes.c_int64(channels // groups * inner),
+            channels // groups * inner,
             a.shape[1] - 1,
             b.shape[1],
             cpu_library.num_threads(),
@@ -182,29 +183,19 @@ def _backward_cpu(
     return dx, da.to(numerator.dtype), db.to(denominator.dtype)
 
 
-def _differentiable_backward(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the reference, themselves differentiable in the arguments that require it."""
-    with torch.enable_grad():
-        inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (x, numerator, denominator)]
-        y = rational_reference(*inputs, channel_dim)
-        dx, da, db = torch.autograd.grad(y, inputs, grad, create_graph=True)
-    return dx, da, db
-
-
 def _forward_reference(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
     channel_dim = _check(x, numerator, denominator, channel_dim)
-    _announce_fallback(x.device.type)
+    if x.device.type != "cpu":  # without a compiler, cpu_library.load has said so
+        _announce_fallback(x.device.type)
     return torch.empty_like(as_rows(x, channel_dim)[0]).copy_(rational_reference(x, numerator, denominator, channel_dim))
 
 
 def _backward_reference(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1
 ) -> tuple[Tensor, Tensor, Tensor]:
-    detached = (t.detach() for t in (grad, x, numerator, denominator))
-    dx, da, db = (t.detach() for t in _differentiable_backward(*detached, channel_dim))
-    return torch.empty_like(as_rows(x, channel_dim % x.ndim)[0]).copy_(dx), da, db
+    channel_dim = _check(x, numerator, denominator, channel_dim)
+    dx, da, db = rational_backward_reference(grad, x, numerator, denominator, channel_dim)
+    return torch.empty_like(as_rows(x, channel_dim)[0]).copy_(dx), da, db
 
 
 def _forward_cuda(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
@@ -251,8 +242,8 @@ def _setup_context_backward(ctx, inputs, output) -> None:
 def _autograd_backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
     """Second order: differentiate the reference's gradients."""
     with torch.enable_grad():
-        inputs = [t.detach().requires_grad_() for t in ctx.saved_tensors]
-        first = _differentiable_backward(*inputs, ctx.channel_dim)
+        inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
+        first = rational_backward_reference(*inputs, ctx.channel_dim)
     used = [(y, g) for y, g in zip(first, grads, strict=True) if g is not None]
     second = torch.autograd.grad(
         [y for y, _ in used], inputs, [g for _, g in used], create_graph=torch.is_grad_enabled(), allow_unused=True

@@ -11,6 +11,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <type_traits>
 
 namespace kat {
 
@@ -20,6 +21,8 @@ namespace {
 
 constexpr int kMaxOrder = 8;
 constexpr int64_t kBlockElements = 16384;  // 64 KiB of float32 a stream: stays in L2 next to its gradient and result
+constexpr int64_t kNarrow = 64;            // groups below this width are walked in strips of several rows
+constexpr int64_t kStripElements = 4096;
 constexpr int64_t kTileWidth = 4096;       // a wider group (NCHW: channels x pixels) is cut into tiles of this many columns
 
 template <class T>
@@ -101,7 +104,13 @@ struct Direct {
   static constexpr int kM = M < 0 ? kMaxOrder : M;
   static constexpr int kN = N < 0 ? kMaxOrder : N;
 
-  static KAT_INLINE F absolute(F x) { return x < 0 ? -x : x; }
+  using Bits = typename std::conditional<sizeof(T) == 8, int64_t, int32_t>::type;
+  static constexpr Bits kSign = std::numeric_limits<Bits>::min();
+
+  static KAT_INLINE F absolute(F x) { return bit_cast<F>(bit_cast<I>(x) & ~kSign); }
+
+  // v * sign(x) with sign(0) = sign(-0) = +1. (Bits instead of a conditional, on which GCC 12 can fail.)
+  static KAT_INLINE F times_sign(F v, F x) { return bit_cast<F>(bit_cast<I>(v) ^ (bit_cast<I>(x < 0) & kSign)); }
 
   static KAT_INLINE F horner(F x, const T* c, int low, int high) {
     F p = F{} + c[high];
@@ -122,22 +131,17 @@ struct Direct {
     const F y = horner(x, c.a, 0, m) * r;
     const F gr = g * r;
     const F dp = m > 0 ? horner(x, c.ia + 1, 0, m - 1) : F{};
-    F dq = n > 0 ? horner(ax, c.jb + 1, 0, n - 1) : F{};
-    dq = x < 0 ? -dq : dq;  // sign(0) = +1
+    const F dq = times_sign(n > 0 ? horner(ax, c.jb + 1, 0, n - 1) : F{}, x);
     const F gry = gr * y;
-    F power = gr;
-#pragma GCC unroll 9
-    for (int i = 0; i <= kM; ++i) {
-      if (M < 0 && i > m) break;
-      da[i] += power;
-      power *= x;
-    }
-    power = gry;
-#pragma GCC unroll 9
-    for (int j = 1; j <= kN; ++j) {
-      if (N < 0 && j > n) break;
-      power *= ax;
-      db[j] -= power;
+    // The powers of x do not wait for the division.
+    F power = x;
+    da[0] += gr;
+    constexpr int kTop = kM > kN ? kM : kN;
+#pragma GCC unroll 8
+    for (int i = 1; i <= kTop; ++i) {
+      if (i <= m) da[i] += gr * power;
+      if (i <= n) db[i] -= gry * (i % 2 ? absolute(power) : power);
+      if (i < m || i < n) power *= x;
     }
     return gr * dp - gry * dq;
   }
@@ -208,56 +212,62 @@ struct Backward {
   Problem problem;
 };
 
-// Columns [begin, end) in vectors of L lanes, as many as fit; returns where it stopped.
+// A block is walked row by row, so that the addresses run upwards and the hardware prefetches. Narrow groups take a strip of a
+// few rows at once: their coefficients and sums would move between memory and registers too often.
+int64_t strip_rows(const Problem& p) {
+  const int64_t columns = p.width * p.groups;
+  return p.width >= kNarrow || columns >= kStripElements ? 1 : kStripElements / columns;
+}
+
+// Columns from `begin` on in vectors of L lanes, as many as fit; returns where it stopped. `largest` holds LANES maxima of |x|.
 template <class S, int L, int M, int N>
-KAT_INLINE int64_t forward_lanes(const Forward<S>& k, const Block& b, int group, int64_t begin, typename Storage<S>::Compute* top) {
+KAT_INLINE int64_t forward_lanes(const Forward<S>& k, const Block& b, int group, int64_t begin, typename Storage<S>::Compute* largest) {
   using T = typename Storage<S>::Compute;
   using F = typename Vec<T, L>::F;
   const int64_t end = begin + (b.col_end - begin) / L * L;
   if (end == begin) return begin;
   const Coefficients<T> c = k.coefficients[group];
-  const int64_t stride = k.problem.width * k.problem.groups;
-  F largest = {};
+  F top = Storage<T>::template load<L>(largest);
   for (int64_t row = b.row_begin; row < b.row_end; ++row) {
-    const int64_t base = row * stride + group * k.problem.width;
+    const int64_t base = (row * k.problem.groups + group) * k.problem.width;
     for (int64_t i = begin; i < end; i += L) {
       const F x = Storage<S>::template load<L>(k.x + base + i);
       const F ax = Direct<T, L, M, N>::absolute(x);
-      largest = ax > largest ? ax : largest;
+      top = ax > top ? ax : top;
       Storage<S>::template store<L>(k.y + base + i, Direct<T, L, M, N>::forward(x, c, k.problem.m, k.problem.n));
     }
   }
-  for (int l = 0; l < L; ++l) *top = largest[l] > *top ? largest[l] : *top;
+  Storage<T>::template store<L>(largest, top);
   return end;
 }
 
-template <class S, int L, int M, int N>
-KAT_INLINE int64_t backward_lanes(const Backward<S>& k, const Block& b, int group, int64_t begin, typename Storage<S>::Compute* top,
-                                  typename Storage<S>::Compute* partial) {
+// `sums`: rows of LANES running sums, m + 1 for the numerator, n for the denominator; narrower vectors use the first lanes.
+template <class S, int L, int LANES, int M, int N>
+KAT_INLINE int64_t backward_lanes(const Backward<S>& k, const Block& b, int group, int64_t begin, typename Storage<S>::Compute* largest,
+                                  typename Storage<S>::Compute* sums) {
   using T = typename Storage<S>::Compute;
   using F = typename Vec<T, L>::F;
   const int64_t end = begin + (b.col_end - begin) / L * L;
   if (end == begin) return begin;
   const Coefficients<T> c = k.coefficients[group];
   const int m = M < 0 ? k.problem.m : M, n = N < 0 ? k.problem.n : N;
-  const int64_t stride = k.problem.width * k.problem.groups;
-  F largest = {};
-  F da[(M < 0 ? kMaxOrder : M) + 1] = {}, db[(N < 0 ? kMaxOrder : N) + 1] = {};
+  F top = Storage<T>::template load<L>(largest);
+  F da[(M < 0 ? kMaxOrder : M) + 1], db[(N < 0 ? kMaxOrder : N) + 1];
+  for (int i = 0; i <= m; ++i) da[i] = Storage<T>::template load<L>(sums + i * LANES);
+  for (int j = 1; j <= n; ++j) db[j] = Storage<T>::template load<L>(sums + (m + j) * LANES);
   for (int64_t row = b.row_begin; row < b.row_end; ++row) {
-    const int64_t base = row * stride + group * k.problem.width;
+    const int64_t base = (row * k.problem.groups + group) * k.problem.width;
     for (int64_t i = begin; i < end; i += L) {
       const F x = Storage<S>::template load<L>(k.x + base + i);
       const F g = Storage<S>::template load<L>(k.g + base + i);
       const F ax = Direct<T, L, M, N>::absolute(x);
-      largest = ax > largest ? ax : largest;
+      top = ax > top ? ax : top;
       Storage<S>::template store<L>(k.dx + base + i, Direct<T, L, M, N>::backward(g, x, c, m, n, da, db));
     }
   }
-  for (int l = 0; l < L; ++l) {
-    *top = largest[l] > *top ? largest[l] : *top;
-    for (int i = 0; i <= m; ++i) partial[i] += da[i][l];
-    for (int j = 1; j <= n; ++j) partial[m + j] += db[j][l];
-  }
+  Storage<T>::template store<L>(largest, top);
+  for (int i = 0; i <= m; ++i) Storage<T>::template store<L>(sums + i * LANES, da[i]);
+  for (int j = 1; j <= n; ++j) Storage<T>::template store<L>(sums + (m + j) * LANES, db[j]);
   return end;
 }
 
@@ -291,18 +301,45 @@ void backward_careful(const Backward<S>& k, const Block& b, int group, typename 
   for (int j = 1; j <= n; ++j) partial[m + j] = db[j];
 }
 
+// Work space of one thread, kept between calls: LANES maxima and (m + 1 + n) x LANES sums per group of a block.
+template <class T>
+T* scratch(int64_t size) {
+  static thread_local std::unique_ptr<T[]> memory;
+  static thread_local int64_t capacity = 0;
+  if (capacity < size) {
+    memory.reset(new T[size]);
+    capacity = size;
+  }
+  for (int64_t i = 0; i < size; ++i) memory[i] = 0;
+  return memory.get();
+}
+
+template <class T, int LANES>
+KAT_INLINE bool exceeds(const T* largest, T limit) {
+  bool any = false;
+  for (int l = 0; l < LANES; ++l) any |= largest[l] > limit;
+  return any;
+}
+
 // The widest vector first, then narrower ones for what is left of the group's width.
 template <class S, int BYTES, int M, int N>
 KAT_INLINE void forward_block(const Forward<S>& k, const Block& b) {
   using T = typename Storage<S>::Compute;
   constexpr int L = BYTES / sizeof(T);
+  T* largest = scratch<T>(static_cast<int64_t>(L) * k.problem.groups_per_block());
+  const int64_t step = strip_rows(k.problem);
+  for (Block strip = b; strip.row_begin < b.row_end; strip.row_begin += step) {
+    strip.row_end = strip.row_begin + step < b.row_end ? strip.row_begin + step : b.row_end;
+    for (int group = b.group_begin; group < b.group_end; ++group) {
+      T* top = largest + (group - b.group_begin) * L;
+      int64_t i = forward_lanes<S, L, M, N>(k, strip, group, b.col_begin, top);
+      if constexpr (L >= 4) i = forward_lanes<S, L / 2, M, N>(k, strip, group, i, top);
+      if constexpr (L >= 8) i = forward_lanes<S, L / 4, M, N>(k, strip, group, i, top);
+      forward_lanes<S, 1, M, N>(k, strip, group, i, top);
+    }
+  }
   for (int group = b.group_begin; group < b.group_end; ++group) {
-    T top = 0;
-    int64_t i = forward_lanes<S, L, M, N>(k, b, group, b.col_begin, &top);
-    if constexpr (L >= 4) i = forward_lanes<S, L / 2, M, N>(k, b, group, i, &top);
-    if constexpr (L >= 8) i = forward_lanes<S, L / 4, M, N>(k, b, group, i, &top);
-    forward_lanes<S, 1, M, N>(k, b, group, i, &top);
-    if (top > k.coefficients[group].limit) forward_careful(k, b, group);
+    if (exceeds<T, L>(largest + (group - b.group_begin) * L, k.coefficients[group].limit)) forward_careful(k, b, group);
   }
 }
 
@@ -310,16 +347,29 @@ template <class S, int BYTES, int M, int N>
 KAT_INLINE void backward_block(const Backward<S>& k, const Block& b, int64_t index) {
   using T = typename Storage<S>::Compute;
   constexpr int L = BYTES / sizeof(T);
-  const int size = k.problem.partial_size();
+  const int size = k.problem.partial_size(), per_block = k.problem.groups_per_block();
+  T* memory = scratch<T>(static_cast<int64_t>(L) * per_block * (size + 1));
+  const int64_t step = strip_rows(k.problem);
+  for (Block strip = b; strip.row_begin < b.row_end; strip.row_begin += step) {
+    strip.row_end = strip.row_begin + step < b.row_end ? strip.row_begin + step : b.row_end;
+    for (int group = b.group_begin; group < b.group_end; ++group) {
+      T* top = memory + static_cast<int64_t>(group - b.group_begin) * L * (size + 1);
+      T* sums = top + L;
+      int64_t i = backward_lanes<S, L, L, M, N>(k, strip, group, b.col_begin, top, sums);
+      if constexpr (L >= 4) i = backward_lanes<S, L / 2, L, M, N>(k, strip, group, i, top, sums);
+      if constexpr (L >= 8) i = backward_lanes<S, L / 4, L, M, N>(k, strip, group, i, top, sums);
+      backward_lanes<S, 1, L, M, N>(k, strip, group, i, top, sums);
+    }
+  }
   for (int group = b.group_begin; group < b.group_end; ++group) {
-    T* partial = k.partials + (index * k.problem.groups_per_block() + group - b.group_begin) * size;
-    for (int i = 0; i < size; ++i) partial[i] = 0;
-    T top = 0;
-    int64_t i = backward_lanes<S, L, M, N>(k, b, group, b.col_begin, &top, partial);
-    if constexpr (L >= 4) i = backward_lanes<S, L / 2, M, N>(k, b, group, i, &top, partial);
-    if constexpr (L >= 8) i = backward_lanes<S, L / 4, M, N>(k, b, group, i, &top, partial);
-    backward_lanes<S, 1, M, N>(k, b, group, i, &top, partial);
-    if (top > k.coefficients[group].limit) backward_careful(k, b, group, partial);
+    const T* top = memory + static_cast<int64_t>(group - b.group_begin) * L * (size + 1);
+    T* partial = k.partials + (index * per_block + group - b.group_begin) * size;
+    for (int i = 0; i < size; ++i) {
+      T total = 0;
+      for (int l = 0; l < L; ++l) total += top[L + i * L + l];
+      partial[i] = total;
+    }
+    if (exceeds<T, L>(top, k.coefficients[group].limit)) backward_careful(k, b, group, partial);
   }
 }
 
