@@ -1,5 +1,7 @@
 """`GRKAN`: the channel mixer of KAT, with the signature of a timm `mlp_layer`."""
 
+import functools
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,8 +9,18 @@ import torch
 from timm.layers.helpers import to_2tuple
 from torch import Tensor, nn
 
-from .init import variance_gain
+from .init import rational_coefficients, variance_gain
 from .rational import GroupRational
+
+logger = logging.getLogger("kat_zoo")
+
+
+@functools.cache
+def _announce_mlp() -> None:
+    logger.warning(
+        "kat_zoo: the checkpoint holds plain MLPs: act1 becomes the identity, act2 the GELU as fitted on [-6, 6]. "
+        "kat_zoo.vit_to_kat fits the activation and the range of the model it is given."
+    )
 
 
 class GRKAN(nn.Module):
@@ -73,9 +85,29 @@ class GRKAN(nn.Module):
         x = self.fc2(self.norm(self.drop2(self.act2(x))))
         return x
 
+    def adapt_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
+        """Bring the entries under `prefix` to this module's names and shapes, in place; an MLP becomes a GR-KAN.
+
+        Weights of an MLP (fc1 and fc2 but no activation) are completed with act1 = identity and act2 = GELU, as fitted
+        on [-6, 6]: the transfer of KAT section 4.4. `kat_zoo.vit_to_kat` also handles other activations and ranges.
+        """
+        if prefix + "fc1.weight" in state_dict and not any(key.startswith(prefix + "act") for key in state_dict):
+            _announce_mlp()
+            for name, act, init in (("act1", self.act1, "identity"), ("act2", self.act2, "gelu")):
+                numerator, denominator = rational_coefficients(init, act.order)
+                state_dict[f"{prefix}{name}.weight_numerator"] = numerator[None].to(act.weight_numerator.dtype)
+                state_dict[f"{prefix}{name}.weight_denominator"] = denominator[None].to(act.weight_denominator.dtype)
+        self.act1.adapt_state_dict(state_dict, prefix + "act1.")
+        self.act2.adapt_state_dict(state_dict, prefix + "act2.")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Here as well as in checkpoint_filter_fn, because timm's create_model(checkpoint_path=...) calls no filter.
+        self.adapt_state_dict(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     @torch.no_grad()
     def init_variance_preserving(self) -> None:
-        """Draw both weights from N(0, gain / fan_in), gain of the activation in front (section 4.4); biases become 0."""
+        """Draw both weights from N(0, gain / fan_in), gain of the activation before; biases become 0."""
         for act, fc in ((self.act1, self.fc1), (self.act2, self.fc2)):
             nn.init.normal_(fc.weight, std=(variance_gain(act.init, act.order) / fc.in_features) ** 0.5)
             if fc.bias is not None:

@@ -21,8 +21,8 @@ logger = logging.getLogger("kat_zoo")
 class GroupRational(nn.Module):
     """y = P(x) / Q(x) with coefficients per group of channels (KAT, arXiv 2409.10594, section 4.2).
 
-    Shapes: x (..., C) -> (..., C) with C divisible by num_groups, or channels along `channel_dim`. P = a_0 + ... + a_m x^m and
-    Q = 1 + |b_1||x| + ... + |b_n||x|^n, so there are no poles.
+    P = a_0 + ... + a_m x^m and Q = 1 + |b_1||x| + ... + |b_n||x|^n, so there are no poles. Shapes: (..., C) -> (..., C)
+    with C divisible by num_groups, or any shape with channels along `channel_dim`.
 
     Args:
         num_groups: contiguous groups of channels with their own denominator.
@@ -88,6 +88,33 @@ class GroupRational(nn.Module):
                 shapes = f"{tuple(values.shape)}, expected {tuple(parameter.shape)} or one row of it"
                 raise ValueError(f"{name}: got coefficients of shape {shapes}") from error
 
+    def adapt_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
+        """Bring the entries under `prefix` to this module's names and, where the functions allow it, shapes; in place.
+
+        FlashKAT's names are numerator_v and denominator_v. One row serves all groups, and equal rows become one.
+        """
+        for name, other in (("weight_numerator", "numerator_v"), ("weight_denominator", "denominator_v")):
+            if prefix + other in state_dict:
+                state_dict[prefix + name] = state_dict.pop(prefix + other)
+            values, rows = state_dict.get(prefix + name), len(getattr(self, name))
+            if values is None or values.ndim != 2 or len(values) == rows:
+                continue
+            if len(values) == 1:
+                state_dict[prefix + name] = values.expand(rows, -1)
+            elif rows == 1 and bool((values == values[:1]).all()):
+                state_dict[prefix + name] = values[:1]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self.adapt_state_dict(state_dict, prefix)
+        for name in ("weight_numerator", "weight_denominator"):
+            values, parameter = state_dict.get(prefix + name), getattr(self, name)
+            if values is not None and values.shape == (self.num_groups, parameter.shape[1]) != parameter.shape:
+                # The checkpoint has a row per group where this module shares one: no shared row could hold it.
+                logger.info("%s%s gets a row for each of %d groups, as the checkpoint", prefix, name, self.num_groups)
+                grown = parameter.detach().new_empty(values.shape)
+                setattr(self, name, nn.Parameter(grown, requires_grad=parameter.requires_grad))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation; x (..., C) float32, float64, bfloat16 or float16."""
         return torch.ops.kat_zoo.rational(x, self.weight_numerator, self.weight_denominator, self.channel_dim)
@@ -97,7 +124,7 @@ class GroupRational(nn.Module):
         return f"num_groups={self.num_groups}, init={self.init!r}, order={self.order}"
 
     def plot(self, range: tuple[float, float] = (-4.0, 4.0), num_points: int = 401) -> "Figure":
-        """Draw the learned function of each group over `range` (needs matplotlib); returns the Figure, shows nothing."""
+        """Draw the learned function of each group over `range` and return the figure (needs matplotlib)."""
         from matplotlib.figure import Figure
 
         x = torch.linspace(*range, num_points, dtype=torch.float64)

@@ -9,15 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.attention import Attention
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, clean_state_dict, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
 from torch import Tensor
 
 from ..layers.gr_kan import GRKAN
-from ..layers.init import init_attention_mimetic
+from ..layers.init import init_attention_mimetic, rational_coefficients
 
 __all__ = ["KAT"]
 
@@ -32,7 +33,7 @@ class KAT(VisionTransformer):
     `blocks.{i}.mlp.act{1,2}.weight_{numerator,denominator}`.
 
     Args:
-        act_init: functions the activations start from, "<act1>-<act2>"; one name is act2's, act1 then being the identity.
+        act_init: functions the activations start from, "<act1>-<act2>"; a single name is act2's, and act1 the identity.
             The paper's ablation (KAT-T, ImageNet top-1): identity-swish 74.6, identity-gelu 74.5, swish-swish 74.4,
             identity-identity 69.7.
         num_groups: groups of channels with their own denominator; divides embed_dim and the hidden width.
@@ -57,7 +58,7 @@ class KAT(VisionTransformer):
         if weight_init not in (*WEIGHT_INITS, "skip", "reset"):
             raise ValueError(f"weight_init={weight_init!r}: expected one of {', '.join(WEIGHT_INITS)}")
         if kwargs.get("act_layer") is not None:
-            raise ValueError(f"act_layer={kwargs['act_layer']!r}: KAT learns its activations; set act_init='<name>' instead")
+            raise ValueError(f"act_layer={kwargs['act_layer']!r}: KAT learns its activations, see act_init")
         act1_init, _, act2_init = act_init.rpartition("-")
         mlp_layer = partial(
             GRKAN, num_groups=num_groups, act1_init=act1_init or "identity", act2_init=act2_init, order=tuple(order)
@@ -83,10 +84,38 @@ class KAT(VisionTransformer):
             if mode.endswith("mimetic") and isinstance(module, Attention):
                 init_attention_mimetic(module.qkv, module.proj, module.num_heads)
 
+    @torch.jit.ignore
+    def load_pretrained(self, checkpoint_path: str, prefix: str = "") -> None:
+        """Load a Google ViT (.npz) and let its MLPs become GR-KANs: act1 = identity, act2 = GELU.
+
+        Args:
+            checkpoint_path: original JAX checkpoint.
+            prefix: of the names in the file.
+        """
+        super().load_pretrained(checkpoint_path, prefix)
+        for module in self.modules():
+            if isinstance(module, GRKAN):
+                module.act1.set_coefficients(*rational_coefficients("identity", module.act1.order))
+                module.act2.set_coefficients(*rational_coefficients("gelu", module.act2.order))
+
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: KAT) -> dict[str, Tensor]:
-    """Convert a checkpoint to the model's keys and shapes."""
-    return vit_checkpoint_filter_fn(state_dict, model)
+    """Convert a checkpoint to the model's keys and shapes.
+
+    Taken: our own; upstream's .pth, bare or under state_dict, model or (preferred) their EMA entries, with or without
+    the prefixes of DDP and torch.compile; FlashKAT's names and rows; timm's and DeiT's ViT, whose MLPs become GR-KANs
+    (see `GRKAN.adapt_state_dict`). Patch and position embeddings are resampled to the model's size as timm does.
+    Google's .npz goes through `KAT.load_pretrained`.
+    """
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        if state_dict.get(key) is not None:
+            state_dict = state_dict[key]
+            break
+    out = vit_checkpoint_filter_fn(clean_state_dict(state_dict), model, adapt_layer_scale=True)
+    for name, module in model.named_modules():
+        if isinstance(module, GRKAN):
+            module.adapt_state_dict(out, name + ".")
+    return out
 
 
 def _create_kat(variant: str, pretrained: bool = False, **kwargs: Any) -> KAT:
@@ -121,7 +150,7 @@ def _cfg(url: str = "", **kwargs: Any) -> dict[str, Any]:
     }
 
 
-# The same weights as .pth files: https://huggingface.co/adamdad/kat_pretained (their spelling), for pretrained_cfg_overlay.
+# The same weights as .pth files (for pretrained_cfg_overlay): https://huggingface.co/adamdad/kat_pretained (sic).
 default_cfgs = generate_default_cfgs(
     {
         "kat_tiny_patch16_224.adamdad_in1k": _cfg(hf_hub_id="adamdad/kat_tiny_patch16_224"),
