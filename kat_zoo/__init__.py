@@ -1,1 +1,18 @@
 """Kolmogorov-Arnold networks for vision and science: `import kat_zoo` registers every model with timm."""
+
+from typing import TYPE_CHECKING, Any
+
+from . import models as models
+
+if TYPE_CHECKING:
+    from .transfer import vit_to_kat as vit_to_kat
+
+__all__ = ["models", "vit_to_kat"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "vit_to_kat":
+        from .transfer import vit_to_kat
+
+        return vit_to_kat
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,1 +1,7 @@
-"""Layers: group-rational activations, GR-KAN, Fourier attention, B-spline KAN."""
+"""Layers of Kolmogorov-Arnold networks."""
+
+from .gr_kan import GRKAN as GRKAN
+from .rational import GroupRational as GroupRational
+from .rational_fit import fit_rational as fit_rational
+
+__all__ = ["GRKAN", "GroupRational", "fit_rational"]

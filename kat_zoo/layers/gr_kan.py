@@ -1,0 +1,114 @@
+"""`GRKAN`: the channel mixer of KAT, with the signature of a timm `mlp_layer`."""
+
+import functools
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.layers.helpers import to_2tuple
+from torch import Tensor, nn
+
+from .init import rational_coefficients, variance_gain
+from .rational import GroupRational
+
+logger = logging.getLogger("kat_zoo")
+
+
+@functools.cache
+def _announce_mlp() -> None:
+    logger.warning(
+        "kat_zoo: the checkpoint holds plain MLPs: act1 becomes the identity, act2 the GELU as fitted on [-6, 6]. "
+        "kat_zoo.vit_to_kat fits the activation and the range of the model it is given."
+    )
+
+
+class GRKAN(nn.Module):
+    """act1 -> drop -> fc1 -> act2 -> drop -> fc2 with group-rational activations (KAT, arXiv 2409.10594, section 4).
+
+    Shape: (..., in_features) -> (..., out_features).
+
+    Args:
+        in_features: divisible by num_groups.
+        hidden_features: in_features by default; divisible by num_groups.
+        out_features: in_features by default.
+        act_layer: ignored; timm's blocks pass one to every mlp_layer. The activations are act1_init and act2_init.
+        norm_layer: norm in front of fc2, as in timm's Mlp.
+        bias: of fc1 and fc2.
+        drop: dropout rates in front of fc1 and fc2.
+        num_groups: groups of channels with their own denominator.
+        act1_init: function act1 starts from, see `GroupRational`.
+        act2_init: function act2 starts from.
+        order: (m, n), degrees of numerator and denominator.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: features not divisible by num_groups.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: Any = None,
+        norm_layer: Any = None,
+        bias: bool | tuple[bool, bool] = True,
+        drop: float | tuple[float, float] = 0.0,
+        num_groups: int = 8,
+        act1_init: str = "identity",
+        act2_init: str = "swish",
+        order: Sequence[int] = (5, 4),
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        out_features = out_features or in_features
+        hidden_features = hidden_features or in_features
+        for name, features in (("in_features", in_features), ("hidden_features", hidden_features)):
+            if features % num_groups:
+                raise ValueError(f"{name}={features} is not divisible by num_groups={num_groups}")
+        biases, drops = to_2tuple(bias), to_2tuple(drop)
+        dd = {"device": device, "dtype": dtype}
+        self.act1 = GroupRational(num_groups, act1_init, order, **dd)
+        self.drop1 = nn.Dropout(drops[0])
+        self.fc1 = nn.Linear(in_features, hidden_features, bias=biases[0], **dd)
+        self.act2 = GroupRational(num_groups, act2_init, order, **dd)
+        self.drop2 = nn.Dropout(drops[1])
+        self.norm = norm_layer(hidden_features, **dd) if norm_layer is not None else nn.Identity()
+        self.fc2 = nn.Linear(hidden_features, out_features, bias=biases[1], **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        x = self.fc1(self.drop1(self.act1(x)))
+        x = self.fc2(self.norm(self.drop2(self.act2(x))))
+        return x
+
+    def adapt_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
+        """Bring the entries under `prefix` to this module's names and shapes, in place; an MLP becomes a GR-KAN.
+
+        Weights of an MLP (fc1 and fc2 but no activation) are completed with act1 = identity and act2 = GELU, as fitted
+        on [-6, 6]: the transfer of KAT section 4.4. `kat_zoo.vit_to_kat` also handles other activations and ranges.
+        """
+        if prefix + "fc1.weight" in state_dict and not any(key.startswith(prefix + "act") for key in state_dict):
+            _announce_mlp()
+            for name, act, init in (("act1", self.act1, "identity"), ("act2", self.act2, "gelu")):
+                numerator, denominator = rational_coefficients(init, act.order)
+                state_dict[f"{prefix}{name}.weight_numerator"] = numerator[None].to(act.weight_numerator.dtype)
+                state_dict[f"{prefix}{name}.weight_denominator"] = denominator[None].to(act.weight_denominator.dtype)
+        self.act1.adapt_state_dict(state_dict, prefix + "act1.")
+        self.act2.adapt_state_dict(state_dict, prefix + "act2.")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Here as well as in checkpoint_filter_fn, because timm's create_model(checkpoint_path=...) calls no filter.
+        self.adapt_state_dict(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @torch.no_grad()
+    def init_variance_preserving(self) -> None:
+        """Draw both weights from N(0, gain / fan_in), gain of the activation before; biases become 0."""
+        for act, fc in ((self.act1, self.fc1), (self.act2, self.fc2)):
+            nn.init.normal_(fc.weight, std=(variance_gain(act.init, act.order) / fc.in_features) ** 0.5)
+            if fc.bias is not None:
+                nn.init.zeros_(fc.bias)

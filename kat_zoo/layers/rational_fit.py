@@ -1,0 +1,137 @@
+"""`fit_rational`: the best rational approximation, in the maximum norm, under the formula the kernel computes."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Function = Callable[[Tensor], Tensor]
+
+
+def fit_rational(
+    fn: Function,
+    range: tuple[float, float],
+    order: Sequence[int] = (5, 4),
+    weight: Function | None = None,
+    num_points: int = 201,
+) -> tuple[Tensor, Tensor, float]:
+    """Fit P / Q, P = a_0 + ... + a_m x^m, Q = 1 + b_1 |x| + ... + b_n |x|^n with b >= 0, to a function.
+
+    max |fn - P/Q| * weight over a grid is brought to its global minimum: for a fixed bound t the condition
+    |P - fn Q| weight <= t Q is linear in (a, b), and the differential correction algorithm (Cheney and Loeb 1961;
+    Barrodale, Powell and Roberts, SIAM J. Numer. Anal. 9, 1972) lowers t by one linear program a step, with quadratic
+    convergence. No start is needed, and b >= 0 rules out poles.
+
+    Args:
+        fn: elementwise function of a float64 tensor.
+        range: (low, high), the interval of the fit; low < high.
+        order: (m, n), degrees of numerator and denominator, m in 0..8 and n in 1..8.
+        weight: elementwise weight >= 0 of the error, 1 by default.
+        num_points: the grid holds 20 times as many points, of which this many enter the first linear program and
+            the peaks between them the next.
+
+    Returns:
+        (numerator, denominator, error): float64 tensors (m + 1,) and (n,), and max |fn - P/Q| * weight.
+
+    Raises:
+        ValueError: an empty or infinite range, a bad order, or fn not finite on the range.
+        ModuleNotFoundError: scipy is not installed (`pip install 'kat_zoo[kan]'`).
+    """
+    low, high = float(range[0]), float(range[1])
+    m, n = check_order(order)
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(f"range={range!r}: expected two finite numbers, low < high")
+    x = _grid(low, high, num_points)
+    scale = max(abs(low), abs(high))
+    y, w = _evaluate(fn, x, "fn"), np.ones_like(x) if weight is None else _evaluate(weight, x, "weight")
+    p, q = np.zeros(m + 1), np.eye(n + 1)[0]
+    chosen = np.zeros(len(x), dtype=bool)
+    chosen[::20] = True
+    for _ in np.arange(10):
+        p, q = _differential_correction(x[chosen] / scale, y[chosen], w[chosen], p, q)
+        a, b = p / q[0] / scale ** np.arange(m + 1), q[1:] / q[0] / scale ** np.arange(1, n + 1)
+        error = np.abs(y - evaluate_rational(x, a, b)) * w
+        # Exchange: peaks between the chosen points (a kink, say) join them until none stands out.
+        peaks = error > 1.001 * error[chosen].max()
+        peaks[1:-1] &= (error[1:-1] >= error[:-2]) & (error[1:-1] >= error[2:])
+        if not peaks.any():
+            break
+        chosen |= peaks
+    return torch.from_numpy(a), torch.from_numpy(b), float(error.max())
+
+
+def check_order(order: Sequence[int]) -> tuple[int, int]:
+    """Return (m, n) as ints or raise ValueError."""
+    values = tuple(order)
+    if len(values) != 2 or any(int(v) != v for v in values) or not (0 <= values[0] <= 8 and 1 <= values[1] <= 8):
+        raise ValueError(f"order={order!r}: expected (m, n) with m in 0..8 and n in 1..8")
+    return int(values[0]), int(values[1])
+
+
+def evaluate_rational(x: np.ndarray, numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """P(x) / Q(x) in NumPy float64, for one pair of coefficient rows."""
+    p = np.polynomial.polynomial.polyval(x, numerator)
+    return p / np.polynomial.polynomial.polyval(np.abs(x), np.concatenate([[1.0], np.abs(denominator)]))
+
+
+def _evaluate(fn: Function, x: np.ndarray, name: str) -> np.ndarray:
+    with torch.no_grad():
+        y = fn(torch.from_numpy(x)).to(torch.float64).numpy()
+    if y.shape != x.shape or not np.isfinite(y).all():
+        raise ValueError(f"{name} must be elementwise and finite on [{x.min():g}, {x.max():g}]")
+    return y
+
+
+def _grid(low: float, high: float, num_points: int) -> np.ndarray:
+    """About 20 num_points Chebyshev points, on either side of 0 separately; every 20th is a grid with 0 and the ends."""
+    knots = [low, 0.0, high] if low < 0 < high else [low, high]
+    per_side = 20 * max(2, num_points // (len(knots) - 1)) + 1
+    unit = (1 - np.cos(np.linspace(0, np.pi, per_side))) / 2
+    return np.unique(np.concatenate([lo + (hi - lo) * unit for lo, hi in zip(knots, knots[1:], strict=False)]))
+
+
+def _differential_correction(
+    x: np.ndarray, y: np.ndarray, w: np.ndarray, p: np.ndarray, q: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Minimise max |y - P/Q| w over p in R^(m+1) and q >= 0, where Q = q_0 + ... + q_n |x|^n; |x| <= 1; from (p, q).
+
+    Step: minimise d subject to |P - y Q| w - t Q <= d Q_k, t and Q_k being the last iterate's; d < 0 until optimal.
+    Q is normalised as 0 <= q_j <= 1: with q_0 = 1 the program would be unbounded.
+    """
+    powers, magnitudes = x[:, None] ** np.arange(len(p)), np.abs(x)[:, None] ** np.arange(len(q))
+    best = (np.abs(powers @ p / (magnitudes @ q) - y) * w).max()
+    for _ in np.arange(40):
+        weighted, values = w[:, None] * powers, (w * y)[:, None] * magnitudes
+        step = -(magnitudes @ q)[:, None]
+        upper = np.hstack([weighted, -values - best * magnitudes, step])
+        lower = np.hstack([-weighted, values - best * magnitudes, step])
+        solution = _linear_program(np.vstack([upper, lower]), num_free=len(p), num_bounded=len(q))
+        new_p, new_q = solution[: len(p)], np.maximum(solution[len(p) : -1], 0)
+        worst = (np.abs(powers @ new_p / (magnitudes @ new_q) - y) * w).max()
+        if not worst < best:
+            break
+        p, q, previous, best = new_p, new_q, best, worst
+        if previous - best <= 1e-9 * best:
+            break
+    return p, q
+
+
+def _linear_program(rows: np.ndarray, num_free: int, num_bounded: int) -> np.ndarray:
+    """Minimise the last variable subject to rows @ v <= 0, bounded variables in [0, 1] and the first of them off 0."""
+    try:
+        from scipy.optimize import linprog
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("fit_rational needs scipy: pip install 'kat_zoo[kan]'", name="scipy") from error
+    for tolerance in (1e-10, 1e-8):  # the tighter one fails now and then, when the fit is already nearly exact
+        result = linprog(
+            np.eye(rows.shape[1])[-1],
+            A_ub=rows,
+            b_ub=np.zeros(len(rows)),
+            bounds=[(None, None)] * num_free + [(1e-6, 1)] + [(0, 1)] * (num_bounded - 1) + [(None, None)],
+            method="highs-ds",
+            options={"primal_feasibility_tolerance": tolerance, "dual_feasibility_tolerance": tolerance},
+        )
+        if result.x is not None:
+            return result.x
+    raise ValueError(f"fit_rational: the linear program failed ({result.message}); try a narrower range or lower order")

@@ -1,0 +1,209 @@
+"""Kolmogorov-Arnold Transformer (KAT): timm's VisionTransformer with group-rational KAN layers in place of the MLP.
+
+Paper: `Kolmogorov-Arnold Transformer`, Yang and Wang, ICLR 2025 - https://arxiv.org/abs/2409.10594
+Published weights: https://huggingface.co/adamdad (MIT)
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers.attention import Attention
+from timm.models import build_model_with_cfg, clean_state_dict, generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
+from torch import Tensor
+
+from ..layers.gr_kan import GRKAN
+from ..layers.init import init_attention_mimetic, rational_coefficients
+
+__all__ = ["KAT"]
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+WEIGHT_INITS = ("upstream", "upstream_mimetic", "kan", "kan_mimetic")
+
+
+class KAT(VisionTransformer):
+    """VisionTransformer whose channel mixers are `GRKAN`; every argument is a string, a number or a list of numbers.
+
+    State-dict keys and shapes are those of the published weights: timm's ViT plus
+    `blocks.{i}.mlp.act{1,2}.weight_{numerator,denominator}`.
+
+    Args:
+        act_init: functions the activations start from, "<act1>-<act2>"; a single name is act2's, and act1 the identity.
+            The paper's ablation (KAT-T, ImageNet top-1): identity-swish 74.6, identity-gelu 74.5, swish-swish 74.4,
+            identity-identity 69.7.
+        num_groups: groups of channels with their own denominator; divides embed_dim and the hidden width.
+        order: (m, n), degrees of numerator and denominator.
+        weight_init: "upstream", what the released code does in effect (timm's truncated normal), or "kan", the
+            variance-preserving one of the paper (section 4.4); either with "_mimetic" for mimetic attention
+            (arXiv 2305.09828). timm's "skip" and "reset" work too.
+        **kwargs: see timm's VisionTransformer.
+
+    Raises:
+        ValueError: an unknown init, a width not divisible by num_groups, or an act_layer (act_init replaces it).
+    """
+
+    def __init__(
+        self,
+        act_init: str = "identity-swish",
+        num_groups: int = 8,
+        order: Sequence[int] = (5, 4),
+        weight_init: str = "upstream",
+        **kwargs: Any,
+    ) -> None:
+        if weight_init not in (*WEIGHT_INITS, "skip", "reset"):
+            raise ValueError(f"weight_init={weight_init!r}: expected one of {', '.join(WEIGHT_INITS)}")
+        if kwargs.get("act_layer") is not None:
+            raise ValueError(f"act_layer={kwargs['act_layer']!r}: KAT learns its activations, see act_init")
+        act1_init, _, act2_init = act_init.rpartition("-")
+        mlp_layer = partial(
+            GRKAN, num_groups=num_groups, act1_init=act1_init or "identity", act2_init=act2_init, order=tuple(order)
+        )
+        super().__init__(mlp_layer=mlp_layer, weight_init="skip", **kwargs)  # type: ignore[arg-type]
+        self.weight_init = "reset" if weight_init == "skip" else weight_init
+        self.weight_init_mode = "reset" if self.weight_init == "reset" else ""
+        if weight_init != "skip":
+            self.init_weights(needs_reset=False)
+
+    def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
+        """Initialise all weights.
+
+        Args:
+            mode: as the constructor's weight_init, which is the default.
+            needs_reset: call reset_parameters of every other module, needed after device='meta'.
+        """
+        mode = mode or self.weight_init
+        super().init_weights("reset" if mode == "reset" else "", needs_reset)
+        for module in self.modules():
+            if mode.startswith("kan") and isinstance(module, GRKAN):
+                module.init_variance_preserving()
+            if mode.endswith("mimetic") and isinstance(module, Attention):
+                init_attention_mimetic(module.qkv, module.proj, module.num_heads)
+
+    @torch.jit.ignore
+    def load_pretrained(self, checkpoint_path: str, prefix: str = "") -> None:
+        """Load a Google ViT (.npz) and let its MLPs become GR-KANs: act1 = identity, act2 = GELU.
+
+        Args:
+            checkpoint_path: original JAX checkpoint.
+            prefix: of the names in the file.
+        """
+        super().load_pretrained(checkpoint_path, prefix)
+        for module in self.modules():
+            if isinstance(module, GRKAN):
+                module.act1.set_coefficients(*rational_coefficients("identity", module.act1.order))
+                module.act2.set_coefficients(*rational_coefficients("gelu", module.act2.order))
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Any], model: KAT) -> dict[str, Tensor]:
+    """Convert a checkpoint to the model's keys and shapes.
+
+    Taken: our own; upstream's .pth, bare or under state_dict, model or (preferred) their EMA entries, with or without
+    the prefixes of DDP and torch.compile; FlashKAT's names and rows; timm's and DeiT's ViT, whose MLPs become GR-KANs
+    (see `GRKAN.adapt_state_dict`). Patch and position embeddings are resampled to the model's size as timm does.
+    Google's .npz goes through `KAT.load_pretrained`.
+    """
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        if state_dict.get(key) is not None:
+            state_dict = state_dict[key]
+            break
+    out = vit_checkpoint_filter_fn(clean_state_dict(state_dict), model, adapt_layer_scale=True)
+    for name, module in model.named_modules():
+        if isinstance(module, GRKAN):
+            module.adapt_state_dict(out, name + ".")
+    return out
+
+
+def _create_kat(variant: str, pretrained: bool = False, **kwargs: Any) -> KAT:
+    out_indices = kwargs.pop("out_indices", 3)
+    return build_model_with_cfg(
+        KAT,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
+        **kwargs,
+    )
+
+
+def _cfg(url: str = "", **kwargs: Any) -> dict[str, Any]:
+    return {
+        "url": url,
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": None,
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "fixed_input_size": True,
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+        "license": "mit",
+        "paper_name": "Kolmogorov-Arnold Transformer",
+        "paper_ids": "arXiv:2409.10594",
+        **kwargs,
+    }
+
+
+# The same weights as .pth files (for pretrained_cfg_overlay): https://huggingface.co/adamdad/kat_pretained (sic).
+default_cfgs = generate_default_cfgs(
+    {
+        "kat_tiny_patch16_224.adamdad_in1k": _cfg(hf_hub_id="adamdad/kat_tiny_patch16_224"),
+        "kat_tiny_patch16_224.adamdad_vitft_in1k": _cfg(hf_hub_id="adamdad/kat_tiny_patch16_224.vitft"),
+        "kat_small_patch16_224.adamdad_in1k": _cfg(hf_hub_id="adamdad/kat_small_patch16_224"),
+        "kat_small_patch16_224.adamdad_vitft_in1k": _cfg(hf_hub_id="adamdad/kat_small_patch16_224.vitft"),
+        "kat_base_patch16_224.adamdad_in1k": _cfg(hf_hub_id="adamdad/kat_base_patch16_224"),
+        "kat_base_patch16_224.adamdad_vitft_in1k": _cfg(hf_hub_id="adamdad/kat_base_patch16_224.vitft"),
+        "kat_pico_patch4_28.fmnist": _cfg(
+            file=str(WEIGHTS / "kat_pico_patch4_28.fmnist.safetensors"),
+            num_classes=10,
+            input_size=(1, 28, 28),
+            crop_pct=1.0,
+            mean=(0.2860,),
+            std=(0.3530,),
+        ),
+        "test_kat.untrained": _cfg(input_size=(3, 160, 160), crop_pct=0.95),
+    }
+)
+
+
+@register_model
+def kat_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
+    """KAT-T/16, 5.7M parameters."""
+    model_args = dict(patch_size=16, embed_dim=192, depth=12, num_heads=3)
+    return _create_kat("kat_tiny_patch16_224", pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def kat_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
+    """KAT-S/16, 22.1M parameters."""
+    model_args = dict(patch_size=16, embed_dim=384, depth=12, num_heads=6)
+    return _create_kat("kat_small_patch16_224", pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def kat_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
+    """KAT-B/16, 86.6M parameters."""
+    model_args = dict(patch_size=16, embed_dim=768, depth=12, num_heads=12)
+    return _create_kat("kat_base_patch16_224", pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def kat_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> KAT:
+    """KAT for 28x28 grey images (49 tokens, averaged), 0.68M parameters."""
+    model_args = dict(
+        img_size=28, patch_size=4, in_chans=1, embed_dim=96, depth=6, num_heads=3, class_token=False, global_pool="avg"
+    )
+    return _create_kat("kat_pico_patch4_28", pretrained=pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def test_kat(pretrained: bool = False, **kwargs: Any) -> KAT:
+    """KAT for tests."""
+    model_args = dict(patch_size=16, embed_dim=64, depth=6, num_heads=2, mlp_ratio=3, dynamic_img_size=True)
+    return _create_kat("test_kat", pretrained=pretrained, **dict(model_args, **kwargs))

@@ -1,0 +1,184 @@
+"""GroupRational and GRKAN as modules: initial function, groups, layouts of the coefficients, checkpoints, graphs."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from kat_zoo.kernels import rational_reference
+from kat_zoo.layers import GRKAN, GroupRational
+from kat_zoo.layers.init import FUNCTIONS, init_attention_mimetic
+
+X = torch.linspace(-3, 3, 480).reshape(3, 10, 16)
+
+
+@pytest.mark.parametrize("init", FUNCTIONS)
+def test_starts_as_its_init(init):
+    act = GroupRational(8, init)
+    assert act.weight_numerator.shape == (1, 6) and act.weight_denominator.shape == (8, 4)
+    torch.testing.assert_close(act(X), FUNCTIONS[init](X), atol=3e-2, rtol=0)
+    if init == "identity":
+        assert torch.equal(act(X), X)
+
+
+@pytest.mark.parametrize("channel_dim", [-1, 1])
+def test_each_group_has_its_own_function(channel_dim):
+    act = GroupRational(2, share_numerator=False, channel_dim=channel_dim)
+    with torch.no_grad():
+        act.weight_numerator.copy_(torch.tensor([[0.0, 1, 0, 0, 0, 0], [1.0, 0, 0, 0, 0, 0]]))
+        act.weight_denominator.copy_(torch.tensor([[0.0, 0, 0, 0], [1.0, 0, 0, 0]]))
+    first, second = act(X).chunk(2, channel_dim)
+    left, right = X.chunk(2, channel_dim)
+    torch.testing.assert_close(first, left)
+    torch.testing.assert_close(second, 1 / (1 + right.abs()))
+
+
+def test_meta_device_and_reset():
+    act = GroupRational(4, "gelu", device="meta", dtype=torch.float64).to_empty(device="cpu")
+    act.reset_parameters()
+    for name, value in GroupRational(4, "gelu", dtype=torch.float64).state_dict().items():
+        assert torch.equal(act.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"num_groups": 0}, {"init": "sinus"}, {"order": (5, 9)}, {"order": (0, 2), "init": "identity"}]
+)
+def test_bad_arguments(arguments):
+    with pytest.raises(ValueError, match=str(list(arguments)[0])):
+        GroupRational(**arguments)
+
+
+def test_channels_must_divide():
+    with pytest.raises(ValueError, match="in_features=20"):
+        GRKAN(20, 64)
+    with pytest.raises(ValueError, match="hidden_features=60"):
+        GRKAN(16, 60)
+    with pytest.raises(ValueError, match="groups"):
+        GroupRational(8)(torch.randn(2, 20))
+
+
+def trained(num_groups=4, **kwargs):
+    act = GroupRational(num_groups, **kwargs)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in act.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return act
+
+
+def flashkat(act, rows):
+    return {
+        "numerator_v": act.weight_numerator.detach().expand(rows[0], -1),
+        "denominator_v": act.weight_denominator.detach().expand(rows[1], -1),
+    }
+
+
+@pytest.mark.parametrize("rows", [(1, 4), (4, 4)])
+def test_flashkat_names_and_rows(rows):
+    source, target = trained(), GroupRational(4)
+    target.load_state_dict(flashkat(source, rows))
+    assert target.weight_numerator.shape == (1, 6)
+    assert torch.equal(target(X), source(X))
+
+
+def test_rows_that_differ_are_kept():
+    source, target = trained(share_numerator=False), GroupRational(4)
+    target.load_state_dict(source.state_dict())
+    assert target.weight_numerator.shape == (4, 6) and target.weight_numerator.requires_grad
+    assert torch.equal(target(X), source(X))
+
+
+def test_one_row_serves_all_groups():
+    source, target = trained(share_denominator=True), GroupRational(4, share_numerator=False)
+    target.load_state_dict(source.state_dict())
+    assert torch.equal(target(X), source(X))
+
+
+def test_wrong_number_of_groups_is_refused():
+    with pytest.raises(RuntimeError, match="size mismatch.*weight_denominator"):
+        GroupRational(4).load_state_dict(trained(8).state_dict())
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim, hidden):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+
+    def forward(self, x):
+        return self.fc2(nn.functional.gelu(self.fc1(x)))
+
+
+def test_mlp_weights_become_gr_kan(caplog):
+    from kat_zoo.layers import gr_kan
+
+    gr_kan._announce_mlp.cache_clear()
+    mlp, layer = Mlp(16, 32), GRKAN(16, 32)
+    with caplog.at_level(logging.WARNING, "kat_zoo"):
+        layer.load_state_dict(mlp.state_dict())
+    assert "plain MLP" in caplog.text
+    torch.testing.assert_close(layer(X), mlp(X), atol=1e-2, rtol=0)
+    assert (layer(X) - mlp(X)).norm() < 1e-2 * mlp(X).norm()
+
+
+def test_a_damaged_checkpoint_is_not_taken_for_an_mlp():
+    state_dict = GRKAN(16, 32).state_dict()
+    del state_dict["act2.weight_numerator"]
+    with pytest.raises(RuntimeError, match="act2.weight_numerator"):
+        GRKAN(16, 32).load_state_dict(state_dict)
+
+
+def test_gr_kan_is_its_formula():
+    layer = GRKAN(16, 32, 8, norm_layer=nn.LayerNorm, act1_init="tanh", num_groups=4).double()
+    x = X.double()
+    first = rational_reference(x, layer.act1.weight_numerator, layer.act1.weight_denominator)
+    hidden = rational_reference(layer.fc1(first), layer.act2.weight_numerator, layer.act2.weight_denominator)
+    torch.testing.assert_close(layer(x), layer.fc2(nn.functional.layer_norm(hidden, (32,))))
+
+
+def test_variance_preserving_init_keeps_the_variance():
+    layer = GRKAN(512, 2048)
+    layer.init_variance_preserving()
+    x = torch.randn(256, 512)
+    hidden = layer.fc1(layer.act1(x))
+    assert hidden.var().item() == pytest.approx(1, rel=0.1)
+    assert layer(x).var().item() == pytest.approx(1, rel=0.2)
+    assert not layer.fc1.bias.any() and not layer.fc2.bias.any()
+
+
+def test_mimetic_attention():
+    dim, heads = 192, 3
+    qkv, proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+    init_attention_mimetic(qkv, proj, heads)
+    query, key, value = qkv.weight.detach().chunk(3)
+    product = value.T @ proj.weight.detach().T
+    residual = product + 0.4 * torch.eye(dim)
+    assert residual.std().item() == pytest.approx(0.4 / dim**0.5, rel=0.02)
+    assert residual.diag().mean().abs() < 0.01
+    for q, k in zip(query.chunk(heads), key.chunk(heads), strict=True):
+        product = q.T @ k
+        # The best rank-64 part of 0.7 Z + 0.7 I holds its largest singular values; its trace stays positive.
+        target = 0.7 * torch.randn(dim, dim) / dim**0.5 + 0.7 * torch.eye(dim)
+        best = torch.linalg.svdvals(target)[: dim // heads]
+        torch.testing.assert_close(product.norm(), best.norm(), rtol=0.05, atol=0)
+        assert product.diag().mean() > 0.1
+    with pytest.raises(ValueError, match="num_heads=5"):
+        init_attention_mimetic(qkv, proj, 5)
+
+
+def test_plot_draws_every_group():
+    figure = trained(share_numerator=False).plot(range=(-2, 2))
+    (axes,) = figure.axes
+    act = trained(share_numerator=False)
+    assert len(axes.lines) == 4
+    x = torch.tensor(axes.lines[3].get_xdata())
+    expected = act.double()(x[:, None].repeat(1, 4))[:, 3]
+    torch.testing.assert_close(torch.tensor(axes.lines[3].get_ydata()), expected.detach())
+
+
+def test_deepcopy_is_independent():
+    act = trained()
+    other = copy.deepcopy(act)
+    other.reset_parameters()
+    assert not torch.equal(act.weight_numerator, other.weight_numerator)
