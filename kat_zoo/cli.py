@@ -5,7 +5,10 @@ import sys
 from collections.abc import Sequence
 
 # name -> ("module:function", help). The function takes the remaining arguments and returns an exit code or None.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("kat_zoo.train.classification:main", "train an image classifier from a recipe"),
+    "validate": ("kat_zoo.train.evaluate:main", "evaluate weights on a dataset's test split"),
+}
 
 USAGE_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ModuleNotFoundError)
 

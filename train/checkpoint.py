@@ -1,0 +1,176 @@
+"""Checkpoints that are whole or absent: written aside, flushed to disk, then renamed."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from timm.utils import ModelEmaV3
+
+logger = logging.getLogger("kat_zoo")
+
+PREFIX, PARTIAL = "update_", ".partial"
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        update: optimizer updates done, skipped ones included.
+        skipped: updates skipped because the gradient was not finite.
+        evaluated: update of the last evaluation.
+        best: best evaluated top-1 so far, in percent.
+        window: losses since the last log record, so that a continued run logs what an unbroken one would.
+    """
+
+    update: int = 0
+    skipped: int = 0
+    evaluated: int = 0
+    best: float = 0.0
+    window: list[float] = field(default_factory=list)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put `data` at `path` so that a reader, or a crash, sees the old file or the new one, never a part."""
+    partial = path.with_name(path.name + PARTIAL)
+    with open(partial, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    _sync(path.parent)
+
+
+def save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write a state dict as safetensors, atomically; timm's `checkpoint_path` reads it."""
+    partial = path.with_name(path.name + PARTIAL)
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial)
+    _sync(partial)
+    os.replace(partial, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Whole checkpoints of a run folder, oldest first."""
+    folders = (run / "checkpoints").glob(f"{PREFIX}*")
+    return sorted(folder for folder in folders if not folder.name.endswith(PARTIAL))
+
+
+def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress, ema: ModelEmaV3 | None, keep: int) -> Path:
+    """Save everything a run needs to go on bit-exactly; every process calls it.
+
+    Args:
+        accelerator: with the prepared model and optimizer.
+        run: run folder.
+        progress: where the run stands.
+        ema: averaged weights, or None.
+        keep: newest checkpoints to keep.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    final = run / "checkpoints" / f"{PREFIX}{progress.update:08d}"
+    partial = final.with_name(final.name + PARTIAL)
+    if final.exists():  # the same weights; an evaluation may have been added
+        if accelerator.is_main_process:
+            write_atomically(final / "progress.json", json.dumps(asdict(progress)).encode())
+        return final
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial), safe_serialization=True)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if ema is not None:
+            save_weights(ema.module.state_dict(), partial / "ema.safetensors")
+        write_atomically(partial / "progress.json", json.dumps(asdict(progress)).encode())
+        for path in partial.rglob("*"):
+            _sync(path)
+        os.replace(partial, final)
+        _sync(final.parent)
+        for old in list_checkpoints(run)[:-keep]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+    return final
+
+
+def load_checkpoint(accelerator: Accelerator, folder: Path, ema: ModelEmaV3 | None) -> Progress:
+    """Restore what `save_checkpoint` saved.
+
+    Args:
+        accelerator: with the prepared model and optimizer.
+        folder: a checkpoint's folder.
+        ema: averaged weights to fill, or None.
+
+    Returns:
+        Where the run stood.
+
+    Raises:
+        FileNotFoundError: `folder` is not a checkpoint.
+    """
+    if not (folder / "progress.json").is_file():
+        raise FileNotFoundError(f"{folder} is not a checkpoint of kat-zoo train (no progress.json)")
+    accelerator.load_state(str(folder))
+    if ema is not None:
+        ema.module.load_state_dict(load_file(folder / "ema.safetensors"))
+    return Progress(**json.loads((folder / "progress.json").read_text()))
+
+
+def find_resume(run: Path, resume: str) -> Path | None:
+    """The checkpoint to continue from.
+
+    Args:
+        run: run folder.
+        resume: `no`, `auto` (the newest of the run folder, or none yet), or the path of a checkpoint.
+
+    Returns:
+        Its folder, or None to start anew.
+
+    Raises:
+        ValueError: `no`, but the run folder holds a run.
+        FileNotFoundError: a path that is not a checkpoint.
+    """
+    if resume == "auto":
+        return next(reversed(list_checkpoints(run)), None)
+    if resume != "no":
+        if not (Path(resume) / "progress.json").is_file():
+            raise FileNotFoundError(f"--resume {resume}: expected auto, no, or the folder of a checkpoint")
+        return Path(resume)
+    if list_checkpoints(run) or (run / "metrics.jsonl").exists():
+        raise ValueError(f"output {run} already holds a run; continue it with --resume auto, or choose another output")
+    return None
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGUSR1 instead of dying of them; the training loop looks at the list between updates."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,130 @@
+"""Exact evaluation of classifiers, and the `kat-zoo validate` command."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import timm
+import torch
+from accelerate import Accelerator
+from accelerate.utils import tqdm
+from timm.task import ClassificationEvaluator
+from torch import Tensor, nn
+
+import kat_zoo  # noqa: F401  (registers the models)
+
+from .config import DataConfig, ModelConfig, parse
+from .data import open_dataset
+from .loader import data_config, eval_loader
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over a whole split, each image counted once.
+
+    Attributes:
+        samples: images counted.
+        loss: mean cross-entropy, in nats.
+        top1: percent right.
+        top5: percent with the right class among the five likeliest.
+        per_class: percent right of each class; NaN for a class without images.
+    """
+
+    samples: int
+    loss: float
+    top1: float
+    top5: float
+    per_class: tuple[float, ...]
+
+
+@torch.no_grad()
+def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
+    """Evaluate a classifier; every process calls it, and gets the figures of the whole split.
+
+    Args:
+        accelerator: that prepared `batches`.
+        model: maps (B, C, H, W) to (B, num_classes); its mode is put back afterwards.
+        batches: prepared loader of (images, class indices).
+
+    Returns:
+        Figures that do not depend on the batch size or the number of processes: padding is dropped.
+    """
+    was_training = model.training
+    model.eval()
+    evaluator = ClassificationEvaluator(device=accelerator.device)
+    totals = rights = torch.zeros(0, dtype=torch.int64, device=accelerator.device)
+    for images, labels in batches:
+        with accelerator.autocast():
+            logits = model(images)
+        logits, labels = accelerator.gather_for_metrics((logits.float(), labels))
+        evaluator.update(logits, labels)
+        counts = torch.bincount(labels, minlength=logits.shape[1])
+        right = torch.bincount(labels[logits.argmax(1) == labels], minlength=logits.shape[1])
+        totals, rights = (totals + counts, rights + right) if len(totals) else (counts, right)
+    model.train(was_training)
+    summary = evaluator.compute(distributed=False)
+    per_class = (100 * rights.double() / totals).tolist()
+    return Evaluation(evaluator.num_samples, summary["loss"], summary["top1"], summary["top5"], tuple(per_class))
+
+
+@dataclass(frozen=True)
+class ValidateConfig:
+    """What `kat-zoo validate` evaluates.
+
+    Attributes:
+        model: the model; `pretrained` or `checkpoint` names its weights.
+        data: the data; its test split is evaluated.
+        precision: `no`, `bf16` or `fp16` autocast.
+    """
+
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(pretrained=True))
+    data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=256))
+    precision: str = "no"
+
+
+def main(argv: Sequence[str]) -> int:
+    """`kat-zoo validate`: evaluate weights on a dataset's test split and print the figures.
+
+    Args:
+        argv: `--model.name`, `--model.checkpoint`, `--data.dataset`, ...; a recipe's keys.
+
+    Returns:
+        Exit code.
+    """
+    config, _ = parse(ValidateConfig, argv, "kat-zoo validate")
+    splits = open_dataset(config.data.dataset, config.data.root)
+    accelerator = Accelerator(mixed_precision=config.precision, split_batches=True)
+    model = load_model(config.model, len(splits.classes))
+    resolved = data_config(config.data, model)
+    loader = accelerator.prepare(eval_loader(splits.test, config.data, resolved, accelerator.num_processes))
+    result = evaluate(accelerator, model.to(accelerator.device), tqdm(loader, desc="validate", unit="batch"))
+    accelerator.print(
+        f"{config.model.name} on {config.data.dataset}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, "
+        f"loss {result.loss:.4f}, {result.samples} images"
+    )
+    width = max(map(len, splits.classes))
+    for name, share in zip(splits.classes, result.per_class, strict=True):
+        accelerator.print(f"  {name:<{width}}  {share:6.2f} %")
+    return 0
+
+
+def load_model(config: ModelConfig, num_classes: int) -> nn.Module:
+    """Create the configured model.
+
+    Args:
+        config: name, arguments and weights.
+        num_classes: used unless config.kwargs has its own.
+
+    Returns:
+        The model, on the CPU.
+
+    Raises:
+        ValueError: unknown model.
+    """
+    if not timm.is_model(config.name):
+        close = timm.list_models(f"*{config.name.split('_')[0]}*")[:8]
+        raise ValueError(f"model.name {config.name!r} is not a timm model; similar: {', '.join(close) or 'none'}")
+    kwargs: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
+    return timm.create_model(
+        config.name, pretrained=config.pretrained, checkpoint_path=config.checkpoint or "", **kwargs
+    )

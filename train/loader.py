@@ -1,0 +1,218 @@
+"""Loaders whose data order and augmentation depend on the seed and the epoch only: not on workers, processes or restarts."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import Mixup, create_transform, resolve_data_config
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_worker_info
+from torchvision import transforms
+
+from .config import AugmentConfig, DataConfig
+
+Transform = Callable[[Image.Image], Tensor]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block under its own random state of Python, NumPy and torch, and put the old states back afterwards.
+
+    In a loader worker nothing else draws numbers, so there the states, slow to copy (0.2 ms), are not put back.
+
+    Args:
+        seed: in [0, 2**32).
+    """
+    in_worker = get_worker_info() is not None
+    states = None if in_worker else (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.random.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        if states is not None:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """The (index, augmentation seed) pairs of one epoch, the same in every process.
+
+    Each sample carries its own seed, so that a run continued in the middle of an epoch, with any number of workers or
+    processes, sees the images it would have seen.
+
+    Args:
+        size: number of images in the dataset.
+        length: samples per epoch.
+        seed: of the order and of the augmentation.
+        repeats: times an image is drawn per pass (repeated augmentation, arXiv 1902.05509).
+    """
+
+    def __init__(self, size: int, length: int, seed: int, repeats: int = 1) -> None:
+        self.size, self.length, self.seed, self.repeats = size, length, seed, repeats
+        self.epoch, self.first = 0, 0
+
+    def seek(self, epoch: int, first: int = 0) -> None:
+        """Let the next iteration be epoch `epoch` from its sample number `first` on."""
+        self.epoch, self.first = epoch, first
+
+    def __len__(self) -> int:
+        return self.length - self.first
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        # SeedSequence mixes (seed, epoch), so that run 0's epoch 1 is not run 1's epoch 0.
+        state = int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        generator = torch.Generator().manual_seed(state)
+        order = torch.randperm(self.size, generator=generator).repeat_interleave(self.repeats)[: self.length]
+        seeds = torch.randint(2**32, (len(order),), generator=generator)
+        yield from zip(order[self.first :].tolist(), seeds[self.first :].tolist(), strict=True)
+
+
+class TrainImages(Dataset):
+    """Augmented images; an item is addressed by the (index, seed) of `EpochSampler`.
+
+    Args:
+        dataset: map-style, of (PIL image, label).
+        transform: random transform of a PIL image to a tensor.
+        mode: PIL mode that images are converted to, as L or RGB.
+    """
+
+    def __init__(self, dataset: Dataset, transform: Transform, mode: str) -> None:
+        self.dataset, self.transform, self.mode = dataset, transform, mode
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        index, seed = key
+        image, label = self.dataset[index]
+        with seeded(seed):
+            return self.transform(image.convert(self.mode)), label
+
+
+class EvalImages(TrainImages):
+    """Images for evaluation, addressed by index."""
+
+    def __getitem__(self, key: Any) -> tuple[Tensor, int]:
+        image, label = self.dataset[key]
+        return self.transform(image.convert(self.mode)), label
+
+
+def data_config(config: DataConfig, model: nn.Module) -> dict[str, Any]:
+    """Input size, mean, std, interpolation and crop: the model's own, overridden by the recipe's."""
+    keys = ("input_size", "mean", "std", "interpolation", "crop_pct")
+    given = {key: getattr(config, key) for key in keys if getattr(config, key) is not None}
+    return resolve_data_config(given, model=model)
+
+
+def train_transform(augment: AugmentConfig, resolved: dict[str, Any]) -> Transform:
+    """timm's training transform; `crop: pad` puts a padded random crop where the random resized crop stands, as DeiT does."""
+    size = resolved["input_size"]
+    transform = create_transform(
+        size,
+        is_training=True,
+        scale=augment.scale,
+        ratio=augment.ratio,
+        hflip=augment.hflip,
+        vflip=augment.vflip,
+        color_jitter=augment.color_jitter or None,
+        auto_augment=augment.auto_augment,
+        interpolation=resolved["interpolation"],
+        mean=resolved["mean"],
+        std=resolved["std"],
+        re_prob=augment.random_erasing,
+        re_mode="pixel",
+    )
+    fit = [transforms.Resize(size[-2:]), transforms.CenterCrop(size[-2:])]
+    if augment.crop == "pad":
+        transform.transforms[0:1] = [fit[0], transforms.RandomCrop(size[-2:], padding=augment.pad)]
+    elif augment.crop == "none":
+        transform.transforms[0:1] = fit
+    return transform
+
+
+def eval_transform(resolved: dict[str, Any]) -> Transform:
+    """timm's evaluation transform."""
+    keys = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+    return create_transform(**{key: resolved[key] for key in keys}, is_training=False)
+
+
+def image_mode(resolved: dict[str, Any]) -> str:
+    """PIL mode for the number of input channels.
+
+    Raises:
+        ValueError: neither 1 nor 3 channels.
+    """
+    channels = resolved["input_size"][0]
+    if channels not in (1, 3):
+        raise ValueError(f"the model takes {channels} input channels; images have 1 or 3")
+    return "L" if channels == 1 else "RGB"
+
+
+def train_loader(
+    dataset: Dataset, config: DataConfig, augment: AugmentConfig, resolved: dict[str, Any], seed: int, accum: int
+) -> tuple[DataLoader, EpochSampler, int]:
+    """Loader of augmented global micro-batches.
+
+    Args:
+        dataset: map-style, of (PIL image, label).
+        config: batch size and workers.
+        augment: augmentation.
+        resolved: from `data_config`.
+        seed: of order and augmentation.
+        accum: micro-batches per update.
+
+    Returns:
+        (loader, its sampler, updates per epoch). The last, incomplete update of an epoch is dropped.
+
+    Raises:
+        ValueError: the dataset is smaller than one batch.
+    """
+    size: int = len(dataset)  # type: ignore[arg-type]
+    updates = size // config.batch_size
+    if not updates:
+        raise ValueError(f"data.batch_size {config.batch_size} is larger than the training split of {size} images")
+    sampler = EpochSampler(size, updates * config.batch_size, seed, augment.repeats)
+    images = TrainImages(dataset, train_transform(augment, resolved), image_mode(resolved))
+    batches = BatchSampler(sampler, config.batch_size // accum, drop_last=True)
+    return _loader(images, config.workers, batch_sampler=batches), sampler, updates
+
+
+def eval_loader(dataset: Dataset, config: DataConfig, resolved: dict[str, Any], processes: int = 1) -> DataLoader:
+    """Loader of the whole evaluation split, in order."""
+    images = EvalImages(dataset, eval_transform(resolved), image_mode(resolved))
+    batch = -(-min(config.batch_size, 512) // processes) * processes
+    return _loader(images, config.workers, batch_size=batch)
+
+
+def _loader(images: Dataset, workers: int, **kwargs: Any) -> DataLoader:
+    # Its own generator: making an iterator draws a number, which must not come from the random state of the model.
+    return DataLoader(
+        images,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),
+        **kwargs,
+    )
+
+
+def mixup(augment: AugmentConfig, num_classes: int) -> Mixup | None:
+    """timm's mixup and cutmix, or None where both are off."""
+    if not (augment.mixup or augment.cutmix):
+        return None
+    return Mixup(
+        mixup_alpha=augment.mixup,
+        cutmix_alpha=augment.cutmix,
+        prob=augment.mixup_prob,
+        switch_prob=augment.mixup_switch_prob,
+        mode=augment.mixup_mode,
+        label_smoothing=augment.smoothing,
+        num_classes=num_classes,
+    )

@@ -1,0 +1,73 @@
+"""Optimizer and schedule: timm's, with the choices that rational coefficients add."""
+
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+
+from .config import OptimizerConfig, ScheduleConfig
+
+RATIONALS = ("weight_numerator", "weight_denominator")
+
+
+def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """timm's optimizer, its parameter groups split where rational coefficients are treated differently.
+
+    Args:
+        model: the bare model; parameters without `requires_grad` are left out.
+        config: optimizer settings.
+
+    Returns:
+        The optimizer. Each group has `lr_scale`, which timm's schedulers multiply in.
+    """
+    optimizer = create_optimizer_v2(
+        model,
+        opt=config.name,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        layer_decay=config.layer_decay,
+        **config.kwargs,
+    )
+    rationals = {id(p) for name, p in model.named_parameters() if name.endswith(RATIONALS)}
+    if not rationals or (config.decay_rationals and config.rational_lr_scale == 1.0):
+        return optimizer
+    split: list[dict[str, Any]] = []
+    for group in optimizer.param_groups:
+        ours = [p for p in group["params"] if id(p) in rationals]
+        others = [p for p in group["params"] if id(p) not in rationals]
+        scale = group.get("lr_scale", 1.0)
+        decay = group["weight_decay"] if config.decay_rationals else 0.0
+        split += [{**group, "params": others}] if others else []
+        if ours:
+            split.append({**group, "params": ours, "lr_scale": scale * config.rational_lr_scale, "weight_decay": decay})
+    optimizer.param_groups[:] = split
+    return optimizer
+
+
+def create_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, updates_per_epoch: int) -> Scheduler:
+    """timm's scheduler, to be stepped with `step_update(number of updates done)`; it has no state of its own.
+
+    Args:
+        optimizer: its `lr_scale` groups are respected.
+        config: schedule settings.
+        updates_per_epoch: optimizer updates in one epoch.
+
+    Returns:
+        The scheduler; the first learning rates are set.
+    """
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=config.name,
+        num_epochs=config.epochs,
+        warmup_epochs=config.warmup_epochs,
+        warmup_lr=config.warmup_lr,
+        min_lr=config.min_lr,
+        decay_epochs=config.decay_epochs,
+        step_on_epochs=False,
+        updates_per_epoch=updates_per_epoch,
+    )
+    scheduler.step_update(0)
+    return scheduler
