@@ -98,7 +98,7 @@ def _direct_value(x, a, b, M: tl.constexpr, N: tl.constexpr, APPROX: tl.constexp
 
 @triton.jit
 def _direct_gradients(acc, g, x, a, da, b, db, M: tl.constexpr, N: tl.constexpr, APPROX: tl.constexpr):
-    """Return acc plus the sums over axis 1 of g dy/da_i (i = 0..M), then of -g dy/d|b_j| (j = 1..N); and dx."""
+    """Return acc plus g dy/da_i (i = 0..M), then -g dy/d|b_j| (j = 1..N); and dx."""
     ax = tl.abs(x)
     r = _reciprocal(_horner(ax, b, 0, N), APPROX)
     y = _horner(x, a, 0, M) * r
@@ -116,14 +116,14 @@ def _direct_gradients(acc, g, x, a, da, b, db, M: tl.constexpr, N: tl.constexpr,
     out = ()
     for i in tl.static_range(M + 1):
         if i < 2:
-            out = out + (acc[i] + tl.sum(of_a[i], axis=1),)
+            out = out + (acc[i] + of_a[i],)
         else:
-            out = out + (acc[i] + tl.sum(of_a[i % 2] * even[i // 2 - 1], axis=1),)
+            out = out + (acc[i] + of_a[i % 2] * even[i // 2 - 1],)
     for j in tl.static_range(1, N + 1):
         if j < 2:
-            out = out + (acc[M + j] + tl.sum(of_b[j], axis=1),)
+            out = out + (acc[M + j] + of_b[j],)
         else:
-            out = out + (acc[M + j] + tl.sum(of_b[j % 2] * even[j // 2 - 1], axis=1),)
+            out = out + (acc[M + j] + of_b[j % 2] * even[j // 2 - 1],)
     return out, dx
 
 
@@ -185,10 +185,10 @@ def _careful_gradients(acc, g, x, a, da, b, db, M: tl.constexpr, N: tl.constexpr
     out = ()
     sign = t * 0 + 1
     for i in tl.static_range(M + 1):
-        out = out + (acc[i] + tl.sum(_times_power(g * sign / q, ax, t, i - v), axis=1),)
+        out = out + (acc[i] + _times_power(g * sign / q, ax, t, i - v),)
         sign = sign * s
     for j in tl.static_range(1, N + 1):
-        out = out + (acc[M + j] + tl.sum(_times_power(g * y / q, ax, t, j - v), axis=1),)
+        out = out + (acc[M + j] + _times_power(g * y / q, ax, t, j - v),)
     # x P' and |x| Q' have the degrees of P and Q (both vanish where the degree is 0).
     dp = _times_power(_reversed(da, s, t, u, M) / q, ax, t, u - v) * t * s
     dq = s * _reversed(db, t * 0 + 1, t, v, N) / q * t
@@ -196,11 +196,41 @@ def _careful_gradients(acc, g, x, a, da, b, db, M: tl.constexpr, N: tl.constexpr
 
 
 @triton.jit
+def _columns(x, TILE: tl.constexpr, VEC: tl.constexpr):
+    """Split (TILE, VEC), whose rows each lie in one thread, into VEC tensors (TILE,)."""
+    columns = (x,)
+    for level in tl.static_range(VEC.bit_length() - 1):
+        low = ()
+        high = ()
+        for i in tl.static_range(1 << level):
+            even, odd = tl.split(tl.reshape(columns[i], (TILE, VEC >> (level + 1), 2)))
+            low = low + (even,)
+            high = high + (odd,)
+        columns = low + high
+    out = ()
+    for i in tl.static_range(VEC):
+        out = out + (tl.reshape(columns[i], (TILE,)),)
+    return out
+
+
+@triton.jit
+def _vectors(columns, TILE: tl.constexpr, VEC: tl.constexpr):
+    """Put VEC tensors (TILE,) side by side: (TILE, VEC). The inverse of `_columns`."""
+    for level in tl.static_range(VEC.bit_length() - 1):
+        out = ()
+        for i in tl.static_range(VEC >> (level + 1)):
+            pair = tl.join(columns[i], columns[i + (VEC >> (level + 1))])
+            out = out + (tl.reshape(pair, (TILE, 2 << level)),)
+        columns = out
+    return tl.reshape(columns[0], (TILE, VEC))
+
+
+@triton.jit
 def _begin(n_units, steps, groups, width, TILE: tl.constexpr, INDEX: tl.constexpr):
     """Where this program's chunk starts: vector within its run, vectors before that run, vectors left in the stream."""
-    start = tl.program_id(1).to(tl.int64) * steps * TILE
+    start = tl.program_id(1).to(INDEX) * steps * TILE
     row = start // width
-    base = (row * groups + tl.program_id(0)) * width
+    base = (row.to(tl.int64) * groups + tl.program_id(0)) * width
     left = tl.minimum(n_units - start, steps * TILE)
     return (start - row * width).to(INDEX), base, left.to(tl.int32)
 
@@ -309,7 +339,8 @@ def rational_backward_kernel(
     INDEX: tl.constexpr,
     APPROX: tl.constexpr,
 ):
-    """dx of one chunk of one group, and its sums for the coefficients: p_partial (M + 1 + N, groups, chunks)."""
+    """dx of one chunk of one group, and its sums for the coefficients: p_partial (groups, chunks, COLUMNS)."""
+    COLUMNS: tl.constexpr = triton.next_power_of_2(M + 1 + N)
     i_g = tl.program_id(0)
     a, da = _load_numerator(p_a + i_g * a_step, M, DTYPE)
     b, db = _load_denominator(p_b + i_g * b_step, N, DTYPE)
@@ -323,8 +354,14 @@ def rational_backward_kernel(
         o = (o_u * VEC)[:, None] + o_v
         x = tl.load(p_x + base * VEC + o, mask=m_u[:, None], other=0.0).to(DTYPE)
         g = tl.load(p_g + base * VEC + o, mask=m_u[:, None], other=0.0).to(DTYPE)
-        b_top = tl.maximum(b_top, tl.max(tl.abs(x), axis=1))
-        acc, dx = _direct_gradients(acc, g, x, a, da, b, db, M, N, APPROX)
+        xs = _columns(x, TILE, VEC)
+        gs = _columns(g, TILE, VEC)
+        dxs = ()
+        for i in tl.static_range(VEC):  # one column after the other: a sum is a chain of multiply-adds
+            b_top = tl.maximum(b_top, tl.abs(xs[i]))
+            acc, dx = _direct_gradients(acc, gs[i], xs[i], a, da, b, db, M, N, APPROX)
+            dxs = dxs + (dx,)
+        dx = _vectors(dxs, TILE, VEC)
         tl.store(p_dx + base * VEC + o, dx.to(p_dx.dtype.element_ty), mask=m_u[:, None])
         first, base, left = _advance(first, base, left, groups, width, WIDTH, TILE, INDEX)
     if tl.max(b_top, axis=0) > limit:
@@ -334,39 +371,60 @@ def rational_backward_kernel(
         for _ in range(steps):
             o_u, m_u = _tile(first, left, groups, width, WIDTH, TILE, INDEX)
             for i in range(VEC):
-                o = (o_u * VEC + i)[:, None]
-                x = tl.load(p_x + base * VEC + o, mask=m_u[:, None], other=0.0).to(DTYPE)
-                g = tl.load(p_g + base * VEC + o, mask=m_u[:, None], other=0.0).to(DTYPE)
+                o = o_u * VEC + i
+                x = tl.load(p_x + base * VEC + o, mask=m_u, other=0.0).to(DTYPE)
+                g = tl.load(p_g + base * VEC + o, mask=m_u, other=0.0).to(DTYPE)
                 acc, dx = _careful_gradients(acc, g, x, a, da, b, db, M, N)
-                tl.store(p_dx + base * VEC + o, dx.to(p_dx.dtype.element_ty), mask=m_u[:, None])
+                tl.store(p_dx + base * VEC + o, dx.to(p_dx.dtype.element_ty), mask=m_u)
             first, base, left = _advance(first, base, left, groups, width, WIDTH, TILE, INDEX)
-    chunks = tl.num_programs(1)
-    for k in tl.static_range(M + 1 + N):
-        tl.store(p_partial + (k * groups + i_g).to(tl.int64) * chunks + tl.program_id(1), tl.sum(acc[k], axis=0))
+    sums = tl.sum(_vectors(acc + _zeros(COLUMNS - (M + 1 + N), TILE, DTYPE), TILE, COLUMNS), axis=0)
+    i_program = i_g.to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
+    tl.store(p_partial + i_program * COLUMNS + tl.arange(0, COLUMNS), sums)
 
 
 @triton.jit(do_not_specialize=["chunks", "groups", "a_rows", "b_rows"])
 def rational_reduce_kernel(
     p_partial, p_b, p_da, p_db, chunks, groups, a_rows, b_rows, M: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Sum p_partial (M + 1 + N, groups, chunks) in a fixed order into da (a_rows, M + 1) and db (b_rows, N)."""
-    i_c = tl.program_id(0)
+    """Add p_partial (groups, chunks, COLUMNS) in a fixed order into da (a_rows, M + 1) and db (b_rows, N): grid (2, rows)."""
+    COLUMNS: tl.constexpr = triton.next_power_of_2(M + 1 + N)
+    of_a = tl.program_id(0) == 0
     i_row = tl.program_id(1)
-    rows = tl.where(i_c <= M, a_rows, b_rows)
+    rows = tl.where(of_a, a_rows, b_rows)
     if i_row < rows:
-        span = (groups // rows).to(tl.int64) * chunks
-        start = i_c.to(tl.int64) * groups * chunks + i_row * span
-        o = tl.arange(0, BLOCK)
-        acc = tl.zeros((BLOCK,), p_partial.dtype.element_ty)
+        span = (groups // rows) * chunks.to(tl.int64)
+        o_u = tl.arange(0, BLOCK)
+        o_c = tl.arange(0, COLUMNS)
+        acc = tl.zeros((BLOCK, COLUMNS), p_partial.dtype.element_ty)
         for i in range(0, span, BLOCK):
-            acc += tl.load(p_partial + start + i + o, mask=i + o < span, other=0.0)
+            o = (i_row * span + i + o_u)[:, None] * COLUMNS + o_c[None, :]
+            acc += tl.load(p_partial + o, mask=(i + o_u < span)[:, None], other=0.0)
         total = tl.sum(acc, axis=0)
-        if i_c <= M:
-            tl.store(p_da + i_row * (M + 1) + i_c, total.to(p_da.dtype.element_ty))
+        if of_a:
+            tl.store(p_da + i_row * (M + 1) + o_c, total.to(p_da.dtype.element_ty), mask=o_c <= M)
         else:
-            o_b = i_row * N + i_c - (M + 1)
-            total = tl.where(tl.load(p_b + o_b) < 0, total, -total)  # d|b| / db, sign(0) = +1
-            tl.store(p_db + o_b, total.to(p_db.dtype.element_ty))
+            o_b = i_row * N + o_c - (M + 1)
+            m_b = (o_c > M) & (o_c <= M + N)
+            total = tl.where(tl.load(p_b + o_b, mask=m_b, other=0.0) < 0, total, -total)  # d|b| / db, sign(0) = +1
+            tl.store(p_db + o_b, total.to(p_db.dtype.element_ty), mask=m_b)
+
+
+THREADS = 128  # of a program
+
+
+class Gpu(NamedTuple):
+    """What the host code must know of the device."""
+
+    warp_size: int
+    approximate: bool  # whether to use NVIDIA's approximate reciprocal (1 ulp)
+
+
+def current_gpu() -> Gpu:
+    """Return the device that kernels are compiled for; when they are interpreted, a stand-in."""
+    if not isinstance(rational_forward_kernel, triton.JITFunction):
+        return Gpu(32, False)
+    target = triton.runtime.driver.active.get_current_target()
+    return Gpu(target.warp_size, target.backend == "cuda")
 
 
 class Tile(NamedTuple):
@@ -374,16 +432,15 @@ class Tile(NamedTuple):
 
     vec: int  # elements of a vector
     units: int  # vectors of a tile
-    num_warps: int
     max_chunks: int  # programs, all groups together, that fill a large GPU
 
 
 def tile(width: int, dtype: torch.dtype, backward: bool) -> Tile:
-    """Vectors are the widest up to 16 bytes that divide the width; a thread has one or two of them in flight per stream."""
+    """Choose by group width and dtype alone: vectors are the widest up to 16 bytes that divide the width."""
     vec = math.gcd(width, 16 // dtype.itemsize)
-    num_warps = 4
-    per_thread = max(1, (1 if backward else 2) * min(16 // dtype.itemsize, 8) // vec) if vec < 4 else (1 if backward else 2)
-    return Tile(vec, num_warps * 32 * per_thread, num_warps, 1024 if backward else 2048)
+    # Vectors a thread has in flight. The backward keeps M + N + 1 sums for each, which is what its registers go to.
+    per_thread = max(1, 4 // vec) if backward else max(2, 8 // vec)
+    return Tile(vec, THREADS * per_thread, 1024 if backward else 2048)
 
 
 class Problem(NamedTuple):
@@ -405,7 +462,7 @@ def problem(
     numerator: Tensor,
     denominator: Tensor,
     backward: bool,
-    approximate: bool,
+    gpu: Gpu,
 ) -> Problem:
     """Cut (rows, groups, width) into programs, by the sizes alone, so that sums do not depend on the device."""
     shape = tile(width, dtype, backward)
@@ -432,17 +489,10 @@ def problem(
         "N": n,
         "DTYPE": TYPES[dtype],
         "INDEX": tl.int32 if reach < 2**31 else tl.int64,
-        "APPROX": approximate and dtype != torch.float64,
-        "num_warps": shape.num_warps,
+        "APPROX": gpu.approximate and dtype != torch.float64,
+        "num_warps": THREADS // gpu.warp_size,
     }
     return Problem((groups, chunks), sizes, constants)
-
-
-def _is_nvidia() -> bool:
-    """Whether kernels are compiled for NVIDIA (not interpreted, not AMD or Intel)."""
-    if not isinstance(rational_forward_kernel, triton.JITFunction):
-        return False
-    return triton.runtime.driver.active.get_current_target().backend == "cuda"
 
 
 def _on_device(x: Tensor) -> contextlib.AbstractContextManager:
@@ -450,9 +500,7 @@ def _on_device(x: Tensor) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext() if x.device.type == "cpu" else torch.get_device_module(x.device).device(x.device)
 
 
-def forward(
-    x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int, approximate: bool | None = None
-) -> Tensor:
+def forward(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int, gpu: Gpu | None = None) -> Tensor:
     """Compute y in x's layout (a non-contiguous x is copied once). Arguments as `rational`, which has checked them.
 
     Args:
@@ -460,24 +508,23 @@ def forward(
         numerator: (1 or G, m + 1).
         denominator: (1 or G, n).
         channel_dim: counted from the front.
-        approximate: use NVIDIA's approximate reciprocal (1 ulp); None: where there is one.
+        gpu: the device to compile for; by default the current one.
     """
     rows, inner = as_rows(x, channel_dim)
     y = torch.empty_like(rows)
     if not y.numel():
         return y
-    approximate = _is_nvidia() if approximate is None else approximate
     a, b = numerator.contiguous(), denominator.contiguous()
     groups, channels = max(a.shape[0], b.shape[0]), x.shape[channel_dim]
     count = y.numel() // (channels * inner)
-    grid, sizes, constants = problem(count, groups, channels // groups * inner, x.dtype, a, b, False, approximate)
+    grid, sizes, constants = problem(count, groups, channels // groups * inner, x.dtype, a, b, False, gpu or current_gpu())
     with _on_device(x):
         rational_forward_kernel[grid](rows, y, a, b, *sizes, **constants)
     return y
 
 
 def backward(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int, approximate: bool | None = None
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int, gpu: Gpu | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (dx, dnumerator, ddenominator), the last two in the dtypes of the coefficients. Arguments as `forward`."""
     rows, inner = as_rows(x, channel_dim)
@@ -485,17 +532,17 @@ def backward(
     dx = torch.empty_like(rows)
     if not dx.numel():
         return dx, torch.zeros_like(numerator), torch.zeros_like(denominator)
-    approximate = _is_nvidia() if approximate is None else approximate
     a, b = numerator.contiguous(), denominator.contiguous()
     groups, channels = max(a.shape[0], b.shape[0]), x.shape[channel_dim]
     count = dx.numel() // (channels * inner)
-    grid, sizes, constants = problem(count, groups, channels // groups * inner, x.dtype, a, b, True, approximate)
+    grid, sizes, constants = problem(count, groups, channels // groups * inner, x.dtype, a, b, True, gpu or current_gpu())
     m, n = constants["M"], constants["N"]
-    partial = torch.empty((m + 1 + n, *grid), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device)
+    shape = (*grid, triton.next_power_of_2(m + 1 + n))
+    partial = torch.empty(shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device)
     da, db = torch.empty_like(a), torch.empty_like(b)
     with _on_device(x):
         rational_backward_kernel[grid](grad, rows, dx, a, b, partial, *sizes, **constants)
-        rational_reduce_kernel[(m + 1 + n, groups)](
-            partial, b, da, db, grid[1], groups, a.shape[0], b.shape[0], M=m, N=n, BLOCK=1024, num_warps=4
+        rational_reduce_kernel[(2, groups)](
+            partial, b, da, db, grid[1], groups, a.shape[0], b.shape[0], M=m, N=n, BLOCK=128, num_warps=4
         )
     return dx, da, db
