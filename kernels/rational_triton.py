@@ -181,18 +181,17 @@ def _careful_gradients(acc, g, x, a, da, b, db, M: tl.constexpr, N: tl.constexpr
     u = _degree(a, M)
     v = _degree(b, N)
     q = _reversed(b, t * 0 + 1, t, v, N)
-    y = _times_power(_reversed(a, s, t, u, M) / q, ax, t, u - v)
+    y = _reversed(a, s, t, u, M) / q  # times |x|^(u - v), which may overflow where the gradients do not
     out = ()
     sign = t * 0 + 1
     for i in tl.static_range(M + 1):
         out = out + (acc[i] + _times_power(g * sign / q, ax, t, i - v),)
         sign = sign * s
     for j in tl.static_range(1, N + 1):
-        out = out + (acc[M + j] + _times_power(g * y / q, ax, t, j - v),)
+        out = out + (acc[M + j] + _times_power(g * y / q, ax, t, u - v + j - v),)
     # x P' and |x| Q' have the degrees of P and Q (both vanish where the degree is 0).
-    dp = _times_power(_reversed(da, s, t, u, M) / q, ax, t, u - v) * t * s
-    dq = s * _reversed(db, t * 0 + 1, t, v, N) / q * t
-    return out, tl.where(big, g * (dp - y * dq), small)
+    slope = (_reversed(da, s, t, u, M) - y * _reversed(db, t * 0 + 1, t, v, N)) / q
+    return out, tl.where(big, _times_power(g * s * slope, ax, t, u - v - 1), small)
 
 
 @triton.jit
@@ -451,6 +450,7 @@ class Problem(NamedTuple):
     constants: dict[str, object]
 
 
+INT32_LIMIT = 2**31
 MIN_STEPS = 4  # tiles of a program: its prologue and epilogue cost about as much as one tile
 
 
@@ -488,7 +488,7 @@ def problem(
         "M": m,
         "N": n,
         "DTYPE": TYPES[dtype],
-        "INDEX": tl.int32 if reach < 2**31 else tl.int64,
+        "INDEX": tl.int32 if max(reach, rows * units) < INT32_LIMIT else tl.int64,
         "APPROX": gpu.approximate and dtype != torch.float64,
         "num_warps": THREADS // gpu.warp_size,
     }
