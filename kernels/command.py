@@ -1,0 +1,24 @@
+"""`kat-zoo kernels`: a table of subcommands, each a module with `add_arguments(parser)` and `run(options)`."""
+
+import argparse
+import importlib
+from collections.abc import Sequence
+
+# name -> (module of kat_zoo.kernels, help)
+SUBCOMMANDS = {
+    "report": ("report", "compile the Triton kernels ahead of time, without a GPU, and tabulate what the code uses"),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `kat-zoo kernels SUBCOMMAND ...`."""
+    parser = argparse.ArgumentParser(prog="kat-zoo kernels", description="The GPU kernels of kat_zoo.")
+    subparsers = parser.add_subparsers(required=True, metavar="SUBCOMMAND")
+    for name, (module, text) in SUBCOMMANDS.items():
+        implementation = importlib.import_module(f"kat_zoo.kernels.{module}")
+        subparser = subparsers.add_parser(name, help=text, description=implementation.__doc__)
+        implementation.add_arguments(subparser)
+        subparser.set_defaults(run=implementation.run)
+    options = parser.parse_args(argv)
+    options.run(options)
+    return 0

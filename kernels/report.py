@@ -1,0 +1,131 @@
+"""`kat-zoo kernels report`: compile every Triton kernel ahead of time for GPUs that are not there, and tabulate the code.
+
+A row is one kernel as KAT launches it at batch 128 and 224 pixels: 128 * 197 tokens, 8 groups. instructions_per_element is
+what a thread executes over the elements it handles, everything outside the main loop included; the branch for inputs whose
+powers overflow is not taken.
+"""
+
+import argparse
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+logger = logging.getLogger("kat_zoo")
+
+ARCHS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WIDTHS = (24, 48, 96, 192, 384)
+TOKENS, GROUPS = 128 * 197, 8
+
+
+def launch_rational(dtype: torch.dtype, width: int) -> int:
+    """Launch forward and backward on uninitialised tensors; return the number of elements of x."""
+    from . import rational_triton
+
+    x = torch.empty(TOKENS, GROUPS * width, dtype=dtype)
+    numerator, denominator = torch.zeros(1, 6), torch.zeros(GROUPS, 4)
+    rational_triton.forward(x, numerator, denominator, 1)
+    rational_triton.backward(x, x, numerator, denominator, 1)
+    return x.numel()
+
+
+# name -> function(dtype, width) that launches every kernel of an operator and returns the elements it works on
+KERNELS: dict[str, Callable[[torch.dtype, int], int]] = {"rational": launch_rational}
+
+
+def rows(
+    archs: Sequence[str] = ARCHS,
+    kernels: Sequence[str] = tuple(KERNELS),
+    dtypes: Sequence[str] = tuple(DTYPES),
+    widths: Sequence[int] = WIDTHS,
+) -> list[dict[str, object]]:
+    """Compile and measure.
+
+    Args:
+        archs: `sm_90`, `gfx942` and so on.
+        kernels: names from `KERNELS`.
+        dtypes: names from `DTYPES`.
+        widths: channels of a group.
+
+    Returns:
+        A dict per compiled kernel, with the keys kernel, dtype, group_width, arch, registers, stack (bytes), spills
+        (instructions), atomics, divisions (per element), load_bits, instructions_per_element, bytes_per_element.
+
+    Raises:
+        ValueError: unknown arch, kernel or dtype.
+        RuntimeError: TRITON_INTERPRET=1 is set.
+    """
+    from .aot import compile_only
+    from .assembly import figures
+
+    for name, given, known in (("kernel", kernels, KERNELS), ("dtype", dtypes, DTYPES)):
+        if unknown := [value for value in given if value not in known]:
+            raise ValueError(f"{name}={unknown[0]!r}; expected one of: {', '.join(known)}")
+    table: list[dict[str, object]] = []
+    for arch, kernel, dtype, width in ((a, k, d, w) for a in archs for k in kernels for d in dtypes for w in widths):
+        started = time.perf_counter()
+        with compile_only(arch) as recorder:
+            elements = KERNELS[kernel](DTYPES[dtype], width)
+        for launch in recorder.launches:
+            reduction = launch.name.endswith("reduce_kernel")
+            found = figures(launch.kernel, 4 if reduction else DTYPES[dtype].itemsize)
+            threads = math.prod(launch.grid) * launch.kernel.metadata.num_warps * launch.kernel.metadata.target.warp_size
+            # A reduction handles what the launch before it wrote.
+            handled = launch.arguments[0].numel() if reduction else elements
+            per_element = found.loop_instructions + found.overhead * threads / handled
+            table.append(
+                {
+                    "kernel": launch.name.removesuffix("_kernel"),
+                    "dtype": dtype,
+                    "group_width": width,
+                    "arch": arch,
+                    "registers": found.registers,
+                    "stack": found.stack,
+                    "spills": found.spills,
+                    "atomics": found.atomics,
+                    "divisions": round(found.divisions, 3),
+                    "load_bits": found.load_bits,
+                    "instructions_per_element": round(per_element, 1),
+                    "bytes_per_element": round(found.bytes_moved, 2),
+                }
+            )
+        logger.info("%s %s width %d %s: %.1f s", kernel, dtype, width, arch, time.perf_counter() - started)
+    return table
+
+
+def render(table: Sequence[dict[str, object]]) -> str:
+    """Return the rows as a plain-text table with a header."""
+    lines = [[key.replace("_per_element", "/element") for key in table[0]]] if table else []
+    lines += [[str(value) for value in row.values()] for row in table]
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _list(kind: Callable[[str], object]) -> Callable[[str], list]:
+    def parse(text: str) -> list:
+        return [kind(item) for item in text.split(",")]
+
+    parse.__name__ = f"comma-separated {kind.__name__}"
+    return parse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `kat-zoo kernels report`."""
+    parser.add_argument("--arch", type=_list(str), default=list(ARCHS), help=f"comma-separated; default {','.join(ARCHS)}")
+    parser.add_argument("--kernel", type=_list(str), default=list(KERNELS), help=f"of {','.join(KERNELS)}")
+    parser.add_argument("--dtype", type=_list(str), default=list(DTYPES), help=f"of {','.join(DTYPES)}")
+    parser.add_argument("--width", type=_list(int), default=list(WIDTHS), help="channels of a group, comma-separated")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the table and write the JSON file."""
+    table = rows(options.arch, options.kernel, options.dtype, options.width)
+    if options.json:
+        options.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in table) + "\n]\n")
+    print(render(table))
