@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kMaxSplineOrder = 7;
 constexpr int64_t kTileBytes = 16 * 1024;  // what stays in L1 beside a channel's coefficients
+constexpr int64_t kMaxTile = 128;          // rows
 constexpr int64_t kChannelBlock = 8;
 
 struct Shape {
@@ -187,29 +188,100 @@ struct Job {
   const T *x, *scale, *coef, *g;  // coef (in, bases, stride) and g (rows, stride) are padded to whole vectors
   T* result;
   int64_t stride;
-  int64_t tile() const { return std::max<int64_t>(1, kTileBytes / static_cast<int64_t>(sizeof(T)) / stride); }
+  int64_t tile() const { return std::min(kMaxTile, std::max<int64_t>(1, kTileBytes / static_cast<int64_t>(sizeof(T)) / stride)); }
 };
 
-// result[b, :] = sum_i scale[b, i] sum_j B_j(x[b, i]) coef[i, j, :] for one tile of rows.
+// One channel's non-zero bases over a tile of rows: values[j][row], and the offset of the first one's coefficients.
+template <class T, int W>
+struct Tile {
+  T values[W][kMaxTile];
+  int64_t first[kMaxTile];
+};
+
+// On a uniform grid all intervals share their polynomials, so L rows are evaluated at once; false where a row is outside.
 template <class T, int W, int K, int L>
-KAT_INLINE void contract_tile(const Job<T, W>& job, int64_t index) {
+KAT_INLINE bool fill_uniform(const Job<T, W>& job, const Channel<T, W>& channel, const T* x, int64_t at, Tile<T, W>& tile) {
   using V = typename Vec<T, L>::F;
+  using I = typename Vec<T, L>::I;
+  const int order = K < 0 ? job.s.order : K;
+  const int64_t step = job.s.in, last = job.s.grid - 1;
+  V v;
+  for (int l = 0; l < L; ++l) v[l] = x[l * step];
+  const auto outside = !((v >= channel.first) & (v <= channel.last));  // a NaN counts as outside
+  bool any = false;
+  for (int l = 0; l < L; ++l) any |= outside[l] != 0;
+  if (any) return false;
+  const V f = (v - channel.first) * channel.inverse_width;
+  I index = __builtin_convertvector(f, I);
+  index = index > static_cast<decltype(+index[0])>(last) ? I{} + static_cast<decltype(+index[0])>(last) : index;
+  const V u = f - __builtin_convertvector(index, V);
+  const Piece<T, W>& piece = channel.pieces[1];
+  for (int j = 0; j <= order; ++j) {
+    V sum = V{} + piece.coefficient[order][j];
+    for (int n = order - 1; n >= 0; --n) sum = sum * u + piece.coefficient[n][j];
+    Storage<T>::template store<L>(&tile.values[j][at], sum);
+  }
+  for (int l = 0; l < L; ++l) tile.first[at + l] = index[l] * job.stride;
+  return true;
+}
+
+template <class T, int W, int K, int L>
+KAT_INLINE void fill(const Job<T, W>& job, int64_t i, int64_t begin, int64_t end, Tile<T, W>& tile) {
+  const Channel<T, W>& channel = job.channels[i];
+  const Shape& s = job.s;
+  const int order = K < 0 ? s.order : K;
+  for (int64_t b = begin; b < end;) {
+    const int64_t at = b - begin;
+    const T* x = job.x + b * s.in + i;
+    if (channel.uniform && b + L <= end && fill_uniform<T, W, K, L>(job, channel, x, at, tile)) {
+      b += L;
+      continue;
+    }
+    const int64_t stop = std::min(end, b + L);
+    for (; b < stop; ++b) {
+      T values[W];
+      int64_t first;
+      evaluate<T, W, K>(channel, job.x[b * s.in + i], s, values, &first);
+      for (int j = 0; j <= order; ++j) tile.values[j][b - begin] = values[j];
+      tile.first[b - begin] = first * job.stride;
+    }
+  }
+  if (job.scale) {
+    for (int64_t b = begin; b < end; ++b)
+      for (int j = 0; j <= order; ++j) tile.values[j][b - begin] *= job.scale[b * s.in + i];
+  }
+}
+
+template <class T, int L>
+KAT_INLINE T horizontal_sum(typename Vec<T, L>::F v) {
+  if constexpr (L == 1) {
+    return v[0];
+  } else {
+    typename Vec<T, L / 2>::F halves[2];
+    std::memcpy(halves, &v, sizeof(v));
+    return horizontal_sum<T, L / 2>(halves[0] + halves[1]);
+  }
+}
+
+// result[b, :] = sum_i scale[b, i] sum_j B_j(x[b, i]) coef[i, j, :] for one tile of rows.
+// N is the number of vectors in a padded row of outputs where it is known at compile time, else 0 (here and below).
+template <class T, int W, int K, int L, int N>
+KAT_INLINE void contract_tile(const Job<T, W>& job, int64_t index) {
   using S = Storage<T>;
   const Shape& s = job.s;
   const int order = K < 0 ? s.order : K;
-  const int64_t begin = index * job.tile(), end = std::min(s.rows, begin + job.tile());
-  std::fill(job.result + begin * job.stride, job.result + end * job.stride, T(0));
+  const int64_t stride = N ? N * L : job.stride, begin = index * job.tile(), end = std::min(s.rows, begin + job.tile());
+  std::fill(job.result + begin * stride, job.result + end * stride, T(0));
+  Tile<T, W> tile;
   for (int64_t i = 0; i < s.in; ++i) {
-    for (int64_t b = begin; b < end; ++b) {
-      T values[W];
-      int64_t first;
-      evaluate<T, W, K>(job.channels[i], job.x[b * s.in + i], s, values, &first);
-      if (job.scale) for (int j = 0; j <= order; ++j) values[j] *= job.scale[b * s.in + i];
-      const T* c = job.coef + (i * s.bases() + first) * job.stride;
-      T* y = job.result + b * job.stride;
-      for (int64_t o = 0; o < job.stride; o += L) {
-        V sum = S::template load<L>(y + o);
-        for (int j = 0; j <= order; ++j) sum += values[j] * S::template load<L>(c + j * job.stride + o);
+    fill<T, W, K, L>(job, i, begin, end, tile);
+    const T* channel = job.coef + i * s.bases() * stride;
+    for (int64_t b = 0; b < end - begin; ++b) {
+      const T* __restrict c = channel + tile.first[b];
+      T* __restrict y = job.result + (begin + b) * stride;
+      for (int64_t o = 0; o < stride; o += L) {
+        auto sum = S::template load<L>(y + o);
+        for (int j = 0; j <= order; ++j) sum += tile.values[j][b] * S::template load<L>(c + j * stride + o);
         S::template store<L>(y + o, sum);
       }
     }
@@ -217,56 +289,54 @@ KAT_INLINE void contract_tile(const Job<T, W>& job, int64_t index) {
 }
 
 // result[b, i] = sum_j B_j(x[b, i]) <coef[i, j, :], g[b, :]> for one tile of rows.
-template <class T, int W, int K, int L>
+template <class T, int W, int K, int L, int N>
 KAT_INLINE void project_tile(const Job<T, W>& job, int64_t index) {
-  using V = typename Vec<T, L>::F;
   using S = Storage<T>;
   const Shape& s = job.s;
   const int order = K < 0 ? s.order : K;
-  const int64_t begin = index * job.tile(), end = std::min(s.rows, begin + job.tile());
+  const int64_t stride = N ? N * L : job.stride, begin = index * job.tile(), end = std::min(s.rows, begin + job.tile());
+  Tile<T, W> tile;
   for (int64_t i = 0; i < s.in; ++i) {
-    for (int64_t b = begin; b < end; ++b) {
-      T values[W];
-      int64_t first;
-      evaluate<T, W, K>(job.channels[i], job.x[b * s.in + i], s, values, &first);
-      const T* c = job.coef + (i * s.bases() + first) * job.stride;
-      V sum = {};
-      for (int64_t o = 0; o < job.stride; o += L) {
-        V slope = values[0] * S::template load<L>(c + o);
-        for (int j = 1; j <= order; ++j) slope += values[j] * S::template load<L>(c + j * job.stride + o);
-        sum += slope * S::template load<L>(job.g + b * job.stride + o);
+    fill<T, W, K, L>(job, i, begin, end, tile);
+    const T* channel = job.coef + i * s.bases() * stride;
+    for (int64_t b = 0; b < end - begin; ++b) {
+      const T* __restrict c = channel + tile.first[b];
+      const T* __restrict g = job.g + (begin + b) * stride;
+      typename Vec<T, L>::F sum = {};
+      for (int64_t o = 0; o < stride; o += L) {
+        auto slope = tile.values[0][b] * S::template load<L>(c + o);
+        for (int j = 1; j <= order; ++j) slope += tile.values[j][b] * S::template load<L>(c + j * stride + o);
+        sum += slope * S::template load<L>(g + o);
       }
-      T total = 0;
-      for (int l = 0; l < L; ++l) total += sum[l];
-      job.result[b * s.in + i] = total;
+      job.result[(begin + b) * s.in + i] = horizontal_sum<T, L>(sum);
     }
   }
 }
 
 // result[i, j, :] = sum_b scale[b, i] B_j(x[b, i]) g[b, :] for one block of channels: each has one writer and rows are
 // added in order, so the result does not depend on the number of threads.
-template <class T, int W, int K, int L>
+template <class T, int W, int K, int L, int N>
 KAT_INLINE void accumulate_block(const Job<T, W>& job, int64_t index) {
-  using V = typename Vec<T, L>::F;
   using S = Storage<T>;
   const Shape& s = job.s;
   const int order = K < 0 ? s.order : K;
+  const int64_t stride = N ? N * L : job.stride;
   const int64_t first_channel = index * kChannelBlock, last_channel = std::min(s.in, first_channel + kChannelBlock);
-  std::fill(job.result + first_channel * s.bases() * job.stride, job.result + last_channel * s.bases() * job.stride, T(0));
+  std::fill(job.result + first_channel * s.bases() * stride, job.result + last_channel * s.bases() * stride, T(0));
+  Tile<T, W> tile;
   for (int64_t begin = 0; begin < s.rows; begin += job.tile()) {
     const int64_t end = std::min(s.rows, begin + job.tile());
     for (int64_t i = first_channel; i < last_channel; ++i) {
-      for (int64_t b = begin; b < end; ++b) {
-        T values[W];
-        int64_t first;
-        evaluate<T, W, K>(job.channels[i], job.x[b * s.in + i], s, values, &first);
-        if (job.scale) for (int j = 0; j <= order; ++j) values[j] *= job.scale[b * s.in + i];
-        T* w = job.result + (i * s.bases() + first) * job.stride;
-        for (int64_t o = 0; o < job.stride; o += L) {
-          const V g = S::template load<L>(job.g + b * job.stride + o);
+      fill<T, W, K, L>(job, i, begin, end, tile);
+      T* channel = job.result + i * s.bases() * stride;
+      for (int64_t b = 0; b < end - begin; ++b) {
+        T* __restrict w = channel + tile.first[b];
+        const T* __restrict g = job.g + (begin + b) * stride;
+        for (int64_t o = 0; o < stride; o += L) {
+          const auto v = S::template load<L>(g + o);
           for (int j = 0; j <= order; ++j) {
-            T* p = w + j * job.stride + o;
-            S::template store<L>(p, S::template load<L>(p) + values[j] * g);
+            T* p = w + j * stride + o;
+            S::template store<L>(p, S::template load<L>(p) + tile.values[j][b] * v);
           }
         }
       }
@@ -280,26 +350,34 @@ KAT_INLINE void dense_tile(const Job<T, W>& job, int64_t index) {
   const Shape& s = job.s;
   const int order = K < 0 ? s.order : K;
   const int64_t begin = index * job.tile(), end = std::min(s.rows, begin + job.tile());
-  for (int64_t b = begin; b < end; ++b) {
-    for (int64_t i = 0; i < s.in; ++i) {
-      T values[W];
-      int64_t first;
-      evaluate<T, W, K>(job.channels[i], job.x[b * s.in + i], s, values, &first);
-      T* y = job.result + (b * s.in + i) * s.bases();
-      for (int64_t j = 0; j < s.bases(); ++j) y[j] = 0;
-      for (int j = 0; j <= order; ++j) y[first + j] = values[j];
+  Tile<T, W> tile;
+  std::fill(job.result + begin * job.stride, job.result + end * job.stride, T(0));
+  for (int64_t i = 0; i < s.in; ++i) {
+    fill<T, W, K, L>(job, i, begin, end, tile);
+    for (int64_t b = 0; b < end - begin; ++b) {
+      T* y = job.result + (begin + b) * job.stride + i * s.bases() + tile.first[b] / job.stride;
+      for (int j = 0; j <= order; ++j) y[j] = tile.values[j][b];
     }
   }
 }
 
 enum Task : int { kContract = 0, kProject = 1, kAccumulate = 2, kDense = 3 };
 
+template <class T, int W, int K, int L, int N>
+KAT_INLINE void unit_of(const Job<T, W>& job, int task, int64_t index) {
+  if (task == kContract) contract_tile<T, W, K, L, N>(job, index);
+  if (task == kProject) project_tile<T, W, K, L, N>(job, index);
+  if (task == kAccumulate) accumulate_block<T, W, K, L, N>(job, index);
+}
+
 template <class T, int W, int K, int L>
 KAT_INLINE void unit(const Job<T, W>& job, int task, int64_t index) {
-  if (task == kContract) contract_tile<T, W, K, L>(job, index);
-  if (task == kProject) project_tile<T, W, K, L>(job, index);
-  if (task == kAccumulate) accumulate_block<T, W, K, L>(job, index);
-  if (task == kDense) dense_tile<T, W, K, L>(job, index);
+  if (task == kDense) return dense_tile<T, W, K, L>(job, index);
+  if constexpr (K == 3) {
+    if (job.stride == L) return unit_of<T, W, K, L, 1>(job, task, index);
+    if (job.stride == 4 * L) return unit_of<T, W, K, L, 4>(job, task, index);
+  }
+  unit_of<T, W, K, L, 0>(job, task, index);
 }
 
 #define KAT_UNITS(NAME, TARGET, BYTES)                                     \
@@ -313,13 +391,28 @@ KAT_UNITS(avx2, KAT_TARGET_AVX2, 32)
 KAT_UNITS(avx512, KAT_TARGET_AVX512, 64)
 #endif
 
+// Cache-line aligned: a vector that straddles two lines costs two loads.
+template <class T>
+struct Buffer {
+  T* data = nullptr;
+  ~Buffer() { ::operator delete[](data, std::align_val_t(64)); }
+  bool allocate(int64_t n) {
+    data = static_cast<T*>(::operator new[](n * sizeof(T), std::align_val_t(64), std::nothrow));
+    return data != nullptr;
+  }
+};
+
 // `from` itself where its rows are whole vectors, else a zero-padded copy in `copy`.
 template <class T>
-const T* padded(const T* from, int64_t rows, int64_t out, int64_t stride, std::unique_ptr<T[]>& copy) {
+const T* padded(const T* from, int64_t rows, int64_t out, int64_t stride, Buffer<T>& copy) {
   if (from == nullptr || out == stride) return from;
-  copy.reset(new (std::nothrow) T[rows * stride]());
-  if (copy) for (int64_t r = 0; r < rows; ++r) std::copy(from + r * out, from + (r + 1) * out, &copy[r * stride]);
-  return copy.get();
+  if (!copy.allocate(rows * stride)) return nullptr;
+  for (int64_t r = 0; r < rows; ++r) {
+    T* to = copy.data + r * stride;
+    std::copy(from + r * out, from + (r + 1) * out, to);
+    std::fill(to + out, to + stride, T(0));
+  }
+  return copy.data;
 }
 
 template <class T, int W, int K>
@@ -329,7 +422,7 @@ int run(int task, const void* x, const void* scale, const void* coef, const void
   if (!table.build(knots, knot_rows, s, threads)) return 1;
   const int64_t lanes = (isa == kAvx512 ? 64 : isa == kAvx2 ? 32 : 16) / static_cast<int64_t>(sizeof(T));
   const int64_t stride = task == kDense ? s.in * s.bases() : (s.out + lanes - 1) / lanes * lanes;
-  std::unique_ptr<T[]> coef_copy, g_copy, result_copy;
+  Buffer<T> coef_copy, g_copy, result_copy;
   Job<T, W> job{s, table.channels.get(), static_cast<const T*>(x), static_cast<const T*>(scale), nullptr, nullptr, static_cast<T*>(result), stride};
   job.coef = padded(static_cast<const T*>(coef), s.in * s.bases(), s.out, stride, coef_copy);
   job.g = padded(static_cast<const T*>(g), s.rows, s.out, stride, g_copy);
@@ -337,9 +430,8 @@ int run(int task, const void* x, const void* scale, const void* coef, const void
   const bool by_output = task == kContract || task == kAccumulate;
   const int64_t result_rows = task == kContract ? s.rows : s.in * s.bases();
   if (by_output && stride != s.out) {
-    result_copy.reset(new (std::nothrow) T[result_rows * stride]);
-    if (!result_copy) return 1;
-    job.result = result_copy.get();
+    if (!result_copy.allocate(result_rows * stride)) return 1;
+    job.result = result_copy.data;
   }
   auto* work = unit_portable<T, W, K>;
 #if KAT_X86
@@ -348,9 +440,10 @@ int run(int task, const void* x, const void* scale, const void* coef, const void
 #endif
   const int64_t units = task == kAccumulate ? (s.in + kChannelBlock - 1) / kChannelBlock : (s.rows + job.tile() - 1) / job.tile();
   parallel_for(units, threads, [&](int64_t i) { work(job, task, i); });
-  if (result_copy) {
+  if (result_copy.data) {
     for (int64_t r = 0; r < result_rows; ++r) {
-      std::copy(&result_copy[r * stride], &result_copy[r * stride] + s.out, static_cast<T*>(result) + r * s.out);
+      const T* from = result_copy.data + r * stride;
+      std::copy(from, from + s.out, static_cast<T*>(result) + r * s.out);
     }
   }
   return 0;
