@@ -1,6 +1,9 @@
 """Operators of kat_zoo and their reference implementations; imports torch only (triton when the first CUDA tensor arrives)."""
 
+from .bspline import bspline_basis as bspline_basis
+from .bspline import spline_linear as spline_linear
+from .bspline_reference import bspline_basis_reference as bspline_basis_reference
 from .rational import rational as rational
 from .rational_reference import rational_reference as rational_reference
 
-__all__ = ["rational", "rational_reference"]
+__all__ = ["bspline_basis", "bspline_basis_reference", "rational", "rational_reference", "spline_linear"]

@@ -1,0 +1,141 @@
+"""Grids of a trained network: finer ones (grid extension) and ones that follow the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..kernels import bspline_basis
+from ..layers.spline import KANLinear
+from .network import KAN
+
+
+def refit(spline: KANLinear, knots: Tensor, points: Tensor) -> Tensor:
+    """Coefficients (C_in, G' + k, C_out) on new knots that reproduce the splines at `points` (P, C_in), by least squares."""
+    k = spline.spline_order
+    old = bspline_basis(points.double(), spline.knots, k, extrapolate=spline.extrapolate).transpose(0, 1)
+    new = bspline_basis(points.double(), knots, k, extrapolate=spline.extrapolate).transpose(0, 1)
+    values = old @ spline.coef.detach().double()  # (C_in, P, C_out)
+    # gelsd copes with bases no point touches (pykan's lstsq failures): they get the least-norm coefficients.
+    return torch.linalg.lstsq(new.cpu(), values.cpu(), driver="gelsd").solution.to(spline.coef)
+
+
+def collocation(knots: Tensor, order: int, per_interval: int) -> Tensor:
+    """Points (P, C_in) inside the grid: `per_interval` evenly spaced in each interval, and both ends."""
+    inner = knots[:, order : -order or None]
+    steps = (torch.arange(per_interval, dtype=knots.dtype, device=knots.device) + 0.5) / per_interval
+    points = inner[:, :-1, None] + inner.diff(dim=1).unsqueeze(-1) * steps
+    return torch.cat([inner[:, :1], points.flatten(1), inner[:, -1:]], 1).T
+
+
+
+def _extend(inner: Tensor, order: int) -> Tensor:
+    """Knots (C, G + 1) of the domain, extended by `order` end intervals on either side."""
+    steps = torch.arange(1, order + 1, dtype=inner.dtype, device=inner.device)
+    low = inner[:, :1] - steps.flip(0) * (inner[:, 1:2] - inner[:, :1])
+    high = inner[:, -1:] + steps * (inner[:, -1:] - inner[:, -2:-1])
+    return torch.cat([low, inner, high], 1)
+
+
+def refine(model: KAN, grid_size: int) -> float:
+    """Give every spline `grid_size` intervals (grid extension, arXiv 2404.19756, section 2.4), in place.
+
+    New knots are spread evenly in the numbering of the old ones, so that a multiple of the old size contains all old knots
+    and the function is reproduced exactly; other sizes are fitted by least squares over the whole grid.
+
+    Args:
+        model: the network.
+        grid_size: intervals of each new grid, at least 1.
+
+    Returns:
+        The largest relative change of a layer's splines (root mean square over the grid, over the splines' own).
+
+    Raises:
+        ValueError: grid_size below 1.
+    """
+    if grid_size < 1:
+        raise ValueError(f"grid_size={grid_size}; expected at least 1")
+    change = 0.0
+    for layer in model.layers:
+        spline = layer.spline
+        k = spline.spline_order
+        inner = spline.knots[:, k : -k or None]
+        at = torch.linspace(0, inner.shape[1] - 1, grid_size + 1, dtype=inner.dtype, device=inner.device)
+        left = at.floor().long().clamp(max=inner.shape[1] - 2)
+        new_inner = inner[:, left] + (at - left) * (inner[:, left + 1] - inner[:, left])
+        knots = _extend(new_inner, k)
+        points = collocation(knots if grid_size > spline.grid_size else spline.knots, k, k + 3)
+        coef = refit(spline, knots, points)
+        old = torch.einsum("pij,ijo->pio", bspline_basis(points, spline.knots, k), spline.coef.detach().double())
+        spline.set_grid(knots, coef)
+        new = torch.einsum("pij,ijo->pio", bspline_basis(points, spline.knots, k), spline.coef.detach().double())
+        change = max(change, float((new - old).square().mean().sqrt() / old.square().mean().sqrt().clamp(min=1e-12)))
+    return change
+
+
+def data_knots(x: Tensor, grid_size: int, order: int, adapt: float, margin: float) -> Tensor:
+    """Knots (C, G + 2k + 1) for samples x (N, C): quantiles blended with a uniform grid over the samples' range."""
+    x = x.double()
+    low, high = x.min(0).values, x.max(0).values
+    flat = high - low < 1e-9 * (1 + low.abs().maximum(high.abs()))
+    low, high = torch.where(flat, low - 1, low), torch.where(flat, high + 1, high)
+    low, high = low - margin * (high - low), high + margin * (high - low)
+    at = torch.linspace(0, 1, grid_size + 1, dtype=x.dtype, device=x.device)
+    uniform = low[:, None] + (high - low)[:, None] * at
+    if adapt == 0:
+        return _extend(uniform, order)
+    quantiles = torch.quantile(x, at, dim=0).T.clone()
+    quantiles[:, 0], quantiles[:, -1] = low, high
+    # Repeated values (discrete inputs) must not make an interval vanish.
+    inner = adapt * quantiles + (1 - adapt) * uniform
+    return _extend(inner, order)
+
+
+def update_grid(
+    model: KAN,
+    X: Any,  # noqa: N803
+    *,
+    adapt: float = 0.5,
+    margin: float = 0.02,
+    max_change: float | None = None,
+) -> float:
+    """Move every layer's knots to the range of the data and, partly, to its quantiles; coefficients are refitted.
+
+    Args:
+        model: changed in place.
+        X: (N, inputs) samples.
+        adapt: 0 for uniform grids over the data's range, towards 1 for quantiles; below 1.
+        margin: part of the range added on either side.
+        max_change: upper bound on the change of the network's output (root mean square, relative to its standard
+            deviation); a layer whose new grid would pass it keeps its old one.
+
+    Returns:
+        The relative change of the output.
+
+    Raises:
+        ValueError: adapt outside [0, 1), or X too small.
+    """
+    if not 0 <= adapt < 1:
+        raise ValueError(f"adapt={adapt}; expected 0 <= adapt < 1, a grid of bare quantiles may repeat knots")
+    x = model.tensor(X)
+    if len(x) < 2:
+        raise ValueError(f"X has {len(x)} samples; expected at least 2")
+    with torch.no_grad():
+        before = model(x)
+        scale = before.std(correction=0).clamp(min=1e-12)
+        change = 0.0
+        for number, layer in enumerate(model.layers):
+            spline = layer.spline
+            h = model.activations(x)[number]
+            knots = data_knots(h, spline.grid_size, spline.spline_order, adapt, margin)
+            points = torch.cat([h.double(), collocation(knots, spline.spline_order, 3)])
+            old_knots, old_coef = spline.knots, spline.coef.detach()
+            spline.set_grid(knots, refit(spline, knots, points))
+            new_change = float((model(x) - before).square().mean().sqrt() / scale)
+            if max_change is not None and new_change > max_change:
+                spline.set_grid(old_knots, old_coef)
+            else:
+                change = new_change
+    return change

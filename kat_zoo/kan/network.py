@@ -1,0 +1,424 @@
+"""KAN: a stack of layers whose edges are learnable functions, numeric (spline) or symbolic (c f(a x + b) + d)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.spline import KANLinear
+from .library import function_index, function_names, get_function
+
+if TYPE_CHECKING:
+    from .training import History
+
+
+def _refresh_after_load(layer: KANLayer, _: Any) -> None:
+    layer.refresh()
+
+
+class KANLayer(nn.Module):
+    """One layer: numeric edges (a `KANLinear`), symbolic edges, then products of sub-nodes.
+
+    An edge from input i to sub-node o is numeric (spline.mask = 1), symbolic (function >= 0) or pruned (neither).
+
+    Args:
+        in_features: inputs.
+        n_sum: output nodes that add their edges.
+        n_mult: output nodes that multiply `arity` sub-nodes.
+        arity: factors of a product.
+        **spline: arguments of `KANLinear`.
+    """
+
+    def __init__(self, in_features: int, n_sum: int, n_mult: int, arity: int, **spline: Any) -> None:
+        super().__init__()
+        self.n_sum, self.n_mult, self.arity = n_sum, n_mult, arity
+        self.spline = KANLinear(in_features, n_sum + n_mult * arity, **spline)
+        like = self.spline.coef
+        shape = (self.spline.out_features, in_features)
+        self.affine = nn.Parameter(torch.zeros(*shape, 4, dtype=like.dtype, device=like.device), requires_grad=False)
+        self.function: Tensor
+        self.register_buffer("function", torch.full(shape, -1, dtype=torch.int64, device=like.device))
+        self._groups: list[tuple[int, list[int], list[int]]] = []
+        self._any_numeric = True
+        self.register_load_state_dict_post_hook(_refresh_after_load)
+
+    def refresh(self) -> None:
+        """Rebuild the host's view of which edges are what; call it after `function` or the mask has changed."""
+        table = self.function.tolist()
+        groups: dict[int, tuple[list[int], list[int]]] = {}
+        for o, row in enumerate(table):
+            for i, index in enumerate(row):
+                if index >= 0:
+                    outs, ins = groups.setdefault(index, ([], []))
+                    outs.append(o)
+                    ins.append(i)
+        self._groups = [(index, *edges) for index, edges in sorted(groups.items())]
+        # Parameters that no edge uses must not ask for gradients: DDP waits for each that does.
+        self.affine.requires_grad_(bool(groups))
+        self._any_numeric = bool((self.spline.mask != 0).any())
+        self.spline.set_mask(self.spline.mask)
+
+    @property
+    def active(self) -> Tensor:
+        """(sub-nodes, inputs) bool: edges that are not pruned."""
+        return (self.spline.mask != 0) | (self.function >= 0)
+
+    def symbolic_edges(self, x: Tensor):
+        """Yield (outs, ins, function, affine (E, 4), argument (N, E)) for each function in use."""
+        for index, outs, ins in self._groups:
+            affine = self.affine[outs, ins]
+            yield outs, ins, get_function(index), affine, affine[:, 0] * x[..., ins] + affine[:, 1]
+
+    def subnodes(self, x: Tensor) -> Tensor:
+        """Sums of incoming edges, (..., C_in) to (..., n_sum + n_mult * arity)."""
+        if self._any_numeric or not self._groups:
+            y = self.spline(x)
+        else:
+            y = x.new_zeros(*x.shape[:-1], self.spline.out_features)
+        for outs, _, function, affine, argument in self.symbolic_edges(x):
+            values = affine[:, 2] * function.torch(argument) + affine[:, 3]
+            y = y.index_add(-1, torch.tensor(outs, device=x.device), values)
+        return y
+
+    def products(self, subnodes: Tensor) -> Tensor:
+        """(..., sub-nodes) to (..., n_sum + n_mult)."""
+        if not self.n_mult:
+            return subnodes
+        factors = subnodes[..., self.n_sum :].unflatten(-1, (self.n_mult, self.arity))
+        return torch.cat([subnodes[..., : self.n_sum], factors.prod(-1)], -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C_in) to (..., n_sum + n_mult)."""
+        return self.products(self.subnodes(x))
+
+    def edges(self, x: Tensor) -> Tensor:
+        """Value of every edge, (N, C_in) to (N, sub-nodes, C_in); 0 where pruned."""
+        values = self.spline.edges(x)
+        for outs, ins, function, affine, argument in self.symbolic_edges(x):
+            values[:, outs, ins] = affine[:, 2] * function.torch(argument) + affine[:, 3]
+        return values
+
+
+class KAN(nn.Module):
+    """A Kolmogorov-Arnold network (Liu et al., arXiv 2404.19756; products: KAN 2.0, arXiv 2408.10205).
+
+    An ordinary nn.Module. Methods that change the shape (`prune`, `expand_width`, ...) return a new network; methods that
+    keep it (`fit`, `refine`, `update_grid`, `fix_symbolic`, ...) work in place. Layers, inputs and outputs of an edge are
+    counted as (l, i, j): layer l, from node i to sub-node j.
+
+    Args:
+        width: nodes of each layer, inputs first; an entry [n_sum, n_mult] has n_mult product nodes after its sums.
+        grid_size: intervals of the splines.
+        spline_order: degree of the pieces.
+        base: "silu", "identity", "sin", "zero" or a callable added to each spline.
+        mult_arity: factors of a product node.
+        grid_range: initial grid.
+        extrapolate: "linear" or "zero" outside the grid.
+        noise_scale: standard deviation of the initial splines.
+        seed: of the initial values; torch's global generator is left alone.
+        device: of parameters.
+        dtype: of parameters.
+
+    Raises:
+        ValueError: a width, size or option that makes no sense.
+    """
+
+    def __init__(
+        self,
+        width: Sequence[int | Sequence[int]],
+        grid_size: int = 3,
+        spline_order: int = 3,
+        *,
+        base: str | Callable[[Tensor], Tensor] = "silu",
+        mult_arity: int = 2,
+        grid_range: tuple[float, float] = (-1.0, 1.0),
+        extrapolate: str = "linear",
+        noise_scale: float = 0.3,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        super().__init__()
+        self.width = _parse_width(width)
+        if mult_arity < 2:
+            raise ValueError(f"mult_arity={mult_arity}; expected at least 2")
+        self.mult_arity = mult_arity
+        generator = torch.Generator().manual_seed(seed)
+        spline = {"base": base, "grid_range": grid_range, "extrapolate": extrapolate, "noise_scale": noise_scale}
+        self.layers = nn.ModuleList(
+            KANLayer(
+                sum(before),
+                *after,
+                mult_arity,
+                grid_size=grid_size,
+                spline_order=spline_order,
+                generator=generator,
+                dtype=dtype,
+                **spline,
+            )
+            for before, after in zip(self.width, self.width[1:], strict=False)
+        )
+        self.to(device)
+
+    @property
+    def nodes(self) -> list[int]:
+        """Number of nodes of each layer, inputs first."""
+        return [sum(entry) for entry in self.width]
+
+    @property
+    def grid_size(self) -> int:
+        """Intervals of the first layer's splines."""
+        return self.layers[0].spline.grid_size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters."""
+        return self.layers[0].spline.coef.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return self.layers[0].spline.coef.device
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., inputs) to (..., outputs)."""
+        if x.shape[-1] != self.nodes[0]:
+            raise ValueError(f"x has shape {tuple(x.shape)}; expected {self.nodes[0]} values in the last dimension")
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def tensor(self, x: Any) -> Tensor:
+        """Array-like (N, C) as a tensor of the network's dtype and device."""
+        x = torch.as_tensor(x, dtype=self.dtype, device=self.device)
+        if x.ndim != 2:
+            raise ValueError(f"expected a table (samples, columns), got shape {tuple(x.shape)}")
+        return x
+
+    def activations(self, x: Any) -> list[Tensor]:
+        """Values of all nodes, layer by layer, inputs first: [(N, width_0), ..., (N, width_L)]."""
+        values = [self.tensor(x)]
+        for layer in self.layers:
+            values.append(layer(values[-1]))
+        return values
+
+    def check_edge(self, layer: int, i: int, j: int) -> KANLayer:
+        """Return the layer of edge (l, i, j).
+
+        Raises:
+            ValueError: there is no such edge.
+        """
+        if not 0 <= layer < len(self.layers):
+            raise ValueError(f"layer={layer}; expected 0 to {len(self.layers) - 1}")
+        spline = self.layers[layer].spline
+        if not (0 <= i < spline.in_features and 0 <= j < spline.out_features):
+            raise ValueError(f"edge ({layer}, {i}, {j}); expected i < {spline.in_features} and j < {spline.out_features}")
+        return self.layers[layer]
+
+    def edge(self, layer: int, i: int, j: int) -> tuple[Callable[[Any], Tensor], tuple[float, float]]:
+        """One edge as a function of a vector, and the range of its grid."""
+        module = self.check_edge(layer, i, j)
+
+        def function(x: Any) -> Tensor:
+            x = torch.as_tensor(x, dtype=self.dtype, device=self.device).reshape(-1)
+            with torch.no_grad():
+                return module.edges(x[:, None].expand(-1, module.spline.in_features))[:, j, i]
+
+        knots, k = module.spline.knots[i], module.spline.spline_order
+        return function, (float(knots[k]), float(knots[-k - 1]))
+
+    def edge_kind(self, layer: int, i: int, j: int) -> str:
+        """The function's name for a symbolic edge, else "numeric" or "pruned"."""
+        module = self.check_edge(layer, i, j)
+        index = int(module.function[j, i])
+        return function_names()[index] if index >= 0 else "numeric" if module.spline.mask[j, i] else "pruned"
+
+    def edges(self):
+        """Yield (l, i, j) of every edge that is not pruned."""
+        for number, layer in enumerate(self.layers):
+            for j, i in layer.active.nonzero().tolist():
+                yield number, i, j
+
+    def num_edges(self) -> int:
+        """Edges that are not pruned."""
+        return sum(int(layer.active.sum()) for layer in self.layers)
+
+    def config(self) -> dict[str, Any]:
+        """Arguments that rebuild this network; the state_dict holds the rest."""
+        spline = self.layers[0].spline
+        return {
+            "width": [list(entry) for entry in self.width],
+            "grid_size": self.grid_size,
+            "spline_order": spline.spline_order,
+            "base": spline.base,
+            "mult_arity": self.mult_arity,
+            "extrapolate": spline.extrapolate,
+            "noise_scale": spline.noise_scale,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file with weights and configuration.
+
+        Raises:
+            ValueError: the base is a callable, which a file cannot hold.
+        """
+        from safetensors.torch import save_file
+
+        config = self.config()
+        if not isinstance(config["base"], str):
+            raise ValueError(f"base={config['base']!r} is a callable; expected a named base to save the network")
+        config["functions"] = function_names()
+        config["dtype"] = str(self.dtype).removeprefix("torch.")
+        state = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(state, path, metadata={"kan": json.dumps(config)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> KAN:
+        """Read a file that `save` wrote.
+
+        Raises:
+            ValueError: not such a file, or it uses functions that are not registered here.
+        """
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get("kan")
+            if metadata is None:
+                raise ValueError(f"{path} was not written by KAN.save")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+        config = json.loads(metadata)
+        names, dtype = config.pop("functions"), getattr(torch, config.pop("dtype"))
+        model = cls(**config, dtype=dtype)
+        for name, value in state.items():
+            if name.endswith(".function"):
+                # By name: the order of registered functions may differ here.
+                used = {index: function_index(names[index]) for index in set(value.flatten().tolist()) if index >= 0}
+                value.apply_(lambda index, used=used: used.get(index, -1))
+        model.load_state_dict(state)
+        return model
+
+    def formula(self, variables: Sequence[str] | None = None, round: int | None = 4) -> list[Any]:
+        """SymPy expression of each output; see `kat_zoo.kan.formula.formula`."""
+        from .formula import formula
+
+        return formula(self, variables, round)
+
+    def latex(self, variables: Sequence[str] | None = None, round: int | None = 4) -> list[str]:
+        """LaTeX of each output's formula."""
+        import sympy
+
+        return [sympy.latex(expression) for expression in self.formula(variables, round)]
+
+    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None, **options: Any) -> History:  # noqa: N803
+        """Train in place; see `kat_zoo.kan.training.fit`."""
+        from .training import fit
+
+        return fit(self, X, y, X_val, y_val, **options)
+
+    def refine(self, grid_size: int) -> float:
+        """Replace the splines by ones on a finer grid; see `kat_zoo.kan.grids.refine`."""
+        from .grids import refine
+
+        return refine(self, grid_size)
+
+    def update_grid(self, X: Any, **options: Any) -> float:  # noqa: N803
+        """Move the knots to where the data is; see `kat_zoo.kan.grids.update_grid`."""
+        from .grids import update_grid
+
+        return update_grid(self, X, **options)
+
+    def attribute(self, X: Any):  # noqa: N803
+        """Importance of edges, nodes and inputs; see `kat_zoo.kan.pruning.attribute`."""
+        from .pruning import attribute
+
+        return attribute(self, X)
+
+    def prune(self, X: Any, node_threshold: float = 1e-2, edge_threshold: float = 3e-2) -> KAN:  # noqa: N803
+        """New network without unimportant edges and nodes; see `kat_zoo.kan.pruning.prune`."""
+        from .pruning import prune
+
+        return prune(self, X, node_threshold, edge_threshold)
+
+    def prune_inputs(self, X: Any, threshold: float = 1e-2) -> tuple[KAN, list[int]]:  # noqa: N803
+        """New network without unimportant inputs, and the inputs kept; see `kat_zoo.kan.pruning.prune_inputs`."""
+        from .pruning import prune_inputs
+
+        return prune_inputs(self, X, threshold)
+
+    def remove_edge(self, layer: int, i: int, j: int) -> None:
+        """Prune one edge in place."""
+        from .pruning import remove_edge
+
+        remove_edge(self, layer, i, j)
+
+    def remove_node(self, layer: int, node: int) -> KAN:
+        """New network without one hidden node (layer 1 is the first hidden one)."""
+        from .pruning import remove_node
+
+        return remove_node(self, layer, node)
+
+    def expand_width(self, layer: int, n_sum: int = 1, n_mult: int = 0, seed: int = 0) -> KAN:
+        """New network of the same function with more hidden nodes; see `kat_zoo.kan.edit.expand_width`."""
+        from .edit import expand_width
+
+        return expand_width(self, layer, n_sum, n_mult, seed)
+
+    def expand_depth(self) -> KAN:
+        """New network of the same function with one more layer; see `kat_zoo.kan.edit.expand_depth`."""
+        from .edit import expand_depth
+
+        return expand_depth(self)
+
+    @classmethod
+    def from_formula(cls, expressions: Any, variables: Sequence[str] | None = None, **options: Any) -> KAN:
+        """Symbolic network that computes SymPy expressions; see `kat_zoo.kan.compiler.from_formula`."""
+        from .compiler import from_formula
+
+        return from_formula(expressions, variables, **options)
+
+    def suggest_symbolic(self, layer: int, i: int, j: int, X: Any, top: int = 5, library: Sequence[str] | None = None):  # noqa: N803
+        """Functions that fit an edge, best first; see `kat_zoo.kan.symbolic.suggest_symbolic`."""
+        from .symbolic import suggest_symbolic
+
+        return suggest_symbolic(self, layer, i, j, X, top, library)
+
+    def fix_symbolic(self, layer: int, i: int, j: int, function: str, X: Any = None, affine: Any = None) -> float:  # noqa: N803
+        """Make an edge symbolic; see `kat_zoo.kan.symbolic.fix_symbolic`."""
+        from .symbolic import fix_symbolic
+
+        return fix_symbolic(self, layer, i, j, function, X, affine)
+
+    def unfix(self, layer: int, i: int, j: int) -> None:
+        """Make a symbolic edge numeric again; see `kat_zoo.kan.symbolic.unfix`."""
+        from .symbolic import unfix
+
+        unfix(self, layer, i, j)
+
+    def auto_symbolic(self, X: Any, y: Any = None, **options: Any):  # noqa: N803
+        """Make every edge symbolic that some function fits; see `kat_zoo.kan.symbolic.auto_symbolic`."""
+        from .symbolic import auto_symbolic
+
+        return auto_symbolic(self, X, y, **options)
+
+    def plot(self, X: Any, **options: Any):  # noqa: N803
+        """Matplotlib figure of the network; see `kat_zoo.kan.plot.plot`."""
+        from .plot import plot
+
+        return plot(self, X, **options)
+
+
+def _parse_width(width: Sequence[int | Sequence[int]]) -> list[tuple[int, int]]:
+    entries: list[tuple[int, int]] = []
+    for entry in width:
+        n_sum, n_mult = (entry, 0) if isinstance(entry, int) else (int(entry[0]), int(entry[1]))
+        if n_sum < 0 or n_mult < 0 or n_sum + n_mult < 1:
+            raise ValueError(f"width={list(width)}; expected positive integers or pairs [n_sum, n_mult]")
+        entries.append((n_sum, n_mult))
+    if len(entries) < 2 or entries[0][1]:
+        raise ValueError(f"width={list(width)}; expected at least inputs and outputs, and inputs without products")
+    return entries

@@ -1,0 +1,313 @@
+"""Edges as symbolic functions: c f(a x + b) + d, suggested, fixed and fixed automatically."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .grids import collocation
+from .library import DEFAULT_LIBRARY, Function, function_index, get_function
+from .lm import LeastSquares
+from .network import KAN
+
+SEARCH_POINTS = 96  # samples in the coarse search over (a, b)
+REFINE_POINTS = 400
+STARTS = 5
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A function that may be an edge.
+
+    Attributes:
+        name: of the library.
+        r2: share of the edge's variance that c f(a x + b) + d explains.
+        complexity: of the function.
+        score: complexity + log10 of the unexplained share; lower is better.
+        affine: (a, b, c, d).
+    """
+
+    name: str
+    r2: float
+    complexity: float
+    score: float
+    affine: tuple[float, float, float, float]
+
+
+def _quantile_subset(x: Tensor, y: Tensor, points: int) -> tuple[Tensor, Tensor]:
+    """At most `points` samples, spread over the quantiles of x; both ends are kept."""
+    order = x.argsort()
+    if len(x) > points:
+        order = order[torch.linspace(0, len(x) - 1, points, device=x.device).round().long()]
+    return x[order], y[order]
+
+
+def _coarse(function: Function, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """R^2 of the best c, d for all starting images; returns (r2, a, b)."""
+    low, high = x[0], x[-1]
+    images = torch.tensor(function.images(), dtype=x.dtype, device=x.device)
+    a = (images[:, 1] - images[:, 0]) / (high - low)
+    b = images[:, 0] - a * low
+    values = function.torch(a[:, None] * x + b[:, None])
+    centred = values - values.mean(1, keepdim=True)
+    target = y - y.mean()
+    r2 = (centred @ target).square() / (centred.square().sum(1) * target.square().sum()).clamp(min=1e-300)
+    return torch.where(torch.isfinite(values).all(1) & torch.isfinite(r2), r2, -1), a, b
+
+
+def _projected(function: Function, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """c, d by linear regression; returns (c, d, residual sum of squares, values), one row per start."""
+    values = function.torch(a[:, None] * x + b[:, None])
+    mean = values.mean(1, keepdim=True)
+    centred = values - mean
+    c = (centred @ (y - y.mean())) / centred.square().sum(1).clamp(min=1e-300)
+    d = y.mean() - c * mean[:, 0]
+    loss = (c[:, None] * values + d[:, None] - y).square().sum(1)
+    return c, d, torch.where(torch.isfinite(loss), loss, math.inf), values
+
+
+def _refine(function: Function, x: Tensor, y: Tensor, a: Tensor, b: Tensor, steps: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Damped Gauss-Newton on (a, b) with c, d eliminated (variable projection), all starts at once."""
+    damping = torch.full_like(a, 1e-3)
+    c, d, loss, values = _projected(function, x, y, a, b)
+    for _ in range(steps):
+        with torch.enable_grad():
+            u = (a[:, None] * x + b[:, None]).requires_grad_()
+            f = function.torch(u)
+            slope = torch.autograd.grad(f.sum(), u)[0] if f.requires_grad else torch.zeros_like(u)
+        slope = torch.nan_to_num(c[:, None] * slope, posinf=0.0, neginf=0.0)
+        jacobian = torch.stack([slope * x, slope, torch.nan_to_num(values), torch.ones_like(slope)], -1)
+        residual = torch.nan_to_num(c[:, None] * values + d[:, None] - y)
+        matrix = jacobian.mT @ jacobian
+        diagonal = matrix.diagonal(dim1=1, dim2=2)
+        matrix = matrix + torch.diag_embed(damping[:, None] * diagonal + 1e-14 * diagonal.amax(1, keepdim=True) + 1e-300)
+        step, info = torch.linalg.solve_ex(matrix, (jacobian.mT @ residual.unsqueeze(-1)))
+        step = torch.nan_to_num(step[..., 0])
+        trial = _projected(function, x, y, a - step[:, 0], b - step[:, 1])
+        better = (trial[2] < loss) & (info == 0)
+        a, b = torch.where(better, a - step[:, 0], a), torch.where(better, b - step[:, 1], b)
+        c, d, loss = (torch.where(better, new, old) for new, old in zip(trial[:3], (c, d, loss), strict=True))
+        values = torch.where(better[:, None], trial[3], values)
+        damping = torch.where(better, damping / 5, damping * 4).clamp(1e-12, 1e12)
+    return loss, (a, b, c, d)
+
+
+def fit_function(name: str, x: Tensor, y: Tensor, worth: float = 0.0) -> Suggestion | None:
+    """Fit c f(a x + b) + d to samples: a multi-start search over (a, b), then variable projection.
+
+    The starts are images of the samples' range, so that the scale of x does not matter; memory does not depend on the
+    number of samples.
+
+    Args:
+        name: of the library.
+        x: (N,) samples of the argument.
+        y: (N,) values.
+        worth: skip the refinement where the search finds no start with at least this R^2.
+
+    Returns:
+        The best fit, or None where the function is defined nowhere on the samples or not worth refining.
+    """
+    function = get_function(name)
+    spread = float(y.std(correction=0))
+    if spread <= 1e-12 * (1 + float(y.abs().max())) or float(x.max() - x.min()) <= 0:
+        return Suggestion(name, 1.0, function.complexity, function.complexity - 12, (0, 0, 0, float(y.mean()))) if name == "0" else None
+    if name == "0":
+        return Suggestion(name, 0.0, function.complexity, function.complexity, (0, 0, 0, float(y.mean())))
+    low, high = float(x.min()), float(x.max())
+    mean = float(y.mean())
+    z, target = (2 * x - low - high) / (high - low), (y - mean) / spread
+    r2, a, b = _coarse(function, *_quantile_subset(z, target, SEARCH_POINTS))
+    best = r2.topk(min(STARTS, len(r2)))
+    keep = best.values > max(worth, 0.9 * float(best.values[0]), 0.0)
+    if not bool(keep.any()):
+        return None
+    points = _quantile_subset(z, target, REFINE_POINTS)
+    steps = 0 if name == "x" else 25
+    loss, affine = _refine(function, *points, a[best.indices[keep]], b[best.indices[keep]], steps)
+    n = int(loss.argmin())
+    fitted = float(loss[n] / points[1].square().sum())
+    a0, b0, c0, d0 = (float(p[n]) for p in affine)
+    if not math.isfinite(fitted):
+        return None
+    scale = 2 / (high - low)
+    affine_x = (a0 * scale, b0 - a0 * (low + high) / (high - low), c0 * spread, d0 * spread + mean)
+    r2_best = 1 - fitted
+    score = function.complexity + math.log10(max(fitted, 1e-9))
+    return Suggestion(name, r2_best, function.complexity, score, affine_x)
+
+
+def fit_library(x: Tensor, y: Tensor, library: Sequence[str] | None = None, worth: float = 0.5) -> list[Suggestion]:
+    """All functions that fit samples, best score first."""
+    x, y = x.double(), y.double()
+    with torch.no_grad():
+        found = [fit_function(name, x, y, worth) for name in (library or DEFAULT_LIBRARY)]
+    return sorted((s for s in found if s is not None), key=lambda s: s.score)
+
+
+def _samples(model: KAN, layer: int, i: int, j: int, X: Any) -> tuple[Tensor, Tensor]:  # noqa: N803
+    """Argument and value of an edge on data, or on its grid where X is None."""
+    module = model.check_edge(layer, i, j)
+    with torch.no_grad():
+        if X is None:
+            spline = module.spline
+            h = collocation(spline.knots, spline.spline_order, 20).to(model.dtype)
+        else:
+            h = model.activations(X)[layer]
+        return h[:, i].double(), module.edges(h)[:, j, i].double()
+
+
+def suggest_symbolic(
+    model: KAN,
+    layer: int,
+    i: int,
+    j: int,
+    X: Any,  # noqa: N803
+    top: int = 5,
+    library: Sequence[str] | None = None,
+) -> list[Suggestion]:
+    """The functions that explain edge (l, i, j) best on the samples X, simple ones preferred.
+
+    Args:
+        model: the network.
+        layer: l.
+        i: input node.
+        j: output sub-node.
+        X: (N, inputs) samples.
+        top: how many to return.
+        library: names to try, `DEFAULT_LIBRARY` by default.
+
+    Returns:
+        Suggestions, best score first.
+
+    Raises:
+        ValueError: there is no such edge or function.
+    """
+    for name in library or ():
+        function_index(name)
+    return fit_library(*_samples(model, layer, i, j, X), library)[:top]
+
+
+def fix_symbolic(
+    model: KAN,
+    layer: int,
+    i: int,
+    j: int,
+    function: str,
+    X: Any = None,  # noqa: N803
+    affine: Sequence[float] | None = None,
+) -> float:
+    """Replace edge (l, i, j) by c f(a x + b) + d, in place.
+
+    Args:
+        model: the network.
+        layer: l.
+        i: input node.
+        j: output sub-node.
+        function: a name of the library.
+        X: samples to fit (a, b, c, d) to the present edge; its grid by default.
+        affine: (a, b, c, d) instead of a fit.
+
+    Returns:
+        R^2 of the fit (1 where `affine` is given).
+
+    Raises:
+        ValueError: no such edge or function, or the function is undefined on the edge's arguments.
+    """
+    module = model.check_edge(layer, i, j)
+    index, r2 = function_index(function), 1.0
+    if affine is None:
+        suggestion = fit_function(get_function(index).name, *_samples(model, layer, i, j, X))
+        if suggestion is None:
+            raise ValueError(f"function {function!r} cannot be fitted to edge ({layer}, {i}, {j})")
+        affine, r2 = suggestion.affine, suggestion.r2
+    elif len(affine) != 4:
+        raise ValueError(f"affine={tuple(affine)}; expected four numbers (a, b, c, d)")
+    with torch.no_grad():
+        module.affine[j, i] = torch.tensor(affine, dtype=model.dtype, device=model.device)
+        module.function[j, i] = index
+        module.spline.mask[j, i] = 0
+    module.refresh()
+    return r2
+
+
+def unfix(model: KAN, layer: int, i: int, j: int) -> None:
+    """Make a symbolic edge numeric again, in place, with the spline nearest to the function on its grid.
+
+    Raises:
+        ValueError: no such edge, or it is not symbolic.
+    """
+    module = model.check_edge(layer, i, j)
+    if int(module.function[j, i]) < 0:
+        raise ValueError(f"edge ({layer}, {i}, {j}) is {model.edge_kind(layer, i, j)}; expected a symbolic one")
+    x, values = _samples(model, layer, i, j, None)
+    spline = module.spline
+    known = torch.isfinite(values)
+    with torch.no_grad():
+        h = x[:, None].expand(-1, spline.in_features).to(model.dtype)
+        basis = spline.basis(h)[:, i, : spline.coef.shape[1]].double()
+        fitted = torch.linalg.lstsq(basis[known].cpu(), values[known, None].cpu(), driver="gelsd").solution[:, 0]
+        spline.coef[i, :, j] = fitted.to(spline.coef)
+        if spline.base_weight is not None:
+            spline.base_weight[j, i] = 0
+        module.function[j, i] = -1
+        spline.mask[j, i] = 1
+    module.refresh()
+
+
+def auto_symbolic(
+    model: KAN,
+    X: Any,  # noqa: N803
+    y: Any = None,
+    *,
+    library: Sequence[str] | None = None,
+    r2_threshold: float = 0.99,
+    tolerance: float = 1.5,
+    steps: int = 20,
+) -> dict[tuple[int, int, int], Suggestion | None]:
+    """Make every numeric edge symbolic that some function explains, in place.
+
+    Without y each edge is judged alone, by R^2. With y the network is trained on (Levenberg-Marquardt, all parameters)
+    after each replacement, and one that raises the root mean square error more than `tolerance` times is taken back.
+
+    Args:
+        model: the network.
+        X: (N, inputs) samples.
+        y: (N, outputs) targets, or None.
+        library: names to try, `DEFAULT_LIBRARY` by default.
+        r2_threshold: functions that explain less are not tried.
+        tolerance: allowed growth of the error per edge.
+        steps: Levenberg-Marquardt steps after a replacement.
+
+    Returns:
+        For each edge that was numeric its function, or None where none fits: that edge stays numeric.
+    """
+    x = model.tensor(X)
+    target = None if y is None else model.tensor(y)
+    result: dict[tuple[int, int, int], Suggestion | None] = {}
+    pending = [edge for edge in model.edges() if model.edge_kind(*edge) == "numeric"]
+    error = math.inf if target is None else float((model(x) - target).square().sum(1).mean().sqrt())
+    while pending:
+        options = {edge: suggest_symbolic(model, *edge, x, 5, library) for edge in pending}
+        options = {edge: [s for s in found if s.r2 >= r2_threshold] for edge, found in options.items()}
+        # The clearest edge first: each exact function makes the rest easier to tell.
+        edge = min(pending, key=lambda e: options[e][0].score if options[e] else math.inf)
+        pending.remove(edge)
+        result[edge] = None
+        for suggestion in options[edge]:
+            backup = copy.deepcopy(model.state_dict())
+            fix_symbolic(model, *edge, suggestion.name, affine=suggestion.affine)
+            if target is not None:
+                new = LeastSquares(model, x, target).minimise(steps) ** 0.5
+                if not new <= max(tolerance * error, 1e-12):
+                    model.load_state_dict(backup)
+                    continue
+                error = min(error, new)
+            result[edge] = suggestion
+            break
+    return result
