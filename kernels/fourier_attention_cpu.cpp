@@ -93,50 +93,57 @@ KAT_INLINE void sincos(typename Vec<float, L>::F x, typename Vec<float, L>::F* s
   const F r2 = r * r;
   const F s = r + r * r2 * (-1.6666654611e-1f + r2 * (8.3321608736e-3f + r2 * -1.9515295891e-4f));
   const F c = 1.0f - 0.5f * r2 + r2 * r2 * (4.166664568298827e-2f + r2 * (-1.388731625493765e-3f + r2 * 2.443315711809948e-5f));
-  const auto odd = (quadrant & 1) != 0;
-  const I s_bits = bit_cast<I>(odd ? c : s), c_bits = bit_cast<I>(odd ? s : c);
-  *sine = bit_cast<F>(s_bits ^ (I)((quadrant & 2) << 30));
-  *cosine = bit_cast<F>(c_bits ^ (I)(((quadrant + 1) & 2) << 30));
+  // Bit operations throughout: GCC 12 splits a vector comparison kept in a variable into scalars under AVX-512.
+  const I swap = (bit_cast<I>(s) ^ bit_cast<I>(c)) & -(quadrant & 1);
+  *sine = bit_cast<F>(bit_cast<I>(s) ^ swap ^ (quadrant & 2) << 30);
+  *cosine = bit_cast<F>(bit_cast<I>(c) ^ swap ^ ((quadrant + 1) & 2) << 30);
 }
 
-// One row of a tile: trig[2 m] = cos((m + 1) x), trig[2 m + 1] = sin((m + 1) x), rows kQueries apart.
+// Fills trig[key][2 m] = cos((m + 1) x) and trig[key][2 m + 1] = sin((m + 1) x) from logits x[key], rows kQueries apart.
 template <class T, int L>
-KAT_INLINE void harmonics_row(const T* x, T* trig, int order, int columns) {
+KAT_INLINE void harmonics_body(const T* logits, T* trig, int order, int keys, int columns) {
   using F = typename Vec<T, L>::F;
   bool careful = sizeof(T) == 8;
   if constexpr (sizeof(T) == 4) {
-    for (int j = 0; j < columns; j += L) {
-      const F v = Storage<T>::template load<L>(x + j);
-      const auto inside = (v <= kReducible) & (v >= -kReducible);  // false for NaN as well
-      for (int l = 0; l < L; ++l) careful |= inside[l] == 0;
-      F s, c;
-      sincos<L>(v, &s, &c);
-      Storage<T>::template store<L>(trig + j, c);
-      Storage<T>::template store<L>(trig + kQueries + j, s);
+    using I = typename Vec<T, L>::I;
+    I top = {};  // the largest magnitude as an integer, which orders NaN above everything
+    for (int i = 0; i < keys; ++i) {
+      for (int j = 0; j < columns; j += L) {
+        const F x = Storage<T>::template load<L>(logits + i * kQueries + j);
+        const I magnitude = bit_cast<I>(x) & 0x7fffffff;
+        top = magnitude > top ? magnitude : top;
+        F s, c;
+        sincos<L>(x, &s, &c);
+        T* row = trig + i * 2 * order * kQueries + j;
+        Storage<T>::template store<L>(row, c);
+        Storage<T>::template store<L>(row + kQueries, s);
+      }
     }
+    for (int l = 0; l < L; ++l) careful |= top[l] > bit_cast<int32_t>(kReducible);
   }
   if (careful) {
-    for (int j = 0; j < columns; ++j) {
-      trig[j] = static_cast<T>(std::cos(static_cast<double>(x[j])));
-      trig[kQueries + j] = static_cast<T>(std::sin(static_cast<double>(x[j])));
+    for (int i = 0; i < keys; ++i) {
+      for (int j = 0; j < columns; ++j) {
+        const double x = static_cast<double>(logits[i * kQueries + j]);
+        trig[i * 2 * order * kQueries + j] = static_cast<T>(std::cos(x));
+        trig[(i * 2 * order + 1) * kQueries + j] = static_cast<T>(std::sin(x));
+      }
     }
   }
-  for (int j = 0; j < columns && order > 1; j += L) {
-    const F c1 = Storage<T>::template load<L>(trig + j), s1 = Storage<T>::template load<L>(trig + kQueries + j);
-    F c = c1, s = s1;
-    for (int m = 1; m < order; ++m) {  // a rotation: its error grows with m, that of the three-term recurrence with m^2
-      const F next = c * c1 - s * s1;
-      s = s * c1 + c * s1;
-      c = next;
-      Storage<T>::template store<L>(trig + 2 * m * kQueries + j, c);
-      Storage<T>::template store<L>(trig + (2 * m + 1) * kQueries + j, s);
+  for (int i = 0; i < keys && order > 1; ++i) {
+    for (int j = 0; j < columns; j += L) {
+      T* row = trig + i * 2 * order * kQueries + j;
+      const F c1 = Storage<T>::template load<L>(row), s1 = Storage<T>::template load<L>(row + kQueries);
+      F c = c1, s = s1;
+      for (int m = 1; m < order; ++m) {  // a rotation: its error grows with m, that of the three-term recurrence with m^2
+        const F next = c * c1 - s * s1;
+        s = s * c1 + c * s1;
+        c = next;
+        Storage<T>::template store<L>(row + 2 * m * kQueries, c);
+        Storage<T>::template store<L>(row + (2 * m + 1) * kQueries, s);
+      }
     }
   }
-}
-
-template <class T, int L>
-KAT_INLINE void harmonics_body(const T* logits, T* trig, int order, int keys, int columns) {
-  for (int i = 0; i < keys; ++i) harmonics_row<T, L>(logits + i * kQueries, trig + i * 2 * order * kQueries, order, columns);
 }
 
 // Gradient of the logits: sum_m m (cos(m A) * (dz b_m) - sin(m A) * (dz a_m)), `dtrig` laid out as `trig`.
@@ -157,6 +164,56 @@ KAT_INLINE void logits_gradient_body(const T* trig, const T* dtrig, T* dlogits, 
   }
 }
 
+template <class S>
+using Compute = typename Storage<S>::Compute;
+
+// to[i][c] = factor * from[i][c] for c < dim, 0 for dim <= c < width. One of the two is the 16-bit or strided side.
+template <class From, class To, int L>
+KAT_INLINE void copy_rows_body(const From* from, int64_t from_step, int64_t count, int64_t dim, Compute<From> factor, To* to, int64_t to_step,
+                               int64_t width) {
+  for (int64_t i = 0; i < count; ++i) {
+    const From* source = from + i * from_step;
+    To* target = to + i * to_step;
+    int64_t c = 0;
+    for (; c + L <= dim; c += L) Storage<To>::template store<L>(target + c, factor * Storage<From>::template load<L>(source + c));
+    for (; c < dim; ++c) Storage<To>::template store<1>(target + c, factor * Storage<From>::template load<1>(source + c));
+    for (; c < width; ++c) target[c] = To{};
+  }
+}
+
+#if defined(__clang__)
+#define KAT_SHUFFLE(A, B, ...) __builtin_shufflevector(A, B, __VA_ARGS__)
+#else
+#define KAT_SHUFFLE(A, B, ...) __builtin_shuffle(A, B, I{__VA_ARGS__})
+#endif
+
+// to[c][i] = from[i][c] for i < count, 0 for count <= i < width; in blocks of 4 x 4.
+template <class T>
+KAT_INLINE void transpose_body(const T* from, int64_t from_step, int64_t count, int64_t dim, T* to, int64_t width) {
+  using F = typename Vec<T, 4>::F;
+  using I [[maybe_unused]] = typename Vec<T, 4>::I;
+  const int64_t whole_rows = count / 4 * 4, whole_columns = dim / 4 * 4;
+  for (int64_t i = 0; i < whole_rows; i += 4) {
+    for (int64_t c = 0; c < whole_columns; c += 4) {
+      F row[4];
+      for (int n = 0; n < 4; ++n) row[n] = Storage<T>::template load<4>(from + (i + n) * from_step + c);
+      const F a = KAT_SHUFFLE(row[0], row[1], 0, 4, 1, 5), b = KAT_SHUFFLE(row[2], row[3], 0, 4, 1, 5);
+      const F d = KAT_SHUFFLE(row[0], row[1], 2, 6, 3, 7), e = KAT_SHUFFLE(row[2], row[3], 2, 6, 3, 7);
+      Storage<T>::template store<4>(to + c * width + i, KAT_SHUFFLE(a, b, 0, 1, 4, 5));
+      Storage<T>::template store<4>(to + (c + 1) * width + i, KAT_SHUFFLE(a, b, 2, 3, 6, 7));
+      Storage<T>::template store<4>(to + (c + 2) * width + i, KAT_SHUFFLE(d, e, 0, 1, 4, 5));
+      Storage<T>::template store<4>(to + (c + 3) * width + i, KAT_SHUFFLE(d, e, 2, 3, 6, 7));
+    }
+    for (int64_t c = whole_columns; c < dim; ++c) {
+      for (int64_t n = i; n < i + 4; ++n) to[c * width + n] = from[n * from_step + c];
+    }
+  }
+  for (int64_t c = 0; c < dim; ++c) {
+    for (int64_t i = whole_rows; i < count; ++i) to[c * width + i] = from[i * from_step + c];
+    for (int64_t i = count; i < width; ++i) to[c * width + i] = 0;
+  }
+}
+
 #define KAT_FOURIER_ISA(NAME, TARGET, BYTES, ROWS)                                                                          \
   struct NAME {                                                                                                             \
     template <class T>                                                                                                      \
@@ -172,6 +229,16 @@ KAT_INLINE void logits_gradient_body(const T* trig, const T* dtrig, T* dlogits, 
     template <class T>                                                                                                      \
     TARGET static void logits_gradient(const T* trig, const T* dtrig, T* dlogits, int order, int keys, int columns) {       \
       logits_gradient_body<T, lanes<T>>(trig, dtrig, dlogits, order, keys, columns);                                        \
+    }                                                                                                                       \
+    template <class From, class To>                                                                                         \
+    TARGET __attribute__((noinline)) static void copy_rows(const From* from, int64_t from_step, int64_t count, int64_t dim, \
+                                                           Compute<From> factor, To* to, int64_t to_step, int64_t width) {  \
+      copy_rows_body<From, To, lanes<Compute<From>>>(from, from_step, count, dim, factor, to, to_step, width);              \
+    }                                                                                                                       \
+    template <class T>                                                                                                      \
+    TARGET __attribute__((noinline)) static void transpose(const T* from, int64_t from_step, int64_t count, int64_t dim,    \
+                                                           T* to, int64_t width) {                                          \
+      transpose_body(from, from_step, count, dim, to, width);                                                               \
     }                                                                                                                       \
   };
 KAT_FOURIER_ISA(Portable, , 16, 6)
@@ -210,46 +277,6 @@ struct Arena {
 template <class T>
 std::unique_ptr<T, decltype(&std::free)> allocate(int64_t n) {
   return {static_cast<T*>(std::aligned_alloc(64, round_up(n * static_cast<int64_t>(sizeof(T)) + 64, 64))), &std::free};
-}
-
-template <class S>
-using Compute = typename Storage<S>::Compute;
-
-template <class S>
-KAT_INLINE Compute<S> load_one(const S* p) { return Storage<S>::template load<1>(p)[0]; }
-
-template <class S>
-KAT_INLINE void store_one(S* p, Compute<S> value) { Storage<S>::template store<1>(p, typename Vec<Compute<S>, 1>::F{value}); }
-
-// rows[i][c] = factor * source[i][c]; columns up to `width` are zero.
-template <class S>
-void pack_rows(const S* source, int64_t step, int64_t count, int64_t dim, Compute<S> factor, Compute<S>* rows, int64_t width) {
-  for (int64_t i = 0; i < count; ++i) {
-    for (int64_t c = 0; c < dim; ++c) rows[i * width + c] = factor * load_one(source + i * step + c);
-    for (int64_t c = dim; c < width; ++c) rows[i * width + c] = 0;
-  }
-}
-
-// columns[c][i] = source[i][c]; i from `count` to `width` is zero.
-template <class T>
-void transpose(const T* source, int64_t step, int64_t count, int64_t dim, T* columns, int64_t width) {
-  constexpr int64_t kBlock = 16;  // 16 x 16 elements: whole cache lines of both sides stay at hand
-  for (int64_t i0 = 0; i0 < count; i0 += kBlock) {
-    const int64_t i1 = i0 + kBlock < count ? i0 + kBlock : count;
-    for (int64_t c = 0; c < dim; ++c) {
-      for (int64_t i = i0; i < i1; ++i) columns[c * width + i] = source[i * step + c];
-    }
-  }
-  for (int64_t c = 0; c < dim; ++c) {
-    for (int64_t i = count; i < width; ++i) columns[c * width + i] = 0;
-  }
-}
-
-template <class S>
-void unpack_rows(const Compute<S>* rows, int64_t width, int64_t count, int64_t dim, Compute<S> factor, S* target, int64_t step) {
-  for (int64_t i = 0; i < count; ++i) {
-    for (int64_t c = 0; c < dim; ++c) store_one(target + i * step + c, factor * rows[i * width + c]);
-  }
 }
 
 // coefficients[token][harmonic, cos | sin][rank] of one head from a, b (rank, token, harmonic).
@@ -331,8 +358,8 @@ struct ForwardTask {
     const Sizes& s = in.size;
     Tile<T>& t = w.tile;
     t.columns = padded_lanes<Isa, T>(t.count);
-    pack_rows(rows_of<S>(in.q, b, h) + t.first * in.q.token, in.q.token, t.count, s.dim, in.scale, w.rows, s.dim);
-    transpose(w.rows, s.dim, t.count, s.dim, t.query, static_cast<int64_t>(kQueries));
+    Isa::template copy_rows<S, T>(rows_of<S>(in.q, b, h) + t.first * in.q.token, in.q.token, t.count, s.dim, in.scale, w.rows, s.dim, s.dim);
+    Isa::template transpose<T>(w.rows, s.dim, t.count, s.dim, t.query, static_cast<int64_t>(kQueries));
     const T* coefficients = packed + h * s.tokens * 2 * s.order * s.rank;
     for (int64_t key = 0; key < s.tokens; key += kKeys) {
       const int count = static_cast<int>(key + kKeys < s.tokens ? kKeys : s.tokens - key);
@@ -345,7 +372,7 @@ struct ForwardTask {
       for (int64_t p = 0; p < s.rank; ++p) z_rows[i * s.rank + p] = w.z[p * kQueries + i];
     }
     Isa::template product<T, 1>({t.count, width(), s.rank, w.z, kQueries, w.u, width(), w.out, width(), false});
-    unpack_rows<S>(w.out, width(), t.count, s.value_dim, T(1), rows_of<S>(out, b, h) + t.first * out.token, out.token);
+    Isa::template copy_rows<T, S>(w.out, width(), t.count, s.value_dim, T(1), rows_of<S>(out, b, h) + t.first * out.token, out.token, s.value_dim);
   }
 
   void operator()(int64_t index, T* memory) const {
@@ -353,10 +380,10 @@ struct ForwardTask {
     Arena<T> arena{memory};
     Work w = carve(arena);
     const int64_t part = index % parts, h = index / parts % s.heads, b = index / parts / s.heads;
-    pack_rows(rows_of<S>(in.v, b, h), in.v.token, s.tokens, s.value_dim, T(1), w.rows, width());
+    Isa::template copy_rows<S, T>(rows_of<S>(in.v, b, h), in.v.token, s.tokens, s.value_dim, T(1), w.rows, width(), width());
     Isa::template product<T, 1>({s.rank, width(), s.tokens, in.w + h * s.tokens * s.rank, s.rank, w.rows, width(), w.u, width(), false});
-    pack_rows(rows_of<S>(in.k, b, h), in.k.token, s.tokens, s.dim, T(1), w.rows, s.dim);
-    transpose(w.rows, s.dim, s.tokens, s.dim, w.keys, s.tokens);
+    Isa::template copy_rows<S, T>(rows_of<S>(in.k, b, h), in.k.token, s.tokens, s.dim, T(1), w.rows, s.dim, s.dim);
+    Isa::template transpose<T>(w.rows, s.dim, s.tokens, s.dim, w.keys, s.tokens);
     const int64_t tiles = (s.tokens + kQueries - 1) / kQueries;
     for (int64_t i = tiles * part / parts; i < tiles * (part + 1) / parts; ++i) {
       w.tile.first = i * kQueries;
@@ -445,17 +472,17 @@ struct BackwardTask {
   void value_side(Work& w, int64_t b, int64_t h, T* dw) const {
     const Sizes& s = in.size;
     const int64_t n = value_width();
-    pack_rows(rows_of<S>(in.v, b, h), in.v.token, s.tokens, s.value_dim, T(1), w.value_rows, n);
-    transpose(w.value_rows, n, s.tokens, s.value_dim, w.value_columns, s.tokens);
-    pack_rows(rows_of<S>(g.dout, b, h), g.dout.token, s.tokens, s.value_dim, T(1), w.dout, n);
+    Isa::template copy_rows<S, T>(rows_of<S>(in.v, b, h), in.v.token, s.tokens, s.value_dim, T(1), w.value_rows, n, n);
+    Isa::template transpose<T>(w.value_rows, n, s.tokens, s.value_dim, w.value_columns, s.tokens);
+    Isa::template copy_rows<S, T>(rows_of<S>(g.dout, b, h), g.dout.token, s.tokens, s.value_dim, T(1), w.dout, n, n);
     Isa::template product<T, 1>({s.rank, n, s.tokens, in.w + h * s.tokens * s.rank, s.rank, w.value_rows, n, w.u, n, false});
-    transpose(w.u, n, s.rank, s.value_dim, w.u_t, s.rank);
+    Isa::template transpose<T>(w.u, n, s.rank, s.value_dim, w.u_t, s.rank);
     const T* z = g.z + (b * s.heads + h) * s.tokens * s.rank;
     Isa::template product<T, 1>({s.rank, n, s.tokens, z, s.rank, w.dout, n, w.du, n, false});
-    transpose(w.du, n, s.rank, s.value_dim, w.du_t, rank_width());
+    Isa::template transpose<T>(w.du, n, s.rank, s.value_dim, w.du_t, rank_width());
     Isa::template product<T, 1>({s.tokens, rank_width(), s.value_dim, w.value_columns, s.tokens, w.du_t, rank_width(), dw, rank_width(), true});
     Isa::template product<T, 1>({s.tokens, n, s.rank, w_t + h * s.rank * s.tokens, s.tokens, w.du, n, w.dv, n, false});
-    unpack_rows<S>(w.dv, n, s.tokens, s.value_dim, T(1), rows_of<S>(g.dv, b, h), g.dv.token);
+    Isa::template copy_rows<T, S>(w.dv, n, s.tokens, s.value_dim, T(1), rows_of<S>(g.dv, b, h), g.dv.token, s.value_dim);
   }
 
   void query_tile(Work& w, int64_t b, int64_t h, T* dcoefficients) const {
@@ -463,11 +490,11 @@ struct BackwardTask {
     Tile<T>& t = w.tile;
     t.columns = padded_lanes<Isa, T>(t.count);
     const int64_t harmonics = 2 * s.order, n = width();
-    pack_rows(rows_of<S>(in.q, b, h) + t.first * in.q.token, in.q.token, t.count, s.dim, in.scale, w.query_rows, n);
-    transpose(w.query_rows, n, t.count, s.dim, t.query, static_cast<int64_t>(kQueries));
-    transpose(w.dout + t.first * value_width(), value_width(), t.count, s.value_dim, w.dout_t, static_cast<int64_t>(kQueries));
+    Isa::template copy_rows<S, T>(rows_of<S>(in.q, b, h) + t.first * in.q.token, in.q.token, t.count, s.dim, in.scale, w.query_rows, n, n);
+    Isa::template transpose<T>(w.query_rows, n, t.count, s.dim, t.query, static_cast<int64_t>(kQueries));
+    Isa::template transpose<T>(w.dout + t.first * value_width(), value_width(), t.count, s.value_dim, w.dout_t, static_cast<int64_t>(kQueries));
     Isa::template product<T, 1>({s.rank, t.columns, s.value_dim, w.u_t, s.rank, w.dout_t, kQueries, w.dz_t, kQueries, false});
-    transpose(w.dz_t, static_cast<int64_t>(kQueries), s.rank, t.count, w.dz, rank_width());
+    Isa::template transpose<T>(w.dz_t, static_cast<int64_t>(kQueries), s.rank, t.count, w.dz, rank_width());
     for (int64_t key = 0; key < s.tokens; key += kKeys) {
       const int count = static_cast<int>(key + kKeys < s.tokens ? kKeys : s.tokens - key);
       tile_harmonics<Isa, T>(s, t, w.keys, key, count);
@@ -479,7 +506,7 @@ struct BackwardTask {
       Isa::template product<T, 1>({t.count, n, count, w.dlogits, kQueries, w.key_rows + key * n, n, w.dq, n, key > 0});
       Isa::template product<T, kQueries>({count, n, t.count, w.dlogits, 1, w.query_rows, n, w.dk + key * n, n, t.first > 0});
     }
-    unpack_rows<S>(w.dq, n, t.count, s.dim, in.scale, rows_of<S>(g.dq, b, h) + t.first * g.dq.token, g.dq.token);
+    Isa::template copy_rows<T, S>(w.dq, n, t.count, s.dim, in.scale, rows_of<S>(g.dq, b, h) + t.first * g.dq.token, g.dq.token, s.dim);
   }
 
   void operator()(int64_t unit, T* memory) const {
@@ -491,14 +518,14 @@ struct BackwardTask {
     for (int64_t i = 0; i < partial_size(); ++i) dcoefficients[i] = 0;
     for (int64_t b = s.batch * chunk / chunks; b < s.batch * (chunk + 1) / chunks; ++b) {
       value_side(w, b, h, dcoefficients + terms() * rank_width());
-      pack_rows(rows_of<S>(in.k, b, h), in.k.token, s.tokens, s.dim, T(1), w.key_rows, width());
-      transpose(w.key_rows, width(), s.tokens, s.dim, w.keys, s.tokens);
+      Isa::template copy_rows<S, T>(rows_of<S>(in.k, b, h), in.k.token, s.tokens, s.dim, T(1), w.key_rows, width(), width());
+      Isa::template transpose<T>(w.key_rows, width(), s.tokens, s.dim, w.keys, s.tokens);
       for (int64_t first = 0; first < s.tokens; first += kQueries) {
         w.tile.first = first;
         w.tile.count = s.tokens - first < kQueries ? s.tokens - first : kQueries;
         query_tile(w, b, h, dcoefficients);
       }
-      unpack_rows<S>(w.dk, width(), s.tokens, s.dim, T(1), rows_of<S>(g.dk, b, h), g.dk.token);
+      Isa::template copy_rows<T, S>(w.dk, width(), s.tokens, s.dim, T(1), rows_of<S>(g.dk, b, h), g.dk.token, s.dim);
     }
   }
 
@@ -538,8 +565,8 @@ int backward(const Inputs<S>& in, const Gradients<S>& g, int threads) {
   for (int64_t h = 0; h < s.heads; ++h) {
     T* coefficients = packed.get() + h * head_size;
     pack_coefficients(in.a + h * head_size / 2, in.b + h * head_size / 2, s, coefficients);
-    transpose(coefficients, s.rank, terms, s.rank, packed.get() + s.heads * head_size + h * head_size, terms);
-    transpose(in.w + h * s.tokens * s.rank, s.rank, s.tokens, s.rank, w_t.get() + h * s.rank * s.tokens, s.tokens);
+    Isa::template transpose<T>(coefficients, s.rank, terms, s.rank, packed.get() + s.heads * head_size + h * head_size, terms);
+    Isa::template transpose<T>(in.w + h * s.tokens * s.rank, s.rank, s.tokens, s.rank, w_t.get() + h * s.rank * s.tokens, s.tokens);
   }
   run_tasks(units, threads, memory.get(), plan.used, task);
   parallel_for(s.heads * s.tokens, threads, [&](int64_t i) { task.reduce(i); });
