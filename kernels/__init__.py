@@ -3,7 +3,17 @@
 from .bspline import bspline_basis as bspline_basis
 from .bspline import spline_linear as spline_linear
 from .bspline_reference import bspline_basis_reference as bspline_basis_reference
+from .fourier_attention import fourier_attention as fourier_attention
+from .fourier_attention_reference import fourier_attention_reference as fourier_attention_reference
 from .rational import rational as rational
 from .rational_reference import rational_reference as rational_reference
 
-__all__ = ["bspline_basis", "bspline_basis_reference", "rational", "rational_reference", "spline_linear"]
+__all__ = [
+    "bspline_basis",
+    "bspline_basis_reference",
+    "fourier_attention",
+    "fourier_attention_reference",
+    "rational",
+    "rational_reference",
+    "spline_linear",
+]
