@@ -333,8 +333,7 @@ KAT_INLINE void forward_block(const Forward<S>& k, const Block& b) {
     for (int group = b.group_begin; group < b.group_end; ++group) {
       T* top = largest + (group - b.group_begin) * L;
       int64_t i = forward_lanes<S, L, M, N>(k, strip, group, b.col_begin, top);
-      if constexpr (L >= 4) i = forward_lanes<S, L / 2, M, N>(k, strip, group, i, top);
-      if constexpr (L >= 8) i = forward_lanes<S, L / 4, M, N>(k, strip, group, i, top);
+      if constexpr (L >= 4 && M >= 0) i = forward_lanes<S, L / 2, M, N>(k, strip, group, i, top);
       forward_lanes<S, 1, M, N>(k, strip, group, i, top);
     }
   }
@@ -356,8 +355,7 @@ KAT_INLINE void backward_block(const Backward<S>& k, const Block& b, int64_t ind
       T* top = memory + static_cast<int64_t>(group - b.group_begin) * L * (size + 1);
       T* sums = top + L;
       int64_t i = backward_lanes<S, L, L, M, N>(k, strip, group, b.col_begin, top, sums);
-      if constexpr (L >= 4) i = backward_lanes<S, L / 2, L, M, N>(k, strip, group, i, top, sums);
-      if constexpr (L >= 8) i = backward_lanes<S, L / 4, L, M, N>(k, strip, group, i, top, sums);
+      if constexpr (L >= 4 && M >= 0) i = backward_lanes<S, L / 2, L, M, N>(k, strip, group, i, top, sums);
       backward_lanes<S, 1, L, M, N>(k, strip, group, i, top, sums);
     }
   }
