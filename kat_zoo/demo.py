@@ -1,0 +1,186 @@
+"""`kat-zoo demo`: the weights that ship with the package classify the images that ship with it."""
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import timm
+import torch
+from timm.data import create_transform, resolve_data_config
+from timm.models import get_pretrained_cfg
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from . import models as zoo_models  # noqa: F401  (registers the models)
+from .samples import Samples, load_samples
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROUNDS = 9
+
+
+def shipped_models() -> list[str]:
+    """Names (architecture.tag) of the registered models whose weights are files of the package."""
+    return [n for n in timm.list_pretrained() if (file := get_pretrained_cfg(n).file) and os.path.exists(file)]
+
+
+@torch.inference_mode()
+def classify(model: nn.Module, images: Tensor) -> Tensor:
+    """Class probabilities (N, num_classes) of preprocessed images (N, C, H, W)."""
+    return torch.cat([model(batch).softmax(1) for batch in images.split(64)])
+
+
+def images_per_second(models: dict[str, nn.Module], images: Tensor) -> dict[str, float]:
+    """Median throughput of each model, measured in turns so that a busy machine disturbs all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(ROUNDS):
+        for name, model in models.items():
+            start = time.perf_counter()
+            classify(model, images)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: len(images) / median(times[1:]) for name, times in seconds.items()}
+
+
+def vit_twin(model: VisionTransformer) -> VisionTransformer:
+    """timm's ViT with the depth, width, heads, tokens and head of a zoo model; only its speed is of interest."""
+    size = model.patch_embed
+    return VisionTransformer(
+        img_size=size.img_size,
+        patch_size=size.patch_size,
+        in_chans=size.proj.in_channels,
+        num_classes=model.num_classes,
+        embed_dim=model.embed_dim,
+        depth=len(model.blocks),
+        num_heads=model.blocks[0].attn.num_heads,
+        class_token=model.cls_token is not None,
+        global_pool=model.global_pool,
+    ).eval()
+
+
+def preprocess(name: str, samples: Samples) -> Tensor:
+    """The samples as the model wants them: its own evaluation transform."""
+    config = resolve_data_config({}, pretrained_cfg=get_pretrained_cfg(name).to_dict())
+    transform: Callable = create_transform(**config, is_training=False)
+    return torch.stack([transform(samples.pil(i)) for i in range(len(samples.labels))])
+
+
+def confusion(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Counts (num_classes, num_classes): rows are true classes, columns predicted ones."""
+    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def draw_predictions(samples: Samples, probabilities: Tensor, title: str) -> "Figure":
+    """32 images with prediction and probability; wrong ones, shown first, name the true class in red."""
+    from matplotlib.figure import Figure
+
+    predicted, labels = probabilities.argmax(1), torch.from_numpy(samples.labels)
+    order = torch.argsort((predicted == labels).int(), stable=True)
+    wrong = int((predicted != labels).sum())
+    shown = [*order[: min(wrong, 8)].tolist(), *order[wrong : wrong + 32 - min(wrong, 8)].tolist()]
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    figure.suptitle(title)
+    for axes, i in zip(figure.subplots(4, 8).flat, shown, strict=True):
+        axes.imshow(samples.images[i], cmap="gray_r")
+        axes.axis("off")
+        right = bool(predicted[i] == labels[i])
+        text = f"{samples.classes[predicted[i]]} {probabilities[i].max():.0%}"
+        text += "" if right else f"\nis {samples.classes[labels[i]]}"
+        axes.set_title(text, fontsize=8, color="black" if right else "crimson")
+    return figure
+
+
+def draw_activations(model: nn.Module, title: str) -> "Figure":
+    """Every learned activation of a KAT, a panel per block and position, a line per group; dashed: where it started."""
+    from matplotlib.figure import Figure
+
+    from .layers import GroupRational
+
+    acts = [(name, m) for name, m in model.named_modules() if isinstance(m, GroupRational)]
+    columns = (len(acts) + 1) // 2
+    figure = Figure(figsize=(2.4 * columns, 5), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(2, columns, sharex=True, squeeze=False)
+    for i, (name, act) in enumerate(acts):
+        axes = panels[i % 2, i // 2]
+        x = torch.linspace(-4, 4, 201)
+        start = GroupRational(act.num_groups, act.init, act.order)
+        with torch.inference_mode():
+            y = act(x[:, None].repeat(1, act.num_groups))
+            axes.plot(x, y, linewidth=1)
+            axes.plot(x, start(x[:, None].repeat(1, act.num_groups))[:, 0], "k--", linewidth=0.8)
+        axes.set_title(name.replace("blocks.", "block ").replace(".mlp", ""), fontsize=8)
+        axes.tick_params(labelsize=7)
+        if i % 2:
+            axes.set_xlabel("x", fontsize=8)
+        if i // 2 == 0:
+            axes.set_ylabel("activation", fontsize=8)
+    return figure
+
+
+def _print_results(rows: list[tuple[str, ...]], matrix: Tensor, classes: Sequence[str], name: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=f"Fashion-MNIST, {int(matrix.sum())} test images", title_justify="left")
+    for column in ("model", "parameters", "top-1", "images/s", "speed"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    table = Table(title=f"Confusion of {name} (rows: true class)", title_justify="left")
+    for column in ("", *(c[:7] for c in classes)):
+        table.add_column(column, justify="right")
+    for label, counts in zip(classes, matrix.tolist(), strict=True):
+        table.add_row(label, *(str(c) if c else "." for c in counts))
+    console.print(table)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the demo.
+
+    Args:
+        argv: `--out DIR` for the pictures.
+
+    Returns:
+        Exit code 0.
+
+    Raises:
+        FileNotFoundError: this install holds no weights.
+    """
+    parser = argparse.ArgumentParser(prog="kat-zoo demo", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the pictures (default: %(default)s)")
+    out = parser.parse_args(argv).out
+    names = shipped_models()
+    if not names:
+        raise FileNotFoundError("no weights ship with this install; reinstall kat_zoo from a complete source or wheel")
+    out.mkdir(parents=True, exist_ok=True)
+    samples = load_samples()
+    labels = torch.from_numpy(samples.labels)
+    models: dict[str, nn.Module] = {name: timm.create_model(name, pretrained=True).eval() for name in names}
+    images = {name: preprocess(name, samples) for name in names}
+    twin = "timm ViT, same size (untrained)"
+    models[twin] = vit_twin(models[names[0]])  # type: ignore[arg-type]
+    speed = images_per_second(models, images[names[0]])
+    rows, first = [], None
+    for name, model in models.items():
+        accuracy = "-"
+        if name != twin:
+            probabilities = classify(model, images[name])
+            accuracy = f"{100 * (probabilities.argmax(1) == labels).double().mean():.1f} %"
+            title = f"{name}: {accuracy} of {len(labels)} shipped test images"
+            draw_predictions(samples, probabilities, title).savefig(out / f"{name}.predictions.png", dpi=110)
+            first = probabilities if first is None else first
+        parameters = sum(p.numel() for p in model.parameters())
+        rows.append((name, f"{parameters:,}", accuracy, f"{speed[name]:.0f}", f"{speed[name] / speed[twin]:.2f} x"))
+    assert first is not None
+    _print_results(rows, confusion(first.argmax(1), labels, len(samples.classes)), samples.classes, names[0])
+    title = f"Learned activations of {names[0]} (a line per group; dashed: initial)"
+    draw_activations(models[names[0]], title).savefig(out / f"{names[0]}.activations.png", dpi=110)
+    print(f"Pictures: {', '.join(str(p) for p in sorted(out.glob('*.png')))}")
+    return 0
