@@ -85,6 +85,8 @@ def main(argv: Sequence[str]) -> int:
     missing = [str(path) for path in arguments.images if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"no such image: {', '.join(missing)}")
+    for path in arguments.images:
+        open_image(path, 1)  # refuse a bad file before a model is fetched
     model = load_model(arguments.model, arguments.checkpoint)
     config = resolve_data_config({}, model=model)
     transform = create_transform(**config, is_training=False)

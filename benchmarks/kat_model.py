@@ -1,0 +1,92 @@
+"""A whole model with GR-KAN against the same model with GELU on the CPU: deit_tiny at 224, batch 8.
+
+    .venv/bin/python benchmarks/kat_model.py           # benchmarks/kat_model.csv
+
+Both models run in one process in turns; figures are medians, ratios are to GELU. Peak memory is that of a fresh process
+that does three training steps, less what it held before the first.
+"""
+
+import argparse
+import csv
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+import kat_zoo  # noqa: F401  (registers kat_tiny_patch16_224)
+
+HERE = Path(__file__).parent
+MODELS = {"GELU": "deit_tiny_patch16_224", "GR-KAN": "kat_tiny_patch16_224"}
+BATCH, TURNS = 8, 15
+
+
+def step(model: nn.Module, images: torch.Tensor) -> None:
+    model.zero_grad(set_to_none=True)
+    model(images).square().mean().backward()
+
+
+def forward(model: nn.Module, images: torch.Tensor) -> None:
+    with torch.inference_mode():
+        model(images)
+
+
+def in_turns(run: Callable[[nn.Module, torch.Tensor], None], models: dict[str, nn.Module]) -> dict[str, float]:
+    images = torch.randn(BATCH, 3, 224, 224)
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(TURNS + 2):
+        for name, model in models.items():
+            start = time.perf_counter()
+            run(model, images)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times[2:]) for name, times in seconds.items()}
+
+
+def peak_megabytes(name: str) -> float:
+    command = [sys.executable, __file__, "--peak-of", name]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def print_peak(name: str) -> None:
+    model, images = timm.create_model(name).train(), torch.randn(BATCH, 3, 224, 224)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        step(model, images)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
+    peak_of = parser.parse_args().peak_of
+    if peak_of:
+        print_peak(peak_of)
+        return
+    torch.manual_seed(0)
+    rows = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        models = {label: timm.create_model(name) for label, name in MODELS.items()}
+        for what, run in (("forward", forward), ("training step", step)):
+            for model in models.values():
+                model.train(what == "training step")
+            times = in_turns(run, models)
+            rows += [(what, threads, label, round(1e3 * t, 1), round(t / times["GELU"], 3)) for label, t in times.items()]
+    peaks = {label: peak_megabytes(name) for label, name in MODELS.items()}
+    rows += [("peak memory, MiB", 2, label, round(p, 1), round(p / peaks["GELU"], 3)) for label, p in peaks.items()]
+    with open(HERE / "kat_model.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["what", "threads", "model", "milliseconds", "ratio_to_gelu"])
+        writer.writerows(rows)
+    for row in rows:
+        print(*(f"{value!s:<18}" for value in row))
+
+
+if __name__ == "__main__":
+    main()
