@@ -73,12 +73,12 @@ def vit_to_kat(
 ) -> tuple[KAT, TransferReport]:
     """Copy a ViT into a KAT: act1 is the identity, act2 the ViT's activation (arXiv 2409.10594, section 4.4).
 
-    A rational of order (5, 4) under the kernel's formula cannot follow a ReLU-like function everywhere, so where it does
-    is the choice: with images, act2 of each block minimises the mean squared error over its own pre-activations.
+    No rational of order (5, 4) under the kernel's formula follows a ReLU-like function everywhere, so where it does is the
+    choice: with images, act2 of each block minimises the mean squared error over its own pre-activations.
 
     Args:
-        vit: a timm VisionTransformer with plain blocks and elementwise MLP activations (GELU, QuickGELU, SiLU, ReLU,
-            ...; layer scale, register tokens and the like are kept), or the name of a pretrained one.
+        vit: a timm VisionTransformer with plain blocks and an elementwise activation (GELU, QuickGELU, SiLU, ReLU, ...),
+            or the name of a pretrained one. Layer scale, register tokens, norms and pooling are kept.
         images: normalised batches (B, C, H, W) to calibrate on; a few dozen images do.
         init_range: (low, high), minimax fit of every act2 on this interval, in place of calibration; [-6, 6] if neither
             is given.

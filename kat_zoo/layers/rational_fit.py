@@ -14,7 +14,7 @@ def fit_rational(
 ) -> tuple[Tensor, Tensor, float]:
     """Fit P / Q, P = a_0 + ... + a_m x^m, Q = 1 + b_1 |x| + ... + b_n |x|^n with b >= 0, to a function on an interval.
 
-    The largest error is brought to its global minimum. For a bound t the condition |P - fn Q| <= t Q is linear in (a, b);
+    The largest error is brought to its global minimum. For a bound t, |P - fn Q| <= t Q is linear in (a, b);
     the differential correction algorithm (Cheney and Loeb 1961; Barrodale, Powell and Roberts, SIAM J. Numer. Anal. 9,
     1972) lowers t by one linear program a step, with quadratic convergence. No start is needed; b >= 0 forbids poles.
 
