@@ -21,6 +21,7 @@ from .layers.rational_fit import evaluate_rational, fit_rational, fit_rational_t
 from .models.kat import KAT
 
 SAMPLES = 200_000  # pre-activations kept per block
+BATCH = 64  # images per forward pass when one tensor holds them all
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class TransferReport:
 
     Attributes:
         activation: class of the ViT's activation.
-        calibrated: whether the ranges come from images.
+        calibrated: whether act2 was fitted to the images' pre-activations.
         blocks: a `BlockFit` per block.
-        relative_logits_error: |kat(x) - vit(x)| / |vit(x)|, Euclidean, over the images given, or over noise.
+        relative_logits_error: |kat(x) - vit(x)| / |vit(x)|, Euclidean, over the images given or, without, over noise.
         top1_agreement: fraction of those inputs where the largest outputs agree.
     """
 
@@ -58,9 +59,8 @@ class TransferReport:
         for i, fit in enumerate(self.blocks):
             low, high = fit.range
             lines.append(f"{i:5d} {f'[{low:.1f}, {high:.1f}]':>14s}   {fit.max_error:9.1e}   {fit.rms_error:9.1e}")
-        batch = "the images" if self.calibrated else "noise"
         lines.append(
-            f"{self.activation}: logits differ by {self.relative_logits_error:.2%} on {batch}, "
+            f"{self.activation}: logits differ by {self.relative_logits_error:.2%}, "
             f"top-1 agreement {self.top1_agreement:.1%}"
         )
         return "\n".join(lines)
@@ -73,13 +73,13 @@ def vit_to_kat(
 ) -> tuple[KAT, TransferReport]:
     """Copy a ViT into a KAT: act1 is the identity, act2 the ViT's activation (arXiv 2409.10594, section 4.4).
 
-    No rational of order (5, 4) under the kernel's formula follows a ReLU-like function everywhere, so where it does is the
-    choice: with images, act2 of each block minimises the mean squared error over its own pre-activations.
+    No rational of order (5, 4) under the kernel's formula follows a ReLU-like function everywhere, so where it does is
+    the choice: with images, act2 of each block minimises the mean squared error over its own pre-activations.
 
     Args:
-        vit: a timm VisionTransformer with plain blocks and an elementwise activation (GELU, QuickGELU, SiLU, ReLU, ...),
+        vit: a timm VisionTransformer with plain blocks and an elementwise activation (GELU, QuickGELU, SiLU, ReLU, ...)
             or the name of a pretrained one. Layer scale, register tokens, norms and pooling are kept.
-        images: normalised batches (B, C, H, W) to calibrate on; a few dozen images do.
+        images: normalised images (B, C, H, W), or batches of them, to calibrate on and to report on; a few dozen do.
         init_range: (low, high), minimax fit of every act2 on this interval, in place of calibration; [-6, 6] if neither
             is given.
 
@@ -87,15 +87,16 @@ def vit_to_kat(
         (kat, report): a KAT in eval mode on the ViT's device, and how close it is.
 
     Raises:
-        ValueError: a model this cannot represent (the message says what), or both images and init_range.
+        ValueError: a model this cannot represent (the message says what), or images that are none.
     """
-    if images is not None and init_range is not None:
-        raise ValueError("give images (calibration) or init_range, not both")
     source: Any = timm.create_model(vit, pretrained=True) if isinstance(vit, str) else vit
     _check(source)
     with _evaluating(source):
-        batches = [images] if isinstance(images, Tensor) else list(images or ())
-        samples = _pre_activations(source, batches) if batches else [None] * len(source.blocks)
+        batches = list(images.split(BATCH) if isinstance(images, Tensor) else () if images is None else images)
+        if images is not None and not batches:
+            raise ValueError("images holds no batch")
+        calibrate = bool(batches) and init_range is None
+        samples = _pre_activations(source, batches) if calibrate else [None] * len(source.blocks)
         activations = [block.mlp.act for block in source.blocks]
         kat = _empty_kat(source)
         # The rationals are no entries of the ViT's: they follow from the fits below.
@@ -105,7 +106,7 @@ def vit_to_kat(
             _fit(block.mlp, act, values, init_range)
             for block, act, values in zip(kat.blocks, activations, samples, strict=True)
         ]
-        return kat, _report(source, kat, batches, fits)
+        return kat, _report(source, kat, batches, fits, calibrate)
 
 
 def _check(vit: Any) -> None:
@@ -250,7 +251,7 @@ def _minimax(activation: nn.Module, low: float, high: float) -> tuple[Tensor, Te
     return fit_rational(activation, (low, high))[:2]
 
 
-def _report(vit: Any, kat: KAT, batches: list[Tensor], fits: list[BlockFit]) -> TransferReport:
+def _report(vit: Any, kat: KAT, batches: list[Tensor], fits: list[BlockFit], calibrated: bool) -> TransferReport:
     height, width = vit.patch_embed.img_size or (224, 224)
     noise = torch.randn(8, vit.in_chans, height, width, generator=torch.Generator().manual_seed(0))
     difference = total = agreed = count = 0.0
@@ -262,4 +263,4 @@ def _report(vit: Any, kat: KAT, batches: list[Tensor], fits: list[BlockFit]) -> 
         agreed += (a.argmax(-1) == b.argmax(-1)).sum().item()
         count += a.argmax(-1).numel()
     error = (difference / total) ** 0.5
-    return TransferReport(type(vit.blocks[0].mlp.act).__name__, bool(batches), tuple(fits), error, agreed / count)
+    return TransferReport(type(vit.blocks[0].mlp.act).__name__, calibrated, tuple(fits), error, agreed / count)

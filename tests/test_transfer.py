@@ -96,7 +96,13 @@ def test_init_range_is_the_range_of_the_fit():
     vit = realistic(depth=1)
     narrow, wide = (vit_to_kat(vit, init_range=(-r, r))[1].blocks[0] for r in (3, 12))
     assert narrow.range == (-3, 3) and narrow.max_error < 2e-3 < wide.max_error
-    assert not vit_to_kat(vit)[1].calibrated
+    x = images(4, seed=1)
+    _, report = vit_to_kat(vit, x, init_range=(-3, 3))
+    assert report.blocks[0] == narrow and not report.calibrated
+    kat, report = vit_to_kat(vit)
+    assert report.blocks[0].range == (-6, 6) and not report.calibrated
+    _, measured = vit_to_kat(vit, x, init_range=(-6, 6))
+    assert measured.relative_logits_error == pytest.approx(relative_error(kat, vit, x), rel=1e-3)
 
 
 def test_the_vit_is_left_alone():
@@ -115,6 +121,14 @@ def test_result_can_be_rebuilt_from_its_config():
     again.load_state_dict(kat.state_dict())
     assert torch.equal(again.eval()(images(1, 1)), kat(images(1, 1)))
     assert kat.pretrained_cfg.get("hf_hub_id") is None
+
+
+def test_a_name_stands_for_a_pretrained_model(tmp_path):
+    vit = realistic(depth=2)
+    timm.models.save_for_hf(vit, tmp_path, model_args=dict(img_size=64, depth=2))
+    kat, report = vit_to_kat(f"local-dir:{tmp_path}")
+    assert torch.equal(kat.blocks[1].mlp.fc1.weight, vit.blocks[1].mlp.fc1.weight)
+    assert report.relative_logits_error < 2e-2
 
 
 def test_bfloat16():
@@ -154,7 +168,7 @@ def test_unsupported_models_are_refused(message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(images=torch.zeros(1, 3, 64, 64), init_range=(-3, 3)), "not both"),
+        (dict(images=[]), "no batch"),
         (dict(images=torch.zeros(3, 64, 64)), r"\(B, C, H, W\)"),
         (dict(images=[(torch.zeros(1, 3, 64, 64), 0)]), r"\(B, C, H, W\)"),
         (dict(init_range=(2, -2)), "low < high"),
