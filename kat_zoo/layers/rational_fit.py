@@ -10,29 +10,23 @@ Function = Callable[[Tensor], Tensor]
 
 
 def fit_rational(
-    fn: Function,
-    range: tuple[float, float],
-    order: Sequence[int] = (5, 4),
-    weight: Function | None = None,
-    num_points: int = 201,
+    fn: Function, range: tuple[float, float], order: Sequence[int] = (5, 4), num_points: int = 201
 ) -> tuple[Tensor, Tensor, float]:
-    """Fit P / Q, P = a_0 + ... + a_m x^m, Q = 1 + b_1 |x| + ... + b_n |x|^n with b >= 0, to a function.
+    """Fit P / Q, P = a_0 + ... + a_m x^m, Q = 1 + b_1 |x| + ... + b_n |x|^n with b >= 0, to a function on an interval.
 
-    max |fn - P/Q| * weight over a grid is brought to its global minimum: for a fixed bound t the condition
-    |P - fn Q| weight <= t Q is linear in (a, b), and the differential correction algorithm (Cheney and Loeb 1961;
-    Barrodale, Powell and Roberts, SIAM J. Numer. Anal. 9, 1972) lowers t by one linear program a step, with quadratic
-    convergence. No start is needed, and b >= 0 rules out poles.
+    The largest error is brought to its global minimum. For a bound t, |P - fn Q| <= t Q is linear in (a, b);
+    the differential correction algorithm (Cheney and Loeb 1961; Barrodale, Powell and Roberts, SIAM J. Numer. Anal. 9,
+    1972) lowers t by one linear program a step, with quadratic convergence. No start is needed; b >= 0 forbids poles.
 
     Args:
         fn: elementwise function of a float64 tensor.
         range: (low, high), the interval of the fit; low < high.
         order: (m, n), degrees of numerator and denominator, m in 0..8 and n in 1..8.
-        weight: elementwise weight >= 0 of the error, 1 by default.
         num_points: the grid holds 20 times as many points, of which this many enter the first linear program and
             the peaks between them the next.
 
     Returns:
-        (numerator, denominator, error): float64 tensors (m + 1,) and (n,), and max |fn - P/Q| * weight.
+        (numerator, denominator, error): float64 tensors (m + 1,) and (n,), and max |fn - P/Q| on the grid.
 
     Raises:
         ValueError: an empty or infinite range, a bad order, or fn not finite on the range.
@@ -43,15 +37,14 @@ def fit_rational(
     if not (np.isfinite([low, high]).all() and low < high):
         raise ValueError(f"range={range!r}: expected two finite numbers, low < high")
     x = _grid(low, high, num_points)
-    scale = max(abs(low), abs(high))
-    y, w = _evaluate(fn, x, "fn"), np.ones_like(x) if weight is None else _evaluate(weight, x, "weight")
+    y, scale = _evaluate(fn, x), max(abs(low), abs(high))
     p, q = np.zeros(m + 1), np.eye(n + 1)[0]
     chosen = np.zeros(len(x), dtype=bool)
     chosen[::20] = True
     for _ in np.arange(10):
-        p, q = _differential_correction(x[chosen] / scale, y[chosen], w[chosen], p, q)
-        a, b = p / q[0] / scale ** np.arange(m + 1), q[1:] / q[0] / scale ** np.arange(1, n + 1)
-        error = np.abs(y - evaluate_rational(x, a, b)) * w
+        p, q = _differential_correction(x[chosen] / scale, y[chosen], p, q)
+        a, b = _unscale(p / q[0], q[1:] / q[0], scale)
+        error = np.abs(y - evaluate_rational(x, a, b))
         # Exchange: peaks between the chosen points (a kink, say) join them until none stands out.
         peaks = error > 1.001 * error[chosen].max()
         peaks[1:-1] &= (error[1:-1] >= error[:-2]) & (error[1:-1] >= error[2:])
@@ -59,6 +52,49 @@ def fit_rational(
             break
         chosen |= peaks
     return torch.from_numpy(a), torch.from_numpy(b), float(error.max())
+
+
+def fit_rational_to_samples(
+    fn: Function, samples: Tensor, order: Sequence[int] = (5, 4), num_points: int = 2000
+) -> tuple[Tensor, Tensor, float]:
+    """Fit as `fit_rational` does, but with the least mean squared error over a distribution of arguments.
+
+    Args:
+        fn: elementwise function of a float64 tensor.
+        samples: any shape; their quantiles stand for the distribution, and a few points spread evenly from the smallest
+            to the largest keep rare arguments in sight.
+        order: (m, n).
+        num_points: number of quantiles.
+
+    Returns:
+        (numerator, denominator, error): float64 tensors, and the root mean squared error over the samples' quantiles.
+
+    Raises:
+        ValueError, ModuleNotFoundError: as `fit_rational`.
+    """
+    values = samples.detach().double().flatten().cpu().numpy()
+    numerator, denominator, _ = fit_rational(fn, (values.min(), values.max()), order)
+    from scipy.optimize import least_squares
+
+    quantiles = np.quantile(values, (np.arange(num_points) + 0.5) / num_points)
+    x = np.concatenate([quantiles, np.linspace(values.min(), values.max(), num_points // 100)])
+    y, scale, m = _evaluate(fn, x), np.abs(x).max(), len(numerator) - 1
+
+    def residual(v: np.ndarray) -> np.ndarray:
+        return evaluate_rational(x / scale, v[: m + 1], v[m + 1 :]) - y
+
+    start = np.concatenate(_unscale(numerator.numpy(), denominator.numpy(), 1 / scale))
+    bounds = np.where(np.arange(len(start)) <= m, -np.inf, 0)
+    start[m + 1 :] += 1e-12  # strictly inside the bounds
+    solution = least_squares(residual, start, bounds=(bounds, np.inf), max_nfev=200).x
+    a, b = _unscale(solution[: m + 1], solution[m + 1 :], scale)
+    error = np.sqrt(np.mean((evaluate_rational(quantiles, a, b) - y[:num_points]) ** 2))
+    return torch.from_numpy(a), torch.from_numpy(b), float(error)
+
+
+def _unscale(a: np.ndarray, b: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients in x from those in x / scale."""
+    return a / scale ** np.arange(len(a)), b / scale ** np.arange(1, len(b) + 1)
 
 
 def check_order(order: Sequence[int]) -> tuple[int, int]:
@@ -75,16 +111,16 @@ def evaluate_rational(x: np.ndarray, numerator: np.ndarray, denominator: np.ndar
     return p / np.polynomial.polynomial.polyval(np.abs(x), np.concatenate([[1.0], np.abs(denominator)]))
 
 
-def _evaluate(fn: Function, x: np.ndarray, name: str) -> np.ndarray:
+def _evaluate(fn: Function, x: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         y = fn(torch.from_numpy(x)).to(torch.float64).numpy()
     if y.shape != x.shape or not np.isfinite(y).all():
-        raise ValueError(f"{name} must be elementwise and finite on [{x.min():g}, {x.max():g}]")
+        raise ValueError(f"fn must be elementwise and finite on [{x.min():g}, {x.max():g}]")
     return y
 
 
 def _grid(low: float, high: float, num_points: int) -> np.ndarray:
-    """About 20 num_points Chebyshev points, on either side of 0 separately; every 20th is a grid with 0 and the ends."""
+    """About 20 num_points Chebyshev points of either side of 0; every 20th makes a grid with 0 and the ends."""
     knots = [low, 0.0, high] if low < 0 < high else [low, high]
     per_side = 20 * max(2, num_points // (len(knots) - 1)) + 1
     unit = (1 - np.cos(np.linspace(0, np.pi, per_side))) / 2
@@ -92,23 +128,22 @@ def _grid(low: float, high: float, num_points: int) -> np.ndarray:
 
 
 def _differential_correction(
-    x: np.ndarray, y: np.ndarray, w: np.ndarray, p: np.ndarray, q: np.ndarray
+    x: np.ndarray, y: np.ndarray, p: np.ndarray, q: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Minimise max |y - P/Q| w over p in R^(m+1) and q >= 0, where Q = q_0 + ... + q_n |x|^n; |x| <= 1; from (p, q).
+    """Minimise max |y - P/Q| over p in R^(m+1) and q >= 0, where Q = q_0 + ... + q_n |x|^n; |x| <= 1; from (p, q).
 
-    Step: minimise d subject to |P - y Q| w - t Q <= d Q_k, t and Q_k being the last iterate's; d < 0 until optimal.
+    Step: minimise d subject to |P - y Q| - t Q <= d Q_k, t and Q_k being the last iterate's; d < 0 until optimal.
     Q is normalised as 0 <= q_j <= 1: with q_0 = 1 the program would be unbounded.
     """
     powers, magnitudes = x[:, None] ** np.arange(len(p)), np.abs(x)[:, None] ** np.arange(len(q))
-    best = (np.abs(powers @ p / (magnitudes @ q) - y) * w).max()
+    best = np.abs(powers @ p / (magnitudes @ q) - y).max()
     for _ in np.arange(40):
-        weighted, values = w[:, None] * powers, (w * y)[:, None] * magnitudes
-        step = -(magnitudes @ q)[:, None]
-        upper = np.hstack([weighted, -values - best * magnitudes, step])
-        lower = np.hstack([-weighted, values - best * magnitudes, step])
+        values, step = y[:, None] * magnitudes, -(magnitudes @ q)[:, None]
+        upper = np.hstack([powers, -values - best * magnitudes, step])
+        lower = np.hstack([-powers, values - best * magnitudes, step])
         solution = _linear_program(np.vstack([upper, lower]), num_free=len(p), num_bounded=len(q))
         new_p, new_q = solution[: len(p)], np.maximum(solution[len(p) : -1], 0)
-        worst = (np.abs(powers @ new_p / (magnitudes @ new_q) - y) * w).max()
+        worst = np.abs(powers @ new_p / (magnitudes @ new_q) - y).max()
         if not worst < best:
             break
         p, q, previous, best = new_p, new_q, best, worst

@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 
 from kat_zoo.kernels import rational_reference
 from kat_zoo.layers.init import _TABLE, FIT_RANGE, FUNCTIONS, rational_coefficients, variance_gain
-from kat_zoo.layers.rational_fit import fit_rational
+from kat_zoo.layers.rational_fit import fit_rational, fit_rational_to_samples
 
 # Largest error on [-6, 6] of the best (5, 4) rational under the kernel's formula.
 BEST_ERROR = {
@@ -82,10 +82,18 @@ def test_any_order(order):
     assert largest < 1.01
 
 
-def test_weight_moves_the_error_away():
-    plain = fit_rational(F.relu, (-6, 6))
-    weighted = fit_rational(F.relu, (-6, 6), weight=lambda x: torch.where(x.abs() < 1, 1.0, 0.1))
-    assert error(F.relu, *weighted[:2], -1, 1) < 0.8 * error(F.relu, *plain[:2], -1, 1)
+def test_fit_to_samples_is_better_where_the_samples_are():
+    samples = 1.5 * torch.randn(50_000, generator=torch.Generator().manual_seed(0)) - 0.5
+    low, high = samples.min().item(), samples.max().item()
+    *best, rms = fit_rational_to_samples(F.gelu, samples)
+    *minimax, largest = fit_rational(F.gelu, (low, high))
+    residuals = []
+    for a, b in (best, minimax):
+        y = rational_reference(samples[:, None].double(), a[None], b[None])[:, 0]
+        residuals.append((y - F.gelu(samples.double())).square().mean().sqrt().item())
+    assert residuals[0] == pytest.approx(rms, rel=0.05)
+    assert residuals[0] < 0.8 * residuals[1]
+    assert error(F.gelu, *best, low, high) < 20 * largest  # the tails are not given up
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,179 @@
+"""vit_to_kat: the KAT computes the ViT's function, for every activation and option it accepts, and refuses the rest."""
+
+import json
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers.mlp import SwiGLU
+from timm.models.vision_transformer import ParallelScalingBlock
+from torch import nn
+
+from kat_zoo import vit_to_kat
+
+
+def images(count, seed, size=64):
+    """Smooth noise: neighbouring pixels correlate as in photographs."""
+    coarse = torch.randn(count, 3, size // 8, size // 8, generator=torch.Generator().manual_seed(seed))
+    return 1.5 * F.interpolate(coarse, size, mode="bicubic")
+
+
+def realistic(name="test_vit", scale=1.0, img_size=64, **kwargs):
+    """A ViT with weights of a trained one's scale: pre-activations with a standard deviation of about `scale`."""
+    vit = timm.create_model(name, img_size=img_size, num_classes=50, **kwargs)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for key, parameter in vit.named_parameters():
+            if parameter.ndim == 2:
+                std = scale if "fc1" in key else 1.0
+                parameter.copy_(std * torch.randn(parameter.shape, generator=generator) / parameter.shape[1] ** 0.5)
+            elif "fc1.bias" in key:
+                parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator) - 0.3)
+            elif "gamma" in key:
+                parameter.fill_(0.7)
+    return vit.eval()
+
+
+def relative_error(kat, vit, x):
+    with torch.no_grad():
+        expected = vit(x)
+        return ((kat(x) - expected).norm() / expected.norm()).item()
+
+
+def test_calibrated_transfer_of_a_vit_tiny():
+    vit = realistic("vit_tiny_patch16_224")
+    kat, report = vit_to_kat(vit, images(32, seed=1))
+    assert report.calibrated and report.activation == "GELU" and len(report.blocks) == 12
+    assert report.relative_logits_error <= 3e-3 and report.top1_agreement == 1
+    assert relative_error(kat, vit, images(16, seed=2)) <= 3e-3  # images it was not calibrated on
+    assert all(fit.rms_error < 2e-3 for fit in report.blocks)
+    assert "top-1 agreement 100.0%" in str(report) and len(str(report).splitlines()) == 14
+    assert set(kat.state_dict()) == set(timm.create_model("kat_tiny_patch16_224", device="meta").state_dict())
+
+
+@pytest.mark.parametrize(
+    "act, bound", [("gelu", 3e-3), ("gelu_tanh", 3e-3), ("quick_gelu", 3e-3), ("silu", 1e-3), ("relu", 2e-2)]
+)
+def test_activations(act, bound):
+    vit = realistic(act_layer=act)
+    kat, report = vit_to_kat(vit, images(16, seed=1))
+    assert report.relative_logits_error <= bound
+    assert relative_error(kat, vit, images(8, seed=2)) <= 1.5 * bound
+    assert torch.equal(kat.blocks[2].mlp.act1(torch.ones(2, 8)), torch.ones(2, 8))
+    assert torch.equal(kat.blocks[2].mlp.fc2.weight, vit.blocks[2].mlp.fc2.weight)
+
+
+OPTIONS = {
+    "layer scale": dict(init_values=1e-5),
+    "registers": dict(reg_tokens=4),
+    "no class token": dict(class_token=False, global_pool="avg"),
+    "average, registers": dict(class_token=False, global_pool="avg", reg_tokens=1, fc_norm=False, no_embed_class=True),
+    "no final norm": dict(final_norm=False),
+    "qk norm, no biases": dict(qk_norm=True, qkv_bias=False, proj_bias=False),
+    "norms as in beit3": dict(scale_attn_norm=True, scale_mlp_norm=True),
+    "clip": dict(pre_norm=True, norm_layer=nn.LayerNorm),
+    "no position": dict(pos_embed="none"),
+    "rms norm": dict(norm_layer="rmsnorm"),
+    "features": dict(num_classes=0),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_are_kept(name):
+    arguments = {"img_size": 64, "depth": 2, "num_classes": 20, "act_layer": "silu", **OPTIONS[name]}
+    vit = timm.create_model("test_vit", **arguments)
+    with torch.no_grad():
+        for parameter in vit.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    kat, report = vit_to_kat(vit)
+    x = images(4, seed=3)
+    assert report.relative_logits_error < 1e-3
+    assert relative_error(kat, vit.eval(), x) < 1e-3
+
+
+def test_init_range_is_the_range_of_the_fit():
+    vit = realistic(depth=1)
+    narrow, wide = (vit_to_kat(vit, init_range=(-r, r))[1].blocks[0] for r in (3, 12))
+    assert narrow.range == (-3, 3) and narrow.max_error < 2e-3 < wide.max_error
+    x = images(4, seed=1)
+    _, report = vit_to_kat(vit, x, init_range=(-3, 3))
+    assert report.blocks[0] == narrow and not report.calibrated
+    kat, report = vit_to_kat(vit)
+    assert report.blocks[0].range == (-6, 6) and not report.calibrated
+    _, measured = vit_to_kat(vit, x, init_range=(-6, 6))
+    assert measured.relative_logits_error == pytest.approx(relative_error(kat, vit, x), rel=1e-3)
+
+
+def test_the_vit_is_left_alone():
+    vit = realistic(depth=1).train()
+    before = {key: value.clone() for key, value in vit.state_dict().items()}
+    kat, _ = vit_to_kat(vit, [images(2, seed=1), images(2, seed=2)])
+    assert vit.training and not kat.training and not vit.blocks[0].mlp.fc1._forward_hooks
+    assert all(torch.equal(before[key], value) for key, value in vit.state_dict().items())
+    assert kat.blocks[0].mlp.fc1.weight.data_ptr() != vit.blocks[0].mlp.fc1.weight.data_ptr()
+
+
+def test_result_can_be_rebuilt_from_its_config():
+    kat, _ = vit_to_kat(realistic(depth=2, reg_tokens=1))
+    arguments = json.loads(json.dumps(kat._model_args))
+    again = timm.create_model(kat.pretrained_cfg["architecture"], **arguments)
+    again.load_state_dict(kat.state_dict())
+    assert torch.equal(again.eval()(images(1, 1)), kat(images(1, 1)))
+    assert kat.pretrained_cfg.get("hf_hub_id") is None
+
+
+def test_a_name_stands_for_a_pretrained_model(tmp_path):
+    vit = realistic(depth=2)
+    timm.models.save_for_hf(vit, tmp_path, model_args=dict(img_size=64, depth=2))
+    kat, report = vit_to_kat(f"local-dir:{tmp_path}")
+    assert torch.equal(kat.blocks[1].mlp.fc1.weight, vit.blocks[1].mlp.fc1.weight)
+    assert report.relative_logits_error < 2e-2
+
+
+def test_bfloat16():
+    vit = realistic(depth=2).bfloat16()
+    kat, report = vit_to_kat(vit, images(4, seed=1))
+    assert kat.head.weight.dtype == torch.bfloat16 and report.relative_logits_error < 0.03
+
+
+def glu(vit):
+    vit.blocks[1].mlp = SwiGLU(64, 192)
+    return vit
+
+
+def prelu(vit):
+    vit.blocks[1].mlp.act = nn.PReLU()
+    return vit
+
+
+REFUSED = {
+    "VisionTransformerDistilled": lambda: timm.create_model("deit_tiny_distilled_patch16_224", depth=1),
+    "not KAT": lambda: timm.create_model("test_kat"),
+    "not ResNet": lambda: timm.create_model("resnet18"),
+    "global_pool='map'": lambda: timm.create_model("test_vit3"),
+    "ParallelScalingBlock": lambda: timm.create_model("test_vit", block_fn=ParallelScalingBlock),
+    "SwiGLU": lambda: glu(timm.create_model("test_vit")),
+    "PReLU has parameters": lambda: prelu(timm.create_model("test_vit")),
+    "HybridEmbed": lambda: timm.create_model("vit_tiny_r_s16_p8_224", depth=1),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_unsupported_models_are_refused(message):
+    with pytest.raises(ValueError, match=message):
+        vit_to_kat(REFUSED[message]())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(images=[]), "no batch"),
+        (dict(images=torch.zeros(3, 64, 64)), r"\(B, C, H, W\)"),
+        (dict(images=[(torch.zeros(1, 3, 64, 64), 0)]), r"\(B, C, H, W\)"),
+        (dict(init_range=(2, -2)), "low < high"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        vit_to_kat(realistic(depth=1), **arguments)
