@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed, tqdm
+from timm.layers import set_fused_attn
 from timm.loss import create_classification_loss
 from timm.task import ClassificationTask
 from timm.utils import ModelEmaV3
@@ -80,6 +81,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
 
     # ---- Data and model ----------------------------------------------------------------------------------------------
     splits = open_dataset(recipe.data.dataset, recipe.data.root, recipe.data.holdout, recipe.seed)
+    set_fused_attn(system.fused_attention)
     model = load_model(recipe.model, len(splits.classes))
     if system.grad_checkpointing:
         model.set_grad_checkpointing()

@@ -171,6 +171,7 @@ class SystemConfig:
         precision: `no` (float32), `bf16` or `fp16` autocast.
         compile: run the model through torch.compile.
         channels_last: memory format of the images.
+        fused_attention: torch's fused attention; on CPUs its bfloat16 backward pass is slower than plain matrix products.
         grad_checkpointing: recompute activations in the backward pass.
         log_every: updates between log records.
         eval_every: epochs between evaluations.
@@ -183,6 +184,7 @@ class SystemConfig:
     precision: Literal["no", "bf16", "fp16"] = "no"
     compile: bool = False
     channels_last: bool = False
+    fused_attention: bool = True
     grad_checkpointing: bool = False
     log_every: int = 50
     eval_every: int = 1
