@@ -1,7 +1,7 @@
 """Training of image classifiers: one accelerate loop, read from top to bottom.
 
-    kat-zoo train --config train/configs/kat_pico_fmnist.yaml
-    accelerate launch -m kat_zoo.train.classification --config ...      (several processes)
+One process: `kat-zoo train --config RECIPE`. Several: `accelerate launch -m kat_zoo.train.classification` with the same
+arguments, or torchrun.
 """
 
 import json
@@ -13,13 +13,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed, tqdm
+from timm.layers import set_fused_attn
 from timm.loss import create_classification_loss
 from timm.task import ClassificationTask
 from timm.utils import ModelEmaV3
+from torch import nn
 
 from . import loader as loaders
 from .checkpoint import (
@@ -68,7 +71,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
         gradient_accumulation_steps=recipe.optimizer.grad_accum,
         split_batches=True,  # the loader's batch is the global one: the run does not depend on the number of processes
         rng_types=[],  # the sampler is the same in all processes without any exchange
-        log_with=list(system.trackers),
+        log_with=list(system.trackers) or None,
         project_dir=run,
     )
     if accelerator.num_processes != int(os.environ.get("WORLD_SIZE", "1")):
@@ -80,9 +83,10 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
 
     # ---- Data and model ----------------------------------------------------------------------------------------------
     splits = open_dataset(recipe.data.dataset, recipe.data.root, recipe.data.holdout, recipe.seed)
+    set_fused_attn(system.fused_attention)
     model = load_model(recipe.model, len(splits.classes))
     if system.grad_checkpointing:
-        model.set_grad_checkpointing()
+        model.set_grad_checkpointing()  # type: ignore[operator]  # every timm model has it
     resolved = loaders.data_config(recipe.data, model)
     train_batches, sampler, updates_per_epoch = loaders.train_loader(
         splits.train, recipe.data, recipe.augment, resolved, recipe.seed, recipe.optimizer.grad_accum
@@ -92,12 +96,12 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
 
     # ---- Loss, optimizer, schedule, average --------------------------------------------------------------------------
     memory_format = torch.channels_last if system.channels_last else torch.contiguous_format
-    model.to(accelerator.device, memory_format=memory_format)
+    model.to(accelerator.device).to(memory_format=memory_format)
     ema = ModelEmaV3(model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup) if recipe.ema.decay else None
     bare, optimizer = model, create_optimizer(model, recipe.optimizer)
     scheduler = create_scheduler(optimizer, recipe.schedule, updates_per_epoch)
     if system.compile:
-        model = torch.compile(model)
+        model = cast(nn.Module, torch.compile(model))
     model, optimizer, train_batches, test_batches = accelerator.prepare(model, optimizer, train_batches, test_batches)
     criterion = create_classification_loss(
         recipe.optimizer.loss, smoothing=recipe.augment.smoothing, soft_targets=mixup is not None
@@ -132,14 +136,15 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
         progress.window = accelerator.reduce(torch.stack(losses), "mean").tolist() if losses else []
         return save_checkpoint(accelerator, run, progress, ema, system.keep_checkpoints)
 
-    def stop() -> None:
-        accelerator.print(f"stopped by a signal at update {progress.update}: {save()}; continue with --resume auto")
+    def finish(message: str) -> None:
+        bar.close()
+        accelerator.print(message)
         accelerator.end_training()
 
     # ---- Training ----------------------------------------------------------------------------------------------------
     interval = 0.5 if sys.stderr.isatty() else 30.0  # a log file is no terminal
     bar = tqdm(total=total, initial=progress.update, desc="train", unit="update", mininterval=interval)
-    result: Evaluation | None = None
+    clip_grad = recipe.optimizer.clip_grad or math.inf
     skipped_in_a_row, since, since_update = 0, time.perf_counter(), progress.update
     with stop_signals() as signals:
         while True:
@@ -148,7 +153,10 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
             if progress.update == total or not done and epoch and epoch % system.eval_every == 0:
                 if progress.evaluated < progress.update or progress.update == total:
                     if _stopped(accelerator, signals):
-                        return stop()
+                        finish(
+                            f"stopped by a signal at update {progress.update}: {save()}; continue with --resume auto"
+                        )
+                        return None
                     raw = result = evaluate(accelerator, bare, test_batches)
                     values = {"top1": raw.top1, "top5": raw.top5, "eval_loss": raw.loss}
                     if ema is not None:
@@ -179,7 +187,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
                     if not accelerator.sync_gradients:
                         continue
                     # The norm of the gradient averaged over all processes: each of them sees the same NaN.
-                    norm = float(accelerator.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_grad or math.inf))
+                    norm = float(accelerator.clip_grad_norm_(model.parameters(), clip_grad))
                     finite = math.isfinite(norm)
                     if finite or accelerator.scaler is not None:  # fp16's scaler skips by itself, and adapts
                         optimizer.step()
@@ -208,16 +216,15 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
                     bar.set_postfix(loss=f"{mean:.3f}", lr=f"{rate:.1e}", top1=f"{progress.best:.2f}", refresh=False)
                     losses, since, since_update = [], time.perf_counter(), progress.update
                 if _stopped(accelerator, signals):
-                    return stop()
+                    finish(f"stopped at update {progress.update} by a signal: {save()}; --resume auto continues")
+                    return None
                 if system.checkpoint_every and progress.update % system.checkpoint_every == 0:
                     save()
 
     # ---- End ---------------------------------------------------------------------------------------------------------
-    bar.close()
-    accelerator.end_training()
     if accelerator.is_main_process:
         write_atomically(run / "result.json", json.dumps(asdict(result), indent=2).encode())
-    accelerator.print(f"top-1 {result.top1:.2f} %, loss {result.loss:.4f} on {result.samples} images; weights in {run}")
+    finish(f"top-1 {result.top1:.2f} %, loss {result.loss:.4f} on {result.samples} images; weights in {run}")
     return result
 
 

@@ -1,4 +1,4 @@
-"""Recipes: frozen dataclasses, read from a YAML file and the command line; an unknown key or a wrong type is refused."""
+"""Recipes: frozen dataclasses read from YAML and the command line; an unknown key or a wrong type is refused."""
 
 import argparse
 import dataclasses
@@ -18,7 +18,7 @@ class ModelConfig:
 
     Attributes:
         name: timm model name; every kat_zoo model is registered.
-        kwargs: further arguments of `timm.create_model` (drop_path_rate, img_size, ...). num_classes defaults to the data's.
+        kwargs: further arguments of `timm.create_model` (drop_path_rate, ...); num_classes defaults to the data's.
         pretrained: start from the model's published weights.
         checkpoint: start from this file (.safetensors, .pth, .npz).
     """
@@ -36,8 +36,8 @@ class DataConfig:
     Attributes:
         dataset: one of the names of `kat_zoo.train.data.DATASETS`.
         root: folder of the data; None looks in the usual places, then on the Hub.
-        holdout: fraction of the training split, in [0, 1), kept out of training and evaluated instead of the test split:
-            for choosing hyper-parameters.
+        holdout: fraction of the training split, in [0, 1), kept out of training and evaluated instead of the test
+            split: for choosing hyper-parameters.
         batch_size: images per update over all processes and accumulation steps.
         workers: loader processes per training process.
         input_size: (channels, height, width).
@@ -64,7 +64,7 @@ class AugmentConfig:
     """Training augmentation; defaults are the recipe of DeiT and KAT (arXiv 2409.10594, section 5.1).
 
     Attributes:
-        crop: `rrc` random resized crop; `pad` random crop after padding by `pad` pixels; `none` evaluation's resize and crop.
+        crop: `rrc` random resized crop; `pad` random crop after padding by `pad` pixels; `none` resize and centre crop.
         pad: pixels of zero padding for `crop: pad`.
         scale: area range of the random resized crop.
         ratio: aspect ratio range of the random resized crop.
@@ -144,7 +144,7 @@ class ScheduleConfig:
 
     name: str = "cosine"
     epochs: int = 300
-    warmup_epochs: int = 5
+    warmup_epochs: float = 5
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
     decay_epochs: float | None = None
@@ -171,6 +171,7 @@ class SystemConfig:
         precision: `no` (float32), `bf16` or `fp16` autocast.
         compile: run the model through torch.compile.
         channels_last: memory format of the images.
+        fused_attention: torch's fused attention; on CPUs its bfloat16 backward is slower than plain matrix products.
         grad_checkpointing: recompute activations in the backward pass.
         log_every: updates between log records.
         eval_every: epochs between evaluations.
@@ -183,6 +184,7 @@ class SystemConfig:
     precision: Literal["no", "bf16", "fp16"] = "no"
     compile: bool = False
     channels_last: bool = False
+    fused_attention: bool = True
     grad_checkpointing: bool = False
     log_every: int = 50
     eval_every: int = 1
@@ -241,7 +243,7 @@ class Recipe:
                 f"{self.optimizer.grad_accum}"
             )
         if (self.augment.mixup or self.augment.cutmix) and (self.data.batch_size // self.optimizer.grad_accum) % 2:
-            raise ValueError(f"data.batch_size {self.data.batch_size}: mixup and cutmix pair images, so it must be even")
+            raise ValueError(f"data.batch_size {self.data.batch_size} must be even: mixup and cutmix pair images")
 
 
 def parse(cls: type, argv: Sequence[str], prog: str, **flags: dict[str, Any]) -> tuple[Any, argparse.Namespace]:
@@ -268,11 +270,12 @@ def parse(cls: type, argv: Sequence[str], prog: str, **flags: dict[str, Any]) ->
     parser.add_class_arguments(cls)
     try:
         parsed = parser.parse_args(_find_configs(argv))
+        instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # renamed in 4.49
         extra = argparse.Namespace(**{name: parsed.pop(name) for name in flags})
         parsed.pop("config", None)
-        return cls(**parser.instantiate_classes(parsed).as_dict()), extra
+        return cls(**instantiate(parsed).as_dict()), extra
     except argparse.ArgumentError as error:
-        raise ValueError(str(error).strip()) from error
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _find_configs(argv: Sequence[str]) -> list[str]:

@@ -6,12 +6,11 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, Subset
 
 logger = logging.getLogger("kat_zoo")
 
@@ -22,22 +21,30 @@ FASHION_MNIST_FOLDERS = ("/usr/share/datasets/fashion-mnist", "data/fashion-mnis
 FASHION_MNIST_HUB = "zalando-datasets/fashion_mnist"
 
 
+class Images(Protocol):
+    """A map-style dataset of (PIL image, class index)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Image.Image, int]: ...
+
+
 @dataclass(frozen=True)
 class Splits:
     """A dataset ready for training.
 
     Attributes:
-        train: map-style dataset of (PIL image, class index).
-        test: the same, evaluated and never trained on.
+        train: images to train on.
+        test: images to evaluate, never trained on.
         classes: class names, by index.
     """
 
-    train: Dataset
-    test: Dataset
+    train: Images
+    test: Images
     classes: tuple[str, ...]
 
 
-class ArrayImages(Dataset):
+class ArrayImages:
     """Images and labels held in memory.
 
     Args:
@@ -57,7 +64,25 @@ class ArrayImages(Dataset):
         return Image.fromarray(self.images[index]), int(self.labels[index])
 
 
-class HubImages(Dataset):
+class Part:
+    """Some images of a dataset.
+
+    Args:
+        images: the dataset.
+        indices: of the images, in their new order.
+    """
+
+    def __init__(self, images: Images, indices: Sequence[int]) -> None:
+        self.images, self.indices = images, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return self.images[self.indices[index]]
+
+
+class HubImages:
     """A map-style dataset of Hugging Face `datasets` as (PIL image, class index).
 
     Args:
@@ -194,8 +219,6 @@ def open_dataset(name: str, root: str | None = None, holdout: float = 0.0, seed:
     splits = DATASETS[name](root)
     if not holdout:
         return splits
-    order: Sequence[int] = torch.randperm(
-        len(splits.train), generator=torch.Generator().manual_seed(seed)  # type: ignore[arg-type]
-    ).tolist()
+    order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed)).tolist()
     kept_out = round(holdout * len(order))
-    return Splits(Subset(splits.train, order[kept_out:]), Subset(splits.train, order[:kept_out]), splits.classes)
+    return Splits(Part(splits.train, order[kept_out:]), Part(splits.train, order[:kept_out]), splits.classes)

@@ -1,9 +1,10 @@
-"""Loaders whose data order and augmentation depend on the seed and the epoch only: not on workers, processes or restarts."""
+"""Loaders whose order and augmentation depend on seed and epoch only: not on workers, processes or restarts."""
 
 import random
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_wor
 from torchvision import transforms
 
 from .config import AugmentConfig, DataConfig
+from .data import Images
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -78,29 +80,35 @@ class TrainImages(Dataset):
     """Augmented images; an item is addressed by the (index, seed) of `EpochSampler`.
 
     Args:
-        dataset: map-style, of (PIL image, label).
+        images: what to augment.
         transform: random transform of a PIL image to a tensor.
         mode: PIL mode that images are converted to, as L or RGB.
     """
 
-    def __init__(self, dataset: Dataset, transform: Transform, mode: str) -> None:
-        self.dataset, self.transform, self.mode = dataset, transform, mode
+    def __init__(self, images: Images, transform: Transform, mode: str) -> None:
+        self.images, self.transform, self.mode = images, transform, mode
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         index, seed = key
-        image, label = self.dataset[index]
+        image, label = self.images[index]
         with seeded(seed):
             return self.transform(image.convert(self.mode)), label
 
 
-class EvalImages(TrainImages):
-    """Images for evaluation, addressed by index."""
+class EvalImages(Dataset):
+    """Images for evaluation, addressed by index; arguments as `TrainImages`."""
 
-    def __getitem__(self, key: Any) -> tuple[Tensor, int]:
-        image, label = self.dataset[key]
+    def __init__(self, images: Images, transform: Transform, mode: str) -> None:
+        self.images, self.transform, self.mode = images, transform, mode
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = self.images[index]
         return self.transform(image.convert(self.mode)), label
 
 
@@ -112,8 +120,9 @@ def data_config(config: DataConfig, model: nn.Module) -> dict[str, Any]:
 
 
 def train_transform(augment: AugmentConfig, resolved: dict[str, Any]) -> Transform:
-    """timm's training transform; `crop: pad` puts a padded random crop where the random resized crop stands, as DeiT does."""
+    """The training transform of timm; `crop: pad` replaces its random resized crop by a padded crop, as DeiT did."""
     size = resolved["input_size"]
+    jitter: Any = augment.color_jitter or None  # None is off, though timm's annotation leaves it out
     transform = create_transform(
         size,
         is_training=True,
@@ -121,7 +130,7 @@ def train_transform(augment: AugmentConfig, resolved: dict[str, Any]) -> Transfo
         ratio=augment.ratio,
         hflip=augment.hflip,
         vflip=augment.vflip,
-        color_jitter=augment.color_jitter or None,
+        color_jitter=jitter,
         auto_augment=augment.auto_augment,
         interpolation=resolved["interpolation"],
         mean=resolved["mean"],
@@ -138,7 +147,7 @@ def train_transform(augment: AugmentConfig, resolved: dict[str, Any]) -> Transfo
 
 
 def eval_transform(resolved: dict[str, Any]) -> Transform:
-    """timm's evaluation transform."""
+    """The evaluation transform of timm."""
     keys = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
     return create_transform(**{key: resolved[key] for key in keys}, is_training=False)
 
@@ -156,12 +165,12 @@ def image_mode(resolved: dict[str, Any]) -> str:
 
 
 def train_loader(
-    dataset: Dataset, config: DataConfig, augment: AugmentConfig, resolved: dict[str, Any], seed: int, accum: int
+    images: Images, config: DataConfig, augment: AugmentConfig, resolved: dict[str, Any], seed: int, accum: int
 ) -> tuple[DataLoader, EpochSampler, int]:
     """Loader of augmented global micro-batches.
 
     Args:
-        dataset: map-style, of (PIL image, label).
+        images: the training split.
         config: batch size and workers.
         augment: augmentation.
         resolved: from `data_config`.
@@ -174,37 +183,44 @@ def train_loader(
     Raises:
         ValueError: the dataset is smaller than one batch.
     """
-    size: int = len(dataset)  # type: ignore[arg-type]
+    size = len(images)
     updates = size // config.batch_size
     if not updates:
         raise ValueError(f"data.batch_size {config.batch_size} is larger than the training split of {size} images")
     sampler = EpochSampler(size, updates * config.batch_size, seed, augment.repeats)
-    images = TrainImages(dataset, train_transform(augment, resolved), image_mode(resolved))
-    batches = BatchSampler(sampler, config.batch_size // accum, drop_last=True)
-    return _loader(images, config.workers, batch_sampler=batches), sampler, updates
+    dataset = TrainImages(images, train_transform(augment, resolved), image_mode(resolved))
+    batches = BatchSampler(cast(Sampler[int], sampler), config.batch_size // accum, drop_last=True)
+    return _loader(dataset, config.workers, batch_sampler=batches), sampler, updates
 
 
-def eval_loader(dataset: Dataset, config: DataConfig, resolved: dict[str, Any], processes: int = 1) -> DataLoader:
+def eval_loader(images: Images, config: DataConfig, resolved: dict[str, Any], processes: int = 1) -> DataLoader:
     """Loader of the whole evaluation split, in order."""
-    images = EvalImages(dataset, eval_transform(resolved), image_mode(resolved))
+    dataset = EvalImages(images, eval_transform(resolved), image_mode(resolved))
     batch = -(-min(config.batch_size, 512) // processes) * processes
-    return _loader(images, config.workers, batch_size=batch)
+    return _loader(dataset, config.workers, batch_size=batch)
 
 
-def _loader(images: Dataset, workers: int, **kwargs: Any) -> DataLoader:
+def _loader(dataset: Dataset, workers: int, **kwargs: Any) -> DataLoader:
     # Its own generator: making an iterator draws a number, which must not come from the random state of the model.
     return DataLoader(
-        images,
+        dataset,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
+        worker_init_fn=_ignore_stop_signals,
         **kwargs,
     )
 
 
+def _ignore_stop_signals(worker: int) -> None:
+    # Schedulers signal the whole process group: the training process must outlive the batch to write its checkpoint.
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def mixup(augment: AugmentConfig, num_classes: int) -> Mixup | None:
-    """timm's mixup and cutmix, or None where both are off."""
+    """The mixup and cutmix of timm, or None where both are off."""
     if not (augment.mixup or augment.cutmix):
         return None
     return Mixup(

@@ -1,4 +1,4 @@
-"""The JSONL log of a run: one record a line, flushed at once, and cut back to the checkpoint when a run is continued."""
+"""The JSONL log of a run: one record a line, cut back to the checkpoint when a run is continued."""
 
 import json
 from pathlib import Path

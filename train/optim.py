@@ -14,7 +14,7 @@ RATIONALS = ("weight_numerator", "weight_denominator")
 
 
 def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """timm's optimizer, its parameter groups split where rational coefficients are treated differently.
+    """Create the optimizer of timm, its parameter groups split where rational coefficients are treated differently.
 
     Args:
         model: the bare model; parameters without `requires_grad` are left out.
@@ -48,7 +48,7 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.O
 
 
 def create_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, updates_per_epoch: int) -> Scheduler:
-    """timm's scheduler, to be stepped with `step_update(number of updates done)`; it has no state of its own.
+    """Create the scheduler of timm, to be stepped with `step_update(updates done)`; it has no state of its own.
 
     Args:
         optimizer: its `lr_scale` groups are respected.

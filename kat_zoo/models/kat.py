@@ -195,9 +195,9 @@ def kat_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
 
 @register_model
 def kat_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> KAT:
-    """KAT for 28x28 grey images (49 tokens, averaged), 0.68M parameters."""
+    """KAT for 28x28 grey images (49 tokens, averaged), 0.46M parameters."""
     model_args = dict(
-        img_size=28, patch_size=4, in_chans=1, embed_dim=96, depth=6, num_heads=3, class_token=False, global_pool="avg"
+        img_size=28, patch_size=4, in_chans=1, embed_dim=96, depth=4, num_heads=3, class_token=False, global_pool="avg"
     )
     return _create_kat("kat_pico_patch4_28", pretrained=pretrained, **dict(model_args, **kwargs))
 

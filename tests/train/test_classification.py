@@ -1,0 +1,130 @@
+"""Training end to end, on a small KAT and images written in Fashion-MNIST's format."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from kat_zoo.train.checkpoint import list_checkpoints
+from kat_zoo.train.classification import TrainingDiverged, main, train
+from kat_zoo.train.config import to_yaml
+from kat_zoo.train.log import read_log
+
+
+PLAIN = {"crop": "none", "auto_augment": None, "random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "color_jitter": 0.0}
+
+
+def change(recipe, **sections):
+    values = {key: dataclasses.replace(getattr(recipe, key), **new) if isinstance(new, dict) else new
+              for key, new in sections.items()}  # fmt: skip
+    return dataclasses.replace(recipe, **values)
+
+
+def figures(run):
+    return [{k: v for k, v in record.items() if k != "images_per_second"} for record in read_log(run / "metrics.jsonl")]
+
+
+def same_state(a, b):
+    left, right = load_file(a), load_file(b)
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def same_run(a, b):
+    last = [list_checkpoints(run)[-1] for run in (a, b)]
+    assert figures(a) == figures(b)
+    for name in ("model.safetensors", "ema.safetensors"):
+        assert same_state(*(folder / name for folder in last))
+    optimizers = [torch.load(folder / "optimizer.bin", weights_only=True)["state"] for folder in last]
+    assert all(
+        torch.equal(optimizers[0][i][k], optimizers[1][i][k]) for i in optimizers[0] for k in ("exp_avg", "exp_avg_sq")
+    )
+
+
+def test_resume_is_bit_exact_wherever_a_run_was_cut(recipe, tmp_path):
+    """RandAugment, erasing, mixup, drop-path, patch dropout, accumulation, EMA; cut in both epochs; other worker counts."""
+    whole = change(recipe, system={"checkpoint_every": 1, "keep_checkpoints": 100}, output=str(tmp_path / "whole"))
+    result = train(whole)
+    assert len(list_checkpoints(Path(whole.output))) == 12
+    for update, workers in ((3, 2), (6, 0), (8, 2)):
+        # What a kill -9 leaves: checkpoints up to some update, a longer log, a checkpoint half written.
+        cut = tmp_path / f"cut{update}"
+        shutil.copytree(whole.output, cut)
+        for folder in list_checkpoints(cut)[update:]:
+            shutil.rmtree(folder)
+        (cut / "checkpoints" / "update_00000099.partial").mkdir()
+        with open(cut / "metrics.jsonl", "a") as log:
+            log.write('{"update": 7, "lo')
+        assert train(change(whole, output=str(cut), data={"workers": workers}), resume="auto") == result
+        same_run(Path(whole.output), cut)
+
+
+def signal_after_first_record(log, number):
+    while not (log.exists() and log.read_text()):
+        time.sleep(0.005)
+    os.kill(os.getpid(), number)
+
+
+def test_a_stop_signal_saves_and_the_run_goes_on_as_if_nothing_had_happened(recipe, tmp_path, capsys):
+    number = signal.SIGTERM
+    recipe = change(recipe, system={"log_every": 1})
+    whole = change(recipe, output=str(tmp_path / "whole"))
+    train(whole)
+    run, config, before = Path(recipe.output), tmp_path / "recipe.yaml", signal.getsignal(number)
+    config.write_text(to_yaml(recipe))
+    thread = threading.Thread(target=signal_after_first_record, args=(run / "metrics.jsonl", number))
+    thread.start()
+    assert main(["--config", str(config)]) == 0
+    thread.join()
+    assert f"stopped at update {len(figures(run))} by a signal" in capsys.readouterr().out
+    assert signal.getsignal(number) is before and len(figures(run)) < 14
+    assert main(["--config", str(config), "--resume", "auto"]) == 0
+    same_run(Path(whole.output), run)
+
+
+def test_a_run_leaves_weights_that_timm_loads(recipe, tmp_path):
+    recipe = change(recipe, augment=PLAIN, optimizer={"lr": 1e-2, "grad_accum": 1}, schedule={"epochs": 6})
+    result = train(recipe)
+    run = Path(recipe.output)
+    assert result.samples == 50 and 20 < result.top1 <= 100
+    assert {path.name for path in run.iterdir()} == {
+        "best.safetensors", "checkpoints", "last.safetensors", "metrics.jsonl", "recipe.yaml", "result.json",
+    }  # fmt: skip
+    assert len(list_checkpoints(run)) == 2
+    timm.create_model(recipe.model.name, checkpoint_path=str(run / "last.safetensors"), **recipe.model.kwargs)
+    losses = [record["loss"] for record in figures(run) if "loss" in record]
+    assert losses[-1] < losses[0]
+    evaluations = [record for record in figures(run) if "top1" in record]
+    assert [record["epoch"] for record in evaluations] == [1, 2, 3, 4, 5, 6]
+    assert evaluations[-1]["ema_top1"] == result.top1
+    assert train(recipe, resume="auto") == result and len(figures(run)) == len(losses) + 6
+
+
+def test_a_second_run_in_the_same_folder_is_refused(recipe, tmp_path):
+    Path(recipe.output).mkdir()
+    (Path(recipe.output) / "metrics.jsonl").write_text("")
+    with pytest.raises(ValueError, match="--resume auto"):
+        train(recipe)
+    with pytest.raises(FileNotFoundError, match="folder of a checkpoint"):
+        train(recipe, resume=str(tmp_path / "nowhere"))
+
+
+def test_without_finite_gradients_the_run_stops_and_names_the_last_good_checkpoint(recipe, caplog):
+    recipe = change(recipe, optimizer={"lr": 1e30, "clip_grad": None}, schedule={"warmup_epochs": 0},
+                    system={"max_skipped": 2, "checkpoint_every": 1})  # fmt: skip
+    with pytest.raises(TrainingDiverged, match="update_000000"):
+        train(recipe)
+    assert "skipped: the gradient norm is" in caplog.text
+
+
+def test_wrong_world_is_refused(recipe, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="torchrun"):
+        train(recipe)

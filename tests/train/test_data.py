@@ -1,0 +1,92 @@
+import gzip
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kat_zoo.train import data
+from kat_zoo.train.data import fashion_mnist, hub, open_dataset, read_idx
+
+from .conftest import write_fashion_mnist, write_idx
+
+
+@pytest.mark.parametrize("layout, suffix", [(".", ".gz"), (".", ""), ("FashionMNIST/raw", "")])
+def test_layouts_give_the_same_images(layout, suffix, tmp_path, data_root):
+    write_fashion_mnist(tmp_path / layout, suffix=suffix)
+    splits, expected = fashion_mnist(str(tmp_path)), fashion_mnist(data_root)
+    assert len(splits.train) == 96 and len(splits.test) == 50 and len(splits.classes) == 10
+    image, label = splits.test[7]
+    assert np.array_equal(image, expected.test[7][0]) and label == expected.test[7][1]
+
+
+@pytest.mark.parametrize(
+    "damage, named",
+    [
+        (lambda raw: raw[:-100], "not a complete gzip"),
+        (lambda raw: gzip.compress(gzip.decompress(raw)[:-1]), "promises"),
+        (lambda raw: gzip.compress(b"<html>"), "not an IDX file"),
+        (lambda raw: b"", "not a complete gzip|not an IDX"),
+    ],
+)
+def test_damaged_files_are_named(damage, named, tmp_path):
+    path = write_fashion_mnist(tmp_path) / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=named) as error:
+        fashion_mnist(str(tmp_path))
+    assert str(path) in str(error.value)
+
+
+def test_missing_data_says_how_to_get_it(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="dataset-fashion-mnist"):
+        fashion_mnist(str(tmp_path))
+    write_fashion_mnist(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(FileNotFoundError, match="t10k-labels"):
+        fashion_mnist(str(tmp_path))
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.zeros(7, np.uint8))
+    with pytest.raises(ValueError, match="50 images but 7 labels"):
+        fashion_mnist(str(tmp_path))
+
+
+def test_without_root_the_hub_comes_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "FASHION_MNIST_FOLDERS", (str(tmp_path / "nowhere"),))
+    monkeypatch.setattr(data, "FASHION_MNIST_HUB", str(tmp_path / "no-such-dataset"))
+    with pytest.raises(FileNotFoundError, match="could not be loaded"):
+        fashion_mnist(None)
+
+
+def test_hub_dataset_from_local_parquet(tmp_path):
+    import datasets
+
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    images = [Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)) for i in range(4)]
+    rows = datasets.Dataset.from_dict({"img": images, "label": [0, 1, 0, 1]}, features=features)
+    rows.to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="needed: train, and test"):
+        hub(str(tmp_path))
+    rows.select([1, 2]).to_parquet(tmp_path / "test.parquet")
+    splits = hub(str(tmp_path))
+    assert splits.classes == ("cat", "dog") and len(splits.train) == 4
+    image, label = splits.test[0]
+    assert image.getpixel((0, 0)) == (40, 40, 40) and label == 1
+
+
+def test_holdout_is_disjoint_seeded_and_complete(data_root):
+    full = open_dataset("fashion_mnist", data_root)
+    parts = open_dataset("fashion_mnist", data_root, holdout=0.25, seed=1)
+    again = open_dataset("fashion_mnist", data_root, holdout=0.25, seed=1)
+    assert (len(parts.train), len(parts.test)) == (72, 24)
+    key = [np.asarray(part[i][0]).tobytes() for part in (parts.train, parts.test) for i in range(len(part))]
+    assert set(key) == {np.asarray(full.train[i][0]).tobytes() for i in range(96)}
+    assert np.array_equal(parts.test[3][0], again.test[3][0])
+
+
+def test_unknown_dataset_lists_the_known():
+    with pytest.raises(ValueError, match="fashion_mnist"):
+        open_dataset("mnist")
+
+
+def test_read_idx_of_any_rank(tmp_path):
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    write_idx(tmp_path / "x", array)
+    assert np.array_equal(read_idx(tmp_path / "x"), array)
