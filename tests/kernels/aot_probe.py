@@ -1,0 +1,78 @@
+"""Compiles kernels where Triton compiles (the test session interprets) and prints what the tests of test_rational_aot.py look at.
+
+usage: aot_probe.py default|slow
+"""
+
+import json
+import sys
+
+import torch
+
+from kat_zoo.kernels import aot, rational_triton, report
+
+
+def step(shape, channel_dim=1, rows=(1, 8), order=(5, 4), dtype=torch.bfloat16, gpu=None):
+    """Forward and backward, as the operator launches them."""
+    x, a, b = torch.empty(shape, dtype=dtype), torch.zeros(rows[0], order[0] + 1), torch.zeros(rows[1], order[1])
+    with aot.compile_only("sm_90") as recorder:
+        rational_triton.forward(x, a, b, channel_dim, gpu=gpu)
+        rational_triton.backward(x, x, a, b, channel_dim, gpu=gpu)
+    return recorder
+
+
+def compilations():
+    """Launches and compilations of a step after the steps before it."""
+    calls = {"first": {"shape": (197, 192)}}
+    calls |= {f"batch {n}": {"shape": (n * 197, 192)} for n in (2, 3, 16, 128, 1000)}
+    calls |= {"one row": {"shape": (1, 192)}, "own rows": {"shape": (640, 192), "rows": (8, 8)}}
+    calls |= {"other width": {"shape": (197, 768)}}
+    calls |= {"NCHW": {"shape": (2, 64, 56, 56)}, "NCHW, another image": {"shape": (16, 64, 40, 48)}}
+    recorders = {name: step(**arguments) for name, arguments in calls.items()}
+    return {name: [len(recorder.launches), recorder.compiled] for name, recorder in recorders.items()}
+
+
+def kat_tiny():
+    """A training step of the whole model under autocast; on CPU tensors, so only the launches are real."""
+    import timm
+
+    from kat_zoo.kernels.rational import _backward_cuda, _forward_cuda
+
+    library = torch.library.Library("kat_zoo", "IMPL")
+    library.impl("rational", _forward_cuda, "CPU", allow_override=True)
+    library.impl("rational_backward", _backward_cuda, "CPU", allow_override=True)
+    with aot.compile_only("sm_90") as recorder:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = timm.create_model("kat_tiny_patch16_224")(torch.randn(1, 3, 224, 224)).sum()
+        loss.backward()
+    names = [launch.name for launch in recorder.launches]
+    return {"launches": {name: names.count(name) for name in set(names)}, "compiled": recorder.compiled}
+
+
+def approximate(recorder):
+    return ["rcp.approx" in launch.kernel.asm["ptx"] for launch in recorder.launches]
+
+
+def default():
+    exact = rational_triton.Gpu(32, False)
+    return {
+        "compilations": compilations(),
+        "kat_tiny": kat_tiny(),
+        "approximate": approximate(step((197, 192))),
+        "exact": approximate(step((197, 192), gpu=exact)),
+        "rows": report.rows(["sm_90"], ["rational"], ["bfloat16"], [24, 384])
+        + report.rows(["sm_80", "sm_100"], ["rational"], ["bfloat16"], [384]),
+    }
+
+
+def slow():
+    for dtype, shape, order in (
+        (torch.float32, (64, 200), (8, 8)),
+        (torch.float16, (2, 24, 30, 31), (3, 2)),
+        (torch.float64, (64, 96), (5, 4)),
+    ):
+        step(shape, dtype=dtype, order=order)
+    return {"rows": report.rows()}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"default": default, "slow": slow}[sys.argv[1]]()))
