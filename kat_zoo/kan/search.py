@@ -1,0 +1,335 @@
+"""From data to a formula: train small networks, prune by trying, make edges symbolic, verify, tabulate.
+
+Shapes are tried from small to large, each from several starts. A change (an edge less, a function instead of a spline) is
+kept when the held-out error stands it after retraining, so no threshold decides alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .library import DEFAULT_LIBRARY, get_function
+from .lm import LeastSquares
+from .network import KAN
+from .pruning import attribute, drop_dead_nodes, remove_edge
+from .symbolic import Suggestion, fix_symbolic, suggest_symbolic
+
+logger = logging.getLogger("kat_zoo")
+
+Width = Sequence[int | Sequence[int]]
+
+EXACT = 1e-6  # relative error below which a formula counts as exact
+GRIDS = (10, 20, 40)
+
+
+@dataclass
+class Problem:
+    """Standardised training and held-out data: y has mean 0 and variance 1, so errors are relative."""
+
+    X: Tensor
+    y: Tensor
+    X_val: Tensor
+    y_val: Tensor
+    weight: Tensor | None = None
+    library: Sequence[str] = DEFAULT_LIBRARY
+
+    def error(self, model: KAN) -> float:
+        """Root mean square error on held-out data."""
+        with torch.no_grad():
+            value = float((model(self.X_val) - self.y_val).square().mean().sqrt())
+        return value if math.isfinite(value) else math.inf
+
+    def train(self, model: KAN, steps: int, **options: Any) -> float:
+        """Levenberg-Marquardt; returns the held-out error."""
+        LeastSquares(model, self.X, self.y, weight=self.weight, **options).minimise(steps)
+        return self.error(model)
+
+
+@dataclass
+class Candidate:
+    """A network of the search and what it achieves.
+
+    Attributes:
+        model: the network, on standardised data.
+        error: relative root mean square error on held-out data.
+        symbolic: no numeric edge is left.
+        width: the shape the search started from.
+    """
+
+    model: KAN
+    error: float
+    symbolic: bool
+    width: Width
+
+    @property
+    def complexity(self) -> float:
+        """Sum of the functions' complexities; a numeric edge costs 20."""
+        kinds = [self.model.edge_kind(*edge) for edge in self.model.edges()]
+        return sum(20.0 if kind == "numeric" else get_function(kind).complexity for kind in kinds)
+
+    @property
+    def exact(self) -> bool:
+        """Symbolic, and right to 1e-6 of the target's standard deviation."""
+        return self.symbolic and self.error < EXACT
+
+
+@dataclass
+class Search:
+    """Result of `search`: all candidates and the chosen one."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    best: Candidate | None = None
+
+    def choose(self) -> Candidate:
+        """An exact formula if there is one, else the simplest within 10 % of the least error (at least EXACT)."""
+        exact = [c for c in self.candidates if c.exact]
+        if exact:
+            return min(exact, key=lambda c: c.complexity)
+        least = min(c.error for c in self.candidates)
+        near = [c for c in self.candidates if c.error <= max(1.1 * least, EXACT)]
+        return min(near, key=lambda c: c.complexity)
+
+    def front(self) -> list[Candidate]:
+        """Candidates that no simpler one beats, by complexity."""
+        result: list[Candidate] = []
+        for candidate in sorted(self.candidates, key=lambda c: (c.complexity, c.error)):
+            if not result or candidate.error < 0.99 * result[-1].error:
+                result.append(candidate)
+        return result
+
+
+def default_widths(inputs: int, outputs: int) -> list[Width]:
+    """Shapes to try, small to large: sums, a function of a sum, of a product, of several; then two hidden layers."""
+    widths: list[Width] = [[inputs, outputs], [inputs, outputs, outputs]]
+    if inputs > 1:
+        widths += [[inputs, [0, outputs], outputs], [inputs, 2 * outputs, outputs], [inputs, 2 * outputs, outputs, outputs]]
+        widths += [[inputs, [outputs, outputs], outputs, outputs], [inputs, 4 * outputs, outputs]]
+    return widths
+
+
+def start(problem: Problem, width: Width, grid_size: int, seed: int) -> KAN:
+    """A random network whose hidden grids hold the data."""
+    model = KAN(width, grid_size, base="zero", noise_scale=1.0, seed=seed, dtype=problem.X.dtype, device=problem.X.device)
+    model.update_grid(problem.X, adapt=0.0)
+    return model
+
+
+def _train_start(problem: Problem, model: KAN, rounds: int = 2) -> float:
+    error = math.inf
+    for _ in range(rounds):
+        problem.train(model, 12, smoothness=1e-6)
+        model.update_grid(problem.X, adapt=0.3)
+        new = problem.train(model, 6, smoothness=1e-7)
+        if not new < 0.7 * error:
+            return min(new, error)
+        error = new
+    return error
+
+
+def best_start(problem: Problem, width: Width, seeds: Sequence[int], grid_sizes: Sequence[int], good: float) -> tuple[KAN, float]:
+    """Train from several starts, on coarse grids first; stops at the first one with an error below `good`."""
+    best: tuple[KAN, float] | None = None
+    for grid_size in grid_sizes:
+        for seed in seeds:
+            model = start(problem, width, grid_size, seed)
+            error = _train_start(problem, model)
+            if best is None or error < best[1]:
+                best = model, error
+            if error < good:
+                return best
+    assert best is not None  # noqa: S101  seeds and grid_sizes are not empty
+    return best
+
+
+def extend(problem: Problem, model: KAN, error: float) -> tuple[KAN, float]:
+    """Finer grids while they help; the best stage by held-out error."""
+    best = copy.deepcopy(model)
+    for grid_size in GRIDS:
+        if grid_size <= model.grid_size or sum(1 for _ in model.edges()) * (grid_size + 3) > len(problem.X):
+            continue
+        model = copy.deepcopy(best)
+        model.refine(grid_size)
+        problem.train(model, 8, smoothness=1e-8)
+        model.update_grid(problem.X, adapt=0.3)
+        new = problem.train(model, 12, smoothness=1e-9)
+        if new < error:
+            gain = error / max(new, 1e-300)
+            best, error = model, new
+            if gain < 1.5:
+                break
+        else:
+            break
+    return best, error
+
+
+def prune_by_trying(problem: Problem, model: KAN, error: float, tolerance: float = 1.2, steps: int = 8) -> tuple[KAN, float]:
+    """Remove edges, weakest first, as long as the held-out error stands it after retraining."""
+    refused: set[tuple[int, int, int]] = set()
+    while True:
+        scores = attribute(model, problem.X).edges
+        edges = [edge for edge in model.edges() if edge not in refused]
+        edges.sort(key=lambda e: float(scores[e[0]][e[2], e[1]]))
+        for edge in edges[:6]:
+            trial = copy.deepcopy(model)
+            remove_edge(trial, *edge)
+            new = problem.train(trial, steps, smoothness=1e-8)
+            if new <= max(tolerance * error, EXACT * 0.01):
+                smaller = drop_dead_nodes(trial)
+                if smaller is not trial:
+                    refused.clear()
+                    new = problem.train(smaller, steps, smoothness=1e-8)
+                model, error = smaller, min(new, max(error, new / tolerance))
+                break
+            refused.add(edge)
+        else:
+            return model, error
+
+
+def _symbolise(problem: Problem, model: KAN, error: float, tolerance: float) -> tuple[KAN, float, dict[Any, list[Suggestion]]]:
+    """Greedy: the clearest edge first, retraining after each; edges that nothing fits stay numeric."""
+    alternatives: dict[Any, list[Suggestion]] = {}
+    pending = [edge for edge in model.edges() if model.edge_kind(*edge) == "numeric"]
+    limit = max(tolerance * error, EXACT * 0.1)
+    while pending:
+        found = {e: [s for s in suggest_symbolic(model, *e, problem.X, 8, problem.library) if s.r2 > 0.9] for e in pending}
+        edge = min(pending, key=lambda e: found[e][0].score if found[e] else math.inf)
+        pending.remove(edge)
+        alternatives[edge] = found[edge]
+        trials = []
+        for suggestion in found[edge][:4]:
+            trial = copy.deepcopy(model)
+            fix_symbolic(trial, *edge, suggestion.name, affine=suggestion.affine)
+            trials.append((problem.train(trial, 10, smoothness=1e-9), trial))
+            if trials[-1][0] <= limit:
+                break
+        good = [t for t in trials if t[0] <= limit]
+        if good:
+            error, model = good[-1]
+            limit = max(tolerance * error, min(limit, 3 * tolerance * error), EXACT * 0.1)
+        elif trials:
+            new, trial = min(trials, key=lambda t: t[0])
+            if new <= 30 * limit:  # continue with it: a later swap may put this or another edge right
+                error, model, limit = new, trial, max(limit, tolerance * new)
+    return model, error, alternatives
+
+
+def _swap(problem: Problem, model: KAN, error: float, alternatives: dict[Any, list[Suggestion]]) -> tuple[KAN, float]:
+    """Try other functions edge by edge while the error falls: one wrong edge spoils all."""
+    improved = True
+    while improved and error > EXACT * 1e-3:
+        improved = False
+        for edge, suggestions in alternatives.items():
+            for suggestion in suggestions:
+                if suggestion.name == model.edge_kind(*edge):
+                    continue
+                trial = copy.deepcopy(model)
+                fix_symbolic(trial, *edge, suggestion.name, affine=suggestion.affine)
+                new = problem.train(trial, 30)
+                if new < 0.7 * error:
+                    model, error, improved = trial, new, True
+    return model, error
+
+
+def _simplify(problem: Problem, model: KAN, error: float) -> tuple[KAN, float]:
+    """Drop edges and replace functions by simpler ones where the error stands it."""
+    model, error = prune_by_trying(problem, model, error, 1.02, 20)
+    for edge in list(model.edges()):
+        kind = model.edge_kind(*edge)
+        for simpler in ("x", "x^2"):
+            if kind in ("numeric", "0") or get_function(kind).complexity <= get_function(simpler).complexity:
+                continue
+            trial = copy.deepcopy(model)
+            try:
+                fix_symbolic(trial, *edge, simpler, problem.X)
+            except ValueError:
+                continue
+            new = problem.train(trial, 20)
+            if new <= max(1.02 * error, EXACT * 0.01):
+                model, error = trial, new
+                break
+    return model, error
+
+
+def symbolise(problem: Problem, model: KAN, error: float, width: Width, tolerance: float = 1.5) -> Candidate:
+    """Turn a trained numeric network into a formula, as far as the held-out error allows."""
+    model, error, alternatives = _symbolise(problem, copy.deepcopy(model), error, tolerance)
+    symbolic = all(model.edge_kind(*edge) != "numeric" for edge in model.edges())
+    if symbolic:
+        error = problem.train(model, 100)
+        if error > EXACT:
+            model, error = _swap(problem, model, error, alternatives)
+        model, error = _simplify(problem, model, error)
+        error = problem.train(model, 60)
+    return Candidate(model, error, symbolic, width)
+
+
+def _structure(problem: Problem, width: Width, seeds: Sequence[int]) -> tuple[KAN, float]:
+    """The best numeric network of one shape: starts, sparsity, pruning, finer grids."""
+    model, error = best_start(problem, width, seeds, (5, 20), good=0.02)
+    if len(width) > 2 and model.num_edges() > model.nodes[0] + model.nodes[-1]:
+        sparse = copy.deepcopy(model)
+        for l1 in (1e-2, 1e-3):
+            problem.train(sparse, 10, smoothness=1e-7, l1=l1 * max(error, 1e-3))
+        new = problem.train(sparse, 8, smoothness=1e-7)
+        if new < 1.5 * error:
+            model, error = sparse, new
+        if error < 0.3:
+            model, error = prune_by_trying(problem, model, error)
+    return extend(problem, model, error)
+
+
+def search(
+    problem: Problem,
+    widths: Sequence[Width] | None = None,
+    *,
+    restarts: int = 8,
+    seed: int = 0,
+    max_seconds: float | None = None,
+) -> Search:
+    """Find formulas for a problem.
+
+    Args:
+        problem: standardised data.
+        widths: shapes to try in turn, `default_widths` by default.
+        restarts: starts per shape and grid.
+        seed: first of the seeds used.
+        max_seconds: no further shape is begun after this time; None for no limit. With a limit the result depends on the
+            machine's speed.
+
+    Returns:
+        All candidates, the chosen one in `best`. The search ends with the first exact formula.
+    """
+    began, result = time.monotonic(), Search()
+    shapes = list(widths) if widths is not None else default_widths(problem.X.shape[1], problem.y.shape[1])
+    numeric: list[Candidate] = []
+    for number, width in enumerate(shapes):
+        if number and max_seconds is not None and time.monotonic() - began > max_seconds:
+            logger.info("formula search: out of time before shape %s", width)
+            break
+        seeds = range(seed * 1000 + 100 * number, seed * 1000 + 100 * number + restarts)
+        model, error = _structure(problem, width, seeds)
+        logger.info("formula search: shape %s, %d edges, numeric error %.2e", width, model.num_edges(), error)
+        numeric.append(Candidate(model, error, False, width))
+        if error < 2e-3:
+            result.candidates.append(symbolise(problem, model, error, width))
+            logger.info("formula search: symbolic error %.2e", result.candidates[-1].error)
+            if result.candidates[-1].exact:
+                break
+    if not any(c.exact for c in result.candidates):
+        least = min(c.error for c in numeric)
+        done = {id(c.width) for c in result.candidates}
+        for candidate in sorted(numeric, key=lambda c: c.complexity):
+            if id(candidate.width) not in done and candidate.error <= 1.3 * least:
+                result.candidates.append(symbolise(problem, candidate.model, candidate.error, candidate.width, 1.03))
+    result.candidates += numeric
+    result.best = result.choose()
+    return result
