@@ -28,12 +28,14 @@ logger = logging.getLogger("kat_zoo")
 Width = Sequence[int | Sequence[int]]
 
 EXACT = 1e-6  # relative error below which a formula counts as exact
+GOOD = 2e-3  # relative error of a numeric network whose shape is taken to be right
+PROMISING = 0.08  # relative error on a coarse grid that earns a start its refinement
 GRIDS = (10, 20, 40)
 
 
 @dataclass
 class Problem:
-    """Standardised training and held-out data: y has mean 0 and variance 1, so errors are relative."""
+    """Scaled training and held-out data: y has variance 1, so errors are relative."""
 
     X: Tensor
     y: Tensor
@@ -108,46 +110,33 @@ class Search:
 
 
 def default_widths(inputs: int, outputs: int) -> list[Width]:
-    """Shapes to try, small to large: sums, a function of a sum, of a product, of several; then two hidden layers."""
+    """Shapes to try, small to large: sums, a function of a sum, products, functions of several sums, two hidden layers."""
     widths: list[Width] = [[inputs, outputs], [inputs, outputs, outputs]]
     if inputs > 1:
-        widths += [[inputs, [0, outputs], outputs], [inputs, 2 * outputs, outputs], [inputs, 2 * outputs, outputs, outputs]]
-        widths += [[inputs, [outputs, outputs], outputs, outputs], [inputs, 4 * outputs, outputs]]
+        hidden = max(2, min(inputs, 4)) * outputs
+        widths += [[inputs, [0, outputs]], [inputs, [0, outputs], outputs], [inputs, 2 * outputs, outputs]]
+        widths += [[inputs, hidden, outputs, outputs], [inputs, 4 * outputs, outputs]]
     return widths
 
 
 def start(problem: Problem, width: Width, grid_size: int, seed: int) -> KAN:
-    """A random network whose hidden grids hold the data."""
-    model = KAN(width, grid_size, base="zero", noise_scale=1.0, seed=seed, dtype=problem.X.dtype, device=problem.X.device)
+    """A random network whose hidden grids hold the data; odd seeds begin rough, even ones smooth."""
+    noise = 1.0 if seed % 2 else 0.3
+    model = KAN(width, grid_size, base="zero", noise_scale=noise, seed=seed, dtype=problem.X.dtype, device=problem.X.device)
     model.update_grid(problem.X, adapt=0.0)
     return model
 
 
-def _train_start(problem: Problem, model: KAN, rounds: int = 2) -> float:
+def _train_start(problem: Problem, model: KAN) -> float:
     error = math.inf
-    for _ in range(rounds):
+    for _ in range(3):
         problem.train(model, 12, smoothness=1e-6)
         model.update_grid(problem.X, adapt=0.3)
-        new = problem.train(model, 6, smoothness=1e-7)
+        new = problem.train(model, 4, smoothness=1e-7)
         if not new < 0.7 * error:
             return min(new, error)
         error = new
     return error
-
-
-def best_start(problem: Problem, width: Width, seeds: Sequence[int], grid_sizes: Sequence[int], good: float) -> tuple[KAN, float]:
-    """Train from several starts, on coarse grids first; stops at the first one with an error below `good`."""
-    best: tuple[KAN, float] | None = None
-    for grid_size in grid_sizes:
-        for seed in seeds:
-            model = start(problem, width, grid_size, seed)
-            error = _train_start(problem, model)
-            if best is None or error < best[1]:
-                best = model, error
-            if error < good:
-                return best
-    assert best is not None  # noqa: S101  seeds and grid_sizes are not empty
-    return best
 
 
 def extend(problem: Problem, model: KAN, error: float) -> tuple[KAN, float]:
@@ -194,42 +183,46 @@ def prune_by_trying(problem: Problem, model: KAN, error: float, tolerance: float
             return model, error
 
 
+def _suggestions(problem: Problem, model: KAN, edge: tuple[int, int, int]) -> list[Suggestion]:
+    found = suggest_symbolic(model, *edge, problem.X, 8, problem.library, worth=0.9)
+    return [s for s in found if s.r2 > 0.9]
+
+
 def _symbolise(problem: Problem, model: KAN, error: float, tolerance: float) -> tuple[KAN, float, dict[Any, list[Suggestion]]]:
     """Greedy: the clearest edge first, retraining after each; edges that nothing fits stay numeric."""
-    alternatives: dict[Any, list[Suggestion]] = {}
     pending = [edge for edge in model.edges() if model.edge_kind(*edge) == "numeric"]
+    alternatives = {edge: _suggestions(problem, model, edge) for edge in pending}
+    pending.sort(key=lambda e: alternatives[e][0].score if alternatives[e] else math.inf)
     limit = max(tolerance * error, EXACT * 0.1)
-    while pending:
-        found = {e: [s for s in suggest_symbolic(model, *e, problem.X, 8, problem.library) if s.r2 > 0.9] for e in pending}
-        edge = min(pending, key=lambda e: found[e][0].score if found[e] else math.inf)
-        pending.remove(edge)
-        alternatives[edge] = found[edge]
+    for number, edge in enumerate(pending):
+        if number:  # functions fixed since then have sharpened this edge
+            alternatives[edge] = _suggestions(problem, model, edge) or alternatives[edge]
         trials = []
-        for suggestion in found[edge][:4]:
+        for suggestion in alternatives[edge][:4]:
             trial = copy.deepcopy(model)
             fix_symbolic(trial, *edge, suggestion.name, affine=suggestion.affine)
             trials.append((problem.train(trial, 10, smoothness=1e-9), trial))
             if trials[-1][0] <= limit:
                 break
-        good = [t for t in trials if t[0] <= limit]
-        if good:
-            error, model = good[-1]
+        if not trials:
+            continue
+        new, trial = min(trials, key=lambda t: t[0])
+        if new <= limit:
+            model, error = trial, new
             limit = max(tolerance * error, min(limit, 3 * tolerance * error), EXACT * 0.1)
-        elif trials:
-            new, trial = min(trials, key=lambda t: t[0])
-            if new <= 30 * limit:  # continue with it: a later swap may put this or another edge right
-                error, model, limit = new, trial, max(limit, tolerance * new)
+        elif new <= 30 * limit:  # go on with it: swapping this or another function may still put it right
+            model, error, limit = trial, new, tolerance * new
     return model, error, alternatives
 
 
 def _swap(problem: Problem, model: KAN, error: float, alternatives: dict[Any, list[Suggestion]]) -> tuple[KAN, float]:
     """Try other functions edge by edge while the error falls: one wrong edge spoils all."""
     improved = True
-    while improved and error > EXACT * 1e-3:
+    while improved:
         improved = False
         for edge, suggestions in alternatives.items():
-            for suggestion in suggestions:
-                if suggestion.name == model.edge_kind(*edge):
+            for suggestion in suggestions[:5]:
+                if suggestion.name == model.edge_kind(*edge) or error < EXACT:
                     continue
                 trial = copy.deepcopy(model)
                 fix_symbolic(trial, *edge, suggestion.name, affine=suggestion.affine)
@@ -261,30 +254,50 @@ def _simplify(problem: Problem, model: KAN, error: float) -> tuple[KAN, float]:
 
 def symbolise(problem: Problem, model: KAN, error: float, width: Width, tolerance: float = 1.5) -> Candidate:
     """Turn a trained numeric network into a formula, as far as the held-out error allows."""
+    numeric = error
     model, error, alternatives = _symbolise(problem, copy.deepcopy(model), error, tolerance)
     symbolic = all(model.edge_kind(*edge) != "numeric" for edge in model.edges())
     if symbolic:
         error = problem.train(model, 100)
-        if error > EXACT:
+        if EXACT < error and error > tolerance * numeric and error < 0.05:
             model, error = _swap(problem, model, error, alternatives)
         model, error = _simplify(problem, model, error)
         error = problem.train(model, 60)
     return Candidate(model, error, symbolic, width)
 
 
-def _structure(problem: Problem, width: Width, seeds: Sequence[int]) -> tuple[KAN, float]:
-    """The best numeric network of one shape: starts, sparsity, pruning, finer grids."""
-    model, error = best_start(problem, width, seeds, (5, 20), good=0.02)
-    if len(width) > 2 and model.num_edges() > model.nodes[0] + model.nodes[-1]:
+def _sparser(problem: Problem, model: KAN, error: float) -> tuple[KAN, float]:
+    """Fewer edges at the same error: L1 to break ties between equivalent networks, then removal by trying."""
+    if model.num_edges() > model.nodes[0] + model.nodes[-1]:
         sparse = copy.deepcopy(model)
         for l1 in (1e-2, 1e-3):
             problem.train(sparse, 10, smoothness=1e-7, l1=l1 * max(error, 1e-3))
         new = problem.train(sparse, 8, smoothness=1e-7)
         if new < 1.5 * error:
             model, error = sparse, new
-        if error < 0.3:
-            model, error = prune_by_trying(problem, model, error)
-    return extend(problem, model, error)
+    return prune_by_trying(problem, model, error)
+
+
+def structure(problem: Problem, width: Width, seeds: Sequence[int], attempts: int = 3) -> tuple[KAN, float]:
+    """The best numeric network of one shape.
+
+    Starts are trained on coarse grids, then on finer ones; the promising ones (at most `attempts`) are made sparse and
+    refined, until one is good.
+    """
+    best: tuple[KAN, float] | None = None
+    for grid_size in (4, 20):
+        for seed in seeds:
+            model = start(problem, width, grid_size, seed)
+            error = _train_start(problem, model)
+            if error < PROMISING and attempts:
+                attempts -= 1
+                model, error = extend(problem, *_sparser(problem, model, error))
+            if best is None or error < best[1]:
+                best = model, error
+            if best[1] < GOOD or not attempts or len(width) == 2 and isinstance(width[1], int):
+                return best if attempts else extend(problem, *best)
+    assert best is not None  # noqa: S101  there is at least one seed
+    return extend(problem, *best)
 
 
 def search(
@@ -316,10 +329,10 @@ def search(
             logger.info("formula search: out of time before shape %s", width)
             break
         seeds = range(seed * 1000 + 100 * number, seed * 1000 + 100 * number + restarts)
-        model, error = _structure(problem, width, seeds)
+        model, error = structure(problem, width, seeds)
         logger.info("formula search: shape %s, %d edges, numeric error %.2e", width, model.num_edges(), error)
         numeric.append(Candidate(model, error, False, width))
-        if error < 2e-3:
+        if error < GOOD:
             result.candidates.append(symbolise(problem, model, error, width))
             logger.info("formula search: symbolic error %.2e", result.candidates[-1].error)
             if result.candidates[-1].exact:
@@ -327,8 +340,9 @@ def search(
     if not any(c.exact for c in result.candidates):
         least = min(c.error for c in numeric)
         done = {id(c.width) for c in result.candidates}
-        for candidate in sorted(numeric, key=lambda c: c.complexity):
-            if id(candidate.width) not in done and candidate.error <= 1.3 * least:
+        near = [c for c in numeric if id(c.width) not in done and c.error <= 1.3 * least]
+        for candidate in sorted(near, key=lambda c: c.complexity)[:3]:
+            if candidate.error < 0.5:
                 result.candidates.append(symbolise(problem, candidate.model, candidate.error, candidate.width, 1.03))
     result.candidates += numeric
     result.best = result.choose()

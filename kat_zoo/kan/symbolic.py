@@ -170,6 +170,7 @@ def suggest_symbolic(
     X: Any,  # noqa: N803
     top: int = 5,
     library: Sequence[str] | None = None,
+    worth: float = 0.5,
 ) -> list[Suggestion]:
     """The functions that explain edge (l, i, j) best on the samples X, simple ones preferred.
 
@@ -181,6 +182,7 @@ def suggest_symbolic(
         X: (N, inputs) samples.
         top: how many to return.
         library: names to try, `DEFAULT_LIBRARY` by default.
+        worth: functions whose best start has a smaller R^2 are left out.
 
     Returns:
         Suggestions, best score first.
@@ -190,7 +192,7 @@ def suggest_symbolic(
     """
     for name in library or ():
         function_index(name)
-    return fit_library(*_samples(model, layer, i, j, X), library)[:top]
+    return fit_library(*_samples(model, layer, i, j, X), library, worth)[:top]
 
 
 def fix_symbolic(
@@ -291,7 +293,7 @@ def auto_symbolic(
     target = None if y is None else model.tensor(y)
     result: dict[tuple[int, int, int], Suggestion | None] = {}
     pending = [edge for edge in model.edges() if model.edge_kind(*edge) == "numeric"]
-    error = math.inf if target is None else float((model(x) - target).square().sum(1).mean().sqrt())
+    error = math.inf if target is None else float((model(x) - target).detach().square().sum(1).mean().sqrt())
     while pending:
         options = {edge: suggest_symbolic(model, *edge, x, 5, library) for edge in pending}
         options = {edge: [s for s in found if s.r2 >= r2_threshold] for edge, found in options.items()}
