@@ -17,8 +17,8 @@ from .lm import LeastSquares
 from .network import KAN
 
 SEARCH_POINTS = 96  # samples in the coarse search over (a, b)
-REFINE_POINTS = 400
-STARTS = 5
+REFINE_POINTS = 200
+STARTS = 4
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ def _refine(function: Function, x: Tensor, y: Tensor, a: Tensor, b: Tensor, step
     """Damped Gauss-Newton on (a, b) with c, d eliminated (variable projection), all starts at once."""
     damping = torch.full_like(a, 1e-3)
     c, d, loss, values = _projected(function, x, y, a, b)
+    stale = 0
     for _ in range(steps):
+        previous = float(loss.min())
         with torch.enable_grad():
             u = (a[:, None] * x + b[:, None]).requires_grad_()
             f = function.torch(u)
@@ -95,10 +97,20 @@ def _refine(function: Function, x: Tensor, y: Tensor, a: Tensor, b: Tensor, step
         c, d, loss = (torch.where(better, new, old) for new, old in zip(trial[:3], (c, d, loss), strict=True))
         values = torch.where(better[:, None], trial[3], values)
         damping = torch.where(better, damping / 5, damping * 4).clamp(1e-12, 1e12)
+        stale = 0 if float(loss.min()) < 0.999 * previous else stale + 1
+        if stale == 4:
+            break
     return loss, (a, b, c, d)
 
 
-def fit_function(name: str, x: Tensor, y: Tensor, worth: float = 0.0) -> Suggestion | None:
+def fit_function(
+    name: str,
+    x: Tensor,
+    y: Tensor,
+    worth: float = 0.0,
+    steps: int = 30,
+    affine: Sequence[float] | None = None,
+) -> Suggestion | None:
     """Fit c f(a x + b) + d to samples: a multi-start search over (a, b), then variable projection.
 
     The starts are images of the samples' range, so that the scale of x does not matter; memory does not depend on the
@@ -109,6 +121,8 @@ def fit_function(name: str, x: Tensor, y: Tensor, worth: float = 0.0) -> Suggest
         x: (N,) samples of the argument.
         y: (N,) values.
         worth: skip the refinement where the search finds no start with at least this R^2.
+        steps: of the refinement.
+        affine: (a, b, ...) to start from instead of the search.
 
     Returns:
         The best fit, or None where the function is defined nowhere on the samples or not worth refining.
@@ -122,17 +136,20 @@ def fit_function(name: str, x: Tensor, y: Tensor, worth: float = 0.0) -> Suggest
     low, high = float(x.min()), float(x.max())
     mean = float(y.mean())
     z, target = (2 * x - low - high) / (high - low), (y - mean) / spread
-    r2, a, b = _coarse(function, *_quantile_subset(z, target, SEARCH_POINTS))
-    best = r2.topk(min(STARTS, len(r2)))
-    keep = best.values > max(worth, 0.9 * float(best.values[0]), 0.0)
-    if not bool(keep.any()):
-        return None
+    if affine is not None:  # a x + b = (a / scale) z + (b + a middle)
+        a, b = (torch.tensor([v], dtype=x.dtype) for v in (affine[0] * (high - low) / 2, affine[1] + affine[0] * (high + low) / 2))
+    else:
+        r2, a, b = _coarse(function, *_quantile_subset(z, target, SEARCH_POINTS))
+        best = r2.topk(min(STARTS, len(r2)))
+        keep = best.values > max(worth, 0.9 * float(best.values[0]), 0.0)
+        if not bool(keep.any()):
+            return None
+        a, b = a[best.indices[keep]], b[best.indices[keep]]
     points = _quantile_subset(z, target, REFINE_POINTS)
-    steps = 0 if name == "x" else 25
-    loss, affine = _refine(function, *points, a[best.indices[keep]], b[best.indices[keep]], steps)
+    loss, found = _refine(function, *points, a, b, 0 if name == "x" else steps)
     n = int(loss.argmin())
     fitted = float(loss[n] / points[1].square().sum())
-    a0, b0, c0, d0 = (float(p[n]) for p in affine)
+    a0, b0, c0, d0 = (float(p[n]) for p in found)
     if not math.isfinite(fitted):
         return None
     scale = 2 / (high - low)
@@ -142,12 +159,14 @@ def fit_function(name: str, x: Tensor, y: Tensor, worth: float = 0.0) -> Suggest
     return Suggestion(name, r2_best, function.complexity, score, affine_x)
 
 
-def fit_library(x: Tensor, y: Tensor, library: Sequence[str] | None = None, worth: float = 0.5) -> list[Suggestion]:
-    """All functions that fit samples, best score first."""
+def fit_library(x: Tensor, y: Tensor, library: Sequence[str] | None = None, worth: float = 0.5, top: int = 6) -> list[Suggestion]:
+    """All functions that fit samples, best score first; only the `top` are refined to the end."""
     x, y = x.double(), y.double()
     with torch.no_grad():
-        found = [fit_function(name, x, y, worth) for name in (library or DEFAULT_LIBRARY)]
-    return sorted((s for s in found if s is not None), key=lambda s: s.score)
+        first = [fit_function(name, x, y, worth, 8) for name in (library or DEFAULT_LIBRARY)]
+        found = sorted((s for s in first if s is not None), key=lambda s: s.score)
+        final = [fit_function(s.name, x, y, worth, 30, s.affine) or s for s in found[:top]]
+    return sorted(final, key=lambda s: s.score) + found[top:]
 
 
 def _samples(model: KAN, layer: int, i: int, j: int, X: Any) -> tuple[Tensor, Tensor]:  # noqa: N803
@@ -170,6 +189,7 @@ def suggest_symbolic(
     X: Any,  # noqa: N803
     top: int = 5,
     library: Sequence[str] | None = None,
+    worth: float = 0.5,
 ) -> list[Suggestion]:
     """The functions that explain edge (l, i, j) best on the samples X, simple ones preferred.
 
@@ -181,6 +201,7 @@ def suggest_symbolic(
         X: (N, inputs) samples.
         top: how many to return.
         library: names to try, `DEFAULT_LIBRARY` by default.
+        worth: functions whose best start has a smaller R^2 are left out.
 
     Returns:
         Suggestions, best score first.
@@ -190,7 +211,7 @@ def suggest_symbolic(
     """
     for name in library or ():
         function_index(name)
-    return fit_library(*_samples(model, layer, i, j, X), library)[:top]
+    return fit_library(*_samples(model, layer, i, j, X), library, worth)[:top]
 
 
 def fix_symbolic(
@@ -291,7 +312,7 @@ def auto_symbolic(
     target = None if y is None else model.tensor(y)
     result: dict[tuple[int, int, int], Suggestion | None] = {}
     pending = [edge for edge in model.edges() if model.edge_kind(*edge) == "numeric"]
-    error = math.inf if target is None else float((model(x) - target).square().sum(1).mean().sqrt())
+    error = math.inf if target is None else float((model(x) - target).detach().square().sum(1).mean().sqrt())
     while pending:
         options = {edge: suggest_symbolic(model, *edge, x, 5, library) for edge in pending}
         options = {edge: [s for s in found if s.r2 >= r2_threshold] for edge, found in options.items()}
