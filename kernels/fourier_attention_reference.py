@@ -81,7 +81,15 @@ def fourier_attention_tiled(
 
 
 def fourier_attention_tiled_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, z: Tensor, scale: float | None = None
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    w: Tensor,
+    z: Tensor,
+    scale: float | None = None,
 ) -> tuple[Tensor, ...]:
     """Gradients of `fourier_attention_tiled` with respect to q, k, v, a, b and w, again tile by tile."""
     scale, dtypes = _scale(q, scale), [t.dtype for t in (q, k, v, a, b, w)]
