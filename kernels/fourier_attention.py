@@ -181,6 +181,8 @@ def _forward_fallback(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
 
 
 def _forward_cuda(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
+    if q.dtype == torch.float64:
+        return _forward_fallback(q, k, v, a, b, w, scale)
     _check(q, k, v, a, b, w)
     from . import fourier_attention_triton  # triton is imported when the first CUDA tensor arrives, never before
 
@@ -190,10 +192,13 @@ def _forward_cuda(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
 
 
 def _backward_cuda(grad, q, k, v, a, b, w, z, scale=None) -> tuple[Tensor, ...]:
+    if q.dtype == torch.float64:
+        return _tiled_backward(grad, q, k, v, a, b, w, z, scale)
     from . import fourier_attention_triton
 
-    gradients = [heads_inside(t) for t in (q, k, v)]
-    return fourier_attention_triton.backward(grad, q, k, v, a, b, w, z, _scale(q, scale), *gradients)
+    dq, dk = heads_inside(q), heads_inside(k)
+    dv, *rest = fourier_attention_triton.backward(grad, q, k, v, a, b, w, z, _scale(q, scale), dq, dk)
+    return (dq, dk, heads_inside(v).copy_(dv), *rest)
 
 
 def _forward_fake(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
