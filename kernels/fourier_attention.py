@@ -65,7 +65,9 @@ def _check(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor) -> 
             raise ValueError(f"{name} is on {t.device} and q on {q.device}; expected one device")
         like, first = ("q", q) if name in "qkv" else ("a", a)
         if t.dtype not in cpu_library.DTYPES or t.dtype != first.dtype:
-            raise ValueError(f"{name} has dtype {t.dtype}; expected {like}'s, one of float32, float64, bfloat16, float16")
+            raise ValueError(
+                f"{name} has dtype {t.dtype}; expected {like}'s, one of float32, float64, bfloat16, float16"
+            )
     batch, heads, tokens, dim = q.shape
     rank, order = a.shape[1], a.shape[3]
     expected = {
@@ -104,7 +106,9 @@ def _new_scores(q: Tensor, a: Tensor) -> Tensor:
 
 @functools.cache
 def _announce_fallback(device: str) -> None:
-    logger.warning("kat_zoo: no kernel for %s tensors; fourier_attention runs in plain PyTorch, which is slower.", device)
+    logger.warning(
+        "kat_zoo: no kernel for %s tensors; fourier_attention runs in plain PyTorch, which is slower.", device
+    )
 
 
 def _rows(t: Tensor) -> Tensor:
@@ -112,7 +116,9 @@ def _rows(t: Tensor) -> Tensor:
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
-def _call(function, q: Tensor, k: Tensor, v: Tensor, a: Tensor, views: list[Tensor], pointers: list[Tensor], scale) -> None:
+def _call(
+    function, q: Tensor, k: Tensor, v: Tensor, a: Tensor, views: list[Tensor], pointers: list[Tensor], scale
+) -> None:
     """Call one of the C functions: sizes, the strides of `views`, the addresses of `pointers`."""
     sizes = (*q.shape, v.shape[3], a.shape[1], a.shape[3])
     strides = [s for t in views for s in t.stride()[:3]]
@@ -175,6 +181,8 @@ def _forward_fallback(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
 
 
 def _forward_cuda(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
+    if q.dtype == torch.float64:
+        return _forward_fallback(q, k, v, a, b, w, scale)
     _check(q, k, v, a, b, w)
     from . import fourier_attention_triton  # triton is imported when the first CUDA tensor arrives, never before
 
@@ -184,10 +192,13 @@ def _forward_cuda(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
 
 
 def _backward_cuda(grad, q, k, v, a, b, w, z, scale=None) -> tuple[Tensor, ...]:
+    if q.dtype == torch.float64:
+        return _tiled_backward(grad, q, k, v, a, b, w, z, scale)
     from . import fourier_attention_triton
 
-    gradients = [heads_inside(t) for t in (q, k, v)]
-    return fourier_attention_triton.backward(grad, q, k, v, a, b, w, z, _scale(q, scale), *gradients)
+    dq, dk = heads_inside(q), heads_inside(k)
+    dv, *rest = fourier_attention_triton.backward(grad, q, k, v, a, b, w, z, _scale(q, scale), dq, dk)
+    return (dq, dk, heads_inside(v).copy_(dv), *rest)
 
 
 def _forward_fake(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
@@ -223,7 +234,11 @@ def _autograd_backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         first = torch.autograd.grad(out, inputs, grad, create_graph=True)
     used = [(y, g) for y, g in zip(first, grads, strict=True) if g is not None]
     second = torch.autograd.grad(
-        [y for y, _ in used], [grad, *inputs], [g for _, g in used], create_graph=torch.is_grad_enabled(), allow_unused=True
+        [y for y, _ in used],
+        [grad, *inputs],
+        [g for _, g in used],
+        create_graph=torch.is_grad_enabled(),
+        allow_unused=True,
     )
     return (*second, None, None)
 

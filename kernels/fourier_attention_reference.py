@@ -81,21 +81,31 @@ def fourier_attention_tiled(
 
 
 def fourier_attention_tiled_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, z: Tensor, scale: float | None = None
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    w: Tensor,
+    z: Tensor,
+    scale: float | None = None,
 ) -> tuple[Tensor, ...]:
     """Gradients of `fourier_attention_tiled` with respect to q, k, v, a, b and w, again tile by tile."""
-    dtypes = [t.dtype for t in (q, k, v, a, b, w)]
+    scale, dtypes = _scale(q, scale), [t.dtype for t in (q, k, v, a, b, w)]
     grad, q, k, v, a, b, w = (t.detach().to(z.dtype) for t in (grad, q, k, v, a, b, w))
     du = z.transpose(-1, -2) @ grad
     dz = grad @ (v.transpose(-1, -2) @ w)
-    dq, sums = [], [torch.zeros_like(t) for t in (k, a, b)]
+    dq, dk, da, db = [], torch.zeros_like(k), torch.zeros_like(a), torch.zeros_like(b)
     for tile, dz_tile in zip(q.split(TILE_QUERIES, 2), dz.split(TILE_QUERIES, 2), strict=True):
-        with torch.enable_grad():
-            inputs = [t.detach().requires_grad_() for t in (tile, k, a, b)]
-            z_tile = fourier_scores_reference(*inputs, scale)
-        dq_tile, *rest = torch.autograd.grad(z_tile, inputs, dz_tile)
-        dq.append(dq_tile)
-        for total, part in zip(sums, rest, strict=True):
-            total += part
-    gradients = torch.cat(dq, 2), sums[0], w @ du, sums[1], sums[2], (v @ du.transpose(-1, -2)).sum(0)
+        logits = scale * (tile @ k.transpose(-1, -2))
+        dlogits, dz_t = torch.zeros_like(logits), dz_tile.transpose(-1, -2)
+        for m in range(a.shape[-1]):
+            cosine, sine = ((m + 1) * logits).cos(), ((m + 1) * logits).sin()
+            da[..., m] += (dz_t @ cosine).sum(0)
+            db[..., m] += (dz_t @ sine).sum(0)
+            dlogits += (m + 1) * (cosine * (dz_tile @ b[..., m]) - sine * (dz_tile @ a[..., m]))
+        dq.append(scale * (dlogits @ k))
+        dk += scale * (dlogits.transpose(-1, -2) @ tile)
+    gradients = torch.cat(dq, 2), dk, w @ du, da, db, (v @ du.transpose(-1, -2)).sum(0)
     return tuple(g.to(dtype) for g, dtype in zip(gradients, dtypes, strict=True))

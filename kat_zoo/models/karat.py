@@ -1,0 +1,359 @@
+"""Fourier-KArAt: timm's VisionTransformer whose attention learns its activation on every edge.
+
+Paper: `Kolmogorov-Arnold Attention: Is Learnable Attention Better For Vision Transformers?`, Maity, Hitsman, Li, Dutta -
+https://arxiv.org/abs/2503.10632. Implemented from the paper's formulas; there are no published weights.
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import Attention
+from timm.models import build_model_with_cfg, clean_state_dict, generate_default_cfgs, register_model
+from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
+from torch import Tensor, nn
+
+from ..layers.edges import check_choice
+from ..layers.fourier import FourierHeads, GeneralHeads, KArAtAttention, OperatorHeads, SoftmaxHeads
+
+__all__ = ["KArAt"]
+
+logger = logging.getLogger("kat_zoo")
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+MODES = ("blockwise", "universal")
+PLACEMENTS = ("all", "early", "middle", "late")
+OPERATOR = ".attn.operators."
+
+
+def _block(learnable: frozenset[int], depth: int, attn_layer: Any, **kwargs: Any) -> Block:
+    return Block(attn_layer=KArAtAttention if depth in learnable else Attention, depth=depth, **kwargs)
+
+
+def learnable_layers(layers: str | Sequence[int], depth: int) -> frozenset[int]:
+    """Return the indices of the layers that learn their attention.
+
+    Args:
+        layers: indices (negative ones count from the end), or "all", "early", "middle", "late": all or a third.
+        depth: number of layers.
+
+    Raises:
+        ValueError: an unknown name, or an index out of range.
+    """
+    if isinstance(layers, str):
+        third = max(depth // 3, 1)
+        start = {"all": 0, "early": 0, "middle": (depth - third) // 2, "late": depth - third}
+        check_choice("layers", layers, PLACEMENTS)
+        return frozenset(range(start[layers], depth if layers == "all" else start[layers] + third))
+    if any(not -depth <= i < depth for i in layers):
+        raise ValueError(f"layers={list(layers)}: expected indices from {-depth} to {depth - 1}")
+    return frozenset(i % depth for i in layers)
+
+
+def _per_head(name: str, value: Any, layer: int, depth: int, heads: int) -> list[int]:
+    """Expand a number, a list per layer, or a list per layer of lists per head; check the lengths."""
+    if isinstance(value, Sequence):
+        if len(value) != depth:
+            raise ValueError(
+                f"{name} has {len(value)} entries; expected one number, or one entry for each of {depth} layers"
+            )
+        value = value[layer]
+    if isinstance(value, Sequence):
+        if len(value) != heads:
+            raise ValueError(f"{name}[{layer}] has {len(value)} entries; expected one for each of {heads} heads")
+        return list(value)
+    return [value] * heads
+
+
+class KArAt(VisionTransformer):
+    """VisionTransformer with Fourier-KArAt attention; every argument is a string, a number or a list of numbers.
+
+    The state dict is timm's ViT plus `blocks.{i}.attn.operators.{j}.*`, so a ViT checkpoint lacks only the operators.
+    In "universal" mode the operators are those of the first learnable block; they are saved once.
+
+    Args:
+        grid_size: G, number of harmonics: one number, a list with one per layer, or a list per layer of lists per head.
+        rank: r, as grid_size.
+        mode: "blockwise", operators of its own for each block (the paper's GnB), or "universal", one set for all (GnU).
+        basis: functions on the edges: fourier, rational, mexican_hat, morlet, dog, meyer or shannon (Table 8). Only the
+            Fourier operator in its standard form has a kernel; every other variant runs in tiles of plain PyTorch.
+        base_function: b(x), added on every edge: zero, identity, silu or gelu.
+        operator_order: w_phi, W Phi(A); phi_w, Phi(W A); phi_phi, Phi2(Phi1(A)).
+        projection: none, or simplex: attention rows are projected onto the probability simplex.
+        operator_init: scaled or normal, see `FourierHeads`.
+        edge_scale: two scales per edge, which gives the number of parameters of the paper's tables, see `FourierHeads`.
+        w_bias: a bias of the map W.
+        layers: indices of the layers with learnable attention, or all, early, middle, late.
+        hybrid_heads: the first heads of every learnable layer that keep softmax.
+        **kwargs: see timm's VisionTransformer.
+
+    Raises:
+        ValueError: unknown names, sizes that do not fit, or what has no meaning for a fixed set of keys: attention dropout,
+            dynamic_img_size and patch_drop_rate (use set_input_size for another image size).
+    """
+
+    def __init__(
+        self,
+        grid_size: int | Sequence[Any] = 3,
+        rank: int | Sequence[Any] = 12,
+        mode: str = "blockwise",
+        basis: str = "fourier",
+        base_function: str = "zero",
+        operator_order: str = "w_phi",
+        projection: str = "none",
+        operator_init: str = "scaled",
+        edge_scale: bool = False,
+        w_bias: bool = False,
+        layers: str | Sequence[int] = "all",
+        hybrid_heads: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        for name in ("dynamic_img_size", "patch_drop_rate"):
+            if kwargs.get(name):
+                raise ValueError(
+                    f"{name}={kwargs[name]}: the operator has parameters for each token; use set_input_size instead"
+                )
+        depth, heads = kwargs.get("depth", 12), kwargs.get("num_heads", 12)
+        if not 0 <= hybrid_heads < heads:
+            raise ValueError(f"hybrid_heads={hybrid_heads}: expected 0 to {heads - 1} of {heads} heads")
+        self_mode = check_choice("mode", mode, MODES)
+        learnable = learnable_layers(layers, depth)
+        super().__init__(block_fn=partial(_block, learnable), **kwargs)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"init": operator_init, "device": kwargs.get("device"), "dtype": kwargs.get("dtype")}
+        if (basis, base_function, operator_order, projection) == ("fourier", "zero", "w_phi", "none"):
+            make = partial(FourierHeads, edge_scale=edge_scale, w_bias=w_bias, **options)
+        elif edge_scale or w_bias:
+            raise ValueError("edge_scale and w_bias exist for the standard Fourier operator only; expected False")
+        else:
+            general = {
+                "basis": basis,
+                "base_function": base_function,
+                "order": operator_order,
+                "projection": projection,
+            }
+            make = partial(GeneralHeads, **general, **options)
+        self.mode = self_mode
+        self.learnable = sorted(learnable)
+        if mode == "universal" and (isinstance(grid_size, Sequence) or isinstance(rank, Sequence)):
+            raise ValueError(
+                "mode='universal' shares one operator among all layers; expected one number for grid_size and rank"
+            )
+        for i in self.learnable:
+            attn = self.blocks[i].attn
+            if mode == "universal" and i != self.learnable[0]:
+                first = self.blocks[self.learnable[0]].attn
+                attn.set_operators(first.operators, first.head_counts)
+                continue
+            sizes = [
+                (g, r)
+                for g, r in zip(
+                    *(_per_head(n, v, i, depth, heads) for n, v in (("grid_size", grid_size), ("rank", rank))),
+                    strict=True,
+                )
+            ]
+            sizes[:hybrid_heads] = [None] * hybrid_heads  # type: ignore[list-item]
+            groups = [(size, len(list(same))) for size, same in groupby(sizes)]
+            tokens = self.patch_embed.num_patches + self.num_prefix_tokens
+            operators = [SoftmaxHeads() if size is None else make(count, tokens, *size) for size, count in groups]
+            attn.set_operators(nn.ModuleList(operators), [count for _, count in groups])
+        self.register_state_dict_post_hook(_drop_aliases)
+        self.register_load_state_dict_pre_hook(_add_aliases)
+
+    @torch.jit.ignore
+    def aliases(self) -> dict[str, str]:
+        """Prefixes of the universal operator in later blocks -> its prefix in the first."""
+        later = [i for i in self.learnable[1:] if i < len(self.blocks)] if self.mode == "universal" else []
+        return {f"blocks.{i}{OPERATOR}": f"blocks.{self.learnable[0]}{OPERATOR}" for i in later}
+
+    @torch.jit.ignore
+    def operators(self) -> dict[str, OperatorHeads]:
+        """All learnable operators by name, a shared one once."""
+        return {name: m for name, m in self.named_modules() if isinstance(m, OperatorHeads)}
+
+    def set_input_size(
+        self, img_size: tuple[int, int] | None = None, patch_size: tuple[int, int] | None = None
+    ) -> None:
+        """Change the image or patch size: position embedding and operators are interpolated on the patch grid.
+
+        Args:
+            img_size: new (height, width) or one number; None keeps it.
+            patch_size: new patch size; None keeps it.
+        """
+        old_grid = self.patch_embed.grid_size
+        super().set_input_size(img_size, patch_size)
+        for operator in self.operators().values():
+            operator.resample(self.patch_embed.grid_size, old_grid, self.num_prefix_tokens)
+
+
+def _drop_aliases(model: KArAt, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
+    aliases = tuple(prefix + alias for alias in model.aliases())
+    for key in [k for k in state_dict if aliases and k.startswith(aliases)]:
+        del state_dict[key]
+
+
+def _add_aliases(model: KArAt, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    for alias, source in model.aliases().items():
+        for key in [k for k in state_dict if k.startswith(prefix + source)]:
+            state_dict.setdefault(prefix + alias + key[len(prefix + source) :], state_dict[key])
+
+
+def _square_grid(tokens: int, num_prefix: int) -> tuple[int, int]:
+    side = int((tokens - num_prefix) ** 0.5)
+    if side * side != tokens - num_prefix:
+        raise ValueError(
+            f"the checkpoint has {tokens} tokens; only square patch grids can be resampled, use set_input_size"
+        )
+    return side, side
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Any], model: KArAt) -> dict[str, Tensor]:
+    """Convert a checkpoint to the model's shapes; a plain ViT gets the model's own (fresh) operators.
+
+    Position embeddings and operators are resampled to the model's patch grid, from a square one.
+    """
+    out = vit_checkpoint_filter_fn(clean_state_dict(state_dict), model, adapt_layer_scale=True)
+    own = model.state_dict()
+    for name, operator in model.operators().items():
+        keys = {k: f"{name}.{k}" for k, _ in operator.named_parameters()}
+        if not any(key in out for key in keys.values()):
+            logger.info("kat_zoo: the checkpoint has no %s; it starts fresh.", name)
+            out.update({key: own[key] for key in keys.values()})
+            continue
+        present = {k: out[key] for k, key in keys.items() if key in out}
+        first = next(k for k in present)
+        tokens = present[first].shape[operator.token_axes[first][0]]
+        if present[first].shape != own[keys[first]].shape:
+            grid = _square_grid(tokens, model.num_prefix_tokens)
+            resampled = operator.resampled(present, model.patch_embed.grid_size, grid, model.num_prefix_tokens)
+            out.update({keys[k]: value for k, value in resampled.items()})
+    return out
+
+
+def _create_karat(variant: str, pretrained: bool = False, **kwargs: Any) -> KArAt:
+    out_indices = kwargs.pop("out_indices", 3)
+    return build_model_with_cfg(
+        KArAt,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
+        **kwargs,
+    )
+
+
+def _cfg(url: str = "", **kwargs: Any) -> dict[str, Any]:
+    return {
+        "url": url,
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": None,
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "fixed_input_size": True,
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+        "license": "mit",
+        "paper_name": "Kolmogorov-Arnold Attention: Is Learnable Attention Better For Vision Transformers?",
+        "paper_ids": "arXiv:2503.10632",
+        **kwargs,
+    }
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "karat_tiny_g3b_patch16_224.untrained": _cfg(),
+        "karat_tiny_g3u_patch16_224.untrained": _cfg(),
+        "karat_small_g3b_patch16_224.untrained": _cfg(),
+        "karat_small_g3u_patch16_224.untrained": _cfg(),
+        "karat_base_g1b_patch16_224.untrained": _cfg(),
+        "karat_base_g1u_patch16_224.untrained": _cfg(),
+        "karat_pico_patch4_28.fmnist": _cfg(
+            file=str(WEIGHTS / "karat_pico_patch4_28.fmnist.safetensors"),
+            num_classes=10,
+            input_size=(1, 28, 28),
+            crop_pct=1.0,
+            mean=(0.2860,),
+            std=(0.3530,),
+        ),
+        "test_karat.untrained": _cfg(input_size=(3, 96, 96), crop_pct=0.95),
+    }
+)
+
+TINY = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
+SMALL = {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
+BASE = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
+
+
+@register_model
+def karat_tiny_g3b_patch16_224(pretrained: bool = False, **kwargs: Any) -> KArAt:
+    """ViT-Ti/16 + G3B: three harmonics, operators of its own in every block."""
+    model_args = dict(TINY, grid_size=3, mode="blockwise")
+    return _create_karat("karat_tiny_g3b_patch16_224", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def karat_tiny_g3u_patch16_224(pretrained: bool = False, **kwargs: Any) -> KArAt:
+    """ViT-Ti/16 + G3U: three harmonics, one operator per head for all blocks."""
+    model_args = dict(TINY, grid_size=3, mode="universal")
+    return _create_karat("karat_tiny_g3u_patch16_224", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def karat_small_g3b_patch16_224(pretrained: bool = False, **kwargs: Any) -> KArAt:
+    """ViT-S/16 + G3B."""
+    model_args = dict(SMALL, grid_size=3, mode="blockwise")
+    return _create_karat("karat_small_g3b_patch16_224", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def karat_small_g3u_patch16_224(pretrained: bool = False, **kwargs: Any) -> KArAt:
+    """ViT-S/16 + G3U."""
+    model_args = dict(SMALL, grid_size=3, mode="universal")
+    return _create_karat("karat_small_g3u_patch16_224", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def karat_base_g1b_patch16_224(pretrained: bool = False, **kwargs: Any) -> KArAt:
+    """ViT-B/16 + G1B."""
+    model_args = dict(BASE, grid_size=1, mode="blockwise")
+    return _create_karat("karat_base_g1b_patch16_224", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def karat_base_g1u_patch16_224(pretrained: bool = False, **kwargs: Any) -> KArAt:
+    """ViT-B/16 + G1U."""
+    model_args = dict(BASE, grid_size=1, mode="universal")
+    return _create_karat("karat_base_g1u_patch16_224", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def karat_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> KArAt:
+    """KArAt (G3B, rank 8) for 28x28 grey images: 49 tokens, averaged; 0.73M parameters."""
+    model_args = dict(
+        img_size=28,
+        patch_size=4,
+        in_chans=1,
+        embed_dim=96,
+        depth=6,
+        num_heads=3,
+        class_token=False,
+        global_pool="avg",
+        grid_size=3,
+        rank=8,
+    )
+    return _create_karat("karat_pico_patch4_28", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def test_karat(pretrained: bool = False, **kwargs: Any) -> KArAt:
+    """KArAt for tests."""
+    model_args = dict(img_size=96, patch_size=16, embed_dim=64, depth=6, num_heads=2, mlp_ratio=3, grid_size=2, rank=4)
+    return _create_karat("test_karat", pretrained, **dict(model_args, **kwargs))
