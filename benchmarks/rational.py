@@ -5,7 +5,8 @@
 
 Every method runs in one process in turns; a figure is the minimum of the turns. Ratios are to nn.GELU of the same dtype,
 shape and threads. `forward, preallocated` writes into memory that is there already: on large tensors a fresh result costs
-page faults, which bind GELU and the kernel alike and hide the difference. Nothing is reported if the result differs from the float64 reference.
+page faults, which bind GELU and the kernel alike and hide the difference. Nothing is
+reported if the result differs from the float64 reference.
 """
 
 import argparse
