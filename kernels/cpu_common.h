@@ -85,6 +85,7 @@ struct Storage;
 template <>
 struct Storage<float> {
   using Compute = float;
+  static constexpr bool kPairs = false;
   template <int L>
   static KAT_INLINE typename Vec<float, L>::F load(const float* p) {
     typename Vec<float, L>::F v;
@@ -98,6 +99,7 @@ struct Storage<float> {
 template <>
 struct Storage<double> {
   using Compute = double;
+  static constexpr bool kPairs = false;
   template <int L>
   static KAT_INLINE typename Vec<double, L>::F load(const double* p) {
     typename Vec<double, L>::F v;
@@ -111,6 +113,7 @@ struct Storage<double> {
 template <>
 struct Storage<bf16> {
   using Compute = float;
+  static constexpr bool kPairs = true;
   template <int L>
   static KAT_INLINE typename Vec<float, L>::F load(const bf16* p) {
     typename Vec<float, L>::H h;
@@ -127,11 +130,31 @@ struct Storage<bf16> {
     const auto h = __builtin_convertvector(rounded, typename Vec<float, L>::H);
     std::memcpy(p, &h, sizeof(h));
   }
+  // 2 L elements at once, the even ones and the odd ones: a shift and a mask, where widening costs shuffles.
+  template <int L>
+  static KAT_INLINE void load_pair(const bf16* p, typename Vec<float, L>::F& even, typename Vec<float, L>::F& odd) {
+    static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the even element is the low half");
+    using F = typename Vec<float, L>::F;
+    using U = typename Vec<float, L>::U;
+    U both;
+    std::memcpy(&both, p, sizeof(both));
+    even = bit_cast<F>(both << 16);
+    odd = bit_cast<F>(both & 0xffff0000u);
+  }
+  template <int L>
+  static KAT_INLINE void store_pair(bf16* p, typename Vec<float, L>::F even, typename Vec<float, L>::F odd) {
+    using U = typename Vec<float, L>::U;
+    const U e = bit_cast<U>(even), o = bit_cast<U>(odd);
+    const U low = (e + 0x7fff + ((e >> 16) & 1)) >> 16, high = (o + 0x7fff + ((o >> 16) & 1)) & 0xffff0000u;
+    const U both = low | high;
+    std::memcpy(p, &both, sizeof(both));
+  }
 };
 
 template <>
 struct Storage<f16> {
   using Compute = float;
+  static constexpr bool kPairs = false;
   template <int L>
   static KAT_INLINE typename Vec<float, L>::F load(const f16* p) {
     using F = typename Vec<float, L>::F;

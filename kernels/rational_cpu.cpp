@@ -230,7 +230,19 @@ KAT_INLINE int64_t forward_lanes(const Forward<S>& k, const Block& b, int group,
   F top = Storage<T>::template load<L>(largest);
   for (int64_t row = b.row_begin; row < b.row_end; ++row) {
     const int64_t base = (row * k.problem.groups + group) * k.problem.width;
-    for (int64_t i = begin; i < end; i += L) {
+    int64_t i = begin;
+    if constexpr (Storage<S>::kPairs && M >= 0 && L > 1) {
+      for (; i + 2 * L <= end; i += 2 * L) {
+        F even, odd;
+        Storage<S>::template load_pair<L>(k.x + base + i, even, odd);
+        const F a_even = Direct<T, L, M, N>::absolute(even), a_odd = Direct<T, L, M, N>::absolute(odd);
+        top = a_even > top ? a_even : top;
+        top = a_odd > top ? a_odd : top;
+        Storage<S>::template store_pair<L>(k.y + base + i, Direct<T, L, M, N>::forward(even, c, k.problem.m, k.problem.n),
+                                           Direct<T, L, M, N>::forward(odd, c, k.problem.m, k.problem.n));
+      }
+    }
+    for (; i < end; i += L) {
       const F x = Storage<S>::template load<L>(k.x + base + i);
       const F ax = Direct<T, L, M, N>::absolute(x);
       top = ax > top ? ax : top;
@@ -257,7 +269,20 @@ KAT_INLINE int64_t backward_lanes(const Backward<S>& k, const Block& b, int grou
   for (int j = 1; j <= n; ++j) db[j] = Storage<T>::template load<L>(sums + (m + j) * LANES);
   for (int64_t row = b.row_begin; row < b.row_end; ++row) {
     const int64_t base = (row * k.problem.groups + group) * k.problem.width;
-    for (int64_t i = begin; i < end; i += L) {
+    int64_t i = begin;
+    if constexpr (Storage<S>::kPairs && M >= 0 && L > 1) {
+      for (; i + 2 * L <= end; i += 2 * L) {
+        F even, odd, g_even, g_odd;
+        Storage<S>::template load_pair<L>(k.x + base + i, even, odd);
+        Storage<S>::template load_pair<L>(k.g + base + i, g_even, g_odd);
+        const F a_even = Direct<T, L, M, N>::absolute(even), a_odd = Direct<T, L, M, N>::absolute(odd);
+        top = a_even > top ? a_even : top;
+        top = a_odd > top ? a_odd : top;
+        const F dx = Direct<T, L, M, N>::backward(g_even, even, c, m, n, da, db);
+        Storage<S>::template store_pair<L>(k.dx + base + i, dx, Direct<T, L, M, N>::backward(g_odd, odd, c, m, n, da, db));
+      }
+    }
+    for (; i < end; i += L) {
       const F x = Storage<S>::template load<L>(k.x + base + i);
       const F g = Storage<S>::template load<L>(k.g + base + i);
       const F ax = Direct<T, L, M, N>::absolute(x);
