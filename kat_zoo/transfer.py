@@ -150,7 +150,7 @@ def _empty_kat(vit: Any) -> Any:
     arguments: dict[str, Any] = dict(
         img_size=tuple(vit.patch_embed.img_size or (224, 224)),
         patch_size=tuple(vit.patch_embed.patch_size),
-        in_chans=vit.in_chans,
+        in_chans=vit.patch_embed.proj.in_channels,
         num_classes=vit.num_classes,
         global_pool=vit.global_pool,
         embed_dim=vit.embed_dim,
@@ -253,7 +253,7 @@ def _minimax(activation: nn.Module, low: float, high: float) -> tuple[Tensor, Te
 
 def _report(vit: Any, kat: KAT, batches: list[Tensor], fits: list[BlockFit], calibrated: bool) -> TransferReport:
     height, width = vit.patch_embed.img_size or (224, 224)
-    noise = torch.randn(8, vit.in_chans, height, width, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(8, vit.patch_embed.proj.in_channels, height, width, generator=torch.Generator().manual_seed(0))
     difference = total = agreed = count = 0.0
     for batch in batches or [noise]:
         x = _placed(batch, vit)
