@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed, tqdm
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DataLoaderConfiguration, set_seed, tqdm
 from timm.layers import set_fused_attn
 from timm.loss import create_classification_loss
 from timm.task import ClassificationTask
@@ -67,9 +67,11 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     run, system = Path(recipe.output), recipe.system
     checkpoint = find_resume(run, resume)
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # without it, several CPU processes would not find each other
         mixed_precision=system.precision,
         gradient_accumulation_steps=recipe.optimizer.grad_accum,
-        split_batches=True,  # the loader's batch is the global one: the run does not depend on the number of processes
+        # The loader's batch is the global one, so that a run does not depend on the number of processes.
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
         rng_types=[],  # the sampler is the same in all processes without any exchange
         log_with=list(system.trackers) or None,
         project_dir=run,
@@ -122,8 +124,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     accelerator.print(
         f"{recipe.model.name}: {sum(p.numel() for p in bare.parameters()) / 1e6:.2f}M parameters, {len(splits.train)} "
         f"training and {len(splits.test)} evaluation images, {total} updates of {recipe.data.batch_size} images on "
-        f"{accelerator.num_processes} process(es), "
-        + (f"continued from {checkpoint}" if checkpoint else f"run folder {run}")
+        f"{accelerator.num_processes} process(es), " + (f"continued from {checkpoint}" if checkpoint else f"run folder {run}")
     )
     losses = [torch.tensor(loss, device=accelerator.device) for loss in progress.window]
 
@@ -139,7 +140,8 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     def finish(message: str) -> None:
         bar.close()
         accelerator.print(message)
-        accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
     # ---- Training ----------------------------------------------------------------------------------------------------
     interval = 0.5 if sys.stderr.isatty() else 30.0  # a log file is no terminal
@@ -153,9 +155,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
             if progress.update == total or not done and epoch and epoch % system.eval_every == 0:
                 if progress.evaluated < progress.update or progress.update == total:
                     if _stopped(accelerator, signals):
-                        finish(
-                            f"stopped by a signal at update {progress.update}: {save()}; continue with --resume auto"
-                        )
+                        finish(f"stopped by a signal at update {progress.update}: {save()}; continue with --resume auto")
                         return None
                     raw = result = evaluate(accelerator, bare, test_batches)
                     values = {"top1": raw.top1, "top5": raw.top5, "eval_loss": raw.loss}
@@ -253,6 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainingDiverged as error:
         logger.error("%s", error)
         return 1
+    PartialState().destroy_process_group()  # after an error it is left alone: the launcher then stops the other processes
     return 0
 
 

@@ -239,8 +239,7 @@ class Recipe:
                 raise ValueError(f"{key} is {value!r}; it must be {expected}")
         if self.data.batch_size % self.optimizer.grad_accum:
             raise ValueError(
-                f"data.batch_size {self.data.batch_size} is not a multiple of optimizer.grad_accum "
-                f"{self.optimizer.grad_accum}"
+                f"data.batch_size {self.data.batch_size} is not a multiple of optimizer.grad_accum {self.optimizer.grad_accum}"
             )
         if (self.augment.mixup or self.augment.cutmix) and (self.data.batch_size // self.optimizer.grad_accum) % 2:
             raise ValueError(f"data.batch_size {self.data.batch_size} must be even: mixup and cutmix pair images")

@@ -7,7 +7,7 @@ from typing import Any
 import timm
 import torch
 from accelerate import Accelerator
-from accelerate.utils import tqdm
+from accelerate.utils import DataLoaderConfiguration, tqdm
 from timm.task import ClassificationEvaluator
 from torch import Tensor, nn
 
@@ -93,7 +93,11 @@ def main(argv: Sequence[str]) -> int:
     """
     config, _ = parse(ValidateConfig, argv, "kat-zoo validate")
     splits = open_dataset(config.data.dataset, config.data.root)
-    accelerator = Accelerator(mixed_precision=config.precision, split_batches=True)
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=config.precision,
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+    )
     model = load_model(config.model, len(splits.classes))
     resolved = data_config(config.data, model)
     loader = accelerator.prepare(eval_loader(splits.test, config.data, resolved, accelerator.num_processes))
@@ -125,6 +129,4 @@ def load_model(config: ModelConfig, num_classes: int) -> nn.Module:
         close = timm.list_models(f"*{config.name.split('_')[0]}*")[:8]
         raise ValueError(f"model.name {config.name!r} is not a timm model; similar: {', '.join(close) or 'none'}")
     kwargs: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
-    return timm.create_model(
-        config.name, pretrained=config.pretrained, checkpoint_path=config.checkpoint or "", **kwargs
-    )
+    return timm.create_model(config.name, pretrained=config.pretrained, checkpoint_path=config.checkpoint or "", **kwargs)

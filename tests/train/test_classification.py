@@ -18,7 +18,6 @@ from kat_zoo.train.classification import TrainingDiverged, main, train
 from kat_zoo.train.config import to_yaml
 from kat_zoo.train.log import read_log
 
-
 PLAIN = {"crop": "none", "auto_augment": None, "random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "color_jitter": 0.0}
 
 
@@ -42,10 +41,8 @@ def same_run(a, b):
     assert figures(a) == figures(b)
     for name in ("model.safetensors", "ema.safetensors"):
         assert same_state(*(folder / name for folder in last))
-    optimizers = [torch.load(folder / "optimizer.bin", weights_only=True)["state"] for folder in last]
-    assert all(
-        torch.equal(optimizers[0][i][k], optimizers[1][i][k]) for i in optimizers[0] for k in ("exp_avg", "exp_avg_sq")
-    )
+    a_state, b_state = (torch.load(folder / "optimizer.bin", weights_only=True)["state"] for folder in last)
+    assert all(torch.equal(a_state[i][k], b_state[i][k]) for i in a_state for k in ("exp_avg", "exp_avg_sq"))
 
 
 def test_resume_is_bit_exact_wherever_a_run_was_cut(recipe, tmp_path):

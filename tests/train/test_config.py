@@ -34,9 +34,7 @@ def test_bad_recipe_is_one_line_and_exit_code_2(text, named, tmp_path, capsys):
 
 
 def test_overrides_and_round_trip(tmp_path):
-    recipe = read(
-        "output: x\nmodel: {kwargs: {depth: 2}}\naugment: {auto_augment: null}\n", tmp_path, "--optimizer.lr", "2e-3"
-    )
+    recipe = read("output: x\nmodel: {kwargs: {depth: 2}}\naugment: {auto_augment: null}\n", tmp_path, "--optimizer.lr", "2e-3")
     assert recipe.optimizer.lr == 2e-3 and recipe.model.kwargs == {"depth": 2} and recipe.augment.auto_augment is None
     assert read(to_yaml(recipe), tmp_path) == recipe
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration
 from torch import nn
 
 from kat_zoo.train.config import DataConfig
@@ -11,9 +12,7 @@ from kat_zoo.train.data import open_dataset
 from kat_zoo.train.evaluate import evaluate
 from kat_zoo.train.loader import eval_loader
 
-RESOLVED = dict(
-    input_size=(1, 28, 28), mean=(0.3,), std=(0.3,), interpolation="bilinear", crop_pct=1.0, crop_mode="center"
-)
+RESOLVED = dict(input_size=(1, 28, 28), mean=(0.3,), std=(0.3,), interpolation="bilinear", crop_pct=1.0, crop_mode="center")
 
 
 @pytest.mark.parametrize("batch_size, workers", [(50, 0), (16, 2), (7, 0)])
@@ -21,7 +20,7 @@ def test_every_image_counts_once(batch_size, workers, data_root, generator):
     images = open_dataset("fashion_mnist", data_root).test
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Dropout(0.9)).train()
     nn.init.normal_(model[1].weight, generator=generator)
-    accelerator = Accelerator(split_batches=True)
+    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(split_batches=True))
     loader = accelerator.prepare(eval_loader(images, DataConfig(batch_size=batch_size, workers=workers), RESOLVED))
     result = evaluate(accelerator, model, loader)
 

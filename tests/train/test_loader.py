@@ -8,9 +8,7 @@ from kat_zoo.train.config import AugmentConfig, DataConfig
 from kat_zoo.train.data import open_dataset
 from kat_zoo.train.loader import EpochSampler, seeded, train_loader
 
-RESOLVED = dict(
-    input_size=(1, 28, 28), mean=(0.3,), std=(0.3,), interpolation="bilinear", crop_pct=1.0, crop_mode="center"
-)
+RESOLVED = dict(input_size=(1, 28, 28), mean=(0.3,), std=(0.3,), interpolation="bilinear", crop_pct=1.0, crop_mode="center")
 STRONG = AugmentConfig(random_erasing=0.5)  # with RandAugment: draws from Python, NumPy and torch
 
 
