@@ -280,7 +280,7 @@ def rational_forward_kernel(
     INDEX: tl.constexpr,
     APPROX: tl.constexpr,
 ):
-    """Write y of one chunk of one group: grid (groups, chunks). Sizes in vectors of VEC elements; WIDTH = 0: dynamic width."""
+    """Write y of one chunk of one group: grid (groups, chunks). Sizes in vectors; WIDTH = 0: the width is dynamic."""
     i_g = tl.program_id(0)
     a, _da = _load_numerator(p_a + i_g * a_step, M, DTYPE)
     b, _db = _load_denominator(p_b + i_g * b_step, N, DTYPE)
@@ -519,9 +519,7 @@ def forward(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int,
     a, b = numerator.contiguous(), denominator.contiguous()
     groups, channels = max(a.shape[0], b.shape[0]), x.shape[channel_dim]
     count = y.numel() // (channels * inner)
-    grid, sizes, constants = problem(
-        count, groups, channels // groups * inner, x.dtype, a, b, False, gpu or current_gpu()
-    )
+    grid, sizes, constants = problem(count, groups, channels // groups * inner, x.dtype, a, b, False, gpu or current_gpu())
     with _on_device(x):
         rational_forward_kernel[grid](rows, y, a, b, *sizes, **constants)
     return y
@@ -539,9 +537,7 @@ def backward(
     a, b = numerator.contiguous(), denominator.contiguous()
     groups, channels = max(a.shape[0], b.shape[0]), x.shape[channel_dim]
     count = dx.numel() // (channels * inner)
-    grid, sizes, constants = problem(
-        count, groups, channels // groups * inner, x.dtype, a, b, True, gpu or current_gpu()
-    )
+    grid, sizes, constants = problem(count, groups, channels // groups * inner, x.dtype, a, b, True, gpu or current_gpu())
     m, n = constants["M"], constants["N"]
     shape = (*grid, triton.next_power_of_2(m + 1 + n))
     partial = torch.empty(shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device)
