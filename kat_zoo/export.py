@@ -6,7 +6,7 @@ the operator and with it the fast kernels; `import kat_zoo` before loading it.
 
 import argparse
 import contextlib
-import logging
+import importlib.util
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +15,6 @@ from pathlib import Path
 import timm
 import torch
 from torch import Tensor, nn
-
-logger = logging.getLogger("kat_zoo")
 
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "aoti": ".aoti.pt2"}
 
@@ -61,7 +59,12 @@ def capture(
 
 
 def to_onnx(model: nn.Module, images: Tensor, path: Path, *, dynamic_batch: bool = True) -> None:
-    """Write an ONNX file, weights inside, through torch's dynamo exporter. Input `images`, output `logits`."""
+    """Write an ONNX file, weights inside, through torch's dynamo exporter. Input `images`, output `logits`.
+
+    Raises:
+        ModuleNotFoundError: onnx, onnxscript or onnxruntime is missing.
+    """
+    _require_onnx()
     with _quiet_exporter():
         program = torch.onnx.export(
             capture(model, images, dynamic_batch=dynamic_batch, decompose=True),
@@ -100,6 +103,12 @@ def load(path: Path, format: str) -> Callable[[Tensor], Tensor]:
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def _require_onnx() -> None:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(f"format 'onnx' needs {', '.join(missing)}: pip install 'kat_zoo[export]'")
 
 
 @contextlib.contextmanager

@@ -454,6 +454,8 @@ class Problem(NamedTuple):
 
 INT32_LIMIT = 2**31
 MIN_STEPS = 4  # tiles of a program: its prologue and epilogue cost about as much as one tile
+MAX_STEPS = 256  # a thread adds 8 terms a tile to a float32 sum: no more than 2048 of them one after the other
+MAX_CHUNKS = 65535  # second dimension of a CUDA grid
 
 
 def problem(
@@ -471,6 +473,7 @@ def problem(
     units = width // shape.vec
     tiles = -(-rows * units // shape.units)
     steps = max(-(-tiles * groups // shape.max_chunks), min(MIN_STEPS, tiles))
+    steps = max(min(steps, MAX_STEPS), -(-tiles // MAX_CHUNKS))
     chunks = -(-tiles // steps)
     m, n = numerator.shape[1] - 1, denominator.shape[1]
     # Offsets within a chunk, in elements, counted from the first run it touches.

@@ -117,6 +117,7 @@ def loss_and_gradients(model, images):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")  # fx modules annotate in their constructor
 @pytest.mark.parametrize("capture", ["compile", "script", "fx", "fx, then script"])
 def test_captured_training_of_kat_tiny(capture):
     """Loss and every gradient of a captured model equal those of the model."""

@@ -139,6 +139,23 @@ def test_64_bit_offsets(device, generator, monkeypatch):
     assert_matches_reference(device, x, *coefficients(generator, 1, 2), g, channel_dim=1)
 
 
+@pytest.mark.parametrize("rows", [1, 197, 128 * 197, 2**24, 2**33])
+@pytest.mark.parametrize("groups, width", [(1, 1), (8, 24), (8, 384), (8, 96 * 56 * 56), (4096, 1)])
+@pytest.mark.parametrize("backward", [False, True])
+def test_every_vector_has_a_program(device, rows, groups, width, backward):
+    from kat_zoo.kernels import rational_triton
+
+    a, b = torch.empty(1, 6), torch.empty(groups, 4)
+    gpu = rational_triton.Gpu(32, True)
+    of = [rational_triton.problem(n, groups, width, torch.bfloat16, a, b, backward, gpu) for n in (rows, 197)]
+    (grid, (units, steps, *_), constants), (_, _, for_another_batch) = of
+    tiles = -(-units // constants["TILE"])
+    assert grid[0] == groups and grid[1] <= 65535
+    assert (grid[1] - 1) * steps < tiles <= grid[1] * steps
+    changed = {key for key in constants if constants[key] != for_another_batch[key]}
+    assert changed <= ({"INDEX"} if rows * groups * width > 2**31 else set())
+
+
 @OVERFLOWS
 @pytest.mark.parametrize("zeros_a, zeros_b", [(0, 0), (4, 4), (0, 2), (2, 0), (5, 0)])
 def test_finite_wherever_the_true_value_is(device, zeros_a, zeros_b, generator):
