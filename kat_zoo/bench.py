@@ -1,25 +1,28 @@
-"""`kat-zoo bench rational`: the activation against a device copy and GELU, and KAT against timm's ViT, in one table each.
+"""`kat-zoo bench rational`: the activation against a device copy and GELU, KAT against timm's ViT; a table each.
 
-On a GPU: `kat-zoo bench rational --device cuda --csv benchmarks/rational_cuda.csv`. To read through the same code without
-one: `kat-zoo bench rational --device cpu --batch-size 1 --models tiny`, or with TRITON_INTERPRET=1 in front, which sends
-the activation through Triton's interpreter.
+On a GPU: `kat-zoo bench rational --device cuda --csv benchmarks/rational_cuda.csv`. Without one, the same code at a
+small size: `kat-zoo bench rational --device cpu --batch-size 1 --models tiny`, or, with TRITON_INTERPRET=1 in front and
+`--models none --tokens 1 --seconds 0`, with the activation in Triton's interpreter.
 """
 
 import argparse
 import csv
+import functools
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import timm
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from .kernels import rational, rational_reference
 from .layers.init import rational_coefficients
 
 SIZES = {"tiny": 192, "small": 384, "base": 768}
 TOKENS, GROUPS = 197, 8
+Row = dict[str, object]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
@@ -53,9 +56,23 @@ def _activation(device: str) -> tuple[str, Callable[[Tensor, Tensor, Tensor], Te
 
 
 def milliseconds(function: Callable[[], object], seconds: float) -> float:
-    """Median time of a call; the device is synchronised around blocks of calls, after warming up."""
-    function()
-    return Timer("f()", globals={"f": function}, num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=seconds).median * 1e3
+    """Median time of a call, of blocks of calls of 10 ms or more between which the device is synchronised."""
+    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+
+    def block(calls: int) -> float:
+        synchronize()
+        start = time.perf_counter()
+        for _ in range(calls):
+            function()
+        synchronize()
+        return time.perf_counter() - start
+
+    block(1)  # compiles, allocates
+    calls = max(1, round(0.01 / max(block(1), 1e-6)))
+    times = [block(calls)]
+    while sum(times) < seconds:
+        times.append(block(calls))
+    return statistics.median(times) / calls * 1e3
 
 
 def check_oracle(function: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, a: Tensor, b: Tensor) -> None:
@@ -69,24 +86,26 @@ def check_oracle(function: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor
     for call, dtype in ((function, None), (rational_reference, torch.float64)):
         inputs = [t.detach().to(dtype or t.dtype).requires_grad_() for t in (x, a, b)]
         y = call(*inputs)
-        results.append([y, *torch.autograd.grad(y, inputs, torch.ones_like(y))])
+        results.append([y.detach(), *torch.autograd.grad(y, inputs, torch.ones_like(y))])
     for name, got, want in zip(("y", "dx", "dnumerator", "ddenominator"), *results, strict=True):
         error = float((got.double() - want).norm() / want.norm())
         if not error <= TOLERANCE[x.dtype]:
-            raise ValueError(f"{name} differs from the float64 reference by {error:.1e} ({x.dtype}, {x.device}): nothing is reported")
+            raise ValueError(
+                f"{name} differs from the float64 reference by {error:.1e} ({x.dtype}, {x.device}): nothing is reported"
+            )
 
 
-def kernel_rows(device: str, sizes: Sequence[str], dtypes: Sequence[str], batch_size: int, seconds: float) -> list[dict[str, object]]:
-    """Time forward and backward at both widths of every model; ratios to a copy that moves as many bytes, and to GELU."""
+def kernel_rows(device: str, sizes: Sequence[str], dtypes: Sequence[str], tokens: int, seconds: float) -> list[Row]:
+    """Time both passes at both widths of every model; ratios to a copy that moves as many bytes, and to GELU."""
     path, function = _activation(device)
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for size, expansion, dtype in ((s, e, d) for s in sizes for e in (1, 4) for d in dtypes):
-        x = torch.randn(batch_size * TOKENS, SIZES[size] * expansion, device=device, dtype=DTYPES[dtype])
+        x = torch.randn(tokens, SIZES[size] * expansion, device=device, dtype=DTYPES[dtype])
         a, b = (c.to(device, torch.float32) for c in rational_coefficients("swish", (5, 4)))
         a, b = a.reshape(1, -1).requires_grad_(), b.reshape(1, -1).repeat(GROUPS, 1).requires_grad_()
         check_oracle(function, x, a, b)
         g, target = torch.randn_like(x), torch.empty_like(x)
-        copy = milliseconds(lambda target=target, x=x: target.copy_(x), seconds)  # reads and writes x once
+        copy = milliseconds(functools.partial(target.copy_, x), seconds)  # reads and writes x once
         x.requires_grad_()
         for name, streams in (("forward", 2), ("backward", 3)):
             ours, gelu = (
@@ -147,20 +166,22 @@ def _throughput(name: str, device: str, dtype: torch.dtype, batch_size: int, sec
     return rates[0], rates[1]
 
 
-def model_rows(device: str, sizes: Sequence[str], dtypes: Sequence[str], batch_size: int, seconds: float) -> list[dict[str, object]]:
+def model_rows(device: str, sizes: Sequence[str], dtypes: Sequence[str], batch_size: int, seconds: float) -> list[Row]:
     """Images/s of KAT and of timm's ViT of the same size, inference and training."""
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for size, dtype in ((s, d) for s in sizes for d in dtypes):
         kat, vit = (
-            _throughput(f"{family}_{size}_patch16_224", device, DTYPES[dtype], batch_size, seconds) for family in ("kat", "vit")
+            _throughput(f"{family}_{size}_patch16_224", device, DTYPES[dtype], batch_size, seconds)
+            for family in ("kat", "vit")
         )
         for mode, ours, theirs in zip(("inference", "training"), kat, vit, strict=True):
-            rates = {"KAT images/s": round(ours, 1), "ViT images/s": round(theirs, 1), "KAT / ViT": round(ours / theirs, 3)}
-            rows.append({"model": size, "mode": mode, "dtype": dtype, "batch": batch_size, **rates})
+            rates = {"KAT images/s": ours, "ViT images/s": theirs, "KAT / ViT": ours / theirs}
+            rounded = {key: round(value, 3) for key, value in rates.items()}
+            rows.append({"model": size, "mode": mode, "dtype": dtype, "batch": batch_size, **rounded})
     return rows
 
 
-def _print(rows: Sequence[dict[str, object]]) -> None:
+def _print(rows: Sequence[Row]) -> None:
     table = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
@@ -168,7 +189,7 @@ def _print(rows: Sequence[dict[str, object]]) -> None:
     print()
 
 
-def _write(path: Path, tables: Sequence[Sequence[dict[str, object]]]) -> None:
+def _write(path: Path, tables: Sequence[Sequence[Row]]) -> None:
     with path.open("w", newline="") as file:
         for rows in tables:
             writer = csv.DictWriter(file, list(rows[0]))
@@ -192,7 +213,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("what", choices=["rational"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cuda", "cpu"])
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--models", type=_names([*SIZES, "none"]), default=list(SIZES), help="of tiny,small,base; none: kernels of tiny only")
+    parser.add_argument("--tokens", type=int, help="rows of the activation's input; default 197 per image")
+    parser.add_argument(
+        "--models",
+        type=_names([*SIZES, "none"]),
+        default=list(SIZES),
+        help="of tiny,small,base; none: the activation alone, at the widths of tiny",
+    )
     parser.add_argument("--dtype", type=_names(list(DTYPES)), default=["float32", "bfloat16"])
     parser.add_argument("--seconds", type=float, default=1.0, help="of measurement for each number")
     parser.add_argument("--csv", type=Path, help="also write both tables to this file")
@@ -200,10 +227,10 @@ def main(argv: Sequence[str]) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda': torch sees no GPU; use --device cpu")
     sizes = [size for size in options.models if size != "none"]
-    settings = (options.dtype, options.batch_size, options.seconds)
-    tables = [kernel_rows(options.device, sizes or ["tiny"], *settings)]
+    tokens = options.tokens or options.batch_size * TOKENS
+    tables = [kernel_rows(options.device, sizes or ["tiny"], options.dtype, tokens, options.seconds)]
     if sizes:
-        tables.append(model_rows(options.device, sizes, *settings))
+        tables.append(model_rows(options.device, sizes, options.dtype, options.batch_size, options.seconds))
     name = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}, torch {torch.__version__}\n")
     for rows in tables:

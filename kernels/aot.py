@@ -1,7 +1,8 @@
 """Compile Triton kernels for a GPU that is not there: a driver that compiles what is launched and runs nothing.
 
-The host code of an operator runs as it would on the device, on CPU tensors, so what is compiled is what will be launched:
-same constants, same specialisation, same grid. No GPU, no CUDA or ROCm driver is needed; results are left uninitialised.
+The host code of an operator runs as it would on the device, on CPU tensors, so what is compiled is what will be
+launched: same constants, same specialisation, same grid. No GPU, no CUDA or ROCm driver is needed; results are left
+uninitialised.
 """
 
 import contextlib

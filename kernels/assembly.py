@@ -27,7 +27,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a compiled kernel uses. Per-element figures count the elements its main loop stores (or loads, if it stores none)."""
+    """What a compiled kernel uses; per element that its main loop stores, or loads if it stores none."""
 
     registers: int
     stack: int

@@ -255,6 +255,7 @@ def _autograd_backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
 for _device, _forward, _backward in (
     ("CPU", _forward_cpu, _backward_cpu),
     ("CUDA", _forward_cuda, _backward_cuda),
+    ("XPU", _forward_cuda, _backward_cuda),  # the same Triton kernels
     ("CompositeExplicitAutograd", _forward_reference, _backward_reference),
 ):
     _LIBRARY.impl("rational", _forward, _device)

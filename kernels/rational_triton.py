@@ -1,18 +1,20 @@
-"""The group-rational activation in Triton: y = P(x) / Q(x), Q = 1 + |b1||x| + ... + |bn||x|^n, coefficients per channel group.
+"""The group-rational activation in Triton: y = P(x) / Q(x), Q = 1 + |b1||x| + ... + |bn||x|^n, per channel group.
 
-A tensor is `rows` contiguous rows of `groups` runs of `width` elements (channels last: width = C / G; NCHW: C / G * H * W).
-The runs of one group, one after the other, are its stream. The stream is cut into vectors of at most 16 bytes that never
-cross a run, so every lane works whatever the width; a program takes one chunk of one group's stream and loads the
-coefficients once. The backward reads only x and the gradient: P and Q are recomputed. Each program writes the sums of its
-chunk and a second kernel adds them in a fixed order: no atomics, no memset, bitwise repeatable.
+A tensor is `rows` contiguous rows of `groups` runs of `width` elements (channels last: width = C / G; NCHW: C / G * H *
+W). The runs of one group, one after the other, are its stream. The stream is cut into vectors of at most 16 bytes that
+never cross a run, so every lane works whatever the width; a program takes one chunk of one group's stream and loads the
+coefficients once. The backward reads only x and the gradient: P and Q are recomputed. Each program writes the sums of
+its chunk and a second kernel adds them in a fixed order: no atomics, no memset, bitwise repeatable.
 
 Nothing about the batch is a constant of compilation. Powers that could overflow are detected from max |x| of the chunk,
 which then is done again in powers of 1/x (`_careful_*`): the result is finite wherever the true value is.
 """
+# mypy: disable-error-code="assignment"
+# (tuples that grow in an unrolled loop are Triton's arrays of registers; mypy reads them as Python)
 
 import contextlib
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -278,7 +280,7 @@ def rational_forward_kernel(
     INDEX: tl.constexpr,
     APPROX: tl.constexpr,
 ):
-    """One chunk of one group: grid (groups, chunks). Sizes are in vectors of VEC elements; WIDTH = 0: the width is dynamic."""
+    """Write y of one chunk of one group: grid (groups, chunks). Sizes in vectors; WIDTH = 0: the width is dynamic."""
     i_g = tl.program_id(0)
     a, _da = _load_numerator(p_a + i_g * a_step, M, DTYPE)
     b, _db = _load_denominator(p_b + i_g * b_step, N, DTYPE)
@@ -338,7 +340,7 @@ def rational_backward_kernel(
     INDEX: tl.constexpr,
     APPROX: tl.constexpr,
 ):
-    """dx of one chunk of one group, and its sums for the coefficients: p_partial (groups, chunks, COLUMNS)."""
+    """As the forward, dx; and the chunk's sums for the coefficients: p_partial (groups, chunks, COLUMNS)."""
     COLUMNS: tl.constexpr = triton.next_power_of_2(M + 1 + N)
     i_g = tl.program_id(0)
     a, da = _load_numerator(p_a + i_g * a_step, M, DTYPE)
@@ -385,7 +387,7 @@ def rational_backward_kernel(
 def rational_reduce_kernel(
     p_partial, p_b, p_da, p_db, chunks, groups, a_rows, b_rows, M: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Add p_partial (groups, chunks, COLUMNS) in a fixed order into da (a_rows, M + 1) and db (b_rows, N): grid (2, rows)."""
+    """Add p_partial (groups, chunks, COLUMNS) in a fixed order: da (a_rows, M + 1), db (b_rows, N); grid (2, rows)."""
     COLUMNS: tl.constexpr = triton.next_power_of_2(M + 1 + N)
     of_a = tl.program_id(0) == 0
     i_row = tl.program_id(1)
@@ -447,11 +449,13 @@ class Problem(NamedTuple):
 
     grid: tuple[int, int]
     sizes: tuple[int, ...]
-    constants: dict[str, object]
+    constants: dict[str, Any]
 
 
 INT32_LIMIT = 2**31
 MIN_STEPS = 4  # tiles of a program: its prologue and epilogue cost about as much as one tile
+MAX_STEPS = 256  # a thread adds 8 terms a tile to a float32 sum: no more than 2048 of them one after the other
+MAX_CHUNKS = 65535  # second dimension of a CUDA grid
 
 
 def problem(
@@ -469,6 +473,7 @@ def problem(
     units = width // shape.vec
     tiles = -(-rows * units // shape.units)
     steps = max(-(-tiles * groups // shape.max_chunks), min(MIN_STEPS, tiles))
+    steps = max(min(steps, MAX_STEPS), -(-tiles // MAX_CHUNKS))
     chunks = -(-tiles // steps)
     m, n = numerator.shape[1] - 1, denominator.shape[1]
     # Offsets within a chunk, in elements, counted from the first run it touches.
@@ -481,7 +486,7 @@ def problem(
         m + 1 if numerator.shape[0] > 1 else 0,
         n if denominator.shape[0] > 1 else 0,
     )
-    constants = {
+    constants: dict[str, Any] = {
         "WIDTH": units if units < shape.units else 0,
         "VEC": shape.vec,
         "TILE": shape.units,

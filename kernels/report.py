@@ -1,8 +1,8 @@
-"""`kat-zoo kernels report`: compile every Triton kernel ahead of time for GPUs that are not there, and tabulate the code.
+"""`kat-zoo kernels report`: compile the Triton kernels ahead of time for GPUs that are not there; tabulate the code.
 
-A row is one kernel as KAT launches it at batch 128 and 224 pixels: 128 * 197 tokens, 8 groups. instructions_per_element is
-what a thread executes over the elements it handles, everything outside the main loop included; the branch for inputs whose
-powers overflow is not taken.
+A row is one kernel as KAT launches it at batch 128 and 224 pixels: 128 * 197 tokens, 8 groups. instructions_per_element
+is what a thread executes over the elements it handles, everything outside the main loop included; the branch for inputs
+whose powers overflow is not taken.
 """
 
 import argparse
@@ -74,7 +74,9 @@ def rows(
         for launch in recorder.launches:
             reduction = launch.name.endswith("reduce_kernel")
             found = figures(launch.kernel, 4 if reduction else DTYPES[dtype].itemsize)
-            threads = math.prod(launch.grid) * launch.kernel.metadata.num_warps * launch.kernel.metadata.target.warp_size
+            threads = (
+                math.prod(launch.grid) * launch.kernel.metadata.num_warps * launch.kernel.metadata.target.warp_size
+            )
             # A reduction handles what the launch before it wrote.
             handled = launch.arguments[0].numel() if reduction else elements
             per_element = found.loop_instructions + found.overhead * threads / handled
@@ -116,7 +118,9 @@ def _list(kind: Callable[[str], object]) -> Callable[[str], list]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `kat-zoo kernels report`."""
-    parser.add_argument("--arch", type=_list(str), default=list(ARCHS), help=f"comma-separated; default {','.join(ARCHS)}")
+    parser.add_argument(
+        "--arch", type=_list(str), default=list(ARCHS), help=f"comma-separated; default {','.join(ARCHS)}"
+    )
     parser.add_argument("--kernel", type=_list(str), default=list(KERNELS), help=f"of {','.join(KERNELS)}")
     parser.add_argument("--dtype", type=_list(str), default=list(DTYPES), help=f"of {','.join(DTYPES)}")
     parser.add_argument("--width", type=_list(int), default=list(WIDTHS), help="channels of a group, comma-separated")

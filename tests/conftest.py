@@ -5,7 +5,7 @@ import torch
 
 
 def pytest_configure(config):
-    # Triton kernels run in Triton's interpreter, chosen before triton is imported (timm imports it), unless a GPU is asked for.
+    # Triton kernels run in Triton's interpreter unless a GPU is asked for. This must be set before timm imports triton.
     if "gpu" not in config.getoption("markexpr").replace("not gpu", ""):
         os.environ["TRITON_INTERPRET"] = "1"
 

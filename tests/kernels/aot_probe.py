@@ -1,4 +1,4 @@
-"""Compiles kernels where Triton compiles (the test session interprets) and prints what the tests of test_rational_aot.py look at.
+"""Compiles kernels, which the test session interprets, and prints what test_rational_aot.py looks at.
 
 usage: aot_probe.py default|slow
 """

@@ -48,7 +48,12 @@ def assert_matches_reference(device, x, a, b, g, channel_dim=-1):
     got = run(*(t.to(device) for t in (x, a, b, g)), channel_dim)
     result, sums = TOLERANCE[x.dtype], 1e-14 if x.dtype == torch.float64 else 1e-6 if a.dtype == torch.float32 else 1e-2
     for name, ours, want, like, tolerance in zip(
-        ("y", "dx", "da", "db"), got, oracle(x, a, b, g, channel_dim), (x, x, a, b), (result, result, sums, sums), strict=True
+        ("y", "dx", "da", "db"),
+        got,
+        oracle(x, a, b, g, channel_dim),
+        (x, x, a, b),
+        (result, result, sums, sums),
+        strict=True,
     ):
         assert (ours.dtype, ours.shape) == (like.dtype, like.shape), name
         error = (ours.cpu().double() - want).norm() / want.norm().clamp_min(1e-300)
@@ -76,7 +81,9 @@ def test_other_dtypes(device, dtype, generator):
     assert_matches_reference(device, x, *coefficients(generator, 1, 8, dtype=of), g)
 
 
-@pytest.mark.parametrize("order, rows", [((0, 1), (1, 4)), ((1, 3), (4, 1)), ((3, 2), (4, 4)), ((8, 8), (1, 1)), ((2, 7), (1, 1))])
+@pytest.mark.parametrize(
+    "order, rows", [((0, 1), (1, 4)), ((1, 3), (4, 1)), ((3, 2), (4, 4)), ((8, 8), (1, 1)), ((2, 7), (1, 1))]
+)
 def test_orders_and_broadcast_rows(device, order, rows, generator):
     x, g = torch.randn(2, 33, 80, generator=generator).unbind(0)
     assert_matches_reference(device, x, *coefficients(generator, *rows, order), g)
@@ -98,7 +105,14 @@ def test_groups(device, channels, groups, generator):
         (lambda x: x.movedim(-1, 1), 1),
         (lambda x: x[0, 0], -1),
     ],
-    ids=["transposed", "channels sliced", "channels first, sliced", "channels in the middle", "channels last memory", "1-D"],
+    ids=[
+        "transposed",
+        "channels sliced",
+        "channels first, sliced",
+        "channels in the middle",
+        "channels last memory",
+        "1-D",
+    ],
 )
 def test_layouts(device, make, channel_dim, generator):
     x = make(torch.randn(9, 16, 32, generator=generator))
@@ -123,6 +137,23 @@ def test_64_bit_offsets(device, generator, monkeypatch):
     assert_matches_reference(device, x, *coefficients(generator, 1, 8), g)
     x, g = torch.randn(2, 2, 4, 41, 40, generator=generator).unbind(0)
     assert_matches_reference(device, x, *coefficients(generator, 1, 2), g, channel_dim=1)
+
+
+@pytest.mark.parametrize("rows", [1, 197, 128 * 197, 2**24, 2**33])
+@pytest.mark.parametrize("groups, width", [(1, 1), (8, 24), (8, 384), (8, 96 * 56 * 56), (4096, 1)])
+@pytest.mark.parametrize("backward", [False, True])
+def test_every_vector_has_a_program(device, rows, groups, width, backward):
+    from kat_zoo.kernels import rational_triton
+
+    a, b = torch.empty(1, 6), torch.empty(groups, 4)
+    gpu = rational_triton.Gpu(32, True)
+    of = [rational_triton.problem(n, groups, width, torch.bfloat16, a, b, backward, gpu) for n in (rows, 197)]
+    (grid, (units, steps, *_), constants), (_, _, for_another_batch) = of
+    tiles = -(-units // constants["TILE"])
+    assert grid[0] == groups and grid[1] <= 65535
+    assert (grid[1] - 1) * steps < tiles <= grid[1] * steps
+    changed = {key for key in constants if constants[key] != for_another_batch[key]}
+    assert changed <= ({"INDEX"} if rows * groups * width > 2**31 else set())
 
 
 @OVERFLOWS
@@ -166,7 +197,9 @@ def test_sign_of_zero_is_positive(device):
     assert torch.equal(db.cpu(), torch.full_like(b, -2.0 * 8))
 
 
-@pytest.mark.parametrize("x_dtype, dtype", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16), (torch.float16, torch.float64)])
+@pytest.mark.parametrize(
+    "x_dtype, dtype", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16), (torch.float16, torch.float64)]
+)
 def test_coefficients_of_another_dtype(device, x_dtype, dtype, generator):
     """As under autocast: nothing is cast before the kernel."""
     x, g = torch.randn(2, 17, 96, generator=generator).to(x_dtype).unbind(0)

@@ -1,0 +1,161 @@
+"""`kat-zoo export`: a model as ONNX, as a torch.export program, or compiled ahead of time by AOTInductor.
+
+ONNX and AOTInductor files stand alone: `rational` is decomposed into standard operators. A torch.export program keeps
+the operator and with it the fast kernels; `import kat_zoo` before loading it.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "aoti": ".aoti.pt2"}
+
+
+def rational_formula(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
+    """`kat_zoo.kernels.rational` in standard operators, for inference; 16-bit types are computed in float32."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    channel_dim = channel_dim % x.ndim
+    groups = max(numerator.shape[0], denominator.shape[0])
+    tail = [1] * (x.ndim - channel_dim)
+    v = x.to(dtype).unflatten(channel_dim, (groups, x.shape[channel_dim] // groups))
+    magnitude = v.abs()
+    a = [c.to(dtype).reshape(-1, *tail) for c in numerator.unbind(1)]
+    b = [c.to(dtype).abs().reshape(-1, *tail) for c in denominator.unbind(1)]
+    p = a[-1]
+    for coefficient in reversed(a[:-1]):
+        p = p * v + coefficient
+    q = b[-1] * magnitude
+    for coefficient in reversed(b[:-1]):
+        q = (q + coefficient) * magnitude
+    y = (p / (q + 1)).expand(v.shape)
+    return y.flatten(channel_dim, channel_dim + 1).to(x.dtype)
+
+
+def capture(
+    model: nn.Module, images: Tensor, *, dynamic_batch: bool = True, decompose: bool = False
+) -> torch.export.ExportedProgram:
+    """Export a model with torch.export.
+
+    Args:
+        model: in eval mode.
+        images: (B, C, H, W) example, B >= 2 where the batch is dynamic.
+        dynamic_batch: any batch size, rather than that of the example.
+        decompose: `rational` in standard operators, so that the program does not need kat_zoo.
+    """
+    shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},) if dynamic_batch else None
+    with torch.no_grad():
+        program = torch.export.export(model, (images,), dynamic_shapes=shapes)
+    if decompose:
+        program = program.run_decompositions({torch.ops.kat_zoo.rational.default: rational_formula})
+    return program
+
+
+def to_onnx(model: nn.Module, images: Tensor, path: Path, *, dynamic_batch: bool = True) -> None:
+    """Write an ONNX file, weights inside, through torch's dynamo exporter. Input `images`, output `logits`.
+
+    Raises:
+        ModuleNotFoundError: onnx, onnxscript or onnxruntime is missing.
+    """
+    _require_onnx()
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            capture(model, images, dynamic_batch=dynamic_batch, decompose=True),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    assert program is not None  # only the old exporter returns nothing
+    program.save(path, external_data=False)
+
+
+def to_pt2(model: nn.Module, images: Tensor, path: Path, *, dynamic_batch: bool = True) -> None:
+    """Write a torch.export program; `torch.export.load(path).module()` runs it, after `import kat_zoo`."""
+    torch.export.save(capture(model, images, dynamic_batch=dynamic_batch), path)
+
+
+def to_aoti(model: nn.Module, images: Tensor, path: Path, *, dynamic_batch: bool = True) -> None:
+    """Compile for the device of the images; `torch._inductor.aoti_load_package(path)` runs it, with torch alone.
+
+    Needs a C++ compiler, and for CUDA nvcc.
+    """
+    program = capture(model, images, dynamic_batch=dynamic_batch, decompose=True)
+    torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+
+
+def load(path: Path, format: str) -> Callable[[Tensor], Tensor]:
+    """Load what `kat-zoo export` wrote, as a function from images to the model's output."""
+    if format == "pt2":
+        return torch.export.load(path).module()
+    if format == "aoti":
+        return torch._inductor.aoti_load_package(str(path))
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def _require_onnx() -> None:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(f"format 'onnx' needs {', '.join(missing)}: pip install 'kat_zoo[export]'")
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter reports its progress with print; a library does not."""
+    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
+        yield
+
+
+def _milliseconds(function: Callable[[Tensor], Tensor], images: Tensor, repeats: int) -> float:
+    with torch.inference_mode():
+        function(images)
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            function(images)
+            times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2] * 1e3
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `kat-zoo export MODEL --format FORMAT`: write the file, run it, compare it with the model."""
+    parser = argparse.ArgumentParser(prog="kat-zoo export", description=__doc__)
+    parser.add_argument("model", help="a timm model name (see kat-zoo list)")
+    parser.add_argument("--format", choices=list(FORMATS), required=True)
+    parser.add_argument("--out", type=Path, help="file to write; default MODEL plus the format's suffix")
+    parser.add_argument("--checkpoint", default="", help="weights to load")
+    parser.add_argument("--pretrained", action="store_true", help="load the model's published weights")
+    parser.add_argument("--batch-size", type=int, help="fix the batch size; by default any batch runs")
+    parser.add_argument("--repeats", type=int, default=10, help="runs to time")
+    options = parser.parse_args(argv)
+    if not timm.is_model(options.model):
+        raise ValueError(f"unknown model {options.model!r}; `kat-zoo list` prints the names")
+    path = options.out or Path(f"{options.model}{FORMATS[options.format]}")
+    model = timm.create_model(options.model, pretrained=options.pretrained, checkpoint_path=options.checkpoint).eval()
+    images = torch.randn(options.batch_size or 2, *timm.data.resolve_model_data_config(model)["input_size"])
+    write = {"onnx": to_onnx, "pt2": to_pt2, "aoti": to_aoti}[options.format]
+    write(model, images, path, dynamic_batch=options.batch_size is None)
+    exported = load(path, options.format)
+    with torch.inference_mode():
+        expected, got = model(images), exported(images)
+    difference = float((got - expected).abs().max() / expected.abs().max())
+    times = _milliseconds(exported, images, options.repeats), _milliseconds(model, images, options.repeats)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; differs by {difference:.1e} of the model's largest output")
+    print(
+        f"batch {len(images)}, {torch.get_num_threads()} threads: {times[0]:.1f} ms, eager {times[1]:.1f} ms (medians)"
+    )
+    if not difference <= 1e-4:
+        raise ValueError(f"{path} does not compute what the model does: largest relative difference {difference:.1e}")
+    return 0

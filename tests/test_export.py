@@ -1,0 +1,132 @@
+"""What leaves the library: ONNX, torch.export programs and AOTInductor packages compute what the model does."""
+
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+
+from kat_zoo import cli, export
+from kat_zoo.kernels import rational, rational_reference
+
+
+def model_and_images(name, batch=2):
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()
+    for parameter in model.parameters():  # untrained heads and biases are 0: nothing would be compared
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.02)
+    return model, torch.randn(batch, *model.pretrained_cfg["input_size"])
+
+
+def assert_same(exported, model, images, tolerance=1e-5):
+    with torch.inference_mode():
+        got, expected = exported(images), model(images)
+    assert got.shape == expected.shape
+    assert (got - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("rows", [(1, 4), (4, 1), (1, 1)])
+@pytest.mark.parametrize("channel_dim", [-1, 1])
+@pytest.mark.parametrize("order", [(5, 4), (0, 1), (3, 8)])
+def test_the_formula_is_the_operator(rows, channel_dim, order, generator):
+    x = torch.randn(3, 8, 4, 16, generator=generator, dtype=torch.float64)
+    a = torch.randn(rows[0], order[0] + 1, generator=generator, dtype=torch.float64)
+    b = torch.randn(rows[1], order[1], generator=generator, dtype=torch.float64)
+    expected = rational_reference(x, a, b, channel_dim)
+    torch.testing.assert_close(export.rational_formula(x, a, b, channel_dim), expected)
+    half = export.rational_formula(x.bfloat16(), a.float(), b.float(), channel_dim)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half, rational(x.bfloat16(), a.float(), b.float(), channel_dim))
+
+
+def check_format(name, form, tmp_path):
+    model, images = model_and_images(name)
+    path = tmp_path / f"model{export.FORMATS[form]}"
+    {"onnx": export.to_onnx, "pt2": export.to_pt2, "aoti": export.to_aoti}[form](model, images, path)
+    exported = export.load(path, form)
+    for batch in (images, images[:1], images.repeat(3, 1, 1, 1)):
+        assert_same(exported, model, batch)
+    return model, images, path
+
+
+def test_torch_export_keeps_the_operator(tmp_path):
+    check_format("test_kat", "pt2", tmp_path)
+    program = torch.export.load(tmp_path / "model.pt2")
+    assert any(node.target is torch.ops.kat_zoo.rational.default for node in program.graph.nodes)
+
+
+@pytest.mark.slow
+def test_onnx_runtime_agrees(tmp_path):
+    import onnx
+
+    *_, path = check_format("test_kat", "onnx", tmp_path)
+    written = onnx.load(path)
+    assert {opset.domain for opset in written.opset_import} == {""}, "only standard operators"
+    assert written.graph.input[0].type.tensor_type.shape.dim[0].dim_param, "any batch size"
+
+
+def test_command(tmp_path, capsys):
+    path = tmp_path / "pico.pt2"
+    arguments = [
+        "export",
+        "kat_pico_patch4_28",
+        "--format",
+        "pt2",
+        "--out",
+        str(path),
+        "--batch-size",
+        "1",
+        "--repeats",
+        "1",
+    ]
+    assert cli.main(arguments) == 0
+    assert path.exists() and "largest difference" in capsys.readouterr().out
+    assert cli.main(["export", "kat_huge", "--format", "onnx"]) == 2
+    assert "kat_huge" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+def test_kat_tiny(form, tmp_path):
+    check_format("kat_tiny_patch16_224", form, tmp_path)
+
+
+@pytest.mark.slow
+def test_aot_inductor_runs_without_kat_zoo(tmp_path):
+    """In a fresh process that imports torch alone."""
+    model, images, path = check_format("kat_tiny_patch16_224", "aoti", tmp_path)
+    torch.save((images, model(images).detach()), tmp_path / "case.pt")
+    code = f"""
+import sys, torch
+images, expected = torch.load({str(tmp_path / "case.pt")!r})
+got = torch._inductor.aoti_load_package({str(path)!r})(images)
+assert "kat_zoo" not in sys.modules
+print(float((got - expected).abs().max() / expected.abs().max()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) <= 1e-5
+
+
+def loss_and_gradients(model, images):
+    model.zero_grad()
+    loss = model(images).square().mean()
+    loss.backward()
+    return [loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")  # fx modules annotate in their constructor
+@pytest.mark.parametrize("capture", ["compile", "script", "fx", "fx, then script"])
+def test_captured_training_of_kat_tiny(capture):
+    """Loss and every gradient of a captured model equal those of the model."""
+    model, images = model_and_images("kat_tiny_patch16_224")
+    expected = loss_and_gradients(model, images)
+    if capture == "compile":
+        captured = torch.compile(model, fullgraph=True)
+    else:
+        captured = torch.fx.symbolic_trace(model) if "fx" in capture else model
+        captured = torch.jit.script(captured) if "script" in capture else captured
+    for got, want in zip(loss_and_gradients(captured, images), expected, strict=True):
+        assert (got - want).norm() <= 1e-4 * want.norm() + 1e-7
