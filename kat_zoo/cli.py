@@ -5,7 +5,9 @@ import sys
 from collections.abc import Sequence
 
 # name -> ("module:function", help). The function takes the remaining arguments and returns an exit code or None.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "formula": ("kat_zoo.kan.command:main", "find a formula for a column of a CSV file"),
+}
 
 USAGE_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ModuleNotFoundError)
 
