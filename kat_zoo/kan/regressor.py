@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,8 +74,8 @@ class KANRegressor(RegressorMixin, _KANEstimator):
         restarts: starts per shape of the search.
         max_seconds: no further shape is begun after this time; None for no limit.
         grid_schedule: grid sizes of the numeric network.
-        steps: Levenberg-Marquardt steps per grid.
-        smoothness: penalty on the splines' second differences.
+        steps: Levenberg-Marquardt steps per stage.
+        smoothness: the least penalty on the splines' second differences; stronger ones are tried first.
         validation_fraction: part held out to choose stages and to verify formulas.
         random_state: int, RandomState or None.
 
@@ -142,16 +143,33 @@ class KANRegressor(RegressorMixin, _KANEstimator):
         else:
             self.network_ = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed)
             val = (inputs[held], targets[held]) if len(held) else (None, None)
-            self.history_ = self.network_.fit(
-                inputs[train],
-                targets[train],
-                *val,
-                grid_schedule=[g for g in self.grid_schedule if g <= max(len(train) // 4, self.grid_schedule[0])],
-                steps=self.steps,
-                coef_smoothness=self.smoothness,
-                sample_weight=w,
-            )
+            self._fit_path(inputs[train], targets[train], val, w)
         return self
+
+    def _fit_path(self, x: torch.Tensor, y: torch.Tensor, val: tuple[Any, Any], weight: Any) -> None:
+        """From strong to weak penalties, then finer grids; the stage with the least held-out error stays.
+
+        A small or noisy table stops at a strong penalty, an exact one goes to the end.
+        """
+        best: tuple[float, Any, Any] = (np.inf, None, None)
+        first, finer = self.grid_schedule[0], [g for g in self.grid_schedule[1:] if g <= len(x) // 8]
+        penalties = [(p, p) for p in (0.1, 0.01, 1e-3) if p > self.smoothness] + [(0.0, self.smoothness)]
+        for (l1, smoothness), grid in [*((p, first) for p in penalties), *((penalties[-1], g) for g in finer)]:
+            options = {"grid_schedule": [grid], "steps": self.steps, "l1": l1, "coef_smoothness": smoothness}
+            history = self.network_.fit(x, y, *val, sample_weight=weight, **options)
+            if history.best < best[0]:
+                best = (history.best, copy.deepcopy(self.network_), history)
+            elif history.best > 2 * best[0]:
+                break
+        if best[1] is not None:
+            self.network_, self.history_ = best[1], best[2]
+
+    def __sklearn_tags__(self):
+        """Several outputs are fine."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = True
+        return tags
 
     def _affines(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
         inputs = [(1 / h, -c / h) for c, h in zip(self._center, self._half, strict=True)]
