@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("kat_zoo.bench:main", "time the activation and KAT against GELU, a device copy and timm's ViT"),
     "export": ("kat_zoo.export:main", "write a model as ONNX, torch.export program or AOTInductor package"),
     "kernels": ("kat_zoo.kernels.command:main", "report on the compiled GPU kernels (no GPU needed)"),
+    "formula": ("kat_zoo.kan.command:main", "find a formula for a column of a CSV file"),
 }
 
 USAGE_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ModuleNotFoundError)

@@ -1,0 +1,192 @@
+"""SymPy expressions as symbolic networks (KAN 2.0, arXiv 2408.10205, section 3.2: the compiler)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sympy
+import torch
+
+from .library import function_index
+from .network import KAN
+
+Edge = tuple[str, tuple[float, float, float, float], sympy.Expr]  # function, (a, b, c, d), argument without its affine part
+
+_POWERS = {
+    sympy.Integer(n): f"x^{n}" for n in (2, 3, 4, 5)
+} | {sympy.Integer(-n): "1/x" if n == 1 else f"1/x^{n}" for n in (1, 2, 3, 4, 5)}
+_POWERS |= {sympy.Rational(1, 2): "sqrt", sympy.Rational(-1, 2): "1/sqrt(x)", sympy.Rational(3, 2): "x^1.5"}
+_FUNCTIONS = {
+    sympy.exp: "exp",
+    sympy.log: "log",
+    sympy.Abs: "abs",
+    sympy.sin: "sin",
+    sympy.cos: "cos",
+    sympy.tan: "tan",
+    sympy.tanh: "tanh",
+    sympy.sign: "sgn",
+    sympy.asin: "arcsin",
+    sympy.acos: "arccos",
+    sympy.atan: "arctan",
+    sympy.atanh: "arctanh",
+    sympy.erf: "erf",
+    sympy.gamma: "gamma",
+    sympy.sinh: "sinh",
+    sympy.cosh: "cosh",
+}
+
+
+def _affine(argument: sympy.Expr) -> tuple[float, float, sympy.Expr]:
+    """a, b, core with argument = a * core + b."""
+    b, rest = argument.as_coeff_Add()
+    a, core = rest.as_coeff_Mul()
+    return float(a), float(b), core
+
+
+def _edge(term: sympy.Expr) -> Edge:
+    """One term of a sum as an edge."""
+    c, g = term.as_coeff_Mul()
+    if not g.free_symbols:
+        return "0", (0.0, 0.0, 0.0, float(c * g)), sympy.S.One
+    if g.is_Symbol or g.is_Mul or g.is_Add:
+        return "x", (1.0, 0.0, float(c), 0.0), g
+    if g.is_Pow and g.exp in _POWERS:
+        name, argument = _POWERS[g.exp], g.base
+    elif g.is_Pow and not g.base.free_symbols:
+        name, argument = "exp", g.exp * sympy.log(g.base)
+    elif isinstance(g, sympy.besselj) and g.args[0] in (0, 1):
+        name, argument = f"J{g.args[0]}", g.args[1]
+    elif g.func in _FUNCTIONS:
+        name, argument = _FUNCTIONS[g.func], g.args[0]
+    else:
+        raise ValueError(f"{g} is no function of the library")
+    a, b, core = _affine(argument)
+    return name, (a, b, float(c), 0.0), core
+
+
+def _factors(expression: sympy.Expr) -> list[sympy.Expr] | None:
+    """The factors of a product of at least two expressions in the variables, else None."""
+    if not expression.is_Mul:
+        return None
+    c, rest = expression.as_coeff_Mul()
+    factors = list(rest.args) if rest.is_Mul else [rest]
+    constant = sympy.Mul(c, *(f for f in factors if not f.free_symbols))
+    factors = [f for f in factors if f.free_symbols]
+    return [constant * factors[0], *factors[1:]] if len(factors) > 1 else None
+
+
+def _edges(expression: sympy.Expr) -> list[Edge]:
+    terms = expression.as_ordered_terms() if expression.is_Add else [expression]
+    return [_edge(term) for term in terms]
+
+
+def _depth(expression: sympy.Expr, memo: dict[sympy.Expr, int]) -> int:
+    """The first layer where the expression can be a node."""
+    if expression.is_Symbol:
+        return 0
+    if expression not in memo:
+        parts = _factors(expression) or [expression]
+        memo[expression] = max(
+            1 + max(_depth(core, memo) if core.free_symbols else 0 for _, _, core in _edges(part)) for part in parts
+        )
+    return memo[expression]
+
+
+def from_formula(
+    expressions: Any,
+    variables: Sequence[str] | None = None,
+    *,
+    grid_size: int = 3,
+    dtype: torch.dtype = torch.float64,
+    **options: Any,
+) -> KAN:
+    """Compile formulas into a network of symbolic edges and product nodes that computes them.
+
+    Args:
+        expressions: a SymPy expression or text, or a list of them, one per output.
+        variables: input names in order; the expressions' own symbols, sorted, by default.
+        grid_size: of the (unused) splines, for later numeric edges.
+        dtype: of the network.
+        **options: further arguments of `KAN`.
+
+    Raises:
+        ValueError: a function or power outside the library, or symbols that `variables` lacks.
+    """
+    listed = list(expressions) if isinstance(expressions, (list, tuple)) else [expressions]
+    outputs = [sympy.expand_power_base(sympy.sympify(e)) for e in listed]
+    found = sorted(set().union(*(e.free_symbols for e in outputs)), key=str)
+    symbols = [sympy.Symbol(v) for v in variables] if variables is not None else found
+    if not set(found) <= set(symbols) or not symbols:
+        raise ValueError(f"variables={[str(s) for s in symbols]}; expected all of {[str(s) for s in found]}, at least one")
+    memo: dict[sympy.Expr, int] = {}
+    layers = max(1, *(_depth(e, memo) for e in outputs))
+    nodes: list[list[sympy.Expr]] = [[] for _ in range(layers)] + [outputs]
+    plans: list[list[list[list[Edge]]]] = []  # per layer, node: the sub-nodes' edges
+    for number in range(layers, 0, -1):
+        level = nodes[number]
+        plan = [_plan(e, number, memo) for e in level]
+        if number < layers:  # sums first: products come last in a layer
+            order = sorted(range(len(level)), key=lambda n: len(plan[n]) > 1)
+            nodes[number], plan = [level[n] for n in order], [plan[n] for n in order]
+        elif any(len(p) > 1 for p in plan) and len(plan) > 1:
+            # The order of outputs is the caller's: products move to a layer of their own.
+            return from_formula_outputs(outputs, symbols, grid_size, dtype, options)
+        plans.insert(0, plan)
+        below = list(symbols) if number == 1 else []
+        for node in plan:
+            for subnode in node:
+                below += [core for _, _, core in subnode if core.free_symbols and core not in below]
+        nodes[number - 1] = below or [symbols[0]]
+    return _build(nodes, plans, grid_size, dtype, options)
+
+
+def from_formula_outputs(outputs: list, symbols: list, grid_size: int, dtype: torch.dtype, options: dict) -> KAN:
+    """Several outputs, some of them products: compile f + 0 * x, whose last layer has sums only."""
+    marks = [sympy.Dummy(f"out{n}") for n in range(len(outputs))]
+    inner = {mark: e for mark, e in zip(marks, outputs, strict=True)}
+    memo: dict[sympy.Expr, int] = {}
+    layers = max(_depth(e, memo) for e in outputs) + 1
+    nodes: list[list[sympy.Expr]] = [[] for _ in range(layers)] + [marks]
+    plans: list[list[list[list[Edge]]]] = [[[[("x", (1.0, 0.0, 1.0, 0.0), inner[mark])]] for mark in marks]]
+    nodes[layers - 1] = list(dict.fromkeys(outputs))
+    for number in range(layers - 1, 0, -1):
+        plan = [_plan(e, number, memo) for e in nodes[number]]
+        order = sorted(range(len(plan)), key=lambda n: len(plan[n]) > 1)
+        nodes[number], plan = [nodes[number][n] for n in order], [plan[n] for n in order]
+        plans.insert(0, plan)
+        below = list(symbols) if number == 1 else []
+        for node in plan:
+            for subnode in node:
+                below += [core for _, _, core in subnode if core.free_symbols and core not in below]
+        nodes[number - 1] = below or [symbols[0]]
+    return _build(nodes, plans, grid_size, dtype, options)
+
+
+def _plan(expression: sympy.Expr, number: int, memo: dict[sympy.Expr, int]) -> list[list[Edge]]:
+    """Sub-nodes of a node at layer `number`: one for a sum, one per factor for a product."""
+    if _depth(expression, memo) < number and expression.free_symbols:
+        return [[("x", (1.0, 0.0, 1.0, 0.0), expression)]]
+    return [_edges(part) for part in _factors(expression) or [expression]]
+
+
+def _build(nodes: list, plans: list, grid_size: int, dtype: torch.dtype, options: dict) -> KAN:
+    arity = max([2, *(len(node) for plan in plans for node in plan)])
+    width = [[len(nodes[0]), 0]] + [[sum(len(n) == 1 for n in plan), sum(len(n) > 1 for n in plan)] for plan in plans]
+    model = KAN(width, grid_size, mult_arity=arity, dtype=dtype, **options)
+    with torch.no_grad():
+        for number, (layer, plan) in enumerate(zip(model.layers, plans, strict=True)):
+            layer.spline.mask.zero_()
+            one: list[Edge] = [("0", (0.0, 0.0, 0.0, 1.0), sympy.S.One)]
+            subnodes = [s for node in plan for s in (node if len(node) == 1 else [*node, *[one] * (arity - len(node))])]
+            for j, edges in enumerate(subnodes):
+                used: set[int] = set()
+                for name, affine, core in edges:
+                    i = nodes[number].index(core) if core.free_symbols else next(n for n in range(len(nodes[number])) if n not in used)
+                    if i in used:
+                        raise ValueError(f"two edges from {core} to one node; expected at most one, write them as one function")
+                    used.add(i)
+                    layer.function[j, i] = function_index(name)
+                    layer.affine[j, i] = torch.tensor(affine, dtype=dtype)
+            layer.refresh()
+    return model

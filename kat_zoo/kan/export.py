@@ -1,0 +1,64 @@
+"""Formulas as code: NumPy and torch functions, and C."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sympy
+
+
+def to_numpy(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., Any]:
+    """NumPy function of the variables, in the given order (special functions from SciPy).
+
+    Raises:
+        ValueError: the expression holds other variables, or numeric edges (phi_l_i_j).
+    """
+    return sympy.lambdify(_symbols(expression, variables), expression, modules=["scipy", "numpy"])
+
+
+def to_torch(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., Any]:
+    """Function of torch tensors, differentiable.
+
+    Raises:
+        ValueError: the expression holds other variables, or numeric edges (phi_l_i_j).
+    """
+    import torch
+
+    from .library import _BesselJ0, _BesselJ1, _gamma
+
+    def bessel(order: int, x: Any) -> Any:
+        if order not in (0, 1):
+            raise ValueError(f"besselj({order}, x): torch knows orders 0 and 1")
+        return (_BesselJ0 if order == 0 else _BesselJ1).apply(x)
+
+    names = {name: getattr(torch, name) for name in ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cosh", "sign")}
+    names |= {"Abs": torch.abs, "besselj": bessel, "gamma": _gamma}
+    for function in ("asin", "acos", "atan", "atanh"):
+        names[function] = getattr(torch, function)
+    return sympy.lambdify(_symbols(expression, variables), expression, modules=[names, "math"])
+
+
+def to_c(expression: sympy.Expr, variables: Sequence[str], name: str = "formula") -> str:
+    """A C function `double name(double x_1, ...)` (math.h, POSIX j0 and j1 for Bessel functions).
+
+    Raises:
+        ValueError: the expression holds other variables, or numeric edges (phi_l_i_j).
+    """
+    symbols = _symbols(expression, variables)
+    bessel = [(lambda n, x: n == 0, lambda n, x: f"j0({x})"), (lambda n, x: n == 1, lambda n, x: f"j1({x})")]
+    # SymPy passes the arguments as text to the second function of a pair, as expressions to the first.
+    body = sympy.ccode(expression, user_functions={"besselj": bessel, "gamma": "tgamma"})
+    arguments = ", ".join(f"double {symbol}" for symbol in symbols)
+    return f"double {name}({arguments}) {{\n    return {body};\n}}\n"
+
+
+def _symbols(expression: sympy.Expr, variables: Sequence[str]) -> list[sympy.Symbol]:
+    symbols = [sympy.Symbol(v) for v in variables]
+    unknown = expression.free_symbols - set(symbols)
+    if unknown:
+        raise ValueError(f"variables={list(variables)} do not hold {', '.join(sorted(map(str, unknown)))} of the expression")
+    numeric = expression.atoms(sympy.core.function.AppliedUndef)
+    if numeric:
+        raise ValueError(f"the expression holds numeric edges ({', '.join(sorted({str(f.func) for f in numeric}))}); expected a formula")
+    return symbols

@@ -1,0 +1,136 @@
+"""Derivatives of a model and what they tell of its structure: separability and symmetry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Function = Callable[[Tensor], Tensor]
+
+
+def jacobian(function: Function, x: Tensor, create_graph: bool = False) -> Tensor:
+    """Derivatives of all outputs at each sample.
+
+    Args:
+        function: maps (N, inputs) to (N, outputs), each row by itself.
+        x: (N, inputs).
+        create_graph: make the result differentiable.
+
+    Returns:
+        (N, outputs, inputs).
+    """
+    with torch.enable_grad():
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        y = function(x)
+        rows = [
+            torch.autograd.grad(y[:, j].sum(), x, create_graph=create_graph, retain_graph=True)[0] for j in range(y.shape[1])
+        ]
+    return torch.stack(rows, 1)
+
+
+def hessian(function: Function, x: Tensor, create_graph: bool = False) -> Tensor:
+    """Second derivatives of all outputs at each sample: (N, outputs, inputs, inputs); arguments as in `jacobian`."""
+    with torch.enable_grad():
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        first = jacobian(function, x, create_graph=True)
+        rows = []
+        for j in range(first.shape[1]):
+            entries = []
+            for i in range(first.shape[2]):
+                value = first[:, j, i].sum()
+                constant = not value.requires_grad
+                second = None if constant else torch.autograd.grad(value, x, create_graph=create_graph, retain_graph=True, allow_unused=True)[0]
+                entries.append(torch.zeros_like(x) if second is None else second)
+            rows.append(torch.stack(entries, 1))
+    return torch.stack(rows, 1)
+
+
+@dataclass(frozen=True)
+class Separability:
+    """Groups of inputs that do not interact, and the largest interaction left between groups.
+
+    Attributes:
+        groups: inputs; f is a sum ("add") or product ("mul") of functions of one group each.
+        interactions: (inputs, inputs), 0 for pairs that do not interact.
+    """
+
+    groups: list[list[int]]
+    interactions: Tensor
+
+
+def detect_separability(function: Function, x: Tensor, mode: str = "add", threshold: float = 1e-2) -> Separability:
+    """Group the inputs of f so that f = sum or product of functions of one group each (KAN 2.0, arXiv 2408.10205, section 4.3).
+
+    A pair interacts where the mixed second derivative of f (of log |f| for "mul") times the inputs' spreads exceeds
+    `threshold` of f's (log f's) standard deviation, at the median over samples.
+
+    Args:
+        function: maps (N, inputs) to (N, 1).
+        x: (N, inputs) samples.
+        mode: "add" or "mul".
+        threshold: relative interaction that counts.
+
+    Raises:
+        ValueError: an unknown mode, or several outputs.
+    """
+    if mode not in ("add", "mul"):
+        raise ValueError(f"mode={mode!r}; expected 'add' or 'mul'")
+
+    def target(z: Tensor) -> Tensor:
+        y = function(z)
+        return y if mode == "add" else y.abs().clamp(min=1e-12).log()
+
+    with torch.no_grad():
+        y = target(x)
+    if y.shape[1] != 1:
+        raise ValueError(f"function has {y.shape[1]} outputs; expected 1")
+    spread = x.std(0, correction=0)
+    mixed = hessian(target, x)[:, 0].abs().median(0).values
+    interactions = mixed * spread[:, None] * spread / y.std(correction=0).clamp(min=1e-12)
+    interactions.fill_diagonal_(0)
+    near = interactions > threshold
+    groups: list[list[int]] = []
+    left = set(range(x.shape[1]))
+    while left:
+        group, queue = set(), [min(left)]
+        while queue:
+            i = queue.pop()
+            if i not in group:
+                group.add(i)
+                queue += [j for j in left if bool(near[i, j] | near[j, i])]
+        groups.append(sorted(group))
+        left -= group
+    return Separability(groups, interactions)
+
+
+def test_symmetry(function: Function, x: Tensor, group: list[int], threshold: float = 1e-2) -> tuple[bool, float]:
+    """Does f depend on the inputs in `group` only through one function of them, f(g(x_group), rest)?
+
+    It does if the direction of the gradient within the group does not depend on the other inputs (KAN 2.0, arXiv
+    2408.10205, section 4.3): the directions of samples that share the group's values but not the rest are compared.
+
+    Args:
+        function: maps (N, inputs) to (N, 1).
+        x: (N, inputs) samples.
+        group: at least two inputs, not all.
+        threshold: largest median 1 - |cos| that still counts.
+
+    Returns:
+        The answer and the median of 1 - |cos|.
+
+    Raises:
+        ValueError: a group of fewer than two inputs, or of all.
+    """
+    if not 2 <= len(group) < x.shape[1]:
+        raise ValueError(f"group={group}; expected at least two of the {x.shape[1]} inputs, not all")
+    other = x.roll(1, 0).clone()
+    other[:, group] = x[:, group]
+    a, b = (torch.nn.functional.normalize(jacobian(function, z)[:, 0, group], dim=1) for z in (x, other))
+    difference = float((1 - (a * b).sum(1).abs()).median())
+    return difference < threshold, difference
+
+
+test_symmetry.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever its name says to pytest

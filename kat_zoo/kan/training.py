@@ -1,0 +1,265 @@
+"""Training a KAN: least squares by Levenberg-Marquardt, any loss by L-BFGS or Adam, on a schedule of grids."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .lm import LeastSquares
+from .network import KAN
+
+logger = logging.getLogger("kat_zoo")
+
+OPTIMIZERS = ("lm", "lbfgs", "adam")
+
+
+@dataclass
+class History:
+    """What happened in `fit`, one entry per evaluation.
+
+    Attributes:
+        step: steps so far.
+        grid_size: intervals at that time.
+        train: root mean square error (or the given loss) on the training data.
+        val: the same on held-out data; equal to `train` where there is none.
+        best_step: the step whose parameters the network has now.
+        best: its held-out value.
+    """
+
+    step: list[int] = field(default_factory=list)
+    grid_size: list[int] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    val: list[float] = field(default_factory=list)
+    best_step: int = 0
+    best: float = math.inf
+
+
+def regularisation(model: KAN, x: Tensor, l1: float, entropy: float, coef_smoothness: float) -> Tensor:
+    """l1 * sum |phi| + entropy * S + smoothness * |D^2 coef|^2 (arXiv 2404.19756, equations 2.17 to 2.20).
+
+    |phi| is the mean absolute value of an edge over the batch, S the entropy of the edges' shares in their layer.
+    """
+    total = x.new_zeros(())
+    for layer in model.layers:
+        if l1 or entropy:
+            size = layer.edges(x).abs().mean(0)
+            total = total + l1 * size.sum()
+            share = size / size.sum().clamp(min=1e-12)
+            total = total - entropy * (share * (share + 1e-12).log()).sum()
+        if coef_smoothness and layer.spline.coef.shape[1] > 2:
+            total = total + coef_smoothness * layer.spline.coef.diff(n=2, dim=1).square().sum()
+        x = layer(x)
+    return total
+
+
+class _Fit:
+    """The data and options of one call of `fit`."""
+
+    def __init__(self, model: KAN, X: Any, y: Any, X_val: Any, y_val: Any, weight: Any, loss: Any) -> None:  # noqa: N803
+        self.model, self.loss = model, loss
+        self.x = model.tensor(X)
+        self.y = model.tensor(y) if loss is None else torch.as_tensor(y, device=model.device)
+        if len(self.x) != len(self.y) or len(self.x) == 0:
+            raise ValueError(f"X has {len(self.x)} samples and y {len(self.y)}; expected the same positive number")
+        if loss is None and self.y.shape[1] != model.nodes[-1]:
+            raise ValueError(f"y has {self.y.shape[1]} columns; expected {model.nodes[-1]}, the network's outputs")
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val: expected both or neither")
+        if not bool(torch.isfinite(self.x).all()) or (self.y.is_floating_point() and not bool(torch.isfinite(self.y).all())):
+            raise ValueError("X or y holds NaN or infinity; expected finite numbers")
+        self.val = None
+        if X_val is not None:
+            self.val = (model.tensor(X_val), model.tensor(y_val) if loss is None else torch.as_tensor(y_val, device=model.device))
+        self.weight = None if weight is None else torch.as_tensor(weight, dtype=model.dtype, device=model.device)
+        self.history = History()
+        self.state: dict[str, Any] | None = None
+
+    def objective(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean squared error, or the mean of the given loss per sample."""
+        values = (self.model(x) - y).square().mean(1) if self.loss is None else self.loss(self.model(x), y)
+        return values.mean() if weight is None or values.ndim == 0 else (values * weight).sum() / weight.sum()
+
+    def measure(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
+        with torch.no_grad():
+            value = float(self.objective(x, y, weight))
+        return math.sqrt(value) if self.loss is None and value >= 0 else value
+
+    def record(self, step: int, early_stopping: bool) -> float:
+        train = self.measure(self.x, self.y, self.weight)
+        val = train if self.val is None else self.measure(*self.val)
+        history = self.history
+        history.step.append(step)
+        history.grid_size.append(self.model.grid_size)
+        history.train.append(train)
+        history.val.append(val)
+        if math.isfinite(val) and (val < history.best or not early_stopping):
+            history.best, history.best_step = val, step
+            self.state = copy.deepcopy(self.model.state_dict())
+        return val
+
+
+def fit(
+    model: KAN,
+    X: Any,  # noqa: N803
+    y: Any,
+    X_val: Any = None,  # noqa: N803
+    y_val: Any = None,
+    *,
+    optimizer: str = "lm",
+    steps: int = 50,
+    grid_schedule: Sequence[int] | None = None,
+    l1: float = 0.0,
+    entropy: float = 0.0,
+    coef_smoothness: float = 0.0,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    sample_weight: Any = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    update_grid: bool = True,
+    early_stopping: bool = True,
+    seed: int = 0,
+    progress: bool = False,
+) -> History:
+    """Train a network in place.
+
+    A step that ends in NaN or diverges is taken back, the step size is lowered and the log says so.
+
+    Args:
+        model: the network.
+        X: (N, inputs).
+        y: (N, outputs), or whatever `loss` takes.
+        X_val: held-out samples; the training data is judged where there are none.
+        y_val: their targets.
+        optimizer: "lm" (Levenberg-Marquardt: least squares only, small networks, machine precision), "lbfgs" (strong Wolfe,
+            20 iterations a step) or "adam".
+        steps: per grid size.
+        grid_schedule: grid sizes to go through (grid extension), such as (3, 5, 10, 20, 50); the present one by default.
+        l1: penalty on the size of edges.
+        entropy: penalty on the entropy of edge sizes in a layer ("lbfgs" and "adam").
+        coef_smoothness: penalty on second differences of spline coefficients.
+        lr: step size; 1 for lbfgs, 1e-2 for adam by default.
+        batch_size: samples of a step of "adam"; all by default.
+        sample_weight: (N,) non-negative.
+        loss: (prediction, y) -> one value per sample or a mean, instead of squared error; not for "lm".
+        update_grid: move the grids to the data first and, for hidden layers, along the way.
+        early_stopping: keep the best stage by held-out error, not the last; it also ends "lbfgs" and "adam" after 20 steps
+            without gain.
+        seed: of the batches.
+        progress: show a progress bar (rich).
+
+    Returns:
+        The history.
+
+    Raises:
+        ValueError: data or options that do not fit.
+    """
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer={optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
+    if optimizer == "lm" and (loss is not None or entropy or batch_size is not None):
+        raise ValueError("optimizer='lm' minimises squared errors of the whole data; use 'lbfgs' or 'adam' for loss, entropy or batches")
+    if steps < 1 or (batch_size is not None and batch_size < 1) or min(l1, entropy, coef_smoothness) < 0:
+        raise ValueError(f"steps={steps}, batch_size={batch_size}; expected at least 1, and penalties of at least 0")
+    run = _Fit(model, X, y, X_val, y_val, sample_weight, loss)
+    stages = list(grid_schedule) if grid_schedule is not None else [model.grid_size]
+    run.record(0, True)
+    if update_grid and len(run.x) > 1:
+        model.update_grid(run.x, adapt=0.0)
+    done = 0
+    with _bar(progress, len(stages) * steps) as advance:
+        for grid_size in stages:
+            if grid_size != model.grid_size:
+                model.refine(grid_size)
+            if optimizer == "lm":
+                _lm_stage(run, steps, l1, coef_smoothness, update_grid, early_stopping, done, advance)
+            else:
+                penalties = (l1, entropy, coef_smoothness)
+                _torch_stage(run, optimizer, steps, lr, batch_size, penalties, update_grid, early_stopping, seed, done, advance)
+            done += steps
+    if run.state is not None:
+        model.load_state_dict(run.state)
+    return run.history
+
+
+class _bar:  # noqa: N801  a context manager that reads like a function
+    def __init__(self, show: bool, total: int) -> None:
+        self.progress = None
+        if show:
+            from rich.progress import Progress
+
+            self.progress = Progress(transient=True)
+            self.task = self.progress.add_task("fit", total=total)
+
+    def __enter__(self) -> Callable[[int], None]:
+        if self.progress is None:
+            return lambda n: None
+        self.progress.start()
+        return lambda n: self.progress.advance(self.task, n)  # type: ignore[union-attr]
+
+    def __exit__(self, *_: object) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+
+
+def _lm_stage(run: _Fit, steps: int, l1: float, smooth: float, update_grid: bool, early: bool, done: int, advance) -> None:
+    for start in range(0, steps, 10):
+        n = min(10, steps - start)
+        LeastSquares(run.model, run.x, run.y, weight=run.weight, l1=l1, smoothness=smooth).minimise(n)
+        run.record(done + start + n, early)
+        advance(n)
+        if update_grid and len(run.x) > 1 and start + n < 0.6 * steps:
+            run.model.update_grid(run.x, adapt=0.0)
+
+
+def _make_optimizer(name: str, parameters: list[Tensor], lr: float) -> torch.optim.Optimizer:
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=lr)
+    return torch.optim.LBFGS(
+        parameters, lr=lr, max_iter=20, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=1e-12, tolerance_change=1e-14
+    )
+
+
+def _torch_stage(run: _Fit, name, steps, lr, batch_size, penalties, update_grid, early, seed, done, advance) -> None:
+    model, generator = run.model, torch.Generator().manual_seed(seed)
+    rate = lr if lr is not None else 1.0 if name == "lbfgs" else 1e-2
+    optimizer = _make_optimizer(name, [p for p in model.parameters() if p.requires_grad], rate)
+    safe, stale = copy.deepcopy(model.state_dict()), 0
+    grid_updates = {int(steps * part) for part in (0.1, 0.3, 0.5)} - {0} if update_grid and len(run.x) > 1 else set()
+    for step in range(steps):
+        batch = torch.arange(len(run.x))
+        if batch_size is not None and batch_size < len(run.x):
+            batch = torch.randperm(len(run.x), generator=generator)[:batch_size]
+        x, y = run.x[batch], run.y[batch]
+        weight = None if run.weight is None else run.weight[batch]
+
+        def closure(x=x, y=y, weight=weight):
+            optimizer.zero_grad()
+            value = run.objective(x, y, weight)
+            if any(penalties):
+                value = value + regularisation(model, x, *penalties)
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        advance(1)
+        before = run.history.best
+        val = run.record(done + step + 1, early)
+        if not math.isfinite(val) or not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+            rate *= 0.3
+            logger.warning("fit: step %d diverged; going back and lowering the step size to %.2g", done + step + 1, rate)
+            model.load_state_dict(safe)
+            optimizer = _make_optimizer(name, [p for p in model.parameters() if p.requires_grad], rate)
+            continue
+        safe = copy.deepcopy(model.state_dict())
+        stale = 0 if run.history.best < 0.9999 * before else stale + 1
+        if early and stale >= 20:
+            break
+        if step in grid_updates:
+            model.update_grid(run.x, adapt=0.0)  # new coefficients: the curvature of the old ones is stale
+            optimizer = _make_optimizer(name, [p for p in model.parameters() if p.requires_grad], rate)

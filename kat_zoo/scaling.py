@@ -1,0 +1,111 @@
+"""Scaling laws: fits of L(x) = L_inf + (x0 / x)^alpha with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """L(x) = l_inf + (x0 / x)^alpha.
+
+    Attributes:
+        l_inf: irreducible loss, at least 0.
+        x0: scale in units of x.
+        alpha: exponent.
+        intervals: name -> (low, high), the central 90 % of the bootstrap.
+    """
+
+    l_inf: float
+    x0: float
+    alpha: float
+    intervals: dict[str, tuple[float, float]]
+
+    def __call__(self, x: Any) -> np.ndarray:
+        """Predicted loss."""
+        return self.l_inf + (self.x0 / np.asarray(x, dtype=float)) ** self.alpha
+
+
+def _fit(log_x: np.ndarray, log_y: np.ndarray, with_constant: bool) -> np.ndarray:
+    """(log l_inf, intercept, alpha) by least squares on log L; starts differ in the share of the constant."""
+    from scipy.optimize import least_squares
+
+    slope, intercept = np.polyfit(log_x, log_y, 1)
+    if not with_constant:
+        return np.array([-np.inf, intercept, -slope])
+
+    def residual(p: np.ndarray) -> np.ndarray:
+        return np.logaddexp(p[0], p[1] - p[2] * log_x) - log_y
+
+    best = None
+    for share in (1e-6, 0.1, 0.5, 0.9):
+        start = [log_y.min() + np.log(share), intercept, max(-slope, 1e-3)]
+        found = least_squares(residual, start, bounds=([-80, -np.inf, 0], [log_y.min() + 1, np.inf, np.inf]), x_scale="jac")
+        if best is None or found.cost < best.cost:
+            best = found
+    return best.x
+
+
+def fit_power_law(
+    x: Sequence[float], loss: Sequence[float], *, constant: bool = True, bootstrap: int = 100, seed: int = 0
+) -> PowerLaw:
+    """Fit L(x) = L_inf + (x0 / x)^alpha to losses, relative errors weighted alike (the form of arXiv 2010.14701).
+
+    Args:
+        x: parameters, data, compute or grid sizes; positive.
+        loss: positive losses.
+        constant: fit L_inf too; 0 otherwise.
+        bootstrap: resamples for the intervals.
+        seed: of the resamples.
+
+    Raises:
+        ValueError: fewer than three points (two without a constant), unequal lengths, or values that are not positive.
+    """
+    a, b = np.asarray(x, dtype=float), np.asarray(loss, dtype=float)
+    least = 3 if constant else 2
+    if a.shape != b.shape or a.ndim != 1 or len(a) < least:
+        raise ValueError(f"x has shape {a.shape} and loss {b.shape}; expected two lists of at least {least} values")
+    if not (np.isfinite(a).all() and np.isfinite(b).all() and (a > 0).all() and (b > 0).all()):
+        raise ValueError("x and loss: expected positive finite numbers")
+    if len(np.unique(a)) < least:
+        raise ValueError(f"x has {len(np.unique(a))} different values; expected at least {least}")
+    log_x, log_y = np.log(a), np.log(b)
+    best = _fit(log_x, log_y, constant)
+    generator, samples = np.random.default_rng(seed), []
+    while len(samples) < bootstrap:
+        pick = generator.integers(len(a), size=len(a))
+        if len(np.unique(log_x[pick])) >= least:
+            samples.append(_values(_fit(log_x[pick], log_y[pick], constant)))
+    intervals = {}
+    if samples:
+        low, high = np.percentile(samples, [5, 95], axis=0)
+        intervals = {name: (float(low[n]), float(high[n])) for n, name in enumerate(("l_inf", "x0", "alpha"))}
+    return PowerLaw(*_values(best), intervals)
+
+
+def _values(p: np.ndarray) -> tuple[float, float, float]:
+    with np.errstate(over="ignore"):
+        return float(np.exp(p[0])), float(np.exp(p[1] / p[2])) if p[2] > 0 else float("inf"), float(p[2])
+
+
+def plot_power_law(
+    x: Sequence[float], loss: Sequence[float], law: PowerLaw, xlabel: str = "x", ylabel: str = "loss"
+) -> Figure:
+    """Log-log picture of the points and the fitted law."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    grid = np.geomspace(min(x), max(x), 200)
+    axes.loglog(x, loss, "o", color="#1f2933", markersize=4)
+    axes.loglog(grid, law(grid), color="#c1440e", label=rf"$L_\infty$ = {law.l_inf:.2g}, $\alpha$ = {law.alpha:.2f}")
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,43 @@
+import pytest
+import torch
+from torch import nn
+
+from kat_zoo.kan import LAN
+
+
+def test_starts_as_the_mlp_it_was_made_from():
+    torch.manual_seed(0)
+    mlp = nn.Sequential(nn.Linear(2, 8), nn.SiLU(), nn.Linear(8, 8), nn.SiLU(), nn.Linear(8, 1))
+    lan, x = LAN.from_mlp(mlp, nn.functional.silu), torch.rand(10, 2)
+    torch.testing.assert_close(lan(x), mlp(x))
+    with pytest.raises(ValueError, match="no nn.Linear"):
+        LAN.from_mlp(nn.Sequential(nn.ReLU()), torch.relu)
+
+
+def test_learned_activations_beat_fixed_ones():
+    x = torch.linspace(-1, 1, 128)[:, None]
+    y = torch.sin(8 * x) * x
+    losses = []
+    for learn in (False, True):
+        lan = LAN([1, 16, 16, 1], grid_size=8)
+        for activation in lan.activations:
+            activation.coef.requires_grad_(learn)
+        optimizer = torch.optim.Adam(lan.parameters(), 1e-2)
+        for _ in range(150):
+            optimizer.zero_grad()
+            loss = (lan(x) - y).square().mean()
+            loss.backward()
+            optimizer.step()
+        losses.append(float(loss))
+    assert losses[1] < 0.5 * losses[0]
+
+
+def test_activation_is_one_spline_per_channel():
+    lan = LAN([2, 3, 1], base="sin")
+    activation = lan.activations[0]
+    nn.init.normal_(activation.coef)
+    x = torch.rand(5, 3)
+    moved = x.clone()
+    moved[:, 1] += 0.5
+    changed = (activation(moved) - activation(x)).abs().max(0).values > 0
+    assert changed.tolist() == [False, True, False]

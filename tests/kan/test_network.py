@@ -1,0 +1,259 @@
+import copy
+import logging
+
+import pytest
+import torch
+
+from kat_zoo.kan import KAN
+from kat_zoo.kan.lm import LeastSquares
+
+
+def data(n=200, inputs=2, seed=0):
+    x = torch.rand(n, inputs, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
+    return x, torch.exp(torch.sin(torch.pi * x[:, :1]) + x[:, 1:2] ** 2)
+
+
+def symbolic_mix():
+    model = KAN([2, [2, 1], 1], 4, seed=3)
+    model.fix_symbolic(0, 0, 1, "sin", affine=(2.0, 0.3, 1.5, -0.2))
+    model.fix_symbolic(1, 2, 0, "x^2", affine=(0.5, 0.1, 1.0, 0.0))
+    model.remove_edge(0, 1, 0)
+    return model
+
+
+@pytest.mark.parametrize("base", ["silu", "zero", "sin"])
+@pytest.mark.parametrize("width", [[2, 1], [2, 3, 1], [2, [1, 2], 2], [2, 2, [0, 1], 1]])
+def test_outputs_are_sums_and_products_of_edges(width, base):
+    model = KAN(width, 4, base=base, seed=1)
+    x, _ = data(20)
+    for layer, h, after in zip(model.layers, model.activations(x), model.activations(x)[1:], strict=False):
+        sums = layer.edges(h).sum(-1)
+        products = sums[:, layer.n_sum :].reshape(20, layer.n_mult, layer.arity).prod(-1)
+        torch.testing.assert_close(after, torch.cat([sums[:, : layer.n_sum], products], 1))
+
+
+def test_jacobian_of_least_squares_is_that_of_autograd():
+    model = symbolic_mix()
+    x, y = data(30)
+    problem = LeastSquares(model, x, y)
+    with torch.no_grad():
+        matrix, gradient = problem.system()
+        start = problem.get()
+
+    def residual(parameters):
+        problem.set(parameters)
+        return (model(x) - y)[:, 0] / 30**0.5
+
+    step = 1e-6
+    with torch.no_grad():
+        columns = []
+        for n in range(len(start)):
+            shift = torch.zeros_like(start)
+            shift[n] = step
+            columns.append((residual(start + shift) - residual(start - shift)) / (2 * step))
+        problem.set(start)
+        jacobian = torch.stack(columns, 1)
+        torch.testing.assert_close(matrix, jacobian.T @ jacobian, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(gradient, jacobian.T @ residual(start), rtol=1e-5, atol=1e-7)
+
+
+def test_levenberg_marquardt_never_gets_worse_and_fits():
+    x, y = data()
+    model = KAN([2, 5, 1], 5, seed=0)
+    before = float((model(x) - y).square().mean())
+    after = LeastSquares(model, x, y).minimise(60)
+    assert after < 1e-4 * before
+
+
+@pytest.mark.parametrize("optimizer", ["lm", "lbfgs", "adam"])
+def test_fit_keeps_the_best_stage(optimizer):
+    x, y = data(300)
+    model = KAN([2, 3, 1], 3)
+    history = model.fit(x[:200], y[:200], x[200:], y[200:], optimizer=optimizer, steps=12, grid_schedule=(3, 6), l1=1e-5)
+    final = float((model(x[200:]) - y[200:]).detach().square().mean().sqrt())
+    assert final == pytest.approx(min(history.val)) and final < 0.5 * history.val[0]
+    assert history.best_step == history.step[history.val.index(min(history.val))]
+
+
+def test_divergence_is_caught_and_announced(caplog):
+    x, y = data(50)
+    model = KAN([2, 2, 1], 3)
+
+    def explosive(prediction, target):
+        return torch.where(prediction.abs() > 1e3, torch.nan, (prediction - target) ** 2)[:, 0]
+
+    with caplog.at_level(logging.WARNING, "kat_zoo"):
+        model.fit(x, y, optimizer="adam", lr=1e6, steps=5, loss=explosive)
+    assert "diverged" in caplog.text
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters()) and bool(torch.isfinite(model(x)).all())
+
+
+def test_fit_is_reproducible_and_leaves_global_state_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    x, y = data(60)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    predictions = []
+    for _ in range(2):
+        model = KAN([2, 2, 1])
+        model.fit(x, y, optimizer="adam", steps=3, batch_size=16)
+        predictions.append(model(x))
+    assert torch.equal(*predictions) and torch.equal(torch.get_rng_state(), before)
+    assert not list(tmp_path.iterdir()) and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_nested_refinement_is_exact(factor):
+    x, y = data()
+    model = KAN([2, 3, 1], 4)
+    model.fit(x, y, steps=10)
+    model.update_grid(x, adapt=0.5)
+    before = model(x)
+    change = model.refine(4 * factor)
+    assert model.grid_size == 4 * factor and change < 1e-10
+    torch.testing.assert_close(model(x), before, rtol=0, atol=1e-10)
+
+
+def test_other_refinement_changes_little():
+    x, y = data()
+    model = KAN([2, 3, 1], 5)
+    model.fit(x, y, steps=20)
+    before = model(x)
+    assert model.refine(12) < 1e-2
+    assert float((model(x) - before).square().mean().sqrt() / before.std()) < 1e-2
+
+
+def test_update_grid_covers_the_data_and_respects_its_bound():
+    x, y = data()
+    model = KAN([2, 3, 1], 5)
+    model.fit(x, y, steps=20)
+    shifted = 3 * x + 1
+    other = copy.deepcopy(model)
+    assert other.update_grid(shifted, adapt=0.0) >= 0
+    low, high = other.edge(0, 0, 0)[1]
+    assert low <= float(shifted[:, 0].min()) and high >= float(shifted[:, 0].max())
+    before = model(x)
+    change = model.update_grid(x, adapt=0.9, max_change=1e-4)
+    assert change <= 1e-4
+    assert float((model(x) - before).square().mean().sqrt() / before.std()) <= 1e-4
+
+
+def test_update_grid_with_discrete_and_constant_inputs():
+    g = torch.Generator().manual_seed(0)
+    x = torch.cat([torch.randint(0, 2, (80, 1), generator=g).double(), torch.ones(80, 1, dtype=torch.float64)], 1)
+    model = KAN([2, 2, 1], 5)
+    model.fit(x, 3 * x[:, :1], steps=10)
+    model.update_grid(x, adapt=0.9)
+    assert float((model(x) - 3 * x[:, :1]).abs().max()) < 1e-3
+
+
+def test_attribution_and_pruning_find_the_inputs_that_matter():
+    x, _ = data(400, inputs=4)
+    y = torch.sin(3 * x[:, :1]) + x[:, 2:3] ** 2
+    model = KAN([4, 4, 1], 5, seed=1)
+    model.fit(x, y, optimizer="lm", steps=40, l1=1e-3)
+    scores = model.attribute(x)
+    assert float(scores.inputs[[0, 2]].min()) > 10 * float(scores.inputs[[1, 3]].max())
+    smaller, kept = model.prune_inputs(x)
+    assert kept == [0, 2] and smaller.nodes[0] == 2
+    pruned = model.prune(x)
+    assert pruned.num_edges() < model.num_edges()
+    assert float((pruned(x) - model(x)).abs().max()) < 0.2
+    with pytest.raises(ValueError, match="node_threshold"):
+        model.prune(x, -1)
+
+
+def test_removing_nodes_and_edges():
+    x, _ = data(50)
+    model = KAN([2, [2, 1], 1], seed=2)
+    model.remove_edge(1, 2, 0)
+    smaller = model.remove_node(1, 2)
+    torch.testing.assert_close(smaller(x), model(x))
+    assert smaller.nodes == [2, 2, 1]
+    for layer, node in ((0, 0), (2, 0), (1, 9)):
+        with pytest.raises(ValueError, match="hidden node"):
+            model.remove_node(layer, node)
+    with pytest.raises(ValueError, match="edge"):
+        model.remove_edge(0, 5, 0)
+
+
+@pytest.mark.parametrize("make", [lambda: KAN([2, 3, 1], 4), symbolic_mix])
+def test_expansions_keep_the_function(make):
+    model, (x, y) = make(), data(50)
+    model.refine(8)
+    wider = model.expand_width(1, 2, 1)
+    torch.testing.assert_close(wider(x), model(x))
+    assert wider.width[1] == (model.width[1][0] + 2, model.width[1][1] + 1)
+    deeper = model.expand_depth()
+    torch.testing.assert_close(deeper(x), model(x))
+    assert LeastSquares(wider, x, y).minimise(5) < float((model(x) - y).detach().square().mean())
+
+
+@pytest.mark.parametrize("make", [lambda: KAN([2, 3, 1], 4), symbolic_mix])
+def test_files_and_copies(make, tmp_path):
+    model, (x, _) = make(), data(10)
+    model.refine(8)
+    model.save(tmp_path / "kan.safetensors")
+    torch.save(model, tmp_path / "kan.pt")
+    fresh = KAN(model.width, 4)
+    fresh.load_state_dict(model.state_dict())
+    loaded = torch.load(tmp_path / "kan.pt", weights_only=False)
+    for other in (KAN.load(tmp_path / "kan.safetensors"), loaded, fresh, copy.deepcopy(model)):
+        assert torch.equal(other(x), model(x))
+        assert [other.edge_kind(*e) for e in other.edges()] == [model.edge_kind(*e) for e in model.edges()]
+    with pytest.raises(ValueError, match="was not written"):
+        from safetensors.torch import save_file
+
+        save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+        KAN.load(tmp_path / "other.safetensors")
+
+
+def test_compiles():
+    model, (x, _) = symbolic_mix(), data(10)
+    torch.testing.assert_close(torch.compile(model, backend="aot_eager")(x), model(x))
+
+
+def test_edge_is_callable():
+    model, (x, _) = symbolic_mix(), data(20)
+    function, (low, high) = model.edge(0, 0, 1)
+    torch.testing.assert_close(function(x[:, 0]), (1.5 * torch.sin(2 * x[:, 0] + 0.3) - 0.2).detach())
+    assert low < high
+    with pytest.raises(ValueError, match="edge"):
+        model.edge(0, 0, 9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": [2]}, "width"),
+        ({"width": [2, 0, 1]}, "width"),
+        ({"width": [[1, 1], 1]}, "width"),
+        ({"width": [2, 1], "mult_arity": 1}, "mult_arity=1"),
+    ],
+)
+def test_bad_networks(options, message):
+    with pytest.raises(ValueError, match=message):
+        KAN(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "sgd"}, "optimizer='sgd'"),
+        ({"steps": 0}, "steps=0"),
+        ({"entropy": 1.0}, "'lm'"),
+        ({"X": torch.full((5, 2), torch.nan), "y": torch.zeros(5, 1)}, "NaN"),
+        ({"y": torch.zeros(4, 1)}, "samples"),
+        ({"y": torch.zeros(5, 2)}, "columns"),
+        ({"X_val": torch.zeros(5, 2)}, "both or neither"),
+    ],
+)
+def test_bad_fits(options, message):
+    with pytest.raises(ValueError, match=message):
+        KAN([2, 1]).fit(**({"X": torch.zeros(5, 2), "y": torch.zeros(5, 1)} | options))
+
+
+def test_forward_checks_the_inputs():
+    with pytest.raises(ValueError, match="expected 2 values"):
+        KAN([2, 1])(torch.zeros(3, 3, dtype=torch.float64))
+    assert KAN([2, 1])(torch.zeros(4, 3, 2, dtype=torch.float64)).shape == (4, 3, 1)

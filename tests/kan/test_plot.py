@@ -1,0 +1,41 @@
+import pytest
+import torch
+
+from kat_zoo.kan import KAN
+from kat_zoo.kan.plot import plot_edge, plot_history, plot_pareto
+
+
+def network():
+    model = KAN([2, [2, 1], 1], 5, seed=1)
+    model.fix_symbolic(0, 0, 0, "sin", affine=(3.0, 0.0, 1.0, 0.0))
+    return model, torch.rand(100, 2, dtype=torch.float64) * 2 - 1
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_network_diagram(tmp_path, suffix):
+    model, x = network()
+    figure = model.plot(x, variables=["a", "b"], outputs=["f"], title="t")
+    figure.savefig(tmp_path / f"kan.{suffix}")
+    assert (tmp_path / f"kan.{suffix}").stat().st_size > 2000
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    assert {"a", "b", "f", "sin"} <= texts
+    curves = figure.axes[0].collections[2]
+    strong = sum(1 for _ in model.edges())
+    assert 0 < len(curves.get_segments()) <= strong
+    with pytest.raises(ValueError, match="variables"):
+        model.plot(x, variables=["a"])
+
+
+def test_pruned_edges_are_not_drawn():
+    model, x = network()
+    before = len(model.plot(x, threshold=0.0).axes[0].collections[2].get_segments())
+    model.remove_edge(0, 1, 1)
+    assert len(model.plot(x, threshold=0.0).axes[0].collections[2].get_segments()) == before - 1
+
+
+def test_other_pictures(tmp_path):
+    model, x = network()
+    history = model.fit(x, x[:, :1] * x[:, 1:], steps=10, grid_schedule=(5, 10))
+    for n, figure in enumerate((plot_edge(model, 0, 0, 1, x), plot_history(history), plot_pareto([(1, 0.5, "x"), (3, 1e-3, "y"), (4, 0.1, "z")]))):
+        figure.savefig(tmp_path / f"{n}.png")
+        assert (tmp_path / f"{n}.png").stat().st_size > 2000

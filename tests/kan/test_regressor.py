@@ -1,0 +1,112 @@
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from kat_zoo.kan import KANClassifier, KANRegressor
+
+SPLIT = "rows are split into training and held-out ones, so a repeated row is not a row of weight two"
+EXPECTED_FAILURES = {
+    "check_sample_weight_equivalence_on_dense_data": SPLIT,
+    "check_sample_weight_equivalence_on_sparse_data": SPLIT,
+}
+SMALL = {"hidden": (2,), "grid_schedule": (3,), "steps": 3}
+
+
+def run_checks(estimator):
+    for instance, check in estimator_checks_generator(estimator):
+        name = getattr(check, "func", check).__name__
+        if name in EXPECTED_FAILURES or name == "check_array_api_input":  # the latter needs SCIPY_ARRAY_API=1
+            continue
+        check(clone(instance))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the checks themselves provoke conversions
+@pytest.mark.parametrize("estimator", [KANRegressor(**SMALL), KANClassifier(**SMALL)], ids=["regressor", "classifier"])
+def test_scikit_learn_contract(estimator):
+    run_checks(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("estimator", [KANRegressor(), KANClassifier()], ids=["regressor", "classifier"])
+def test_scikit_learn_contract_of_the_defaults(estimator):
+    run_checks(estimator)
+
+
+def table(n=300, seed=0):
+    generator = np.random.default_rng(seed)
+    X = generator.uniform(-1, 1, (n, 3))
+    return X, np.sin(3 * X[:, 0]) + X[:, 1] ** 2
+
+
+def test_regression_importances_and_pickle():
+    X, y = table()
+    model = KANRegressor(grid_schedule=(3, 6)).fit(X[:200], y[:200])
+    assert model.score(X[200:], y[200:]) > 0.999
+    assert model.feature_importances_.shape == (3,) and model.feature_importances_.sum() == pytest.approx(1)
+    assert model.feature_importances_[2] < 0.1 * model.feature_importances_[:2].min()
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))
+    assert not hasattr(model, "formula_")
+    with pytest.raises(ValueError, match="symbolic=True"):
+        model.latex()
+
+
+def test_several_outputs_and_weights():
+    X, y = table()
+    both = np.column_stack([y, X[:, 2]])
+    model = KANRegressor(steps=8).fit(X, both)
+    assert model.predict(X).shape == (300, 2) and model.score(X, both) > 0.99
+    wrong = y.copy()
+    wrong[:150] += 5
+    weight = np.r_[np.zeros(150), np.ones(150)]
+    assert KANRegressor(steps=8).fit(X, wrong, weight).score(X, y) > 0.99
+
+
+def test_noise_is_not_learned():
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(120, 8))
+    y = X[:, 0] + generator.normal(size=120)
+    X_new = generator.normal(size=(500, 8))
+    assert KANRegressor().fit(X, y).score(X_new, X_new[:, 0]) > 0.5
+
+
+def test_pipelines_and_grid_search():
+    X, y = table(120)
+    pipeline = make_pipeline(StandardScaler(), KANRegressor(**SMALL))
+    search = GridSearchCV(pipeline, {"kanregressor__hidden": [(1,), (3,)]}, cv=2).fit(X, y)
+    assert set(search.best_params_) == {"kanregressor__hidden"}
+
+
+def test_classifier_two_and_three_classes():
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(300, 2))
+    ring = np.where((X**2).sum(1) > 1.4, "out", "in")
+    model = KANClassifier(steps=8).fit(X, ring)
+    assert model.score(X, ring) > 0.95 and set(model.predict(X)) == {"in", "out"}
+    np.testing.assert_allclose(model.predict_proba(X).sum(1), 1)
+    three = np.digitize(X[:, 0], [-0.5, 0.5])
+    assert KANClassifier().fit(X, three).score(X, three) > 0.9
+
+
+def test_formula_of_a_dataframe_like_table():
+    generator = np.random.default_rng(1)
+    X = generator.uniform(-1, 1, (500, 2))
+    model = KANRegressor(symbolic=True, widths=[[2, 1, 1]], restarts=4).fit(X, np.exp(np.sin(np.pi * X[:, 0]) + X[:, 1] ** 2))
+    assert str(model.formula_) == "exp(x_2**2 + sin(3.1416*x_1))" and model.exact_
+    assert np.abs(model.predict(X) - np.exp(np.sin(np.pi * X[:, 0]) + X[:, 1] ** 2)).max() < 1e-9
+    complexities = [row[0] for row in model.table_]
+    assert complexities == sorted(complexities) and min(row[1] for row in model.table_) < 1e-9
+    assert "e^{" in model.latex()
+
+
+def test_what_no_formula_fits_is_said_to_be_numeric():
+    X = np.linspace(-1, 1, 600)[:, None]
+    y = np.floor(2.5 * X[:, 0]) * np.cos(9 * X[:, 0])
+    model = KANRegressor(symbolic=True, widths=[[1, 1]], restarts=1).fit(X, y)
+    assert not model.exact_ and "phi_0_0_0" in str(model.formula_)

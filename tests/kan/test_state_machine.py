@@ -1,0 +1,109 @@
+"""Any order of calls works: fit, prune, refine, symbols, files."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from kat_zoo.kan import KAN
+
+X = torch.rand(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+Y = torch.sin(3 * X[:, :1]) + X[:, 1:] ** 2
+
+
+class AnyOrder(RuleBasedStateMachine):
+    @initialize(seed=st.integers(0, 3), width=st.sampled_from([(2, 2, 1), (2, (1, 1), 1), (2, 2, 1, 1)]), base=st.sampled_from(["silu", "zero"]))
+    def make(self, seed, width, base):
+        self.model = KAN(width, 3, base=base, seed=seed)
+
+    def edge(self, pick):
+        edges = list(self.model.edges())
+        return edges[pick % len(edges)] if edges else None
+
+    @rule(optimizer=st.sampled_from(["lm", "lbfgs", "adam"]))
+    def fit(self, optimizer):
+        before = float((self.model(X) - Y).detach().square().mean().sqrt())
+        history = self.model.fit(X, Y, optimizer=optimizer, steps=2)
+        assert history.best <= before * (1 + 1e-9)
+
+    @rule(grid_size=st.sampled_from([2, 4, 6]))
+    def refine(self, grid_size):
+        nested = all(grid_size % layer.spline.grid_size == 0 for layer in self.model.layers)
+        before = self.model(X).detach()
+        self.model.refine(grid_size)
+        if nested:
+            torch.testing.assert_close(self.model(X), before, rtol=1e-6, atol=1e-6)
+
+    @rule()
+    def update_grid(self):
+        before = self.model(X).detach()
+        change = self.model.update_grid(X, max_change=0.1)
+        assert change <= 0.1
+        assert float((self.model(X) - before).square().mean().sqrt()) <= 0.11 * float(before.std(correction=0)) + 1e-9
+
+    @rule()
+    def prune(self):
+        assert 0 < self.model.prune(X).num_edges() or self.model.num_edges() == 0
+        if self.model.num_edges():
+            self.model = self.model.prune(X)
+
+    @rule(pick=st.integers(0, 20))
+    def remove(self, pick):
+        if self.model.num_edges() > 2:
+            edge = self.edge(pick)
+            self.model.remove_edge(*edge)
+            assert self.model.edge_kind(*edge) == "pruned"
+
+    @rule(pick=st.integers(0, 20), name=st.sampled_from(["sin", "x^2", "x"]))
+    def fix(self, pick, name):
+        edge = self.edge(pick)
+        if edge:
+            try:
+                self.model.fix_symbolic(*edge, name, X)
+            except ValueError as error:
+                assert "cannot be fitted" in str(error)
+            else:
+                assert self.model.edge_kind(*edge) == name
+
+    @rule(pick=st.integers(0, 20))
+    def unfix(self, pick):
+        edge = self.edge(pick)
+        if edge and self.model.edge_kind(*edge) != "numeric":
+            self.model.unfix(*edge)
+
+    @rule(mult=st.booleans())
+    def widen(self, mult):
+        if len(self.model.nodes) > 2 and max(self.model.nodes) < 5:
+            before = self.model(X).detach()
+            self.model = self.model.expand_width(1, 0 if mult else 1, 1 if mult else 0)
+            torch.testing.assert_close(self.model(X), before)
+
+    @rule()
+    def save_and_load(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.model.save(Path(folder) / "kan.safetensors")
+            loaded = KAN.load(Path(folder) / "kan.safetensors")
+        assert torch.equal(loaded(X), self.model(X))
+        self.model = loaded
+
+    @rule()
+    def look(self):
+        self.model.formula()
+        self.model.attribute(X)
+
+    @invariant()
+    def predictions_are_finite_and_consistent(self):
+        if hasattr(self, "model"):
+            y = self.model(X)
+            assert bool(torch.isfinite(y).all())
+            last = self.model.activations(X)[-1]
+            torch.testing.assert_close(last, y)
+
+
+AnyOrder.TestCase.settings = settings(
+    max_examples=12, stateful_step_count=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+TestAnyOrder = AnyOrder.TestCase

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from kat_zoo.kan import KAN
+from kat_zoo.kan.structure import detect_separability, hessian, jacobian, test_symmetry as symmetric
+
+
+def points(n=200, d=3, low=0.2):
+    return torch.rand(n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + low
+
+
+def test_jacobian_and_hessian_agree_with_torch_func():
+    model, x = KAN([3, 4, 2], 5, seed=1), points(7)
+    for n in range(7):
+        torch.testing.assert_close(jacobian(model, x)[n], torch.autograd.functional.jacobian(model, x[n]))
+        for j in range(2):
+            expected = torch.autograd.functional.hessian(lambda z, j=j: model(z)[j], x[n])
+            torch.testing.assert_close(hessian(model, x)[n, j], expected)
+
+
+def test_second_derivatives_train():
+    """A PDE loss needs the gradient of a Laplacian."""
+    model, x = KAN([2, 3, 1], 5, seed=1), points(20, 2)
+    laplacian = hessian(model, x, create_graph=True)[:, 0].diagonal(dim1=1, dim2=2).sum(-1)
+    laplacian.square().mean().backward()
+    coef = model.layers[0].spline.coef
+    analytic = coef.grad[0, 4, 1].item()
+    values = []
+    for step in (1e-5, -1e-5):
+        with torch.no_grad():
+            coef[0, 4, 1] += step
+        values.append(float(hessian(model, x)[:, 0].diagonal(dim1=1, dim2=2).sum(-1).square().mean()))
+        with torch.no_grad():
+            coef[0, 4, 1] -= step
+    assert analytic == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("function", "mode", "groups"),
+    [
+        (lambda x: torch.sin(x[:, :1]) + x[:, 1:2] * x[:, 2:3], "add", [[0], [1, 2]]),
+        (lambda x: torch.sin(x[:, :1]) + x[:, 1:2] ** 2 + x[:, 2:3], "add", [[0], [1], [2]]),
+        (lambda x: torch.sin(x[:, :1]) * (x[:, 1:2] + x[:, 2:3]), "mul", [[0], [1, 2]]),
+    ],
+)
+def test_separability(function, mode, groups):
+    assert detect_separability(function, points(), mode).groups == groups
+
+
+def test_symmetry():
+    def function(x):
+        return torch.sin((x[:, :1] ** 2 + x[:, 1:2] ** 2) * x[:, 2:3])
+
+    assert symmetric(function, points(), [0, 1])[0]
+    assert not symmetric(lambda x: x[:, :1] * x[:, 2:3] + x[:, 1:2], points(), [0, 1])[0]
+    with pytest.raises(ValueError, match="group"):
+        symmetric(function, points(), [0])
+    with pytest.raises(ValueError, match="mode"):
+        detect_separability(function, points(), "div")

@@ -1,0 +1,79 @@
+import copy
+import pickle
+
+import pytest
+import torch
+
+from kat_zoo.layers import KANLinear
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_is_base_plus_spline(dtype):
+    layer = KANLinear(3, 4, dtype=dtype)
+    x = (torch.rand(2, 5, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1).to(dtype)
+    y = layer(x)
+    assert y.shape == (2, 5, 4) and y.dtype == dtype
+    exact = copy.deepcopy(layer).double()
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 3e-2}[dtype]
+    expected = exact.edges(x.double().reshape(-1, 3)).sum(-1).reshape(2, 5, 4)
+    torch.testing.assert_close(y.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_masked_edges_neither_contribute_nor_learn():
+    layer = KANLinear(3, 2, dtype=torch.float64)
+    mask = torch.tensor([[1, 0, 1], [0, 1, 1]], dtype=torch.float64)
+    layer.set_mask(mask)
+    x = torch.rand(6, 3, dtype=torch.float64, requires_grad=True)
+    layer(x)[:, 0].sum().backward()
+    assert x.grad[:, 1].abs().max() == 0 and x.grad[:, 0].abs().max() > 0
+    assert layer.coef.grad[1, :, 0].abs().max() == 0 and layer.base_weight.grad[0, 1] == 0
+
+
+def test_state_survives_copies_files_and_other_grids():
+    layer = KANLinear(3, 2, grid_size=7)
+    layer.set_mask(torch.tensor([[1.0, 0, 1], [1, 1, 1]]))
+    x = torch.rand(4, 3)
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.testing.assert_close(other(x), layer(x))
+    other = KANLinear(3, 2, grid_size=5)
+    other.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(other(x), layer(x))
+    assert other.grid_size == 7
+
+
+def test_dtype_changes_keep_exact_knots():
+    layer = KANLinear(2, 2, dtype=torch.float64)
+    knots = layer.knots.clone()
+    assert torch.equal(layer.to(torch.bfloat16).knots, knots) and layer.coef.dtype == torch.bfloat16
+
+
+def test_constructor_leaves_the_global_generator_alone_when_given_one():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    a = KANLinear(3, 2, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(torch.get_rng_state(), before)
+    b = KANLinear(3, 2, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(a.coef, b.coef)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"in_features": 0}, "in_features=0"),
+        ({"grid_size": 0}, "grid_size=0"),
+        ({"spline_order": 9}, "spline_order=9"),
+        ({"base": "tanh"}, "base='tanh'"),
+        ({"grid_range": (1, 1)}, "grid_range"),
+        ({"extrapolate": "x"}, "extrapolate"),
+    ],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        KANLinear(**({"in_features": 2, "out_features": 2} | options))
+
+
+def test_compiles_without_graph_breaks():
+    layer = KANLinear(3, 2)
+    x = torch.rand(5, 3)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x))
