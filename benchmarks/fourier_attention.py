@@ -5,7 +5,7 @@ grows as N, not N^2. Times are interleaved in one process (min and median of the
 resident set of a fresh process around one training step.
 
     python benchmarks/fourier_attention.py            # all parts, about ten minutes on two cores
-    python benchmarks/fourier_attention.py --only models,tokens --repeats 5
+    python benchmarks/fourier_attention.py --only tokens --repeats 5
 
 Writes benchmarks/fourier_attention.csv and benchmarks/fourier_attention.png.
 """
@@ -37,7 +37,7 @@ MODELS = {
 }
 TOKENS = (197, 325, 577, 785, 1025)
 HEADS, DIM, RANK, ORDER = 3, 64, 12, 3
-FIELDS = ["part", "what", "pass", "batch", "tokens", "min_ms", "median_ms", "ratio_min", "ratio_median", "peak_mb", "ratio_peak"]
+FIELDS = ["part", "what", "pass", "threads", "batch", "tokens", "min_ms", "median_ms", "ratio_min", "ratio_median", "peak_mb", "ratio_peak"]
 
 
 def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
@@ -84,7 +84,8 @@ def operator_step(name: str, batch: int, tokens: int) -> Callable[[], object]:
 
 def peak(kind: str, name: str, batch: int, tokens: int) -> float:
     """Peak memory of a training step in MB, above what the process holds before it, in a process of its own."""
-    command = [sys.executable, __file__, "--peak-of", json.dumps([kind, name, batch, tokens])]
+    threads = str(torch.get_num_threads())
+    command = [sys.executable, __file__, "--threads", threads, "--peak-of", json.dumps([kind, name, batch, tokens])]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -109,6 +110,7 @@ def rows_of(part: str, what: str, times: dict[str, list[float]], base: str, peak
             "part": part,
             "what": name,
             "pass": what,
+            "threads": torch.get_num_threads(),
             **shared,
             "min_ms": round(min(t), 2),
             "median_ms": round(statistics.median(t), 2),

@@ -3,7 +3,8 @@
 from .attention import AttentionLayer as AttentionLayer
 from .attention import capture_attention as capture_attention
 from .attention import plot_attention_maps as plot_attention_maps
-from .curves import plot_costs as plot_costs
+from .costs import measure_costs as measure_costs
+from .costs import plot_costs as plot_costs
 from .curves import plot_curves as plot_curves
 from .histograms import plot_histograms as plot_histograms
 from .landscape import Plane as Plane
@@ -21,6 +22,7 @@ __all__ = [
     "attention_quality",
     "capture_attention",
     "loss_surface",
+    "measure_costs",
     "plot_attention_maps",
     "plot_costs",
     "plot_curves",
