@@ -10,6 +10,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("kat_zoo.predict:main", "classify image files"),
     "train": ("kat_zoo.train.classification:main", "train an image classifier from a recipe"),
     "validate": ("kat_zoo.train.evaluate:main", "evaluate weights on a dataset's test split"),
+    "analyze": ("kat_zoo.train.analyze:main", "pictures of finished runs: landscape, spectra, attention maps, ..."),
     "bench": ("kat_zoo.bench:main", "time the activation and KAT against GELU, a device copy and timm's ViT"),
     "export": ("kat_zoo.export:main", "write a model as ONNX, torch.export program or AOTInductor package"),
     "kernels": ("kat_zoo.kernels.command:main", "report on the compiled GPU kernels (no GPU needed)"),

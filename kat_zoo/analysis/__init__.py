@@ -1,1 +1,35 @@
-"""Pictures and numbers that explain a trained model."""
+"""Pictures of trained models and the numbers behind them; `kat-zoo analyze RUN` makes all of them for a run folder."""
+
+from .attention import AttentionLayer as AttentionLayer
+from .attention import capture_attention as capture_attention
+from .attention import plot_attention_maps as plot_attention_maps
+from .costs import measure_costs as measure_costs
+from .costs import plot_costs as plot_costs
+from .curves import plot_curves as plot_curves
+from .histograms import plot_histograms as plot_histograms
+from .landscape import Plane as Plane
+from .landscape import loss_surface as loss_surface
+from .landscape import plot_landscape as plot_landscape
+from .landscape import principal_plane as principal_plane
+from .quality import attention_quality as attention_quality
+from .quality import plot_quality as plot_quality
+from .spectra import plot_spectra as plot_spectra
+from .spectra import singular_values as singular_values
+
+__all__ = [
+    "AttentionLayer",
+    "Plane",
+    "attention_quality",
+    "capture_attention",
+    "loss_surface",
+    "measure_costs",
+    "plot_attention_maps",
+    "plot_costs",
+    "plot_curves",
+    "plot_histograms",
+    "plot_landscape",
+    "plot_quality",
+    "plot_spectra",
+    "principal_plane",
+    "singular_values",
+]

@@ -72,6 +72,11 @@ def project_simplex(x: Tensor) -> Tensor:
 class SoftmaxHeads(nn.Module):
     """Ordinary attention for some heads of a hybrid layer."""
 
+    @torch.jit.ignore
+    def attention(self, logits: Tensor) -> Tensor:
+        """The attention (B, h, M, N) that belongs to logits of that shape, for analyses."""
+        return logits.softmax(-1)
+
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """softmax(q k^T / sqrt(d)) v on (B, h, N, d)."""
         return F.scaled_dot_product_attention(q, k, v)
@@ -186,6 +191,20 @@ class FourierHeads(OperatorHeads):
         """Sizes for repr()."""
         heads, rank, tokens, order = self.a.shape
         return f"num_heads={heads}, num_tokens={tokens}, grid_size={order}, rank={rank}"
+
+    @torch.jit.ignore
+    def attention(self, logits: Tensor) -> Tensor:
+        """The attention w z (B, h, M, N) that belongs to logits of that shape, for analyses; `forward` never builds it."""
+        z = torch.zeros((), dtype=logits.dtype, device=logits.device)
+        for m in range(self.a.shape[-1]):
+            for wave, coefficients, scale in (
+                (((m + 1) * logits).cos(), self.a, self.cos_scale),
+                (((m + 1) * logits).sin(), self.b, self.sin_scale),
+            ):
+                edges = coefficients[..., m] if scale is None else coefficients[..., m] * scale
+                z = z + wave @ edges.transpose(-1, -2)
+        rows = z @ self.w.transpose(-1, -2)
+        return rows if self.bias is None else rows + self.bias.unsqueeze(-2)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend on (B, h, N, d)."""

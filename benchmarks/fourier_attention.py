@@ -1,0 +1,196 @@
+"""Fourier-KArAt attention against softmax: models, the operator, and growth with the number of tokens.
+
+Claim: a KArAt model trains at close to the cost of the same ViT with fused softmax attention, and the operator's memory
+grows as N, not N^2. Times are interleaved in one process (min and median of the repeats); peak memory is the growth of the
+resident set of a fresh process around one training step.
+
+    python benchmarks/fourier_attention.py            # all parts, about ten minutes on two cores
+    python benchmarks/fourier_attention.py --only tokens --repeats 5
+
+Writes benchmarks/fourier_attention.csv and benchmarks/fourier_attention.png.
+"""
+
+import argparse
+import csv
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+import kat_zoo.models  # noqa: F401
+from kat_zoo.kernels import fourier_attention, fourier_attention_reference
+
+HERE = Path(__file__).parent
+MODELS = {
+    "vit": ("vit_tiny_patch16_224", {}),
+    "karat_g1": ("karat_tiny_g3b_patch16_224", {"grid_size": 1}),
+    "karat_g3": ("karat_tiny_g3b_patch16_224", {}),
+}
+TOKENS = (197, 325, 577, 785, 1025)
+HEADS, DIM, RANK, ORDER = 3, 64, 12, 3
+FIELDS = ["part", "what", "pass", "threads", "batch", "tokens", "min_ms", "median_ms", "ratio_min", "ratio_median", "peak_mb", "ratio_peak"]
+
+
+def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each function, called in turn."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for i in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if i:  # the first round warms up
+                times[name].append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def train_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
+    loss = torch.nn.functional.cross_entropy(model(images), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def model_steps(name: str, batch: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """(training step, forward without gradients) of one model on random images."""
+    arch, arguments = MODELS[name]
+    model = timm.create_model(arch, num_classes=10, **arguments)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+    images, labels = torch.randn(batch, 3, 224, 224), torch.randint(10, (batch,))
+    return lambda: train_step(model, optimizer, images, labels), torch.no_grad()(lambda: model(images))
+
+
+def operator_step(name: str, batch: int, tokens: int) -> Callable[[], object]:
+    """Forward and backward of one attention operator on q, k, v as timm's attention has them."""
+    qkv = torch.randn(batch, tokens, 3, HEADS, DIM, requires_grad=True)
+    a, b = (torch.randn(HEADS, RANK, tokens, ORDER, requires_grad=True) for _ in range(2))
+    w = torch.randn(HEADS, tokens, RANK, requires_grad=True)
+    grad = torch.randn(batch, HEADS, tokens, DIM)
+    operators = {
+        "karat": lambda q, k, v: fourier_attention(q, k, v, a, b, w),
+        "karat_einsum": lambda q, k, v: fourier_attention_reference(q, k, v, a, b, w),
+        "softmax": scaled_dot_product_attention,
+    }
+    return lambda: operators[name](*qkv.permute(2, 0, 3, 1, 4).unbind(0)).backward(grad)
+
+
+def peak(kind: str, name: str, batch: int, tokens: int) -> float:
+    """Peak memory of a training step in MB, above what the process holds before it, in a process of its own."""
+    threads = str(torch.get_num_threads())
+    command = [sys.executable, __file__, "--threads", threads, "--peak-of", json.dumps([kind, name, batch, tokens])]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def peak_here(kind: str, name: str, batch: int, tokens: int) -> float:
+    def grown() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    if kind == "model":
+        model_steps(name, 1)[0]()  # libraries and thread pools are loaded before the count begins
+        before = grown()
+        model_steps(name, batch)[0]()
+    else:
+        operator_step(name, 1, 64)()
+        before = grown()
+        operator_step(name, batch, tokens)()
+    return grown() - before
+
+
+def rows_of(part: str, what: str, times: dict[str, list[float]], base: str, peaks: dict[str, float], **shared: object) -> list[dict]:
+    return [
+        {
+            "part": part,
+            "what": name,
+            "pass": what,
+            "threads": torch.get_num_threads(),
+            **shared,
+            "min_ms": round(min(t), 2),
+            "median_ms": round(statistics.median(t), 2),
+            "ratio_min": round(min(t) / min(times[base]), 3),
+            "ratio_median": round(statistics.median(x / y for x, y in zip(t, times[base], strict=True)), 3),
+            "peak_mb": round(peaks[name], 1) if peaks else "",
+            "ratio_peak": round(peaks[name] / peaks[base], 3) if peaks else "",
+        }
+        for name, t in times.items()
+    ]
+
+
+def measure_models(batch: int, repeats: int) -> list[dict]:
+    steps = {name: model_steps(name, batch) for name in MODELS}
+    peaks = {name: peak("model", name, batch, 197) for name in MODELS}
+    training = interleaved({name: step for name, (step, _) in steps.items()}, repeats)
+    forward = interleaved({name: step for name, (_, step) in steps.items()}, repeats)
+    shared = {"batch": batch, "tokens": 197}
+    return rows_of("models", "training step", training, "vit", peaks, **shared) + rows_of(
+        "models", "forward", forward, "vit", {}, **shared
+    )
+
+
+def measure_tokens(batch: int, repeats: int) -> list[dict]:
+    rows = []
+    for tokens in TOKENS:
+        names = ["softmax", "karat", "karat_einsum"]
+        times = interleaved({name: operator_step(name, batch, tokens) for name in names}, repeats)
+        peaks = {name: peak("operator", name, batch, tokens) for name in names}
+        rows += rows_of("tokens", "forward + backward", times, "softmax", peaks, batch=batch, tokens=tokens)
+    return rows
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    labels = {"softmax": "softmax (fused)", "karat": "Fourier-KArAt (ours)", "karat_einsum": "Fourier-KArAt (einsum)"}
+    for name, label in labels.items():
+        series = [r for r in rows if r["part"] == "tokens" and r["what"] == name]
+        for axis, key in zip(axes, ("min_ms", "peak_mb"), strict=True):
+            axis.plot([int(r["tokens"]) for r in series], [float(r[key]) for r in series], marker="o", label=label)
+    axes[0].set(xlabel="tokens N", ylabel="forward + backward (ms, best)", yscale="log", xscale="log", title="Time")
+    axes[1].set(xlabel="tokens N", ylabel="peak memory (MB)", yscale="log", xscale="log", title="Memory")
+    for axis in axes:
+        axis.set_xticks(TOKENS, [str(t) for t in TOKENS])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="models,tokens", help="parts to measure; the others keep their rows")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=16, help="images per step of the models")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=HERE / "fourier_attention.csv")
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.peak_of:
+        print(peak_here(*json.loads(arguments.peak_of)))
+        return
+    only = arguments.only.split(",")
+    rows: list[dict] = []
+    if arguments.out.exists():
+        with arguments.out.open() as file:
+            rows = [row for row in csv.DictReader(file) if row["part"] not in only]
+    if "models" in only:
+        rows += measure_models(arguments.batch, arguments.repeats)
+    if "tokens" in only:
+        rows += measure_tokens(2, arguments.repeats)
+    with arguments.out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+    plot(rows, arguments.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

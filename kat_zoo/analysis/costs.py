@@ -1,0 +1,89 @@
+"""What a training step costs: time, throughput, and memory held for the backward."""
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .output import save
+
+PANELS = {
+    "step_ms": "training step (ms, median)",
+    "images_per_s": "training throughput (images / s)",
+    "saved_mb": "memory held for the backward (MB)",
+}
+
+
+def saved_megabytes(model: nn.Module, images: Tensor) -> float:
+    """Memory that autograd keeps between forward and backward, parameters apart, each storage once."""
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    storages: dict[int, int] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        loss = model(images).square().mean()  # alive until counted: a freed storage's address could be used again
+    total = sum(storages.values()) / 1e6
+    del loss
+    return total
+
+
+def measure_costs(models: Mapping[str, nn.Module], images: Tensor, repeats: int = 5) -> list[dict[str, Any]]:
+    """Time training steps of several models in turn, so that a busy machine slows all of them alike.
+
+    Args:
+        models: label -> model; their gradients are overwritten.
+        images: (B, C, H, W), one batch for all.
+        repeats: timed rounds, after one that warms up.
+
+    Returns:
+        A dict per model with the keys model, step_ms (median), step_ms_min, images_per_s, saved_mb.
+    """
+    times: dict[str, list[float]] = {label: [] for label in models}
+    for round_number in range(repeats + 1):
+        for label, model in models.items():
+            start = time.perf_counter()
+            model.zero_grad()
+            model(images).square().mean().backward()
+            if round_number:
+                times[label].append(time.perf_counter() - start)
+    return [
+        {
+            "model": label,
+            "step_ms": round(1e3 * statistics.median(t), 2),
+            "step_ms_min": round(1e3 * min(t), 2),
+            "images_per_s": round(len(images) / statistics.median(t), 1),
+            "saved_mb": round(saved_megabytes(models[label], images), 2),
+        }
+        for label, t in times.items()
+    ]
+
+
+def plot_costs(costs: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Draw bars of what `measure_costs` found.
+
+    Args:
+        costs: its result.
+        path: of the picture (.png).
+
+    Returns:
+        The picture's path.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+    for axis, (key, title) in zip(axes, PANELS.items(), strict=True):
+        colors = [f"C{i}" for i in range(len(costs))]
+        bars = axis.bar([c["model"] for c in costs], [c[key] for c in costs], color=colors)
+        axis.bar_label(bars, fmt="%.3g")
+        axis.set(ylabel=title)
+        axis.tick_params(axis="x", labelrotation=15)
+    return save(figure, list(costs), path)

@@ -1,0 +1,37 @@
+"""Writing a picture and, beside it, its numbers."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def save(figure: "Figure", rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Write `figure` to path (.png) and `rows` to the .csv of the same name.
+
+    Args:
+        figure: closed by this call.
+        rows: at least one; the first one's keys are the columns.
+        path: ends in .png; its folder is made.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        ValueError: no rows.
+    """
+    import matplotlib.pyplot as plt
+
+    if not rows:
+        raise ValueError(f"{path.name}: there are no numbers to plot; expected at least one row")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    with path.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path

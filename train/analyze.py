@@ -1,0 +1,182 @@
+"""`kat-zoo analyze RUN [RUN ...]`: pictures of finished runs, side by side, with their numbers."""
+
+import argparse
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .. import analysis
+from . import loader as loaders
+from .checkpoint import list_checkpoints
+from .config import Recipe, parse
+from .data import open_dataset
+from .evaluate import load_model
+from .log import read_log
+
+logger = logging.getLogger("kat_zoo")
+
+BACKGROUND = 0.08  # brightness (of 1) up to which a pixel of Fashion-MNIST is background: its clothes lie on black
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        label: the run folder's name.
+        recipe: of the run.
+        model: with the run's last weights, in evaluation mode.
+        states: label ("epoch 3") -> weights, oldest first: the fresh model, then the checkpoints that were kept.
+        log: records of metrics.jsonl.
+    """
+
+    label: str
+    recipe: Recipe
+    model: nn.Module
+    states: dict[str, dict[str, Tensor]]
+    log: list[dict]
+
+    @property
+    def trainable(self) -> list[str]:
+        """Names of the trainable parameters."""
+        return [name for name, p in self.model.named_parameters() if p.requires_grad]
+
+
+def open_run(folder: Path) -> Run:
+    """Read a run folder of the trainer.
+
+    Args:
+        folder: with recipe.yaml, metrics.jsonl, last.safetensors and checkpoints.
+
+    Raises:
+        FileNotFoundError: not a finished run.
+    """
+    for name in ("recipe.yaml", "metrics.jsonl", "last.safetensors"):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name}: no such file; expected the folder of a finished run of kat-zoo train")
+    recipe, _ = parse(Recipe, ["--config", str(folder / "recipe.yaml")], "kat-zoo analyze")
+    last = load_file(folder / "last.safetensors")
+    with loaders.seeded(recipe.seed):  # the weights that a run of this recipe starts from
+        model = load_model(recipe.model, len(last["head.weight"]))
+    log = read_log(folder / "metrics.jsonl")
+    states = {"start": {name: value.clone() for name, value in model.state_dict().items()}}
+    epochs = {record["update"]: record["epoch"] for record in log}
+    for checkpoint in list_checkpoints(folder):
+        averaged = checkpoint / "ema.safetensors"
+        update = int(checkpoint.name.rpartition("_")[2])
+        label = f"epoch {epochs[update]:g}" if update in epochs else f"update {update}"
+        states[label] = load_file(averaged if averaged.exists() else checkpoint / "model.safetensors")
+    model.load_state_dict(last)
+    return Run(folder.name, recipe, model.eval(), states, log)
+
+
+def _images(run: Run, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The first test images as the model sees them, their labels, and what of them is foreground."""
+    data = run.recipe.data
+    splits = open_dataset(data.dataset, data.root, data.holdout, run.recipe.seed)
+    resolved = loaders.data_config(data, run.model)
+    batches: list[tuple[Tensor, Tensor]] = []
+    for batch in loaders.eval_loader(splits.test, data, resolved, 1):
+        batches.append(batch)
+        if sum(len(labels) for _, labels in batches) >= count:
+            break
+    images, labels = (torch.cat(parts)[:count] for parts in zip(*batches, strict=True))
+    mean, std = (torch.tensor(resolved[key])[:, None, None] for key in ("mean", "std"))
+    return images, labels, (images * std + mean).amax(1) > BACKGROUND
+
+
+def _landscape(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> Path:
+    surfaces = {}
+    for run in runs:
+        images, labels, _ = _images(run, arguments.loss_images)
+        plane = analysis.principal_plane(list(run.states.values()), run.trainable)
+
+        def loss(model: nn.Module, images: Tensor = images, labels: Tensor = labels) -> float:
+            return float(torch.nn.functional.cross_entropy(model(images), labels))
+
+        surfaces[run.label] = (plane, analysis.loss_surface(run.model, plane, loss, arguments.grid))
+    return analysis.plot_landscape(surfaces, out / "landscape.png")
+
+
+def _histograms(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> list[Path]:
+    paths = []
+    for run in runs:
+        labels = list(run.states)
+        shown = sorted({0, len(labels) // 2, len(labels) - 1})
+        states = {labels[i]: run.states[labels[i]] for i in shown}
+        paths.append(analysis.plot_histograms(states, out / f"histograms_{run.label}.png"))
+    return paths
+
+
+def _models(runs: Sequence[Run]) -> Mapping[str, nn.Module]:
+    return {run.label: run.model for run in runs}
+
+
+def _spectra(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> Path:
+    return analysis.plot_spectra(_models(runs), _images(runs[0], 5)[0], out / "spectra.png")
+
+
+def _maps(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> Path:
+    return analysis.plot_attention_maps(_models(runs), _images(runs[0], arguments.images)[0], out / "attention_maps.png")
+
+
+def _quality(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> Path:
+    images, _, foreground = _images(runs[0], arguments.loss_images)
+    return analysis.plot_quality(_models(runs), images, foreground, out / "attention_quality.png")
+
+
+def _curves(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> Path:
+    return analysis.plot_curves({run.label: run.log for run in runs}, out / "curves.png")
+
+
+def _costs(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> Path:
+    costs = analysis.measure_costs(_models(runs), _images(runs[0], runs[0].recipe.data.batch_size)[0])
+    return analysis.plot_costs(costs, out / "costs.png")
+
+
+ANALYSES: dict[str, Callable[[Sequence[Run], Path, argparse.Namespace], Path | list[Path]]] = {
+    "curves": _curves,
+    "costs": _costs,
+    "histograms": _histograms,
+    "spectra": _spectra,
+    "maps": _maps,
+    "quality": _quality,
+    "landscape": _landscape,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """`kat-zoo analyze`: see the module's docstring.
+
+    Args:
+        argv: run folders and options.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        ValueError: an unknown analysis.
+        FileNotFoundError: not a run folder.
+    """
+    parser = argparse.ArgumentParser(prog="kat-zoo analyze", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders of kat-zoo train")
+    parser.add_argument("--what", default=",".join(ANALYSES), help="comma-separated: " + ", ".join(ANALYSES))
+    parser.add_argument("--out", type=Path, default=Path("analysis"), help="folder of the pictures and their .csv")
+    parser.add_argument("--images", type=int, default=4, help="images of the attention maps")
+    parser.add_argument("--loss-images", type=int, default=256, help="images that the loss and the quality are averaged over")
+    parser.add_argument("--grid", type=int, default=15, help="grid points per axis of the landscape")
+    arguments = parser.parse_args(argv)
+    wanted = arguments.what.split(",")
+    if unknown := [name for name in wanted if name not in ANALYSES]:
+        raise ValueError(f"--what {unknown[0]!r}: expected some of {', '.join(ANALYSES)}")
+    runs = [open_run(folder) for folder in arguments.runs]
+    for name in wanted:
+        made = ANALYSES[name](runs, arguments.out, arguments)
+        for path in made if isinstance(made, list) else [made]:
+            print(path)
+    return 0
