@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..layers.gr_kan import GRKAN
 from ..layers.init import init_attention_mimetic, rational_coefficients
+from .pretrained import fetch_weights
 
 __all__ = ["KAT"]
 
@@ -119,6 +120,8 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: KAT) -> dict[str, Te
 
 
 def _create_kat(variant: str, pretrained: bool = False, **kwargs: Any) -> KAT:
+    if pretrained:
+        fetch_weights(variant, **kwargs)
     out_indices = kwargs.pop("out_indices", 3)
     return build_model_with_cfg(
         KAT,
@@ -150,7 +153,29 @@ def _cfg(url: str = "", **kwargs: Any) -> dict[str, Any]:
     }
 
 
-# The same weights as .pth files (for pretrained_cfg_overlay): https://huggingface.co/adamdad/kat_pretained (sic).
+# The same weights as .pth files of the repository adamdad/kat_pretained (sic), for
+# pretrained_cfg_overlay=dict(hf_hub_id="adamdad/kat_pretained", hf_hub_filename=UPSTREAM_FILES[tag]).
+UPSTREAM_FILES = {
+    "kat_tiny_patch16_224.adamdad_in1k": (
+        "kat_tiny_patch16_224_1f3ad3b2e69821f3d412f2924cf159a0e266f142d739cb68f68f796f5a0fe289.pth"
+    ),
+    "kat_tiny_patch16_224.adamdad_vitft_in1k": (
+        "kat_tiny_patch16_224-finetune_64f124d003803e4a7e1aba1ba23500ace359b544e8a5f0110993f25052e402fb.pth"
+    ),
+    "kat_small_patch16_224.adamdad_in1k": (
+        "kat_small_patch16_224_32487885cf13d2c14e461c9016fac8ad43f7c769171f132530941e930aeb5fe2.pth"
+    ),
+    "kat_small_patch16_224.adamdad_vitft_in1k": (
+        "kat_small_patch_224-finetune_3ae087a4c28e2993468eb377d5151350c52c80b2a70cc48ceec63d1328ba58e0.pth"
+    ),
+    "kat_base_patch16_224.adamdad_in1k": (
+        "kat_base_patch16_224_abff874d925d756d15cde97303f772a3460ddbd44b9c53fb9ce5cf15be230fb6.pth"
+    ),
+    "kat_base_patch16_224.adamdad_vitft_in1k": (
+        "kat_base_patch16_224-finetune_440bf1ead9dd8ecab642078cfb60ae542f1fa33ca65517260501e02c011e38f2.pth"
+    ),
+}
+
 default_cfgs = generate_default_cfgs(
     {
         "kat_tiny_patch16_224.adamdad_in1k": _cfg(hf_hub_id="adamdad/kat_tiny_patch16_224"),
