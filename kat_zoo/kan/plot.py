@@ -150,7 +150,7 @@ def plot_edge(model: KAN, layer: int, i: int, j: int, X: Any) -> Figure:  # noqa
     inside = knots[(knots >= low) & (knots <= high)]
     if kind == "numeric":
         axes.plot(inside, np.zeros(len(inside)), "|", color="#8a94a0", transform=axes.get_xaxis_transform(), markersize=10)
-    axes.set(xlabel=f"node ({layer}, {i})", ylabel=rf"$\phi$", title=f"edge ({layer}, {i}, {j}): {kind}")
+    axes.set(xlabel=f"node ({layer}, {i})", ylabel=r"$\phi$", title=f"edge ({layer}, {i}, {j}): {kind}")
     return figure
 
 
