@@ -103,7 +103,9 @@ def _prepare(x: Tensor, knots: Tensor, order: int, derivative: int, extrapolate:
     if x.dtype not in cpu_library.DTYPES:
         raise ValueError(f"x has dtype {x.dtype}; expected float32, float64, bfloat16 or float16")
     if not 0 <= order <= MAX_SPLINE_ORDER or derivative < 0:
-        raise ValueError(f"order={order}, derivative={derivative}; expected 0 <= order <= {MAX_SPLINE_ORDER}, derivative >= 0")
+        raise ValueError(
+            f"order={order}, derivative={derivative}; expected 0 <= order <= {MAX_SPLINE_ORDER}, derivative >= 0"
+        )
     if x.ndim < 1 or knots.ndim != 2 or knots.shape[0] not in (1, x.shape[-1]) or knots.shape[1] < 2 * order + 2:
         raise ValueError(
             f"x has shape {tuple(x.shape)} and knots {tuple(knots.shape)}; expected (..., C) and "
@@ -129,7 +131,9 @@ def _announce_fallback(device: str) -> None:
     logger.warning("kat_zoo: no kernel for %s tensors; B-splines run in plain PyTorch, which is slower.", device)
 
 
-def _call(task: int, x: Tensor, scale: Tensor | None, coef: Tensor | None, grad: Tensor | None, result: Tensor, sizes) -> Tensor:
+def _call(
+    task: int, x: Tensor, scale: Tensor | None, coef: Tensor | None, grad: Tensor | None, result: Tensor, sizes
+) -> Tensor:
     """Run one task of the C library; `sizes` = (knots, outputs, order, derivative)."""
     knots, outputs, order, derivative = sizes
     if result.numel() == 0 or x.numel() == 0:
@@ -186,7 +190,9 @@ def _project_cpu(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, order: in
     return _call(_PROJECT, x, None, coef, grad, u, (knots, coef.shape[2], order, derivative))
 
 
-def _accumulate_cpu(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int) -> Tensor:
+def _accumulate_cpu(
+    grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int
+) -> Tensor:
     if cpu_library.load() is None:
         return spline_accumulate_reference(grad, x, knots, scale, order, derivative)
     w = _accumulate_fake(grad, x, knots, scale, order, derivative)
@@ -205,7 +211,9 @@ def _project_fake(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, order: i
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _accumulate_fake(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int) -> Tensor:
+def _accumulate_fake(
+    grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int
+) -> Tensor:
     return x.new_empty(x.shape[1], knots.shape[1] - order - 1, grad.shape[1])
 
 

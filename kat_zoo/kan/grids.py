@@ -30,7 +30,6 @@ def collocation(knots: Tensor, order: int, per_interval: int) -> Tensor:
     return torch.cat([inner[:, :1], points.flatten(1), inner[:, -1:]], 1).T
 
 
-
 def _extend(inner: Tensor, order: int) -> Tensor:
     """Knots (C, G + 1) of the domain, extended by `order` end intervals on either side."""
     steps = torch.arange(1, order + 1, dtype=inner.dtype, device=inner.device)

@@ -217,7 +217,9 @@ class KAN(nn.Module):
             raise ValueError(f"layer={layer}; expected 0 to {len(self.layers) - 1}")
         spline = self.layers[layer].spline
         if not (0 <= i < spline.in_features and 0 <= j < spline.out_features):
-            raise ValueError(f"edge ({layer}, {i}, {j}); expected i < {spline.in_features} and j < {spline.out_features}")
+            raise ValueError(
+                f"edge ({layer}, {i}, {j}); expected i < {spline.in_features} and j < {spline.out_features}"
+            )
         return self.layers[layer]
 
     def edge(self, layer: int, i: int, j: int) -> tuple[Callable[[Any], Tensor], tuple[float, float]]:

@@ -26,7 +26,8 @@ def jacobian(function: Function, x: Tensor, create_graph: bool = False) -> Tenso
         x = x if x.requires_grad else x.detach().requires_grad_()
         y = function(x)
         rows = [
-            torch.autograd.grad(y[:, j].sum(), x, create_graph=create_graph, retain_graph=True)[0] for j in range(y.shape[1])
+            torch.autograd.grad(y[:, j].sum(), x, create_graph=create_graph, retain_graph=True)[0]
+            for j in range(y.shape[1])
         ]
     return torch.stack(rows, 1)
 
@@ -42,7 +43,13 @@ def hessian(function: Function, x: Tensor, create_graph: bool = False) -> Tensor
             for i in range(first.shape[2]):
                 value = first[:, j, i].sum()
                 constant = not value.requires_grad
-                second = None if constant else torch.autograd.grad(value, x, create_graph=create_graph, retain_graph=True, allow_unused=True)[0]
+                second = (
+                    None
+                    if constant
+                    else torch.autograd.grad(value, x, create_graph=create_graph, retain_graph=True, allow_unused=True)[
+                        0
+                    ]
+                )
                 entries.append(torch.zeros_like(x) if second is None else second)
             rows.append(torch.stack(entries, 1))
     return torch.stack(rows, 1)

@@ -176,7 +176,12 @@ class KANLinear(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         knots, coef = state_dict.get(f"{prefix}knots"), state_dict.get(f"{prefix}coef")
-        if knots is not None and coef is not None and coef.shape != self.coef.shape and knots.shape[0] == self.in_features:
+        if (
+            knots is not None
+            and coef is not None
+            and coef.shape != self.coef.shape
+            and knots.shape[0] == self.in_features
+        ):
             # A refined grid: the file decides the grid size.
             self.knots = self.knots.new_empty(knots.shape)
             self.coef = nn.Parameter(self.coef.new_empty(coef.shape), requires_grad=self.coef.requires_grad)
