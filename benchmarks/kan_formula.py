@@ -4,8 +4,8 @@
     python benchmarks/kan_formula.py --seeds 5                    # all targets -> kan_formula.csv beside this file
     python benchmarks/kan_formula.py --seeds 5 --noise 0.01
 
-A run counts as right when all edges are symbolic and the root mean square error on 1000 fresh samples is below 1e-6 (without
-noise), or below a tenth of the noise (with noise).
+A run counts as right when all edges are symbolic and the root mean square error on 1000 fresh samples is below 1e-6
+(without noise), or below a tenth of the noise (with noise).
 """
 
 import argparse

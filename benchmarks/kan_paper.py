@@ -1,6 +1,6 @@
 """The experiments of the KAN paper (Liu et al., arXiv 2404.19756), one command each.
 
-    python benchmarks/kan_paper.py toy          # section 3.1: grid extension, RMSE against G, fitted exponent (theory: 4)
+    python benchmarks/kan_paper.py toy          # section 3.1: grid extension, RMSE against G, exponent (theory 4)
     python benchmarks/kan_paper.py special      # table 1 on U[0, 1]^2, KAN and MLP at equal parameters
     python benchmarks/kan_paper.py feynman      # table 2 (dimensionless forms), KAN and MLP at equal parameters
     python benchmarks/kan_paper.py poisson      # section 3.4: u = sin(pi x) sin(pi y^2), KAN and MLP PINNs
@@ -8,7 +8,8 @@
     python benchmarks/kan_paper.py lan          # appendix B: image fitting, SIREN MLP, LAN, LAN from the MLP
     python benchmarks/kan_paper.py mobility     # section 4.4: mobility edges of three tight-binding models
 
-Each writes kan_NAME.csv and kan_NAME.png into benchmarks/results (--out). --small is the size for continuous integration.
+Each writes kan_NAME.csv and kan_NAME.png into benchmarks/results (--out). --small is the size for continuous
+integration.
 The paper does not state the domain of its special functions; we take U[0, 1]^2 with 1000 + 1000 samples throughout.
 """
 
@@ -114,7 +115,8 @@ def toy(small: bool) -> tuple[Rows, Figure]:
         low, high = law.intervals["alpha"]
         axes.plot(list(best), errors, "o-", markersize=3, label=f"{name}: {law.alpha:.1f}")
         rows += [
-            {"function": name, "shape": width, "G": g, "parameters": p, "test_rmse": f"{e:.3e}", "alpha": f"{law.alpha:.2f}",
+            {"function": name, "shape": width, "G": g, "parameters": p, "test_rmse": f"{e:.3e}", 
+             "alpha": f"{law.alpha:.2f}",
              "alpha_90": f"{low:.2f}..{high:.2f}"} for g, (e, p) in best.items()
         ]  # fmt: skip
     axes.plot(grids, [errors[0] * (grids[0] / g) ** 4 for g in grids], "k:", linewidth=0.8, label="theory: 4")
@@ -185,7 +187,13 @@ def against_mlp(table: dict, small: bool, title: str) -> tuple[Rows, Figure]:
             train_lbfgs(network, lambda n=network, x=x, y=y: (n(x) - y).square().mean(), 20 if small else 60)
             scores["MLP", parameters(network)] = rmse(network, x_test, y_test)
         rows += [
-            {"function": name, "model": m, "shape": width if m == "KAN" else "", "parameters": p, "test_rmse": f"{e:.2e}"}
+            {
+                "function": name,
+                "model": m,
+                "shape": width if m == "KAN" else "",
+                "parameters": p,
+                "test_rmse": f"{e:.2e}",
+            }
             for (m, p), e in scores.items()
         ]
         print(name, {f"{m} {p}": f"{e:.1e}" for (m, p), e in scores.items()}, flush=True)
@@ -225,7 +233,9 @@ def poisson(small: bool) -> tuple[Rows, Figure]:
         difference = model(z) - solution(z)
         (slope,) = torch.autograd.grad(difference.sum(), z)
         l2, h1 = float(difference.detach().square().mean()), float(slope.square().sum(1).mean())
-        rows.append({"model": name, "parameters": parameters(model), "L2_squared": f"{l2:.2e}", "H1_squared": f"{l2 + h1:.2e}"})
+        rows.append(
+            {"model": name, "parameters": parameters(model), "L2_squared": f"{l2:.2e}", "H1_squared": f"{l2 + h1:.2e}"}
+        )
         print(rows[-1], flush=True)
     figure, axes = axes_of("Poisson, PINN", xscale="log", yscale="log", xlabel="parameters", ylabel="squared error")
     for key, marker in (("L2_squared", "o"), ("H1_squared", "s")):
@@ -305,11 +315,21 @@ def lan(small: bool) -> tuple[Rows, Figure]:
     panels = figure.subplots(1, 4)
     panels[0].imshow(image, cmap="gray", vmin=0, vmax=1)
     panels[0].set_title("photograph", fontsize=9)
-    for panel, (name, model) in zip(panels[1:], (("SIREN MLP", siren), ("LAN", fresh), ("LAN from MLP", continued)), strict=True):
+    for panel, (name, model) in zip(
+        panels[1:], (("SIREN MLP", siren), ("LAN", fresh), ("LAN from MLP", continued)), strict=True
+    ):
         with torch.no_grad():
             guess = ((model(x) + 1) / 2).clamp(0, 1).reshape(side, side)
         psnr = -10 * math.log10(float((guess - image).square().mean()))
-        rows.append({"model": name, "shape": width, "parameters": parameters(model), "steps": steps * 3 // 2, "psnr_db": f"{psnr:.2f}"})
+        rows.append(
+            {
+                "model": name,
+                "shape": width,
+                "parameters": parameters(model),
+                "steps": steps * 3 // 2,
+                "psnr_db": f"{psnr:.2f}",
+            }
+        )
         panel.imshow(guess, cmap="gray", vmin=0, vmax=1)
         panel.set_title(f"{name}: {psnr:.1f} dB", fontsize=9)
     for panel in panels:
@@ -354,7 +374,10 @@ def mobility(small: bool) -> tuple[Rows, Figure]:
     for panel, name in zip(panels, EDGES, strict=True):
         samples = []
         for _ in range(30 if small else 120):
-            v, s = generator.uniform(0.2, 1.5) * (2 if name == "MAAM" else 1), generator.uniform(0.2, 0.7) * (3 if name == "MAAM" else 1)
+            v, s = (
+                generator.uniform(0.2, 1.5) * (2 if name == "MAAM" else 1),
+                generator.uniform(0.2, 0.7) * (3 if name == "MAAM" else 1),
+            )
             e, extended = spectrum(name, v, s, generator.uniform(0, 2 * PI), 120 if small else 300)
             pick = generator.choice(len(e), 20, replace=False)
             samples += [(e[p], v, s, extended[p]) for p in pick]
@@ -372,7 +395,11 @@ def mobility(small: bool) -> tuple[Rows, Figure]:
         kan.fit(x[:half] / scale, label[:half], x[half:] / scale, label[half:], **options)
         scores["KAN [3,[1,1],1]"] = ((kan(x[half:] / scale) > 0) == (label[half:] > 0)).double().mean().item()
         network = mlp([3, 16, 16, 1])
-        train_lbfgs(network, lambda n=network, x=x, s=scale, y=label, h=half: loss(n(x[:h] / s), y[:h]).mean(), 5 if small else 20)
+        train_lbfgs(
+            network,
+            lambda n=network, x=x, s=scale, y=label, h=half: loss(n(x[:h] / s), y[:h]).mean(),
+            5 if small else 20,
+        )
         scores["MLP [3,16,16,1]"] = ((network(x[half:] / scale) > 0) == (label[half:] > 0)).double().mean().item()
         exact = EDGES[name](*table[half:, :3].T) > 0
         scores["exact edge"] = float((exact == (table[half:, 3] > 0)).mean())
@@ -380,8 +407,14 @@ def mobility(small: bool) -> tuple[Rows, Figure]:
         print(name, scores, flush=True)
         for extended, colour in ((1, "#c1440e"), (0, "#1f2933")):
             chosen = table[table[:, 3] == extended]
-            panel.scatter(chosen[:, 1], chosen[:, 0], s=3, color=colour, alpha=0.5, label="extended" if extended else "localised")
-        panel.set(title=f"{name}: KAN {scores['KAN [3,[1,1],1]']:.3f}, exact {scores['exact edge']:.3f}", xlabel="potential", ylabel="energy")
+            panel.scatter(
+                chosen[:, 1], chosen[:, 0], s=3, color=colour, alpha=0.5, label="extended" if extended else "localised"
+            )
+        panel.set(
+            title=f"{name}: KAN {scores['KAN [3,[1,1],1]']:.3f}, exact {scores['exact edge']:.3f}",
+            xlabel="potential",
+            ylabel="energy",
+        )
         panel.title.set_size(8)
     panels[0].legend(frameon=False, fontsize=7)
     return rows, figure

@@ -42,11 +42,12 @@ def bspline_basis(x: Tensor, knots: Tensor, order: int = 3, derivative: int = 0,
 
     Args:
         x: (..., C), float32, float64, bfloat16 or float16 (16-bit types are computed in float32).
-        knots: (1 or C, G + 2 * order + 1) non-decreasing knots of each channel; the grid is [knots[order], knots[order + G]].
+        knots: (1 or C, G + 2 * order + 1) non-decreasing knots of each channel; the grid is [knots[order],
+            knots[order + G]].
         order: degree k of the pieces, 0 to 7.
         derivative: how many times to differentiate with respect to x.
-        extrapolate: "linear": value and slope continue smoothly outside the grid; "zero": bases keep their bounded support
-            and vanish beyond the outermost knots.
+        extrapolate: "linear": value and slope continue smoothly outside the grid; "zero": bases keep their bounded
+            support and vanish beyond the outermost knots.
 
     Returns:
         (..., C, G + order) in x's dtype. Differentiable in x any number of times; only x is kept for the backward.

@@ -1,11 +1,11 @@
-"""B-spline bases in plain PyTorch (Cox-de Boor): the oracle of the compiled paths, and the path of devices without one."""
+"""B-spline bases in plain PyTorch (Cox-de Boor): the oracle, and the path of devices without a kernel."""
 
 import torch
 from torch import Tensor
 
 
 def _degree_zero(x: Tensor, knots: Tensor, order: int) -> Tensor:
-    """One-hot interval of x, (..., C, intervals), over all intervals of the knot vector; the domain's last one is closed."""
+    """One-hot interval of x, (..., C, intervals), of the knot vector; the domain's last one is closed."""
     grid_size = knots.shape[-1] - 2 * order - 1
     inner = knots[:, order + 1 : order + grid_size]  # the domain's interior knots
     index = order + (x.unsqueeze(-1) >= inner).sum(-1)

@@ -66,6 +66,6 @@ def _symbols(expression: sympy.Expr, variables: Sequence[str]) -> list[sympy.Sym
     numeric = expression.atoms(sympy.core.function.AppliedUndef)
     if numeric:
         raise ValueError(
-            f"the expression holds numeric edges ({', '.join(sorted({str(f.func) for f in numeric}))}); expected a formula"
+            f"the expression holds numeric edges, {', '.join(sorted({str(f.func) for f in numeric}))}; expected none"
         )
     return symbols

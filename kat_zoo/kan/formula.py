@@ -194,8 +194,8 @@ def formula(
 ) -> list[sympy.Expr]:
     """SymPy expression of each output.
 
-    Constants are multiplied out of the functions that allow it (powers, exp, log, signs and phases of waves) before they
-    are rounded. Numeric edges stay in the formula as undefined functions phi_l_i_j.
+    Constants are multiplied out of the functions that allow it (powers, exp, log, signs and phases of waves) before
+    they are rounded. Numeric edges stay in the formula as undefined functions phi_l_i_j.
 
     Args:
         model: the network.

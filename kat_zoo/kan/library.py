@@ -181,7 +181,8 @@ ALIASES = {
     "sign": "sgn",
     "zero": "0",
 }
-# What the automatic search tries unless told otherwise: duplicates of one another (cos, arccos) and rare shapes are left out.
+# What the automatic search tries unless told otherwise: duplicates of one another (cos, arccos) and rare shapes are
+# left out.
 DEFAULT_LIBRARY = (
     *(
         "0",

@@ -220,8 +220,8 @@ class LeastSquares:
     def minimise(self, steps: int, tolerance: float = 1e-9) -> float:
         """Take up to `steps` damped Gauss-Newton steps; return the mean squared error.
 
-        Steps that do not lower error plus (majorised) penalties, or leave a function's domain, are taken back, so without
-        penalties the network never gets worse. Ends early when two steps in a row gain less than `tolerance`.
+        Steps that do not lower error plus (majorised) penalties, or leave a function's domain, are taken back, so
+        without penalties the network never gets worse. Ends early when two steps in a row gain less than `tolerance`.
         """
         with torch.no_grad():
             error, stale = self.error(), 0

@@ -1,4 +1,4 @@
-"""Pictures: the network with its functions, one edge, a training history, a Pareto front. Figures are returned, not shown."""
+"""Pictures: the network with its functions, one edge, a history, a Pareto front. Figures are returned, not shown."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def plot(
 ) -> Figure:
     """Draw the network bottom-up with a thumbnail of every edge's function.
 
-    Edges have opacity tanh(beta * score) (arXiv 2404.19756, section 2.5.1; scores of `attribute`); symbolic edges are red and
-    carry their function's name. Save with `.savefig("kan.svg")` or `.savefig("kan.png")`.
+    Edges have opacity tanh(beta * score) (arXiv 2404.19756, section 2.5.1; scores of `attribute`); symbolic edges are
+    red and carry their function's name. Save with `.savefig("kan.svg")` or `.savefig("kan.png")`.
 
     Args:
         model: the network.

@@ -1,7 +1,7 @@
 """From data to a formula: train small networks, prune by trying, make edges symbolic, verify, tabulate.
 
-Shapes are tried from small to large, each from several starts. A change (an edge less, a function instead of a spline) is
-kept when the held-out error stands it after retraining, so no threshold decides alone.
+Shapes are tried from small to large, each from several starts. A change (an edge less, a function instead of a
+spline) is kept when the held-out error stands it after retraining, so no threshold decides alone.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Search:
 
 
 def default_widths(inputs: int, outputs: int) -> list[Width]:
-    """Shapes to try, small to large: sums, a function of a sum, products, functions of several sums, two hidden layers."""
+    """Shapes to try, small to large: sums, functions of sums, products, two hidden layers."""
     widths: list[Width] = [[inputs, outputs], [inputs, outputs, outputs]]
     if inputs > 1:
         hidden = max(2, min(inputs, 4)) * outputs
@@ -321,8 +321,8 @@ def search(
         widths: shapes to try in turn, `default_widths` by default.
         restarts: starts per shape and grid.
         seed: first of the seeds used.
-        max_seconds: no further shape is begun after this time; None for no limit. With a limit the result depends on the
-            machine's speed.
+        max_seconds: no further shape is begun after this time; None for no limit. With a limit the result depends on
+            the machine's speed.
 
     Returns:
         All candidates, the chosen one in `best`. The search ends with the first exact formula.

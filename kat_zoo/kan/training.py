@@ -142,10 +142,11 @@ def fit(
         y: (N, outputs), or whatever `loss` takes.
         X_val: held-out samples; the training data is judged where there are none.
         y_val: their targets.
-        optimizer: "lm" (Levenberg-Marquardt: least squares only, small networks, machine precision), "lbfgs" (strong Wolfe,
-            20 iterations a step) or "adam".
+        optimizer: "lm" (Levenberg-Marquardt: least squares only, small networks, machine precision), "lbfgs" (strong
+            Wolfe, 20 iterations a step) or "adam".
         steps: per grid size.
-        grid_schedule: grid sizes to go through (grid extension), such as (3, 5, 10, 20, 50); the present one by default.
+        grid_schedule: grid sizes to go through (grid extension), such as (3, 5, 10, 20, 50); the present one by
+            default.
         l1: penalty on the size of edges.
         entropy: penalty on the entropy of edge sizes in a layer ("lbfgs" and "adam").
         coef_smoothness: penalty on second differences of spline coefficients.
@@ -154,8 +155,8 @@ def fit(
         sample_weight: (N,) non-negative.
         loss: (prediction, y) -> one value per sample or a mean, instead of squared error; not for "lm".
         update_grid: move the grids to the data first and, for hidden layers, along the way.
-        early_stopping: keep the best stage by held-out error, not the last; it also ends "lbfgs" and "adam" after 20 steps
-            without gain.
+        early_stopping: keep the best stage by held-out error, not the last; it also ends "lbfgs" and "adam" after 20
+            steps without gain.
         seed: of the batches.
         progress: show a progress bar (rich).
 
@@ -169,7 +170,7 @@ def fit(
         raise ValueError(f"optimizer={optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
     if optimizer == "lm" and (loss is not None or entropy or batch_size is not None):
         raise ValueError(
-            "optimizer='lm' minimises squared errors of the whole data; use 'lbfgs' or 'adam' for loss, entropy or batches"
+            "optimizer='lm' minimises squared errors; expected 'lbfgs' or 'adam' for loss, entropy or batches"
         )
     if steps < 1 or (batch_size is not None and batch_size < 1) or min(l1, entropy, coef_smoothness) < 0:
         raise ValueError(f"steps={steps}, batch_size={batch_size}; expected at least 1, and penalties of at least 0")
