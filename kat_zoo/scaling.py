@@ -47,7 +47,9 @@ def _fit(log_x: np.ndarray, log_y: np.ndarray, with_constant: bool) -> np.ndarra
     best = None
     for share in (1e-6, 0.1, 0.5, 0.9):
         start = [log_y.min() + np.log(share), intercept, max(-slope, 1e-3)]
-        found = least_squares(residual, start, bounds=([-80, -np.inf, 0], [log_y.min() + 1, np.inf, np.inf]), x_scale="jac")
+        found = least_squares(
+            residual, start, bounds=([-80, -np.inf, 0], [log_y.min() + 1, np.inf, np.inf]), x_scale="jac"
+        )
         if best is None or found.cost < best.cost:
             best = found
     return best.x

@@ -42,11 +42,12 @@ def bspline_basis(x: Tensor, knots: Tensor, order: int = 3, derivative: int = 0,
 
     Args:
         x: (..., C), float32, float64, bfloat16 or float16 (16-bit types are computed in float32).
-        knots: (1 or C, G + 2 * order + 1) non-decreasing knots of each channel; the grid is [knots[order], knots[order + G]].
+        knots: (1 or C, G + 2 * order + 1) non-decreasing knots of each channel; the grid is [knots[order],
+            knots[order + G]].
         order: degree k of the pieces, 0 to 7.
         derivative: how many times to differentiate with respect to x.
-        extrapolate: "linear": value and slope continue smoothly outside the grid; "zero": bases keep their bounded support
-            and vanish beyond the outermost knots.
+        extrapolate: "linear": value and slope continue smoothly outside the grid; "zero": bases keep their bounded
+            support and vanish beyond the outermost knots.
 
     Returns:
         (..., C, G + order) in x's dtype. Differentiable in x any number of times; only x is kept for the backward.
@@ -103,7 +104,9 @@ def _prepare(x: Tensor, knots: Tensor, order: int, derivative: int, extrapolate:
     if x.dtype not in cpu_library.DTYPES:
         raise ValueError(f"x has dtype {x.dtype}; expected float32, float64, bfloat16 or float16")
     if not 0 <= order <= MAX_SPLINE_ORDER or derivative < 0:
-        raise ValueError(f"order={order}, derivative={derivative}; expected 0 <= order <= {MAX_SPLINE_ORDER}, derivative >= 0")
+        raise ValueError(
+            f"order={order}, derivative={derivative}; expected 0 <= order <= {MAX_SPLINE_ORDER}, derivative >= 0"
+        )
     if x.ndim < 1 or knots.ndim != 2 or knots.shape[0] not in (1, x.shape[-1]) or knots.shape[1] < 2 * order + 2:
         raise ValueError(
             f"x has shape {tuple(x.shape)} and knots {tuple(knots.shape)}; expected (..., C) and "
@@ -129,7 +132,9 @@ def _announce_fallback(device: str) -> None:
     logger.warning("kat_zoo: no kernel for %s tensors; B-splines run in plain PyTorch, which is slower.", device)
 
 
-def _call(task: int, x: Tensor, scale: Tensor | None, coef: Tensor | None, grad: Tensor | None, result: Tensor, sizes) -> Tensor:
+def _call(
+    task: int, x: Tensor, scale: Tensor | None, coef: Tensor | None, grad: Tensor | None, result: Tensor, sizes
+) -> Tensor:
     """Run one task of the C library; `sizes` = (knots, outputs, order, derivative)."""
     knots, outputs, order, derivative = sizes
     if result.numel() == 0 or x.numel() == 0:
@@ -186,7 +191,9 @@ def _project_cpu(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, order: in
     return _call(_PROJECT, x, None, coef, grad, u, (knots, coef.shape[2], order, derivative))
 
 
-def _accumulate_cpu(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int) -> Tensor:
+def _accumulate_cpu(
+    grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int
+) -> Tensor:
     if cpu_library.load() is None:
         return spline_accumulate_reference(grad, x, knots, scale, order, derivative)
     w = _accumulate_fake(grad, x, knots, scale, order, derivative)
@@ -205,7 +212,9 @@ def _project_fake(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, order: i
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _accumulate_fake(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int) -> Tensor:
+def _accumulate_fake(
+    grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int
+) -> Tensor:
     return x.new_empty(x.shape[1], knots.shape[1] - order - 1, grad.shape[1])
 
 

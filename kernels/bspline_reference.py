@@ -1,11 +1,11 @@
-"""B-spline bases in plain PyTorch (Cox-de Boor): the oracle of the compiled paths, and the path of devices without one."""
+"""B-spline bases in plain PyTorch (Cox-de Boor): the oracle, and the path of devices without a kernel."""
 
 import torch
 from torch import Tensor
 
 
 def _degree_zero(x: Tensor, knots: Tensor, order: int) -> Tensor:
-    """One-hot interval of x, (..., C, intervals), over all intervals of the knot vector; the domain's last one is closed."""
+    """One-hot interval of x, (..., C, intervals), of the knot vector; the domain's last one is closed."""
     grid_size = knots.shape[-1] - 2 * order - 1
     inner = knots[:, order + 1 : order + grid_size]  # the domain's interior knots
     index = order + (x.unsqueeze(-1) >= inner).sum(-1)
@@ -68,7 +68,9 @@ def bspline_basis_reference(x: Tensor, knots: Tensor, order: int, derivative: in
     return torch.where(outside, line, values)
 
 
-def spline_contract_reference(x: Tensor, knots: Tensor, coef: Tensor, scale: Tensor | None, order: int, derivative: int) -> Tensor:
+def spline_contract_reference(
+    x: Tensor, knots: Tensor, coef: Tensor, scale: Tensor | None, order: int, derivative: int
+) -> Tensor:
     """y[b, o] = sum_i scale[b, i] sum_j B_j(x[b, i]) coef[i, j, o], with the dense bases written out."""
     basis = bspline_basis_reference(x, knots, order, derivative)
     if scale is not None:
@@ -76,13 +78,17 @@ def spline_contract_reference(x: Tensor, knots: Tensor, coef: Tensor, scale: Ten
     return torch.einsum("bij,ijo->bo", basis, coef.to(basis.dtype)).to(x.dtype)
 
 
-def spline_project_reference(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, order: int, derivative: int) -> Tensor:
+def spline_project_reference(
+    grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, order: int, derivative: int
+) -> Tensor:
     """u[b, i] = sum_jo B_j(x[b, i]) coef[i, j, o] grad[b, o]."""
     basis = bspline_basis_reference(x, knots, order, derivative)
     return torch.einsum("bij,ijo,bo->bi", basis, coef.to(basis.dtype), grad.to(basis.dtype)).to(x.dtype)
 
 
-def spline_accumulate_reference(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int) -> Tensor:
+def spline_accumulate_reference(
+    grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int
+) -> Tensor:
     """w[i, j, o] = sum_b scale[b, i] B_j(x[b, i]) grad[b, o]."""
     basis = bspline_basis_reference(x, knots, order, derivative)
     if scale is not None:

@@ -11,11 +11,13 @@ import torch
 from .library import function_index
 from .network import KAN
 
-Edge = tuple[str, tuple[float, float, float, float], sympy.Expr]  # function, (a, b, c, d), argument without its affine part
+Edge = tuple[
+    str, tuple[float, float, float, float], sympy.Expr
+]  # function, (a, b, c, d), argument without its affine part
 
-_POWERS = {
-    sympy.Integer(n): f"x^{n}" for n in (2, 3, 4, 5)
-} | {sympy.Integer(-n): "1/x" if n == 1 else f"1/x^{n}" for n in (1, 2, 3, 4, 5)}
+_POWERS = {sympy.Integer(n): f"x^{n}" for n in (2, 3, 4, 5)} | {
+    sympy.Integer(-n): "1/x" if n == 1 else f"1/x^{n}" for n in (1, 2, 3, 4, 5)
+}
 _POWERS |= {sympy.Rational(1, 2): "sqrt", sympy.Rational(-1, 2): "1/sqrt(x)", sympy.Rational(3, 2): "x^1.5"}
 _FUNCTIONS = {
     sympy.exp: "exp",
@@ -118,7 +120,9 @@ def from_formula(
     found = sorted(set().union(*(e.free_symbols for e in outputs)), key=str)
     symbols = [sympy.Symbol(v) for v in variables] if variables is not None else found
     if not set(found) <= set(symbols) or not symbols:
-        raise ValueError(f"variables={[str(s) for s in symbols]}; expected all of {[str(s) for s in found]}, at least one")
+        raise ValueError(
+            f"variables={[str(s) for s in symbols]}; expected all of {[str(s) for s in found]}, at least one"
+        )
     memo: dict[sympy.Expr, int] = {}
     layers = max(1, *(_depth(e, memo) for e in outputs))
     nodes: list[list[sympy.Expr]] = [[] for _ in range(layers)] + [outputs]
@@ -182,9 +186,15 @@ def _build(nodes: list, plans: list, grid_size: int, dtype: torch.dtype, options
             for j, edges in enumerate(subnodes):
                 used: set[int] = set()
                 for name, affine, core in edges:
-                    i = nodes[number].index(core) if core.free_symbols else next(n for n in range(len(nodes[number])) if n not in used)
+                    i = (
+                        nodes[number].index(core)
+                        if core.free_symbols
+                        else next(n for n in range(len(nodes[number])) if n not in used)
+                    )
                     if i in used:
-                        raise ValueError(f"two edges from {core} to one node; expected at most one, write them as one function")
+                        raise ValueError(
+                            f"two edges from {core} to one node; expected at most one, write them as one function"
+                        )
                     used.add(i)
                     layer.function[j, i] = function_index(name)
                     layer.affine[j, i] = torch.tensor(affine, dtype=dtype)

@@ -32,7 +32,10 @@ def to_torch(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., 
             raise ValueError(f"besselj({order}, x): torch knows orders 0 and 1")
         return (_BesselJ0 if order == 0 else _BesselJ1).apply(x)
 
-    names = {name: getattr(torch, name) for name in ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cosh", "sign")}
+    names = {
+        name: getattr(torch, name)
+        for name in ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cosh", "sign")
+    }
     names |= {"Abs": torch.abs, "besselj": bessel, "gamma": _gamma}
     for function in ("asin", "acos", "atan", "atanh"):
         names[function] = getattr(torch, function)
@@ -57,8 +60,12 @@ def _symbols(expression: sympy.Expr, variables: Sequence[str]) -> list[sympy.Sym
     symbols = [sympy.Symbol(v) for v in variables]
     unknown = expression.free_symbols - set(symbols)
     if unknown:
-        raise ValueError(f"variables={list(variables)} do not hold {', '.join(sorted(map(str, unknown)))} of the expression")
+        raise ValueError(
+            f"variables={list(variables)} do not hold {', '.join(sorted(map(str, unknown)))} of the expression"
+        )
     numeric = expression.atoms(sympy.core.function.AppliedUndef)
     if numeric:
-        raise ValueError(f"the expression holds numeric edges ({', '.join(sorted({str(f.func) for f in numeric}))}); expected a formula")
+        raise ValueError(
+            f"the expression holds numeric edges, {', '.join(sorted({str(f.func) for f in numeric}))}; expected none"
+        )
     return symbols

@@ -30,7 +30,7 @@ class Linear:
             self.terms[term] = self.terms.get(term, 0.0) + scale * coefficient
 
     def affine(self, a: float, b: float) -> Linear:
-        """a * self + b."""
+        """A * self + b."""
         return Linear(a * self.constant + b, {term: a * coefficient for term, coefficient in self.terms.items()})
 
     def leading(self) -> float:
@@ -84,7 +84,7 @@ def _homogeneous(function: Function, argument: Linear, digits: int | None) -> tu
 
 
 def _wave(name: str, argument: Linear, digits: int | None) -> tuple[str, Linear, float]:
-    """sin or cos with a positive leading coefficient and the phase in [-pi/2, pi/2]; multiples of pi/2 vanish."""
+    """Sin or cos with a positive leading coefficient and the phase in [-pi/2, pi/2]; multiples of pi/2 vanish."""
     factor = 1.0
     if name == "cos":
         argument = argument.affine(1, math.pi / 2)
@@ -102,7 +102,7 @@ def _wave(name: str, argument: Linear, digits: int | None) -> tuple[str, Linear,
 
 
 def apply(function: Function, argument: Linear, c: float, d: float, digits: int | None) -> Linear:
-    """c f(argument) + d as a linear form whose terms carry no needless constants."""
+    """C f(argument) + d as a linear form whose terms carry no needless constants."""
     name = function.name
     if name == "0":
         return Linear(d)
@@ -166,7 +166,8 @@ def linear_forms(model: KAN, inputs: Sequence[Linear], digits: int | None) -> li
                     total.add(Linear(0.0, {phi(expression(value, digits)): 1.0}))
             subnodes.append(total)
         products = [
-            _product(subnodes[start : start + layer.arity], digits) for start in range(layer.n_sum, len(subnodes), layer.arity)
+            _product(subnodes[start : start + layer.arity], digits)
+            for start in range(layer.n_sum, len(subnodes), layer.arity)
         ]
         values = [*subnodes[: layer.n_sum], *products]
     return values
@@ -193,8 +194,8 @@ def formula(
 ) -> list[sympy.Expr]:
     """SymPy expression of each output.
 
-    Constants are multiplied out of the functions that allow it (powers, exp, log, signs and phases of waves) before they
-    are rounded. Numeric edges stay in the formula as undefined functions phi_l_i_j.
+    Constants are multiplied out of the functions that allow it (powers, exp, log, signs and phases of waves) before
+    they are rounded. Numeric edges stay in the formula as undefined functions phi_l_i_j.
 
     Args:
         model: the network.

@@ -13,7 +13,7 @@ from .network import KAN
 
 
 def refit(spline: KANLinear, knots: Tensor, points: Tensor) -> Tensor:
-    """Coefficients (C_in, G' + k, C_out) on new knots that reproduce the splines at `points` (P, C_in), by least squares."""
+    """Coefficients (C_in, G' + k, C_out) on new knots, fitted to the splines at `points` (P, C_in)."""
     k = spline.spline_order
     old = bspline_basis(points.double(), spline.knots, k, extrapolate=spline.extrapolate).transpose(0, 1)
     new = bspline_basis(points.double(), knots, k, extrapolate=spline.extrapolate).transpose(0, 1)
@@ -30,7 +30,6 @@ def collocation(knots: Tensor, order: int, per_interval: int) -> Tensor:
     return torch.cat([inner[:, :1], points.flatten(1), inner[:, -1:]], 1).T
 
 
-
 def _extend(inner: Tensor, order: int) -> Tensor:
     """Knots (C, G + 1) of the domain, extended by `order` end intervals on either side."""
     steps = torch.arange(1, order + 1, dtype=inner.dtype, device=inner.device)
@@ -42,8 +41,8 @@ def _extend(inner: Tensor, order: int) -> Tensor:
 def refine(model: KAN, grid_size: int) -> float:
     """Give every spline `grid_size` intervals (grid extension, arXiv 2404.19756, section 2.4), in place.
 
-    New knots are spread evenly in the numbering of the old ones, so that a multiple of the old size contains all old knots
-    and the function is reproduced exactly; other sizes are fitted by least squares over the whole grid.
+    New knots are spread evenly in the numbering of the old ones, so that a multiple of the old size contains all old
+    knots and the function is reproduced exactly; other sizes are fitted by least squares over the whole grid.
 
     Args:
         model: the network.

@@ -84,7 +84,9 @@ class LAN(nn.Module):
                 else:
                     bound = math.sqrt(3 / fan_in)
                 linear.weight.uniform_(-bound, bound, generator=generator)
-                linear.bias.uniform_(-math.pi if base == "sin" else -0.1, math.pi if base == "sin" else 0.1, generator=generator)
+                linear.bias.uniform_(
+                    -math.pi if base == "sin" else -0.1, math.pi if base == "sin" else 0.1, generator=generator
+                )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., inputs) to (..., outputs)."""
@@ -93,7 +95,9 @@ class LAN(nn.Module):
         return self.linears[-1](x)
 
     @classmethod
-    def from_mlp(cls, mlp: nn.Sequential, base: Callable[[Tensor], Tensor], grid_size: int = 5, spline_order: int = 3) -> LAN:
+    def from_mlp(
+        cls, mlp: nn.Sequential, base: Callable[[Tensor], Tensor], grid_size: int = 5, spline_order: int = 3
+    ) -> LAN:
         """A LAN that computes what a trained MLP computes: its weights, its activation as base, splines of zero.
 
         Args:
@@ -110,5 +114,9 @@ class LAN(nn.Module):
             raise ValueError("mlp holds no nn.Linear")
         lan = cls([linears[0].in_features, *(linear.out_features for linear in linears)], grid_size, spline_order, base)
         for source, target in zip(linears, lan.linears, strict=True):
-            target.load_state_dict(source.state_dict() if source.bias is not None else source.state_dict() | {"bias": torch.zeros(source.out_features)})
+            target.load_state_dict(
+                source.state_dict()
+                if source.bias is not None
+                else source.state_dict() | {"bias": torch.zeros(source.out_features)}
+            )
         return lan.to(linears[0].weight)

@@ -85,7 +85,9 @@ def _sigmoids() -> list[Range]:
 
 
 def _waves_about_zero() -> list[Range]:
-    return [(-w * t, w * (1 - t)) for w in [*np.geomspace(0.5, 4, 6), *np.arange(5, 64, 1.0)] for t in np.linspace(0, 1, 13)]
+    return [
+        (-w * t, w * (1 - t)) for w in [*np.geomspace(0.5, 4, 6), *np.arange(5, 64, 1.0)] for t in np.linspace(0, 1, 13)
+    ]
 
 
 def _interval(edge: float) -> Callable[[], list[Range]]:
@@ -179,9 +181,27 @@ ALIASES = {
     "sign": "sgn",
     "zero": "0",
 }
-# What the automatic search tries unless told otherwise: duplicates of one another (cos, arccos) and rare shapes are left out.
+# What the automatic search tries unless told otherwise: duplicates of one another (cos, arccos) and rare shapes are
+# left out.
 DEFAULT_LIBRARY = (
-    *("0", "x", "x^2", "x^3", "x^4", "1/x", "1/x^2", "sqrt", "1/sqrt(x)", "x^1.5", "exp", "log", "abs", "sin", "tan", "tanh"),
+    *(
+        "0",
+        "x",
+        "x^2",
+        "x^3",
+        "x^4",
+        "1/x",
+        "1/x^2",
+        "sqrt",
+        "1/sqrt(x)",
+        "x^1.5",
+        "exp",
+        "log",
+        "abs",
+        "sin",
+        "tan",
+        "tanh",
+    ),
     *("arcsin", "arctan", "arctanh", "gaussian", "J0", "erf"),
 )
 

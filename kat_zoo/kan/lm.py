@@ -142,6 +142,7 @@ class LeastSquares:
         self.blocks = _blocks(model, numeric)
         self.size = self.blocks[-1].stop if self.blocks else 0
         self.damping = 1e-3
+        self._quadratics: list[tuple[_Block, Tensor]] = []
 
     def get(self) -> Tensor:
         """Flat vector of the trained parameters."""
@@ -152,23 +153,17 @@ class LeastSquares:
         for block in self.blocks:
             block.set(values[block.start : block.stop])
 
-    def _regular(self) -> float:
+    def _penalty(self) -> float:
+        """Value of the quadratic penalties of the latest `system` at the present parameters."""
         value = 0.0
-        if self.l1:
-            h = self.X
-            for layer in self.model.layers:
-                value += self.l1 * float(layer.edges(h).std(0, correction=0)[layer.spline.mask != 0].sum())
-                h = layer(h)
-        if self.smoothness:
-            for block in self.blocks:
-                if block.kind == "coef":
-                    value += 0.5 * self.smoothness * float(block.get().view(-1, block.size).diff(n=2, dim=1).square().sum())
+        for block, quadratic in self._quadratics:
+            c = block.get().view(-1, block.size)
+            value += 0.5 * float(torch.einsum("ej,ejk,ek->", c, quadratic, c))
         return value
 
-    def objective(self) -> tuple[float, float]:
-        """(mean squared error, full objective)."""
-        error = float(((self.model(self.X) - self.y).square() * self.weight).sum())
-        return error, 0.5 * error + (self._regular() if self.l1 or self.smoothness else 0.0)
+    def error(self) -> float:
+        """Weighted mean of the squared errors (summed over outputs)."""
+        return float(((self.model(self.X) - self.y).square() * self.weight).sum())
 
     def system(self) -> tuple[Tensor, Tensor]:
         """Gauss-Newton matrix and gradient at the current parameters."""
@@ -199,6 +194,7 @@ class LeastSquares:
         return matrix, gradient
 
     def _add_penalties(self, locals_: list[_Local], matrix: Tensor, gradient: Tensor) -> None:
+        self._quadratics = []
         for local in locals_ if self.l1 or self.smoothness else ():
             coef = [block for block in local.blocks if block.kind == "coef"]
             if not coef:
@@ -214,6 +210,7 @@ class LeastSquares:
             if self.smoothness:
                 second = torch.eye(block.size, dtype=matrix.dtype, device=matrix.device).diff(n=2, dim=0)
                 quadratic += self.smoothness * second.T @ second
+            self._quadratics.append((block, quadratic))
             coefficients = block.get().view(-1, block.size)
             gradient[block.start : block.stop] += torch.einsum("ejk,ek->ej", quadratic, coefficients).flatten()
             for e in range(len(block.outs)):
@@ -223,42 +220,47 @@ class LeastSquares:
     def minimise(self, steps: int, tolerance: float = 1e-9) -> float:
         """Take up to `steps` damped Gauss-Newton steps; return the mean squared error.
 
-        Steps that do not lower the objective, or leave a function's domain, are taken back, so the network never gets
-        worse. Ends early when two accepted steps in a row gain less than `tolerance` of the objective.
+        Steps that do not lower error plus (majorised) penalties, or leave a function's domain, are taken back, so
+        without penalties the network never gets worse. Ends early when two steps in a row gain less than `tolerance`.
         """
         with torch.no_grad():
-            error, best = self.objective()
-            stale, growth = 0, 2.0
+            error, stale = self.error(), 0
             for _ in range(steps if self.size else 0):
-                if not best > 0 or stale >= 2:
+                if not error > 0 or stale >= 2:
                     break
                 matrix, gradient = self.system()
                 if not bool(torch.isfinite(matrix).all()):
                     break
-                diagonal = matrix.diagonal().clone()
-                diagonal += 1e-12 * diagonal.max() + 1e-300
                 start = self.get()
-                accepted = False
-                while self.damping < 1e10:
-                    damped = matrix + torch.diag(self.damping * diagonal + 1e-14 * diagonal.max())
-                    factor, info = torch.linalg.cholesky_ex(damped)
-                    if int(info) == 0:
-                        step = torch.cholesky_solve(gradient[:, None], factor)[:, 0]
-                        self.set(start - step)
-                        new_error, new = self.objective()
-                        if new < best:
-                            accepted = True
-                            break
-                    self.damping *= growth
-                    growth *= 2
-                if not accepted:
+                value = 0.5 * error + self._penalty()
+                new = self._step(matrix, gradient, start, value)
+                if new is None:
                     self.set(start)
                     self.damping = 1e-3
                     break
-                growth = 2.0
-                predicted = float(step @ (gradient - 0.5 * (matrix @ step)))
-                gain = (best - new) / predicted if predicted > 0 else 1.0
-                self.damping = max(self.damping * max(1 / 5, 1 - (2 * gain - 1) ** 3), 1e-15)
-                stale = stale + 1 if best - new < tolerance * best else 0
-                error, best = new_error, new
+                gained = value - 0.5 * new - self._penalty()
+                stale = stale + 1 if gained < tolerance * value else 0
+                error = new
         return error
+
+    def _step(self, matrix: Tensor, gradient: Tensor, start: Tensor, value: float) -> float | None:
+        """One accepted step (its squared error), or None where no damping gives one."""
+        diagonal = matrix.diagonal().clone()
+        largest = float(diagonal.max())
+        diagonal += 1e-12 * largest + 1e-300
+        growth = 2.0
+        while self.damping < 1e10:
+            factor, info = torch.linalg.cholesky_ex(matrix + torch.diag(self.damping * diagonal + 1e-14 * largest))
+            if int(info) == 0:
+                step = torch.cholesky_solve(gradient[:, None], factor)[:, 0]
+                self.set(start - step)
+                error = self.error()
+                gained = value - 0.5 * error - self._penalty()
+                if gained > 0:  # false for NaN, too
+                    predicted = float(step @ (gradient - 0.5 * (matrix @ step)))
+                    ratio = gained / predicted if predicted > 0 else 1.0
+                    self.damping = max(self.damping * max(1 / 5, 1 - (2 * ratio - 1) ** 3), 1e-15)
+                    return error
+            self.damping *= growth
+            growth *= 2
+        return None

@@ -107,9 +107,10 @@ class KANLayer(nn.Module):
 class KAN(nn.Module):
     """A Kolmogorov-Arnold network (Liu et al., arXiv 2404.19756; products: KAN 2.0, arXiv 2408.10205).
 
-    An ordinary nn.Module. Methods that change the shape (`prune`, `expand_width`, ...) return a new network; methods that
-    keep it (`fit`, `refine`, `update_grid`, `fix_symbolic`, ...) work in place. Layers, inputs and outputs of an edge are
-    counted as (l, i, j): layer l, from node i to sub-node j.
+    An ordinary nn.Module. Methods that change the shape (`prune`, `expand_width`, ...) return a new network; methods
+    that
+    keep it (`fit`, `refine`, `update_grid`, `fix_symbolic`, ...) work in place. Layers, inputs and outputs of an edge
+    are counted as (l, i, j): layer l, from node i to sub-node j.
 
     Args:
         width: nodes of each layer, inputs first; an entry [n_sum, n_mult] has n_mult product nodes after its sums.
@@ -217,7 +218,9 @@ class KAN(nn.Module):
             raise ValueError(f"layer={layer}; expected 0 to {len(self.layers) - 1}")
         spline = self.layers[layer].spline
         if not (0 <= i < spline.in_features and 0 <= j < spline.out_features):
-            raise ValueError(f"edge ({layer}, {i}, {j}); expected i < {spline.in_features} and j < {spline.out_features}")
+            raise ValueError(
+                f"edge ({layer}, {i}, {j}); expected i < {spline.in_features} and j < {spline.out_features}"
+            )
         return self.layers[layer]
 
     def edge(self, layer: int, i: int, j: int) -> tuple[Callable[[Any], Tensor], tuple[float, float]]:

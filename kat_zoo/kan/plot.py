@@ -1,4 +1,4 @@
-"""Pictures: the network with its functions, one edge, a training history, a Pareto front. Figures are returned, not shown."""
+"""Pictures: the network with its functions, one edge, a history, a Pareto front. Figures are returned, not shown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _row(n: int, width: float) -> np.ndarray:
-    """x positions of n things centred in `width`."""
+    """X positions of n things centred in `width`."""
     return (np.arange(n) + 0.5) / n * width
 
 
@@ -53,8 +53,8 @@ def plot(
 ) -> Figure:
     """Draw the network bottom-up with a thumbnail of every edge's function.
 
-    Edges have opacity tanh(beta * score) (arXiv 2404.19756, section 2.5.1; scores of `attribute`); symbolic edges are red and
-    carry their function's name. Save with `.savefig("kan.svg")` or `.savefig("kan.png")`.
+    Edges have opacity tanh(beta * score) (arXiv 2404.19756, section 2.5.1; scores of `attribute`); symbolic edges are
+    red and carry their function's name. Save with `.savefig("kan.svg")` or `.savefig("kan.png")`.
 
     Args:
         model: the network.
@@ -71,9 +71,15 @@ def plot(
     from matplotlib.collections import LineCollection
 
     names = list(variables) if variables is not None else [f"$x_{{{i + 1}}}$" for i in range(model.nodes[0])]
-    answers = list(outputs) if outputs is not None else [f"$y_{{{i + 1}}}$" if model.nodes[-1] > 1 else "$y$" for i in range(model.nodes[-1])]
+    answers = (
+        list(outputs)
+        if outputs is not None
+        else [f"$y_{{{i + 1}}}$" if model.nodes[-1] > 1 else "$y$" for i in range(model.nodes[-1])]
+    )
     if len(names) != model.nodes[0] or len(answers) != model.nodes[-1]:
-        raise ValueError(f"got {len(names)} variables and {len(answers)} outputs; expected {model.nodes[0]} and {model.nodes[-1]}")
+        raise ValueError(
+            f"got {len(names)} variables and {len(answers)} outputs; expected {model.nodes[0]} and {model.nodes[-1]}"
+        )
     x = model.tensor(X)
     scores = attribute(model, x)
     with torch.no_grad():
@@ -101,24 +107,48 @@ def plot(
             kind = model.edge_kind(number, i, j)
             colour = NUMERIC if kind == "numeric" else SYMBOLIC
             middle = bottom + 0.75
-            wires += [[(levels[number][i], bottom + 0.06), (centre, middle - BOX / 2)], [(centre, middle + BOX / 2), (subnodes[j], bottom + 1.44)]]
+            wires += [
+                [(levels[number][i], bottom + 0.06), (centre, middle - BOX / 2)],
+                [(centre, middle + BOX / 2), (subnodes[j], bottom + 1.44)],
+            ]
             curve = values[:, j, i]
             span = np.ptp(curve)
             shape = (curve - curve.min()) / span - 0.5 if span > 0 else np.zeros_like(curve)
-            curves.append(np.column_stack([centre + (np.linspace(0, 1, 48) - 0.5) * BOX * 0.84, middle + shape * BOX * 0.84]))
+            curves.append(
+                np.column_stack([centre + (np.linspace(0, 1, 48) - 0.5) * BOX * 0.84, middle + shape * BOX * 0.84])
+            )
             b = BOX / 2
-            boxes.append([(centre - b, middle - b), (centre + b, middle - b), (centre + b, middle + b), (centre - b, middle + b), (centre - b, middle - b)])
+            boxes.append(
+                [
+                    (centre - b, middle - b),
+                    (centre + b, middle - b),
+                    (centre + b, middle + b),
+                    (centre - b, middle + b),
+                    (centre - b, middle - b),
+                ]
+            )
             wire_alpha += [alpha, alpha]
             curve_alpha.append(alpha)
             colours.append(colour)
             if kind != "numeric":
-                axes.text(centre, middle - BOX / 2 - 0.03, kind, ha="center", va="top", size=7, color=colour, alpha=max(alpha, 0.3))
+                axes.text(
+                    centre,
+                    middle - BOX / 2 - 0.03,
+                    kind,
+                    ha="center",
+                    va="top",
+                    size=7,
+                    color=colour,
+                    alpha=max(alpha, 0.3),
+                )
         if layer.n_mult:
             for position in levels[number + 1][layer.n_sum :]:
                 axes.text(position, bottom + 1.36, "×", ha="center", va="center", size=11)  # noqa: RUF001
     axes.add_collection(LineCollection(wires, colors=NUMERIC, linewidths=0.9, alpha=wire_alpha or None, zorder=1))
     axes.add_collection(LineCollection(boxes, colors="#8a94a0", linewidths=0.7, alpha=curve_alpha or None, zorder=2))
-    axes.add_collection(LineCollection(curves, colors=colours or NUMERIC, linewidths=1.6, alpha=curve_alpha or None, zorder=3))
+    axes.add_collection(
+        LineCollection(curves, colors=colours or NUMERIC, linewidths=1.6, alpha=curve_alpha or None, zorder=3)
+    )
     for level, positions in enumerate(levels):
         axes.scatter(positions, np.full(len(positions), 1.5 * level), s=26, color=NUMERIC, zorder=4)
     for position, name in zip(levels[0], names, strict=True):
@@ -149,7 +179,9 @@ def plot_edge(model: KAN, layer: int, i: int, j: int, X: Any) -> Figure:  # noqa
     knots = module.spline.knots[i, k : -k or None].cpu()
     inside = knots[(knots >= low) & (knots <= high)]
     if kind == "numeric":
-        axes.plot(inside, np.zeros(len(inside)), "|", color="#8a94a0", transform=axes.get_xaxis_transform(), markersize=10)
+        axes.plot(
+            inside, np.zeros(len(inside)), "|", color="#8a94a0", transform=axes.get_xaxis_transform(), markersize=10
+        )
     axes.set(xlabel=f"node ({layer}, {i})", ylabel=r"$\phi$", title=f"edge ({layer}, {i}, {j}): {kind}")
     return figure
 
@@ -163,14 +195,23 @@ def plot_history(history: History) -> Figure:
     for n in range(1, len(history.step)):
         if history.grid_size[n] != history.grid_size[n - 1]:
             axes.axvline(history.step[n - 1], color="#c9cfd6", linewidth=0.8, zorder=0)
-            axes.text(history.step[n - 1], 0.98, f" G={history.grid_size[n]}", size=7, va="top", transform=axes.get_xaxis_transform())
+            axes.text(
+                history.step[n - 1],
+                0.98,
+                f" G={history.grid_size[n]}",
+                size=7,
+                va="top",
+                transform=axes.get_xaxis_transform(),
+            )
     axes.plot(history.best_step, history.best, "o", color=SYMBOLIC, markersize=5, label="kept")
     axes.set(xlabel="step", ylabel="error")
     axes.legend(frameon=False)
     return figure
 
 
-def plot_pareto(points: Sequence[tuple[float, float, str]], xlabel: str = "complexity", ylabel: str = "held-out error") -> Figure:
+def plot_pareto(
+    points: Sequence[tuple[float, float, str]], xlabel: str = "complexity", ylabel: str = "held-out error"
+) -> Figure:
     """Cost against error on logarithmic axes; the front (no cheaper point is as good) is joined.
 
     Args:
@@ -185,7 +226,14 @@ def plot_pareto(points: Sequence[tuple[float, float, str]], xlabel: str = "compl
         if not front or point[1] < front[-1][1]:
             front.append(point)
     axes.loglog([p[0] for p in points], [max(p[1], 1e-17) for p in points], "o", color="#8a94a0", markersize=4)
-    axes.loglog([p[0] for p in front], [max(p[1], 1e-17) for p in front], "-o", color=SYMBOLIC, markersize=4, drawstyle="steps-post")
+    axes.loglog(
+        [p[0] for p in front],
+        [max(p[1], 1e-17) for p in front],
+        "-o",
+        color=SYMBOLIC,
+        markersize=4,
+        drawstyle="steps-post",
+    )
     for cost, error, label in front:
         axes.annotate(label, (cost, max(error, 1e-17)), textcoords="offset points", xytext=(4, 4), size=6)
     axes.set(xlabel=xlabel, ylabel=ylabel)

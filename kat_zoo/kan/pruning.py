@@ -32,8 +32,8 @@ class Attribution:
 def attribute(model: KAN, X: Any) -> Attribution:  # noqa: N803
     """Score edges and nodes by their share of the variation behind them (KAN 2.0, arXiv 2408.10205, section 4.1).
 
-    An edge's score is its standard deviation over that of its sub-node, times the sub-node's score; a node's score is the
-    sum over its outgoing edges; sub-nodes of a product share its score.
+    An edge's score is its standard deviation over that of its sub-node, times the sub-node's score; a node's score is
+    the sum over its outgoing edges; sub-nodes of a product share its score.
 
     Args:
         model: the network.
@@ -125,7 +125,7 @@ def remove_node(model: KAN, layer: int, node: int) -> KAN:
 
 
 def drop_dead_nodes(model: KAN) -> KAN:
-    """New network without hidden nodes that no edge enters or leaves (a constant is left to the other edges' splines)."""
+    """New network without hidden nodes that no edge enters or leaves."""
     while True:
         keep = [list(range(n)) for n in model.nodes]
         for number in range(1, len(model.nodes) - 1):

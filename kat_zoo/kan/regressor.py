@@ -139,7 +139,9 @@ class KANRegressor(RegressorMixin, _KANEstimator):
             check = held if len(held) else train
             library = tuple(self.library) if self.library is not None else DEFAULT_LIBRARY
             problem = Problem(inputs[train], targets[train], inputs[check], targets[check], w, library)
-            self._tabulate(search(problem, self.widths, restarts=self.restarts, seed=seed, max_seconds=self.max_seconds))
+            self._tabulate(
+                search(problem, self.widths, restarts=self.restarts, seed=seed, max_seconds=self.max_seconds)
+            )
         else:
             self.network_ = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed)
             val = (inputs[held], targets[held]) if len(held) else (None, None)

@@ -1,7 +1,7 @@
 """From data to a formula: train small networks, prune by trying, make edges symbolic, verify, tabulate.
 
-Shapes are tried from small to large, each from several starts. A change (an edge less, a function instead of a spline) is
-kept when the held-out error stands it after retraining, so no threshold decides alone.
+Shapes are tried from small to large, each from several starts. A change (an edge less, a function instead of a
+spline) is kept when the held-out error stands it after retraining, so no threshold decides alone.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Search:
 
 
 def default_widths(inputs: int, outputs: int) -> list[Width]:
-    """Shapes to try, small to large: sums, a function of a sum, products, functions of several sums, two hidden layers."""
+    """Shapes to try, small to large: sums, functions of sums, products, two hidden layers."""
     widths: list[Width] = [[inputs, outputs], [inputs, outputs, outputs]]
     if inputs > 1:
         hidden = max(2, min(inputs, 4)) * outputs
@@ -122,7 +122,9 @@ def default_widths(inputs: int, outputs: int) -> list[Width]:
 def start(problem: Problem, width: Width, grid_size: int, seed: int) -> KAN:
     """A random network whose hidden grids hold the data; odd seeds begin rough, even ones smooth."""
     noise = 1.0 if seed % 2 else 0.3
-    model = KAN(width, grid_size, base="zero", noise_scale=noise, seed=seed, dtype=problem.X.dtype, device=problem.X.device)
+    model = KAN(
+        width, grid_size, base="zero", noise_scale=noise, seed=seed, dtype=problem.X.dtype, device=problem.X.device
+    )
     model.update_grid(problem.X, adapt=0.0)
     return model
 
@@ -160,7 +162,9 @@ def extend(problem: Problem, model: KAN, error: float) -> tuple[KAN, float]:
     return best, error
 
 
-def prune_by_trying(problem: Problem, model: KAN, error: float, tolerance: float = 1.2, steps: int = 8) -> tuple[KAN, float]:
+def prune_by_trying(
+    problem: Problem, model: KAN, error: float, tolerance: float = 1.2, steps: int = 8
+) -> tuple[KAN, float]:
     """Remove edges, weakest first, as long as the held-out error stands it after retraining."""
     refused: set[tuple[int, int, int]] = set()
     while True:
@@ -188,7 +192,9 @@ def _suggestions(problem: Problem, model: KAN, edge: tuple[int, int, int]) -> li
     return [s for s in found if s.r2 > 0.9]
 
 
-def _symbolise(problem: Problem, model: KAN, error: float, tolerance: float) -> tuple[KAN, float, dict[Any, list[Suggestion]]]:
+def _symbolise(
+    problem: Problem, model: KAN, error: float, tolerance: float
+) -> tuple[KAN, float, dict[Any, list[Suggestion]]]:
     """Greedy: the clearest edge first, retraining after each; edges that nothing fits stay numeric."""
     pending = [edge for edge in model.edges() if model.edge_kind(*edge) == "numeric"]
     alternatives = {edge: _suggestions(problem, model, edge) for edge in pending}
@@ -315,8 +321,8 @@ def search(
         widths: shapes to try in turn, `default_widths` by default.
         restarts: starts per shape and grid.
         seed: first of the seeds used.
-        max_seconds: no further shape is begun after this time; None for no limit. With a limit the result depends on the
-            machine's speed.
+        max_seconds: no further shape is begun after this time; None for no limit. With a limit the result depends on
+            the machine's speed.
 
     Returns:
         All candidates, the chosen one in `best`. The search ends with the first exact formula.

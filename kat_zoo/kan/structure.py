@@ -26,7 +26,8 @@ def jacobian(function: Function, x: Tensor, create_graph: bool = False) -> Tenso
         x = x if x.requires_grad else x.detach().requires_grad_()
         y = function(x)
         rows = [
-            torch.autograd.grad(y[:, j].sum(), x, create_graph=create_graph, retain_graph=True)[0] for j in range(y.shape[1])
+            torch.autograd.grad(y[:, j].sum(), x, create_graph=create_graph, retain_graph=True)[0]
+            for j in range(y.shape[1])
         ]
     return torch.stack(rows, 1)
 
@@ -42,7 +43,13 @@ def hessian(function: Function, x: Tensor, create_graph: bool = False) -> Tensor
             for i in range(first.shape[2]):
                 value = first[:, j, i].sum()
                 constant = not value.requires_grad
-                second = None if constant else torch.autograd.grad(value, x, create_graph=create_graph, retain_graph=True, allow_unused=True)[0]
+                second = (
+                    None
+                    if constant
+                    else torch.autograd.grad(value, x, create_graph=create_graph, retain_graph=True, allow_unused=True)[
+                        0
+                    ]
+                )
                 entries.append(torch.zeros_like(x) if second is None else second)
             rows.append(torch.stack(entries, 1))
     return torch.stack(rows, 1)
@@ -62,9 +69,9 @@ class Separability:
 
 
 def detect_separability(function: Function, x: Tensor, mode: str = "add", threshold: float = 1e-2) -> Separability:
-    """Group the inputs of f so that f = sum or product of functions of one group each (KAN 2.0, arXiv 2408.10205, section 4.3).
+    """Group the inputs of f so that f is a sum or product of functions of one group each.
 
-    A pair interacts where the mixed second derivative of f (of log |f| for "mul") times the inputs' spreads exceeds
+    KAN 2.0, arXiv 2408.10205, section 4.3. A pair interacts where the mixed second derivative of f (of log |f| for "mul") times the inputs' spreads exceeds
     `threshold` of f's (log f's) standard deviation, at the median over samples.
 
     Args:

@@ -72,11 +72,16 @@ class _Fit:
             raise ValueError(f"y has {self.y.shape[1]} columns; expected {model.nodes[-1]}, the network's outputs")
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val: expected both or neither")
-        if not bool(torch.isfinite(self.x).all()) or (self.y.is_floating_point() and not bool(torch.isfinite(self.y).all())):
+        if not bool(torch.isfinite(self.x).all()) or (
+            self.y.is_floating_point() and not bool(torch.isfinite(self.y).all())
+        ):
             raise ValueError("X or y holds NaN or infinity; expected finite numbers")
         self.val = None
         if X_val is not None:
-            self.val = (model.tensor(X_val), model.tensor(y_val) if loss is None else torch.as_tensor(y_val, device=model.device))
+            self.val = (
+                model.tensor(X_val),
+                model.tensor(y_val) if loss is None else torch.as_tensor(y_val, device=model.device),
+            )
         self.weight = None if weight is None else torch.as_tensor(weight, dtype=model.dtype, device=model.device)
         self.history = History()
         self.state: dict[str, Any] | None = None
@@ -88,7 +93,7 @@ class _Fit:
 
     def measure(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
         with torch.no_grad():
-            value = float(self.objective(x, y, weight))
+            value = self.objective(x, y, weight).item()
         return math.sqrt(value) if self.loss is None and value >= 0 else value
 
     def record(self, step: int, early_stopping: bool) -> float:
@@ -137,10 +142,11 @@ def fit(
         y: (N, outputs), or whatever `loss` takes.
         X_val: held-out samples; the training data is judged where there are none.
         y_val: their targets.
-        optimizer: "lm" (Levenberg-Marquardt: least squares only, small networks, machine precision), "lbfgs" (strong Wolfe,
-            20 iterations a step) or "adam".
+        optimizer: "lm" (Levenberg-Marquardt: least squares only, small networks, machine precision), "lbfgs" (strong
+            Wolfe, 20 iterations a step) or "adam".
         steps: per grid size.
-        grid_schedule: grid sizes to go through (grid extension), such as (3, 5, 10, 20, 50); the present one by default.
+        grid_schedule: grid sizes to go through (grid extension), such as (3, 5, 10, 20, 50); the present one by
+            default.
         l1: penalty on the size of edges.
         entropy: penalty on the entropy of edge sizes in a layer ("lbfgs" and "adam").
         coef_smoothness: penalty on second differences of spline coefficients.
@@ -149,8 +155,8 @@ def fit(
         sample_weight: (N,) non-negative.
         loss: (prediction, y) -> one value per sample or a mean, instead of squared error; not for "lm".
         update_grid: move the grids to the data first and, for hidden layers, along the way.
-        early_stopping: keep the best stage by held-out error, not the last; it also ends "lbfgs" and "adam" after 20 steps
-            without gain.
+        early_stopping: keep the best stage by held-out error, not the last; it also ends "lbfgs" and "adam" after 20
+            steps without gain.
         seed: of the batches.
         progress: show a progress bar (rich).
 
@@ -163,7 +169,9 @@ def fit(
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer={optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
     if optimizer == "lm" and (loss is not None or entropy or batch_size is not None):
-        raise ValueError("optimizer='lm' minimises squared errors of the whole data; use 'lbfgs' or 'adam' for loss, entropy or batches")
+        raise ValueError(
+            "optimizer='lm' minimises squared errors; expected 'lbfgs' or 'adam' for loss, entropy or batches"
+        )
     if steps < 1 or (batch_size is not None and batch_size < 1) or min(l1, entropy, coef_smoothness) < 0:
         raise ValueError(f"steps={steps}, batch_size={batch_size}; expected at least 1, and penalties of at least 0")
     run = _Fit(model, X, y, X_val, y_val, sample_weight, loss)
@@ -180,7 +188,9 @@ def fit(
                 _lm_stage(run, steps, l1, coef_smoothness, update_grid, early_stopping, done, advance)
             else:
                 penalties = (l1, entropy, coef_smoothness)
-                _torch_stage(run, optimizer, steps, lr, batch_size, penalties, update_grid, early_stopping, seed, done, advance)
+                _torch_stage(
+                    run, optimizer, steps, lr, batch_size, penalties, update_grid, early_stopping, seed, done, advance
+                )
             done += steps
     if run.state is not None:
         model.load_state_dict(run.state)
@@ -207,7 +217,9 @@ class _bar:  # noqa: N801  a context manager that reads like a function
             self.progress.stop()
 
 
-def _lm_stage(run: _Fit, steps: int, l1: float, smooth: float, update_grid: bool, early: bool, done: int, advance) -> None:
+def _lm_stage(
+    run: _Fit, steps: int, l1: float, smooth: float, update_grid: bool, early: bool, done: int, advance
+) -> None:
     for start in range(0, steps, 10):
         n = min(10, steps - start)
         LeastSquares(run.model, run.x, run.y, weight=run.weight, l1=l1, smoothness=smooth).minimise(n)
@@ -221,7 +233,13 @@ def _make_optimizer(name: str, parameters: list[Tensor], lr: float) -> torch.opt
     if name == "adam":
         return torch.optim.Adam(parameters, lr=lr)
     return torch.optim.LBFGS(
-        parameters, lr=lr, max_iter=20, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=1e-12, tolerance_change=1e-14
+        parameters,
+        lr=lr,
+        max_iter=20,
+        history_size=10,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-12,
+        tolerance_change=1e-14,
     )
 
 
@@ -238,7 +256,7 @@ def _torch_stage(run: _Fit, name, steps, lr, batch_size, penalties, update_grid,
         x, y = run.x[batch], run.y[batch]
         weight = None if run.weight is None else run.weight[batch]
 
-        def closure(x=x, y=y, weight=weight):
+        def closure(x=x, y=y, weight=weight, optimizer=optimizer):
             optimizer.zero_grad()
             value = run.objective(x, y, weight)
             if any(penalties):
@@ -252,7 +270,9 @@ def _torch_stage(run: _Fit, name, steps, lr, batch_size, penalties, update_grid,
         val = run.record(done + step + 1, early)
         if not math.isfinite(val) or not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
             rate *= 0.3
-            logger.warning("fit: step %d diverged; going back and lowering the step size to %.2g", done + step + 1, rate)
+            logger.warning(
+                "fit: step %d diverged; going back and lowering the step size to %.2g", done + step + 1, rate
+            )
             model.load_state_dict(safe)
             optimizer = _make_optimizer(name, [p for p in model.parameters() if p.requires_grad], rate)
             continue

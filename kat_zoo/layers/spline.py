@@ -17,7 +17,7 @@ BASES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def uniform_knots(grid_size: int, order: int, low: Tensor, high: Tensor) -> Tensor:
-    """Knots (C, G + 2 * order + 1) of uniform grids on [low, high], both (C,), extended by `order` steps on either side."""
+    """Uniform knots (C, G + 2 * order + 1) on [low, high], both (C,), extended by `order` steps on either side."""
     steps = torch.arange(-order, grid_size + order + 1, dtype=low.dtype, device=low.device)
     return low[:, None] + (high - low)[:, None] * steps / grid_size
 
@@ -25,7 +25,8 @@ def uniform_knots(grid_size: int, order: int, low: Tensor, high: Tensor) -> Tens
 class KANLinear(nn.Module):
     """y_o = sum_i base_weight[o, i] * base(x_i) + spline_{i,o}(x_i), a layer of a Kolmogorov-Arnold network.
 
-    Liu et al., KAN (arXiv 2404.19756), equations 2.10 to 2.12; their scale of the spline is absorbed in its coefficients.
+    Liu et al., KAN (arXiv 2404.19756), equations 2.10 to 2.12; their scale of the spline is absorbed in its
+    coefficients.
 
     Args:
         in_features: C_in.
@@ -176,7 +177,12 @@ class KANLinear(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         knots, coef = state_dict.get(f"{prefix}knots"), state_dict.get(f"{prefix}coef")
-        if knots is not None and coef is not None and coef.shape != self.coef.shape and knots.shape[0] == self.in_features:
+        if (
+            knots is not None
+            and coef is not None
+            and coef.shape != self.coef.shape
+            and knots.shape[0] == self.in_features
+        ):
             # A refined grid: the file decides the grid size.
             self.knots = self.knots.new_empty(knots.shape)
             self.coef = nn.Parameter(self.coef.new_empty(coef.shape), requires_grad=self.coef.requires_grad)

@@ -36,6 +36,12 @@ def test_pruned_edges_are_not_drawn():
 def test_other_pictures(tmp_path):
     model, x = network()
     history = model.fit(x, x[:, :1] * x[:, 1:], steps=10, grid_schedule=(5, 10))
-    for n, figure in enumerate((plot_edge(model, 0, 0, 1, x), plot_history(history), plot_pareto([(1, 0.5, "x"), (3, 1e-3, "y"), (4, 0.1, "z")]))):
+    for n, figure in enumerate(
+        (
+            plot_edge(model, 0, 0, 1, x),
+            plot_history(history),
+            plot_pareto([(1, 0.5, "x"), (3, 1e-3, "y"), (4, 0.1, "z")]),
+        )
+    ):
         figure.savefig(tmp_path / f"{n}.png")
         assert (tmp_path / f"{n}.png").stat().st_size > 2000

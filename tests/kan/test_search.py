@@ -46,10 +46,16 @@ def test_command(tmp_path, capsys):
     X, y, _ = sample("product", 300)
     lines = ["mass,speed,momentum", *(f"{a!r},{b!r},{c!r}" for (a, b), c in zip(X.tolist(), y.tolist(), strict=True))]
     (tmp_path / "data.csv").write_text("\n".join(lines))
-    assert cli.main(["formula", str(tmp_path / "data.csv"), "--target", "momentum", "--plot", str(tmp_path / "net.svg")]) == 0
+    assert (
+        cli.main(["formula", str(tmp_path / "data.csv"), "--target", "momentum", "--plot", str(tmp_path / "net.svg")])
+        == 0
+    )
     out = capsys.readouterr().out
     assert "momentum = mass*speed   (exact on held-out data)" in out and (tmp_path / "net.svg").stat().st_size > 1000
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n1,x\n")
-    for arguments, message in (([str(tmp_path / "bad.csv"), "--target", "b"], "line 3"), ([str(tmp_path / "data.csv"), "--target", "z"], "no column 'z'")):
+    for arguments, message in (
+        ([str(tmp_path / "bad.csv"), "--target", "b"], "line 3"),
+        ([str(tmp_path / "data.csv"), "--target", "z"], "no column 'z'"),
+    ):
         assert cli.main(["formula", *arguments]) == 2
         assert message in capsys.readouterr().err

@@ -15,7 +15,11 @@ Y = torch.sin(3 * X[:, :1]) + X[:, 1:] ** 2
 
 
 class AnyOrder(RuleBasedStateMachine):
-    @initialize(seed=st.integers(0, 3), width=st.sampled_from([(2, 2, 1), (2, (1, 1), 1), (2, 2, 1, 1)]), base=st.sampled_from(["silu", "zero"]))
+    @initialize(
+        seed=st.integers(0, 3),
+        width=st.sampled_from([(2, 2, 1), (2, (1, 1), 1), (2, 2, 1, 1)]),
+        base=st.sampled_from(["silu", "zero"]),
+    )
     def make(self, seed, width, base):
         self.model = KAN(width, 3, base=base, seed=seed)
 

@@ -81,7 +81,13 @@ def test_formula_equals_the_network():
 
 @pytest.mark.parametrize(
     "text",
-    ["x_1*x_2", "sqrt((x_1 - 2)**2 + 3*x_2**2)", "exp(-x_1**2)/(x_2 + 2)", "besselj(0, 20*x_1) + erf(x_2)", "log(x_1 + 3)*tanh(x_2)**2"],
+    [
+        "x_1*x_2",
+        "sqrt((x_1 - 2)**2 + 3*x_2**2)",
+        "exp(-x_1**2)/(x_2 + 2)",
+        "besselj(0, 20*x_1) + erf(x_2)",
+        "log(x_1 + 3)*tanh(x_2)**2",
+    ],
 )
 def test_compiler_formula_and_exports_agree(text):
     expression = sympy.sympify(text)
@@ -91,7 +97,9 @@ def test_compiler_formula_and_exports_agree(text):
     expected = export.to_numpy(expression, ["x_1", "x_2"])(*columns.numpy())
     np.testing.assert_allclose(model(x).detach()[:, 0], expected, rtol=1e-12, atol=1e-12)
     (back,) = model.formula(round=None)
-    np.testing.assert_allclose(export.to_numpy(back, ["x_1", "x_2"])(*columns.numpy()), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        export.to_numpy(back, ["x_1", "x_2"])(*columns.numpy()), expected, rtol=1e-10, atol=1e-12
+    )
     ours = export.to_torch(back, ["x_1", "x_2"])(*columns)
     np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-12)
 
