@@ -1,8 +1,8 @@
 """Fourier-KArAt attention against softmax: models, the operator, and growth with the number of tokens.
 
 Claim: a KArAt model trains at close to the cost of the same ViT with fused softmax attention, and the operator's memory
-grows as N, not N^2. Times are interleaved in one process (min and median of the repeats); peak memory is the growth of the
-resident set of a fresh process around one training step.
+grows as N, not N^2. Times are interleaved in one process (min and median of the repeats); peak memory is what a step
+adds to the resident set of a fresh process (Linux).
 
     python benchmarks/fourier_attention.py            # all parts, about ten minutes on two cores
     python benchmarks/fourier_attention.py --only tokens --repeats 5
@@ -13,7 +13,6 @@ Writes benchmarks/fourier_attention.csv and benchmarks/fourier_attention.png.
 import argparse
 import csv
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -89,19 +88,23 @@ def peak(kind: str, name: str, batch: int, tokens: int) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def peak_here(kind: str, name: str, batch: int, tokens: int) -> float:
-    def grown() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def memory(field: str) -> float:
+    """A line of /proc/self/status in MB: VmRSS, what is resident now; VmHWM, the largest it was since the last reset."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
 
+
+def peak_here(kind: str, name: str, batch: int, tokens: int) -> float:
     if kind == "model":
         model_steps(name, 1)[0]()  # libraries and thread pools are loaded before the count begins
-        before = grown()
-        model_steps(name, batch)[0]()
+        step = model_steps(name, batch)[0]
     else:
         operator_step(name, 1, 64)()
-        before = grown()
-        operator_step(name, batch, tokens)()
-    return grown() - before
+        step = operator_step(name, batch, tokens)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = memory("VmRSS")
+    step()
+    return max(memory("VmHWM") - before, 0.1)
 
 
 def rows_of(part: str, what: str, times: dict[str, list[float]], base: str, peaks: dict[str, float], **shared: object) -> list[dict]:
@@ -184,7 +187,7 @@ def main() -> None:
     if "models" in only:
         rows += measure_models(arguments.batch, arguments.repeats)
     if "tokens" in only:
-        rows += measure_tokens(2, arguments.repeats)
+        rows += measure_tokens(4, arguments.repeats)
     with arguments.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 from . import models as models
 
 if TYPE_CHECKING:
+    from .attention_transfer import vit_to_karat as vit_to_karat
     from .transfer import vit_to_kat as vit_to_kat
 
-__all__ = ["models", "vit_to_kat"]
+__all__ = ["models", "vit_to_karat", "vit_to_kat"]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> Any:
         from .transfer import vit_to_kat
 
         return vit_to_kat
+    if name == "vit_to_karat":
+        from .attention_transfer import vit_to_karat
+
+        return vit_to_karat
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -143,8 +143,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def _empty_kat(vit: Any) -> Any:
-    """A KAT with the ViT's architecture, under a registered name so that it can be saved and pushed."""
+def architecture(vit: Any) -> dict[str, Any]:
+    """Arguments of timm's VisionTransformer that build the likes of `vit`."""
     block = vit.blocks[0]
     norm: nn.Module = block.norm1
     arguments: dict[str, Any] = dict(
@@ -175,6 +175,12 @@ def _empty_kat(vit: Any) -> Any:
     )
     if type(norm) is not LayerNorm or getattr(norm, "eps", None) != 1e-6:
         arguments["norm_layer"] = functools.partial(type(norm), eps=block.norm1.eps)
+    return arguments
+
+
+def _empty_kat(vit: Any) -> Any:
+    """A KAT with the ViT's architecture, under a registered name so that it can be saved and pushed."""
+    arguments = architecture(vit)
     size = {192: "tiny", 384: "small"}.get(int(vit.embed_dim), "base")
     # Preprocessing is the source's; the address of the published KAT's weights is not this model's.
     keep = ("license", "input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "num_classes")
