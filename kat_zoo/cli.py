@@ -6,11 +6,16 @@ from collections.abc import Sequence
 
 # name -> ("module:function", help). The function takes the remaining arguments and returns an exit code or None.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "list": ("kat_zoo.zoo:main", "the models: size, weights, results"),
     "demo": ("kat_zoo.demo:main", "classify the shipped images with the shipped weights"),
     "predict": ("kat_zoo.predict:main", "classify image files"),
     "train": ("kat_zoo.train.classification:main", "train an image classifier from a recipe"),
     "validate": ("kat_zoo.train.evaluate:main", "evaluate weights on a dataset's test split"),
     "bench": ("kat_zoo.bench:main", "time the activation and KAT against GELU, a device copy and timm's ViT"),
+    "push": ("kat_zoo.hub:push_main", "upload a training run to the Hugging Face Hub"),
+    "pull": ("kat_zoo.hub:pull_main", "download a model from the Hugging Face Hub"),
+    "convert": ("kat_zoo.hub:convert_main", "turn a checkpoint into safetensors and a config.json"),
+    "cards": ("kat_zoo.cards:main", "write the model cards, or check that they are current"),
     "kernels": ("kat_zoo.kernels.command:main", "report on the compiled GPU kernels (no GPU needed)"),
 }
 
