@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 # name -> ("module:function", help). The function takes the remaining arguments and returns an exit code or None.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "list": ("kat_zoo.zoo:main", "the models: size, weights, results"),
     "demo": ("kat_zoo.demo:main", "classify the shipped images with the shipped weights"),
     "predict": ("kat_zoo.predict:main", "classify image files"),
     "train": ("kat_zoo.train.classification:main", "train an image classifier from a recipe"),
@@ -13,6 +14,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "analyze": ("kat_zoo.train.analyze:main", "pictures of finished runs: landscape, spectra, attention maps, ..."),
     "bench": ("kat_zoo.bench:main", "time the activation and KAT against GELU, a device copy and timm's ViT"),
     "export": ("kat_zoo.export:main", "write a model as ONNX, torch.export program or AOTInductor package"),
+    "push": ("kat_zoo.hub:push_main", "upload a training run to the Hugging Face Hub"),
+    "pull": ("kat_zoo.hub:pull_main", "download a model from the Hugging Face Hub"),
+    "convert": ("kat_zoo.hub:convert_main", "turn a checkpoint into safetensors and a config.json"),
+    "cards": ("kat_zoo.cards:main", "write the model cards, or check that they are current"),
     "kernels": ("kat_zoo.kernels.command:main", "report on the compiled GPU kernels (no GPU needed)"),
     "formula": ("kat_zoo.kan.command:main", "find a formula for a column of a CSV file"),
 }

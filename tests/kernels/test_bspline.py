@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.interpolate import BSpline
+
 from kat_zoo.kernels import bspline_basis, bspline_basis_reference, cpu_library, spline_linear
 from kat_zoo.kernels.bspline_reference import spline_contract_reference
-from scipy.interpolate import BSpline
 
 ISAS = cpu_library.ISAS[: cpu_library._best_isa() + 1]
 
