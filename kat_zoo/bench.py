@@ -17,6 +17,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from .arguments import ArgumentParser
 from .kernels import rational, rational_reference
 from .layers.init import rational_coefficients
 
@@ -209,7 +210,7 @@ def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
 
 def main(argv: Sequence[str]) -> int:
     """Run `kat-zoo bench rational ...`."""
-    parser = argparse.ArgumentParser(prog="kat-zoo bench", description=__doc__)
+    parser = ArgumentParser(prog="kat-zoo bench", description=__doc__)
     parser.add_argument("what", choices=["rational"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cuda", "cpu"])
     parser.add_argument("--batch-size", type=int, default=128)

@@ -1,12 +1,12 @@
 """Model cards, rendered from the registry, the counts and `results.json`: never typed twice; `kat-zoo cards`."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from .arguments import ArgumentParser
 from .models.kat import UPSTREAM_FILES
 from .zoo import Entry, Result, entry, names
 
@@ -242,7 +242,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         ValueError: with `--check`, if a card is stale.
     """
-    parser = argparse.ArgumentParser(prog="kat-zoo cards", description=__doc__)
+    parser = ArgumentParser(prog="kat-zoo cards", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("model_cards"), help="default: %(default)s")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a card is stale")
     options = parser.parse_args(argv)

@@ -1,6 +1,8 @@
 """The `kat-zoo` command: a table of subcommands, each imported only when it is called."""
 
 import importlib
+import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -22,7 +24,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "formula": ("kat_zoo.kan.command:main", "find a formula for a column of a CSV file"),
 }
 
-USAGE_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ModuleNotFoundError)
+EXTRAS = "install what the command needs: pip install 'kat_zoo[all]'"
+
+logger = logging.getLogger("kat_zoo")
 
 
 def _help() -> str:
@@ -38,9 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; sys.argv by default.
 
     Returns:
-        Exit code: 0, or 2 after bad input, which is reported in one line on standard error.
+        Exit code: 0, or 2 after bad input, which is reported in one line on standard error (KAT_ZOO_LOG=debug in the
+        environment adds the traceback).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="%(name)s: %(message)s")
+    logger.setLevel(os.environ.get("KAT_ZOO_LOG", "WARNING").upper())
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0 if arguments else 2
@@ -51,8 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, function = COMMANDS[name][0].split(":")
     try:
         return getattr(importlib.import_module(module), function)(rest) or 0
-    except USAGE_ERRORS as error:
-        print(f"kat-zoo {name}: {error}", file=sys.stderr)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        logger.debug("kat-zoo %s failed", name, exc_info=True)
+        advice = "" if not isinstance(error, ModuleNotFoundError) or "pip install" in str(error) else f" ({EXTRAS})"
+        print(f"kat-zoo {name}: {' '.join(str(error).split()) or type(error).__name__}{advice}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"kat-zoo {name}: interrupted", file=sys.stderr)

@@ -1,6 +1,6 @@
 """`kat-zoo demo`: the weights that ship with the package classify the images that ship with it."""
 
-import argparse
+import importlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +16,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from . import models as zoo_models  # noqa: F401  (registers the models)
+from .arguments import ArgumentParser
+from .layers import GroupRational
 from .samples import Samples, load_samples
 
 if TYPE_CHECKING:
@@ -98,8 +100,6 @@ def draw_activations(model: nn.Module, title: str) -> "Figure":
     """Every learned activation of a KAT, a panel per block and position, a line per group; dashed: where it started."""
     from matplotlib.figure import Figure
 
-    from .layers import GroupRational
-
     acts = [(name, m) for name, m in model.named_modules() if isinstance(m, GroupRational)]
     columns = (len(acts) + 1) // 2
     figure = Figure(figsize=(2.4 * columns, 5), layout="constrained")
@@ -153,13 +153,16 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         FileNotFoundError: this install holds no weights.
     """
-    parser = argparse.ArgumentParser(prog="kat-zoo demo", description=__doc__)
+    parser = ArgumentParser(prog="kat-zoo demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the pictures (default: %(default)s)")
     out = parser.parse_args(argv).out
     names = shipped_models()
     if not names:
         raise FileNotFoundError("no weights ship with this install; reinstall kat_zoo from a complete source or wheel")
+    for module in ("matplotlib", "rich"):  # before the measurement, not after it
+        importlib.import_module(module)
     out.mkdir(parents=True, exist_ok=True)
+    pictures: list[Path] = []
     samples = load_samples()
     labels = torch.from_numpy(samples.labels)
     models: dict[str, nn.Module] = {name: timm.create_model(name, pretrained=True).eval() for name in names}
@@ -167,20 +170,22 @@ def main(argv: Sequence[str]) -> int:
     twin = "timm ViT, same size (untrained)"
     models[twin] = vit_twin(models[names[0]])  # type: ignore[arg-type]
     speed = images_per_second(models, images[names[0]])
-    rows, first = [], None
+    rows, probabilities = [], {}
     for name, model in models.items():
         accuracy = "-"
         if name != twin:
-            probabilities = classify(model, images[name])
-            accuracy = f"{100 * (probabilities.argmax(1) == labels).double().mean():.1f} %"
+            probabilities[name] = classify(model, images[name])
+            accuracy = f"{100 * (probabilities[name].argmax(1) == labels).double().mean():.1f} %"
             title = f"{name}: {accuracy} of {len(labels)} shipped test images"
-            draw_predictions(samples, probabilities, title).savefig(out / f"{name}.predictions.png", dpi=110)
-            first = probabilities if first is None else first
+            pictures.append(out / f"{name}.predictions.png")
+            draw_predictions(samples, probabilities[name], title).savefig(pictures[-1], dpi=110)
         parameters = sum(p.numel() for p in model.parameters())
         rows.append((name, f"{parameters:,}", accuracy, f"{speed[name]:.0f}", f"{speed[name] / speed[twin]:.2f} x"))
-    assert first is not None
-    _print_results(rows, confusion(first.argmax(1), labels, len(samples.classes)), samples.classes, names[0])
-    title = f"Learned activations of {names[0]} (a line per group; dashed: initial)"
-    draw_activations(models[names[0]], title).savefig(out / f"{names[0]}.activations.png", dpi=110)
-    print(f"Pictures: {', '.join(str(p) for p in sorted(out.glob('*.png')))}")
+        if any(isinstance(module, GroupRational) for module in model.modules()):
+            title = f"Learned activations of {name} (a line per group; dashed: initial)"
+            pictures.append(out / f"{name}.activations.png")
+            draw_activations(model, title).savefig(pictures[-1], dpi=110)
+    headline = next((name for name in names if name.startswith("kat_")), names[0])
+    _print_results(rows, confusion(probabilities[headline].argmax(1), labels, len(samples.classes)), samples.classes, headline)
+    print(f"Pictures: {', '.join(map(str, pictures))}")
     return 0

@@ -4,7 +4,6 @@ ONNX and AOTInductor files stand alone: `rational` is decomposed into standard o
 the operator and with it the fast kernels; `import kat_zoo` before loading it.
 """
 
-import argparse
 import contextlib
 import importlib.util
 import os
@@ -15,6 +14,8 @@ from pathlib import Path
 import timm
 import torch
 from torch import Tensor, nn
+
+from .arguments import ArgumentParser
 
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "aoti": ".aoti.pt2"}
 
@@ -131,7 +132,7 @@ def _milliseconds(function: Callable[[Tensor], Tensor], images: Tensor, repeats:
 
 def main(argv: Sequence[str]) -> int:
     """Run `kat-zoo export MODEL --format FORMAT`: write the file, run it, compare it with the model."""
-    parser = argparse.ArgumentParser(prog="kat-zoo export", description=__doc__)
+    parser = ArgumentParser(prog="kat-zoo export", description=__doc__)
     parser.add_argument("model", help="a timm model name (see kat-zoo list)")
     parser.add_argument("--format", choices=list(FORMATS), required=True)
     parser.add_argument("--out", type=Path, help="file to write; default MODEL plus the format's suffix")

@@ -1,6 +1,5 @@
 """`kat-zoo predict`: classify image files with any registered or hub model."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from timm.data.imagenet_info import ImageNetInfo
 from torch import nn
 
 from . import models as zoo_models  # noqa: F401  (registers the models)
+from .arguments import ArgumentParser
 from .samples import load_samples
 
 
@@ -54,7 +54,10 @@ def load_model(name: str, checkpoint: str | None) -> nn.Module:
     if checkpoint is not None:
         if not Path(checkpoint).is_file():
             raise FileNotFoundError(f"--checkpoint {checkpoint}: no such file")
-        return timm.create_model(name, checkpoint_path=checkpoint).eval()
+        try:
+            return timm.create_model(name, checkpoint_path=checkpoint).eval()
+        except RuntimeError as error:
+            raise ValueError(f"--checkpoint {checkpoint} does not fit {name}: {error}") from error
     if "/" not in name and not timm.is_model_pretrained(name):
         raise ValueError(f"--model {name!r} has no published weights; give --checkpoint FILE")
     return timm.create_model(name, pretrained=True).eval()
@@ -74,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         ValueError: unknown model, unreadable image, top < 1.
         FileNotFoundError: a file is missing.
     """
-    parser = argparse.ArgumentParser(prog="kat-zoo predict", description=__doc__)
+    parser = ArgumentParser(prog="kat-zoo predict", description=__doc__)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument("--model", required=True, help="timm name with optional .tag, or hf-hub:org/name")
     parser.add_argument("--checkpoint", help="weights from a file instead of the published ones")

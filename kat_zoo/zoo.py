@@ -3,7 +3,6 @@
 The figures of authors and our own are kept apart, in `kat_zoo/weights/results.json`.
 """
 
-import argparse
 import dataclasses
 import fnmatch
 import json
@@ -22,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from . import kernels as kernels  # registers the operators that are counted
 from . import models as models  # registers the models
+from .arguments import ArgumentParser
 
 RESULTS = Path(__file__).parent / "weights" / "results.json"
 FORMATS = ("table", "markdown", "json")
@@ -223,7 +223,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         ValueError: nothing matches the filter.
     """
-    parser = argparse.ArgumentParser(prog="kat-zoo list", description=__doc__)
+    parser = ArgumentParser(prog="kat-zoo list", description=__doc__)
     parser.add_argument("filter", nargs="?", default="", help="part of a name, or a pattern with *")
     parser.add_argument("--format", choices=FORMATS, default="table", help="default: %(default)s")
     options = parser.parse_args(argv)

@@ -40,6 +40,10 @@ def _after_fork_in_child() -> None:
     _forked = True  # the parent's pool does not exist here: entering it would hang
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)  # at import: torch may use its pool before the first kernel does
+
+
 @functools.cache
 def load() -> ctypes.CDLL | None:
     """Return the library, or None (announced once in the log) where the package was installed without a C++ compiler."""
@@ -63,8 +67,6 @@ def load() -> ctypes.CDLL | None:
     if gomp_parallel is None:
         logger.warning("kat_zoo: torch's OpenMP runtime was not found; the CPU kernels run on one thread.")
     library.kat_set_gomp_parallel(gomp_parallel)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_fork_in_child)
     return library
 
 

@@ -1,8 +1,10 @@
 """`rational`: the group-rational activation as a torch operator, sent to C++ on CPUs, Triton on GPUs, PyTorch elsewhere."""
 
 import functools
+import importlib
 import logging
 import math
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -51,7 +53,7 @@ def rational(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int
     return torch.ops.kat_zoo.rational(x, numerator, denominator, channel_dim)
 
 
-def _check(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int) -> int:
+def _check(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int, grad: Tensor | None = None) -> int:
     """Raise ValueError for arguments that do not fit; return channel_dim counted from the front."""
     for name, coefficients, low in (("numerator", numerator, 1), ("denominator", denominator, 1)):
         high = MAX_ORDER + (name == "numerator")
@@ -68,6 +70,10 @@ def _check(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int) 
         )
     if not -x.ndim <= channel_dim < x.ndim:
         raise ValueError(f"channel_dim={channel_dim} is out of range for x of shape {tuple(x.shape)}")
+    if grad is not None and (grad.shape, grad.dtype, grad.device) != (x.shape, x.dtype, x.device):
+        raise ValueError(
+            f"grad is {tuple(grad.shape)} {grad.dtype} on {grad.device}; expected x's {tuple(x.shape)} {x.dtype} on {x.device}"
+        )
     a_rows, b_rows = numerator.shape[0], denominator.shape[0]
     groups = max(a_rows, b_rows)
     if a_rows not in (1, groups) or b_rows not in (1, groups):
@@ -148,7 +154,7 @@ def _forward_cpu(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim:
 def _backward_cpu(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1
 ) -> tuple[Tensor, Tensor, Tensor]:
-    channel_dim = _check(x, numerator, denominator, channel_dim)
+    channel_dim = _check(x, numerator, denominator, channel_dim, grad)
     library = cpu_library.load()
     if library is None:
         return _backward_reference(grad, x, numerator, denominator, channel_dim)
@@ -194,24 +200,37 @@ def _forward_reference(x: Tensor, numerator: Tensor, denominator: Tensor, channe
 def _backward_reference(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1
 ) -> tuple[Tensor, Tensor, Tensor]:
-    channel_dim = _check(x, numerator, denominator, channel_dim)
+    channel_dim = _check(x, numerator, denominator, channel_dim, grad)
     dx, da, db = rational_backward_reference(grad, x, numerator, denominator, channel_dim)
     return torch.empty_like(as_rows(x, channel_dim)[0]).copy_(dx), da, db
 
 
+@functools.cache
+def _triton_kernels() -> ModuleType | None:
+    """The Triton kernels, imported when the first CUDA tensor arrives; None where triton is not installed."""
+    try:
+        return importlib.import_module(".rational_triton", __package__)
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        return None
+
+
 def _forward_cuda(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
     channel_dim = _check(x, numerator, denominator, channel_dim)
-    from . import rational_triton  # triton is imported when the first CUDA tensor arrives, never before
-
+    rational_triton = _triton_kernels()
+    if rational_triton is None:
+        return _forward_reference(x, numerator, denominator, channel_dim)
     return rational_triton.forward(x, numerator, denominator, channel_dim)
 
 
 def _backward_cuda(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1
 ) -> tuple[Tensor, Tensor, Tensor]:
-    channel_dim = _check(x, numerator, denominator, channel_dim)
-    from . import rational_triton
-
+    channel_dim = _check(x, numerator, denominator, channel_dim, grad)
+    rational_triton = _triton_kernels()
+    if rational_triton is None:
+        return _backward_reference(grad, x, numerator, denominator, channel_dim)
     return rational_triton.backward(grad, x, numerator, denominator, channel_dim)
 
 

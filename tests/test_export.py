@@ -81,7 +81,7 @@ def test_command(tmp_path, capsys):
         "1",
     ]
     assert cli.main(arguments) == 0
-    assert path.exists() and "largest difference" in capsys.readouterr().out
+    assert path.exists() and "of the model's largest output" in capsys.readouterr().out
     assert cli.main(["export", "kat_huge", "--format", "onnx"]) == 2
     assert "kat_huge" in capsys.readouterr().err
 

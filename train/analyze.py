@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kat_zoo.arguments import ArgumentParser
+
 from .. import analysis
 from . import loader as loaders
 from .checkpoint import list_checkpoints
@@ -163,7 +165,7 @@ def main(argv: Sequence[str]) -> int:
         ValueError: an unknown analysis.
         FileNotFoundError: not a run folder.
     """
-    parser = argparse.ArgumentParser(prog="kat-zoo analyze", description=__doc__)
+    parser = ArgumentParser(prog="kat-zoo analyze", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders of kat-zoo train")
     parser.add_argument("--what", default=",".join(ANALYSES), help="comma-separated: " + ", ".join(ANALYSES))
     parser.add_argument("--out", type=Path, default=Path("analysis"), help="folder of the pictures and their .csv")

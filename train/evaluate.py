@@ -8,6 +8,7 @@ import timm
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, tqdm
+from timm.models import get_pretrained_cfg
 from timm.task import ClassificationEvaluator
 from torch import Tensor, nn
 
@@ -77,7 +78,7 @@ class ValidateConfig:
         precision: `no`, `bf16` or `fp16` autocast.
     """
 
-    model: ModelConfig = field(default_factory=lambda: ModelConfig(pretrained=True))
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(name="kat_pico_patch4_28", pretrained=True))
     data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=256))
     precision: str = "no"
 
@@ -98,6 +99,8 @@ def main(argv: Sequence[str]) -> int:
         mixed_precision=config.precision,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
+    if config.model.pretrained and not config.model.checkpoint:
+        _check_classes(config.model.name, config.data.dataset, len(splits.classes))
     model = load_model(config.model, len(splits.classes))
     resolved = data_config(config.data, model)
     loader = accelerator.prepare(eval_loader(splits.test, config.data, resolved, accelerator.num_processes))
@@ -110,6 +113,16 @@ def main(argv: Sequence[str]) -> int:
     for name, share in zip(splits.classes, result.per_class, strict=True):
         accelerator.print(f"  {name:<{width}}  {share:6.2f} %")
     return 0
+
+
+def _check_classes(name: str, dataset: str, num_classes: int) -> None:
+    """Refuse published weights whose head is for other classes: timm would replace it by an untrained one."""
+    cfg = get_pretrained_cfg(name) if timm.is_model(name) else None
+    if cfg is not None and cfg.num_classes != num_classes:
+        raise ValueError(
+            f"the published weights of {name} know {cfg.num_classes} classes and {dataset} has {num_classes}: there is no "
+            "trained head to validate; fine-tune first, and give model.checkpoint"
+        )
 
 
 def load_model(config: ModelConfig, num_classes: int) -> nn.Module:
@@ -129,4 +142,5 @@ def load_model(config: ModelConfig, num_classes: int) -> nn.Module:
         close = timm.list_models(f"*{config.name.split('_')[0]}*")[:8]
         raise ValueError(f"model.name {config.name!r} is not a timm model; similar: {', '.join(close) or 'none'}")
     kwargs: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
-    return timm.create_model(config.name, pretrained=config.pretrained, checkpoint_path=config.checkpoint or "", **kwargs)
+    pretrained = config.pretrained and not config.checkpoint  # a checkpoint needs no download
+    return timm.create_model(config.name, pretrained=pretrained, checkpoint_path=config.checkpoint or "", **kwargs)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from ..arguments import ArgumentParser
 
 
 def read_table(path: Path) -> tuple[list[str], np.ndarray]:
@@ -33,7 +34,7 @@ def read_table(path: Path) -> tuple[list[str], np.ndarray]:
 
 def main(argv: Sequence[str]) -> int:
     """Search a formula and print a table of candidates; exit code 0."""
-    parser = argparse.ArgumentParser("kat-zoo formula", description="Find a formula for one column of a CSV file.")
+    parser = ArgumentParser("kat-zoo formula", description="Find a formula for one column of a CSV file.")
     parser.add_argument("data", type=Path, help="CSV file with a header")
     parser.add_argument("--target", required=True, help="column to explain")
     parser.add_argument("--inputs", nargs="+", help="columns to use; all others by default")
