@@ -181,14 +181,13 @@ struct Careful {
     const T t = 1 / ax;
     const int u = c.top_a, v = c.top_b;
     const T q = reversed(c.b, 1, t, v);
-    const T y = scale(reversed(c.a, s, t, u) / q, ax, t, u - v);
+    const T y = reversed(c.a, s, t, u) / q;  // the value is y |x|^(u - v), which may overflow where its slope does not
     T sign = 1;
     for (int i = 0; i <= m; ++i, sign *= s) da[i] += scale(g * sign / q, ax, t, i - v);
-    for (int j = 1; j <= n; ++j) db[j] -= scale(g * y / q, ax, t, j - v);
-    T dp = 0, dq = 0;
-    if (u > 0) dp = scale(reversed(c.ia + 1, s, t, u - 1) / q, ax, t, u - 1 - v);
-    if (v > 0) dq = s * reversed(c.jb + 1, 1, t, v - 1) / q * t;
-    return g * (dp - y * dq);
+    for (int j = 1; j <= n; ++j) db[j] -= scale(g * y / q, ax, t, u - v + j - v);
+    const T dp = u > 0 ? reversed(c.ia + 1, s, t, u - 1) : T(0);
+    const T dq = v > 0 ? s * reversed(c.jb + 1, 1, t, v - 1) : T(0);
+    return scale(g * (dp - y * dq) / q, ax, t, u - v - 1);
   }
 };
 

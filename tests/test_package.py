@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kat_zoo import cli
+from kat_zoo.samples import SHEET
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -84,10 +85,11 @@ def run_python(code):
 def test_importing_adds_nothing_heavy():
     code = (
         "import sys, timm, timm.models.vision_transformer\nbefore = set(sys.modules)\nimport kat_zoo\n"
-        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before}, callable(kat_zoo.vit_to_kat))"
     )
     heavy = {"triton", "scipy", "matplotlib", "sklearn", "accelerate", "datasets", "sympy", "transformers", "rich"}
-    assert not heavy & set(run_python(code).split())
+    loaded = run_python(code).split()
+    assert not heavy & set(loaded) and loaded[-1] == "True"
 
 
 @pytest.mark.parametrize(
@@ -95,9 +97,9 @@ def test_importing_adds_nothing_heavy():
     [
         (["nonsense"], "unknown command 'nonsense'"),
         (["predict", "absent.png", "--model", "kat_pico_patch4_28"], "no such image: absent.png"),
-        (["predict", __file__, "--model", "kat_nowhere"], "not a registered model"),
+        (["predict", str(SHEET), "--model", "kat_nowhere"], "not a registered model"),
         (["predict", __file__, "--model", "kat_pico_patch4_28"], "is not an image that can be read"),
-        (["predict", __file__, "--model", "test_kat"], "no published weights"),
+        (["predict", str(SHEET), "--model", "test_kat"], "no published weights"),
         (["validate", "--data.dataset", "imaginary"], "imaginary"),
         (["train", "--config", "absent.yaml"], "absent.yaml"),
     ],
