@@ -33,8 +33,11 @@ class PowerLaw:
         return self.l_inf + (self.x0 / np.asarray(x, dtype=float)) ** self.alpha
 
 
-def _fit(log_x: np.ndarray, log_y: np.ndarray, with_constant: bool) -> np.ndarray:
-    """(log l_inf, intercept, alpha) by least squares on log L; starts differ in the share of the constant."""
+def _fit(log_x: np.ndarray, log_y: np.ndarray, with_constant: bool, near: np.ndarray | None = None) -> np.ndarray:
+    """(log l_inf, intercept, alpha) by least squares on log L; starts differ in the share of the constant.
+
+    `near` is the one start of a resample.
+    """
     from scipy.optimize import least_squares
 
     slope, intercept = np.polyfit(log_x, log_y, 1)
@@ -44,15 +47,17 @@ def _fit(log_x: np.ndarray, log_y: np.ndarray, with_constant: bool) -> np.ndarra
     def residual(p: np.ndarray) -> np.ndarray:
         return np.logaddexp(p[0], p[1] - p[2] * log_x) - log_y
 
-    best = None
-    for share in (1e-6, 0.1, 0.5, 0.9):
-        start = [log_y.min() + np.log(share), intercept, max(-slope, 1e-3)]
+    best, cost = np.array([-np.inf, intercept, -slope]), np.inf
+    starts = [[log_y.min() + np.log(share), intercept, max(-slope, 1e-3)] for share in (1e-6, 0.1, 0.5, 0.9)]
+    if near is not None:
+        starts = [[min(near[0], log_y.min()), near[1], near[2]]]
+    for start in starts:
         found = least_squares(
             residual, start, bounds=([-80, -np.inf, 0], [log_y.min() + 1, np.inf, np.inf]), x_scale="jac"
         )
-        if best is None or found.cost < best.cost:
-            best = found
-    return best.x
+        if found.cost < cost:
+            best, cost = found.x, found.cost
+    return best
 
 
 def fit_power_law(
@@ -80,11 +85,12 @@ def fit_power_law(
         raise ValueError(f"x has {len(np.unique(a))} different values; expected at least {least}")
     log_x, log_y = np.log(a), np.log(b)
     best = _fit(log_x, log_y, constant)
-    generator, samples = np.random.default_rng(seed), []
+    generator = np.random.default_rng(seed)
+    samples: list[tuple[float, float, float]] = []
     while len(samples) < bootstrap:
         pick = generator.integers(len(a), size=len(a))
         if len(np.unique(log_x[pick])) >= least:
-            samples.append(_values(_fit(log_x[pick], log_y[pick], constant)))
+            samples.append(_values(_fit(log_x[pick], log_y[pick], constant, best)))
     intervals = {}
     if samples:
         low, high = np.percentile(samples, [5, 95], axis=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 
     from .regressor import KANRegressor
 
-    regressor = KANRegressor(symbolic=True, random_state=options.seed, max_seconds=options.max_seconds)
+    regressor: Any = KANRegressor(symbolic=True, random_state=options.seed, max_seconds=options.max_seconds)
     regressor.fit(values[:, [names.index(name) for name in inputs]], values[:, names.index(options.target)])
     to_names = {Symbol(f"x_{i + 1}"): Symbol(name) for i, name in enumerate(inputs)}
     print(f"{'complexity':>10}  {'held-out RMSE':>13}  {options.target} =")

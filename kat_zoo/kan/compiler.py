@@ -152,8 +152,8 @@ def from_formula_outputs(outputs: list, symbols: list, grid_size: int, dtype: to
     memo: dict[sympy.Expr, int] = {}
     layers = max(_depth(e, memo) for e in outputs) + 1
     nodes: list[list[sympy.Expr]] = [[] for _ in range(layers)] + [marks]
-    plans: list[list[list[list[Edge]]]] = [[[[("x", (1.0, 0.0, 1.0, 0.0), inner[mark])]] for mark in marks]]
-    nodes[layers - 1] = list(dict.fromkeys(outputs))
+    plans: list[list[list[list[Edge]]]] = [[_output(inner[mark]) for mark in marks]]
+    nodes[layers - 1] = list(dict.fromkeys(e for e in outputs if e.free_symbols))
     for number in range(layers - 1, 0, -1):
         plan = [_plan(e, number, memo) for e in nodes[number]]
         order = sorted(range(len(plan)), key=lambda n: len(plan[n]) > 1)
@@ -165,6 +165,13 @@ def from_formula_outputs(outputs: list, symbols: list, grid_size: int, dtype: to
                 below += [core for _, _, core in subnode if core.free_symbols and core not in below]
         nodes[number - 1] = below or [symbols[0]]
     return _build(nodes, plans, grid_size, dtype, options)
+
+
+def _output(expression: sympy.Expr) -> list[list[Edge]]:
+    """An edge that passes a node on, or a constant."""
+    if not expression.free_symbols:
+        return [_edges(expression)]
+    return [[("x", (1.0, 0.0, 1.0, 0.0), expression)]]
 
 
 def _plan(expression: sympy.Expr, number: int, memo: dict[sympy.Expr, int]) -> list[list[Edge]]:

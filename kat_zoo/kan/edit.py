@@ -15,7 +15,7 @@ def _copy_edges(source: KANLayer, target: KANLayer, outs: list[int], ins: list[i
     with torch.no_grad():
         new.knots[i] = old.knots
         new.coef[i[:, None], :, o] = old.coef.transpose(1, 2)
-        if old.base_weight is not None:
+        if old.base_weight is not None and new.base_weight is not None:
             new.base_weight[o[:, None], i] = old.base_weight
         new.mask[o[:, None], i] = old.mask
         target.affine[o[:, None], i] = source.affine

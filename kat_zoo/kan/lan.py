@@ -77,8 +77,8 @@ class LAN(nn.Module):
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(width, width[1:], strict=False))
         self.activations = nn.ModuleList(NodeActivation(n, grid_size, spline_order, base) for n in width[1:-1])
         with torch.no_grad():
-            for number, linear in enumerate(self.linears):
-                fan_in = linear.in_features
+            for number, (linear, fan_in) in enumerate(zip(self.linears, width, strict=False)):
+                assert isinstance(linear, nn.Linear)  # noqa: S101  for type checkers
                 if base == "sin":
                     bound = omega / fan_in if number == 0 else math.sqrt(6 / fan_in)
                 else:

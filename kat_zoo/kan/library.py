@@ -14,13 +14,22 @@ from torch import Tensor
 Range = tuple[float, float]
 
 
+def _bessel(order: int, x: Tensor) -> Tensor:
+    """J0 or J1; torch's own are off by 1e-7 beyond x = 5, so the CPU asks SciPy."""
+    if x.device.type != "cpu":
+        return torch.special.bessel_j0(x) if order == 0 else torch.special.bessel_j1(x)
+    from scipy import special
+
+    return torch.from_numpy(np.asarray((special.j0, special.j1)[order](x.detach().numpy())))
+
+
 class _BesselJ0(torch.autograd.Function):
-    """torch.special.bessel_j0 with its derivative -J1, which torch does not know."""
+    """J0 with its derivative -J1, which torch does not know."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return torch.special.bessel_j0(x)
+        return _bessel(0, x)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
@@ -28,12 +37,12 @@ class _BesselJ0(torch.autograd.Function):
 
 
 class _BesselJ1(torch.autograd.Function):
-    """torch.special.bessel_j1 with J1'(x) = J0(x) - J1(x) / x."""
+    """J1 with its derivative J0(x) - J1(x) / x."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return torch.special.bessel_j1(x)
+        return _bessel(1, x)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:

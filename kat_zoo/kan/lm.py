@@ -25,12 +25,17 @@ class _Block:
     def stop(self) -> int:
         return self.start + len(self.outs) * self.size
 
+    def _base(self) -> Tensor:
+        weight = self.layer.spline.base_weight
+        assert weight is not None  # noqa: S101  no block of kind "base" without it
+        return weight
+
     def get(self) -> Tensor:
         if self.kind == "affine":
             return self.layer.affine[self.outs, self.ins].flatten()
         if self.kind == "coef":
             return self.layer.spline.coef[self.ins, :, self.outs].flatten()
-        return self.layer.spline.base_weight[self.outs, self.ins]
+        return self._base()[self.outs, self.ins]
 
     def set(self, values: Tensor) -> None:
         if self.kind == "affine":
@@ -38,7 +43,7 @@ class _Block:
         elif self.kind == "coef":
             self.layer.spline.coef[self.ins, :, self.outs] = values.view(-1, self.size)
         else:
-            self.layer.spline.base_weight[self.outs, self.ins] = values
+            self._base()[self.outs, self.ins] = values
 
 
 def _blocks(model: KAN, numeric: bool) -> list[_Block]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -150,8 +150,8 @@ class KAN(nn.Module):
             raise ValueError(f"mult_arity={mult_arity}; expected at least 2")
         self.mult_arity = mult_arity
         generator = torch.Generator().manual_seed(seed)
-        spline = {"base": base, "grid_range": grid_range, "extrapolate": extrapolate, "noise_scale": noise_scale}
-        self.layers = nn.ModuleList(
+        spline: dict[str, Any] = {"base": base, "grid_range": grid_range, "extrapolate": extrapolate, "noise_scale": noise_scale}
+        layers = nn.ModuleList(
             KANLayer(
                 sum(before),
                 *after,
@@ -164,6 +164,7 @@ class KAN(nn.Module):
             )
             for before, after in zip(self.width, self.width[1:], strict=False)
         )
+        self.layers = cast("list[KANLayer]", layers)  # what it holds, for type checkers; a ModuleList for torch
         self.to(device)
 
     @property
@@ -241,7 +242,7 @@ class KAN(nn.Module):
         index = int(module.function[j, i])
         return function_names()[index] if index >= 0 else "numeric" if module.spline.mask[j, i] else "pruned"
 
-    def edges(self):
+    def edges(self) -> Iterator[tuple[int, int, int]]:
         """Yield (l, i, j) of every edge that is not pruned."""
         for number, layer in enumerate(self.layers):
             for j, i in layer.active.nonzero().tolist():

@@ -82,7 +82,7 @@ def select(model: KAN, keep: list[list[int]]) -> KAN:
             ins, outs = torch.tensor(keep[number]), torch.tensor(plan[number + 1][0])
             old, spline = old_layer.spline, layer.spline
             spline.set_grid(old.knots[ins], old.coef[ins][:, :, outs])
-            if old.base_weight is not None:
+            if old.base_weight is not None and spline.base_weight is not None:
                 spline.base_weight.copy_(old.base_weight[outs][:, ins])
             spline.set_mask(old.mask[outs][:, ins])
             layer.affine.copy_(old_layer.affine[outs][:, ins])

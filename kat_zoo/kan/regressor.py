@@ -258,10 +258,10 @@ class KANClassifier(ClassifierMixin, _KANEstimator):
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         if weight is not None:
             X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        self.classes_, indices = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class, {self.classes_[:1]}; expected at least 2")
-        inputs, labels = self._prepare_inputs(X), torch.from_numpy(labels.astype(np.int64))
+        inputs, labels = self._prepare_inputs(X), torch.from_numpy(indices.astype(np.int64))
         self._sample = inputs[:: max(1, len(inputs) // 2000)]
         seed = _seed(self.random_state)
         train, held = _split(len(X), self.validation_fraction, seed)

@@ -26,6 +26,7 @@ from .symbolic import Suggestion, fix_symbolic, suggest_symbolic
 logger = logging.getLogger("kat_zoo")
 
 Width = Sequence[int | Sequence[int]]
+Alternatives = dict[tuple[int, int, int], list[Suggestion]]
 
 EXACT = 1e-6  # relative error below which a formula counts as exact
 GOOD = 2e-3  # relative error of a numeric network whose shape is taken to be right
@@ -194,7 +195,7 @@ def _suggestions(problem: Problem, model: KAN, edge: tuple[int, int, int]) -> li
 
 def _symbolise(
     problem: Problem, model: KAN, error: float, tolerance: float
-) -> tuple[KAN, float, dict[Any, list[Suggestion]]]:
+) -> tuple[KAN, float, Alternatives]:
     """Greedy: the clearest edge first, retraining after each; edges that nothing fits stay numeric."""
     pending = [edge for edge in model.edges() if model.edge_kind(*edge) == "numeric"]
     alternatives = {edge: _suggestions(problem, model, edge) for edge in pending}
@@ -221,7 +222,7 @@ def _symbolise(
     return model, error, alternatives
 
 
-def _swap(problem: Problem, model: KAN, error: float, alternatives: dict[Any, list[Suggestion]]) -> tuple[KAN, float]:
+def _swap(problem: Problem, model: KAN, error: float, alternatives: Alternatives) -> tuple[KAN, float]:
     """Try other functions edge by edge while the error falls: one wrong edge spoils all."""
     improved = True
     while improved:

@@ -71,8 +71,8 @@ class Separability:
 def detect_separability(function: Function, x: Tensor, mode: str = "add", threshold: float = 1e-2) -> Separability:
     """Group the inputs of f so that f is a sum or product of functions of one group each.
 
-    KAN 2.0, arXiv 2408.10205, section 4.3. A pair interacts where the mixed second derivative of f (of log |f| for "mul") times the inputs' spreads exceeds
-    `threshold` of f's (log f's) standard deviation, at the median over samples.
+    KAN 2.0, arXiv 2408.10205, section 4.3. A pair interacts where the mixed second derivative of f (of log |f|
+    for "mul") times the inputs' spreads exceeds `threshold` of f's (log f's) standard deviation, at the median.
 
     Args:
         function: maps (N, inputs) to (N, 1).

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,7 @@ class KANLinear(nn.Module):
         self.in_features, self.out_features = in_features, out_features
         self.spline_order, self.extrapolate, self.base = spline_order, extrapolate, base
         self.noise_scale = noise_scale
-        kwargs = {"device": device, "dtype": dtype}
+        kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
         self.coef = nn.Parameter(torch.empty(in_features, grid_size + spline_order, out_features, **kwargs))
         self.base_weight = None if base == "zero" else nn.Parameter(torch.empty(out_features, in_features, **kwargs))
         low = torch.full((in_features,), float(grid_range[0]), dtype=torch.float64, device=device)
@@ -113,7 +114,8 @@ class KANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C_in) to (..., C_out)."""
-        coef, weight = self.coef, self.base_weight
+        coef: Tensor = self.coef
+        weight: Tensor | None = self.base_weight
         if self._masked:
             coef = coef * self.mask.T[:, None]
             weight = None if weight is None else weight * self.mask

@@ -46,7 +46,7 @@ class AnyOrder(RuleBasedStateMachine):
         before = self.model(X).detach()
         change = self.model.update_grid(X, max_change=0.1)
         assert change <= 0.1
-        assert float((self.model(X) - before).square().mean().sqrt()) <= 0.11 * float(before.std(correction=0)) + 1e-9
+        assert (self.model(X) - before).square().mean().sqrt().item() <= 0.11 * float(before.std(correction=0)) + 1e-9
 
     @rule()
     def prune(self):
