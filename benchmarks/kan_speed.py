@@ -1,6 +1,6 @@
 """Claim: KANLinear is faster than pykan's speed() and inkan's compiled layer, with no compilation at the first call.
 
-    python benchmarks/kan_speed.py                  # one thread; -> kan_speed.csv and kan_speed.png beside this file
+    python benchmarks/kan_speed.py                  # one thread; -> benchmarks/results/kan_speed.csv and .png
     pip install --no-deps pykan inkan pandas pyyaml # the peers; those that are missing are left out
 
 Forward + backward of a mean square, batch 1024, cubic splines, float32. The contestants take turns within each round
@@ -121,11 +121,11 @@ def main() -> None:
     rows = [row for width in SHAPES for grid in (5, 50) for row in measure(width, grid, options.rounds)]
     for row in rows:
         print(row)
-    with (HERE / "kan_speed.csv").open("w", newline="") as file:
+    with (HERE / "results" / "kan_speed.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    picture(rows, HERE / "kan_speed.png")
+    picture(rows, HERE / "results" / "kan_speed.png")
 
 
 if __name__ == "__main__":

@@ -91,8 +91,15 @@ def select(model: KAN, keep: list[list[int]]) -> KAN:
     return new.train(model.training)
 
 
-def remove_edge(model: KAN, layer: int, i: int, j: int) -> None:
+def remove_edge(model: KAN, layer: int, i: int, j: int, mean: float = 0.0) -> None:
     """Prune edge (l, i, j) in place; removing it twice changes nothing.
+
+    Args:
+        model: the network.
+        layer: l.
+        i: input node.
+        j: output sub-node.
+        mean: constant that another edge of the same sub-node takes over, such as the removed edge's mean.
 
     Raises:
         ValueError: there is no such edge.
@@ -101,6 +108,12 @@ def remove_edge(model: KAN, layer: int, i: int, j: int) -> None:
     with torch.no_grad():
         module.spline.mask[j, i] = 0
         module.function[j, i] = -1
+        left = module.active[j].nonzero()[:, 0].tolist()
+        if mean and left:
+            if int(module.function[j, left[0]]) >= 0:
+                module.affine[j, left[0], 3] += mean
+            else:
+                module.spline.coef[left[0], :, j] += mean  # the bases add up to 1
     module.refresh()
 
 
@@ -161,22 +174,27 @@ def prune(model: KAN, X: Any, node_threshold: float = 1e-2, edge_threshold: floa
     """
     if node_threshold < 0 or edge_threshold < 0:
         raise ValueError(f"node_threshold={node_threshold}, edge_threshold={edge_threshold}; expected at least 0")
-    scores = attribute(model, X)
-    keep = [list(range(n)) for n in model.nodes]
-    for number in range(1, len(model.nodes) - 1):
-        alive = scores.nodes[number] >= node_threshold
-        alive[scores.nodes[number].argmax()] = True
-        keep[number] = alive.nonzero()[:, 0].tolist()
-    pruned = select(model, keep)
-    scores = attribute(pruned, X)
-    for number, (layer, score) in enumerate(zip(pruned.layers, scores.edges, strict=True)):
-        strongest = score.argmax(1).tolist()
-        weak = ((score < edge_threshold) & layer.active).nonzero().tolist()
-        last = number == len(pruned.layers) - 1
-        for j, i in weak:
-            if not (last and strongest[j] == i):
-                remove_edge(pruned, number, i, j)
+    pruned = select(model, [list(range(n)) for n in model.nodes])
+    _remove_weak(pruned, X, node_threshold, by_node=True)
+    _remove_weak(pruned, X, edge_threshold, by_node=False)
     return drop_dead_nodes(pruned)
+
+
+def _remove_weak(model: KAN, X: Any, threshold: float, by_node: bool) -> None:  # noqa: N803
+    """Remove edges with a score below the threshold, or those that leave such a node; their means stay."""
+    scores = attribute(model, X)
+    with torch.no_grad():
+        activations = model.activations(X)
+        means = [layer.edges(h).mean(0) for layer, h in zip(model.layers, activations, strict=False)]
+    for number, (layer, score) in enumerate(zip(model.layers, scores.edges, strict=True)):
+        weak = (scores.nodes[number] < threshold).expand_as(score) if by_node else score < threshold
+        if by_node and number == 0:
+            continue  # inputs are the business of prune_inputs
+        strongest = score.argmax(1).tolist()
+        last = number == len(model.layers) - 1
+        for j, i in (weak & layer.active).nonzero().tolist():
+            if not (last and strongest[j] == i):
+                remove_edge(model, number, i, j, float(means[number][j, i]))
 
 
 def prune_inputs(model: KAN, X: Any, threshold: float = 1e-2) -> tuple[KAN, list[int]]:  # noqa: N803
