@@ -36,7 +36,10 @@ MODELS = {
 }
 TOKENS = (197, 325, 577, 785, 1025)
 HEADS, DIM, RANK, ORDER = 3, 64, 12, 3
-FIELDS = ["part", "what", "pass", "threads", "batch", "tokens", "min_ms", "median_ms", "ratio_min", "ratio_median", "peak_mb", "ratio_peak"]
+FIELDS = [
+    *("part", "what", "pass", "threads", "batch", "tokens"),
+    *("min_ms", "median_ms", "ratio_min", "ratio_median", "peak_mb", "ratio_peak"),
+]
 
 
 def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
@@ -107,7 +110,10 @@ def peak_here(kind: str, name: str, batch: int, tokens: int) -> float:
     return max(memory("VmHWM") - before, 0.1)
 
 
-def rows_of(part: str, what: str, times: dict[str, list[float]], base: str, peaks: dict[str, float], **shared: object) -> list[dict]:
+def rows_of(
+    part: str, what: str, times: dict[str, list[float]], base: str, peaks: dict[str, float], **shared: object
+) -> list[dict]:
+    """Rows of the table; ratios are to the function named `base`."""
     return [
         {
             "part": part,

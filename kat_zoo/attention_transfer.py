@@ -29,10 +29,8 @@ def vit_to_karat(vit: nn.Module | str, freeze: bool = False, **kwargs: Any) -> K
     source: Any = timm.create_model(vit, pretrained=True) if isinstance(vit, str) else vit
     parameter = next(source.parameters())
     size = {192: "tiny_g3b", 384: "small_g3b"}.get(int(source.embed_dim), "base_g1b")
-    arguments = {**architecture(source), **kwargs}
-    if not arguments["dynamic_img_size"]:
-        del arguments["dynamic_img_size"]
-    karat = timm.create_model(f"karat_{size}_patch16_224", **arguments).to(parameter.device, parameter.dtype)
+    karat = timm.create_model(f"karat_{size}_patch16_224", **{**architecture(source), **kwargs})
+    karat = karat.to(parameter.device, parameter.dtype)
     missing, unexpected = karat.load_state_dict(source.state_dict(), strict=False)
     wrong = unexpected + [name for name in missing if ".attn.operators." not in name]
     if wrong:

@@ -28,9 +28,7 @@ _LIBRARY.define(
 )
 
 
-def fourier_attention(
-    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None
-) -> Tensor:
+def fourier_attention(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None) -> Tensor:
     """Compute z (w^T v), z_kp = sum_q sum_m a_pqm cos(m A_kq) + b_pqm sin(m A_kq), A = scale q k^T, per head.
 
     The learnable attention of Fourier-KArAt (arXiv 2503.10632, section 4: order W Phi(A), rank r, grid size G), which stands
@@ -65,9 +63,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor) -> 
             raise ValueError(f"{name} is on {t.device} and q on {q.device}; expected one device")
         like, first = ("q", q) if name in "qkv" else ("a", a)
         if t.dtype not in cpu_library.DTYPES or t.dtype != first.dtype:
-            raise ValueError(
-                f"{name} has dtype {t.dtype}; expected {like}'s, one of float32, float64, bfloat16, float16"
-            )
+            raise ValueError(f"{name} has dtype {t.dtype}; expected {like}'s, one of float32, float64, bfloat16, float16")
     batch, heads, tokens, dim = q.shape
     rank, order = a.shape[1], a.shape[3]
     expected = {
@@ -80,7 +76,8 @@ def _check(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor) -> 
     for name, (t, shape) in expected.items():
         if tuple(t.shape) != shape:
             raise ValueError(
-                f"{name} has shape {tuple(t.shape)}; expected {shape} for q of shape {tuple(q.shape)} and a of shape {tuple(a.shape)}"
+                f"{name} has shape {tuple(t.shape)}; expected {shape} for q of shape {tuple(q.shape)} "
+                f"and a of shape {tuple(a.shape)}"
             )
     if min(rank, order) < 1:
         raise ValueError(f"a has shape {tuple(a.shape)}; expected a rank r >= 1 and an order G >= 1")
@@ -106,9 +103,7 @@ def _new_scores(q: Tensor, a: Tensor) -> Tensor:
 
 @functools.cache
 def _announce_fallback(device: str) -> None:
-    logger.warning(
-        "kat_zoo: no kernel for %s tensors; fourier_attention runs in plain PyTorch, which is slower.", device
-    )
+    logger.warning("kat_zoo: no kernel for %s tensors; fourier_attention runs in plain PyTorch, which is slower.", device)
 
 
 def _rows(t: Tensor) -> Tensor:
@@ -116,9 +111,7 @@ def _rows(t: Tensor) -> Tensor:
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
-def _call(
-    function, q: Tensor, k: Tensor, v: Tensor, a: Tensor, views: list[Tensor], pointers: list[Tensor], scale
-) -> None:
+def _call(function, q: Tensor, k: Tensor, v: Tensor, a: Tensor, views: list[Tensor], pointers: list[Tensor], scale) -> None:
     """Call one of the C functions: sizes, the strides of `views`, the addresses of `pointers`."""
     sizes = (*q.shape, v.shape[3], a.shape[1], a.shape[3])
     strides = [s for t in views for s in t.stride()[:3]]

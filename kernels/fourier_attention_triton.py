@@ -49,8 +49,8 @@ def _logits_gradient(c1, s1, dz, p_c, o_n, o_r, tokens, rank, G: tl.constexpr, T
 @triton.jit
 def fourier_attention_forward_kernel(
     p_q, p_k, p_c, p_u, p_out, p_z, q_b, q_h, q_n, k_b, k_h, k_n, o_b, o_h, o_n_step, heads, tokens, dim, value_dim, rank, scale,
-    G: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr,
-    DTYPE: tl.constexpr,
+    G: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, R: tl.constexpr,
+    PRECISION: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     """A block of M queries of one (batch, head): z and out; grid (query blocks, B h)."""
     i_pair = tl.program_id(1).to(tl.int64)
@@ -183,9 +183,7 @@ def _constants(q: Tensor, rank: int, order: int) -> dict[str, object]:
     }
 
 
-def forward(
-    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float, out: Tensor, z: Tensor
-) -> None:
+def forward(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float, out: Tensor, z: Tensor) -> None:
     """Fill out (B, h, N, d_v) and z (B, h, N, r). The other arguments as `fourier_attention`, which has checked them."""
     if not out.numel():
         return
@@ -203,7 +201,17 @@ def forward(
 
 
 def backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, z: Tensor, scale: float, dq: Tensor, dk: Tensor
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    w: Tensor,
+    z: Tensor,
+    scale: float,
+    dq: Tensor,
+    dk: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Fill dq and dk (B, h, N, d); return dv, da, db, dw. The other arguments as `forward`."""
     batch, heads, tokens, dim = q.shape

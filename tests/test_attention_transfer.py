@@ -53,5 +53,5 @@ def test_frozen_queries_and_keys_do_not_move(direction):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="attention layers"):
         transfer_attention(vit(), timm.create_model("vit_tiny_patch16_224", depth=1))
-    with pytest.raises(ValueError, match="dynamic_img_size"):
-        vit_to_karat(vit(dynamic_img_size=True))
+    with pytest.raises(ValueError, match="attn_drop_rate"):
+        vit_to_karat(vit(), attn_drop_rate=0.1)

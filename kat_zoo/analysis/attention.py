@@ -56,8 +56,7 @@ def capture_attention(model: nn.Module, images: Tensor) -> dict[str, AttentionLa
     if not modules:
         raise ValueError(f"model {type(model).__name__} has no timm Attention layer; expected a vision transformer")
     hooks = [
-        m.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0]))
-        for name, m in modules.items()
+        m.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0])) for name, m in modules.items()
     ]
     training = model.training
     model.eval()

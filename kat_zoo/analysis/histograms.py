@@ -52,7 +52,7 @@ def plot_histograms(states: Mapping[str, Mapping[str, Tensor]], path: Path, bins
     groups = {label: group_weights(state) for label, state in states.items()}
     names: Sequence[str] = list(next(iter(groups.values()), {}))
     if not names:
-        raise ValueError(f"states: no parameters of a transformer found; expected names ending in {', '.join(GROUPS['qkv'])}, ...")
+        raise ValueError("states: no parameters of a transformer found; expected names ending in attn.qkv.weight, ...")
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(3.4 * columns, 2.6 * lines), squeeze=False, layout="constrained")

@@ -3,7 +3,8 @@
 import functools
 import logging
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import torch
 from timm.layers import Attention
@@ -29,7 +30,7 @@ def check_no_mask(x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = 
     """Return x, or raise ValueError: an operator over a fixed set of keys has no meaning under a mask."""
     if attn_mask is not None or is_causal:
         raise ValueError(
-            "attn_mask / is_causal: Fourier-KArAt sums learned functions over all N keys and defines no mask; expected None / False"
+            "attn_mask / is_causal: Fourier-KArAt sums learned functions over all N keys, without a mask; expected None / False"
         )
     return x
 
@@ -49,9 +50,7 @@ def resample_tokens(x: Tensor, dim: int, new_grid: Sequence[int], old_grid: Sequ
     """
     patches = old_grid[0] * old_grid[1]
     if x.shape[dim] != num_prefix + patches:
-        raise ValueError(
-            f"x has {x.shape[dim]} tokens along dim {dim}; expected {num_prefix} + {old_grid[0]} x {old_grid[1]}"
-        )
+        raise ValueError(f"x has {x.shape[dim]} tokens along dim {dim}; expected {num_prefix} + {old_grid[0]} x {old_grid[1]}")
     x = x.movedim(dim, -1)
     prefix, grid = x[..., :num_prefix], x[..., num_prefix:]
     flat = grid.reshape(-1, 1, *old_grid).float()
@@ -284,9 +283,7 @@ class GeneralHeads(OperatorHeads):
         shape = (num_heads, num_tokens, rank)
         self.w = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if order != "phi_phi" else None
         self.reset_parameters()
-        _announce_general(
-            f"basis={basis}, base_function={base_function}, operator_order={order}, projection={projection}"
-        )
+        _announce_general(f"basis={basis}, base_function={base_function}, operator_order={order}, projection={projection}")
 
     def reset_parameters(self) -> None:
         """Draw w; the edges have their own."""
@@ -319,10 +316,28 @@ class GeneralHeads(OperatorHeads):
     def _tile(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return self.attention(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5) @ v
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend on (B, h, N, d)."""
-        tiles = [checkpoint(self._tile, tile, k, v, use_reentrant=False) for tile in q.split(TILE_QUERIES, 2)]
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, recompute: bool = True) -> Tensor:
+        """Attend on (B, h, N, d); recompute=False keeps every tile for the backward."""
+        if recompute:
+            tiles = [checkpoint(self._tile, tile, k, v, use_reentrant=False) for tile in q.split(TILE_QUERIES, 2)]
+        else:
+            tiles = [self._tile(tile, k, v) for tile in q.split(TILE_QUERIES, 2)]
         return torch.cat(tiles, 2)
+
+
+@dataclass
+class PatchGrid:
+    """Where a model of dynamic image size notes the grid of the images it is working on, for its attention layers.
+
+    Attributes:
+        native: (height, width) in patches that the operators have parameters for.
+        current: (height, width) in patches of the images in work.
+        num_prefix: tokens before the patches.
+    """
+
+    native: tuple[int, int]
+    current: tuple[int, int]
+    num_prefix: int
 
 
 class KArAtAttention(Attention):
@@ -332,11 +347,30 @@ class KArAtAttention(Attention):
     """
 
     head_counts: list[int]
+    dynamic: Final[bool]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.operators = nn.ModuleList()
         self.head_counts = []
+        self.dynamic = False
+
+    def set_dynamic(self, patch_grid: PatchGrid) -> None:
+        """Interpolate the operators in every forward to the grid noted in `patch_grid`."""
+        self.patch_grid = patch_grid
+        self.dynamic = True
+
+    @torch.jit.ignore
+    def _interpolated(self, operator: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Call an operator with its parameters on the current grid; gradients flow to the parameters as they are."""
+        grid = self.patch_grid
+        if not isinstance(operator, OperatorHeads) or grid.current == grid.native:
+            return operator(q, k, v)
+        own = dict(operator.named_parameters())
+        parameters = operator.resampled(own, grid.current, grid.native, grid.num_prefix)
+        # A tile recomputed in the backward would find the operator's own parameters again, not these.
+        options = {"recompute": False} if isinstance(operator, GeneralHeads) else {}
+        return torch.func.functional_call(operator, parameters, (q, k, v), options)
 
     def set_operators(self, operators: nn.ModuleList, head_counts: Sequence[int]) -> None:
         """Give the heads to operators, in order.
@@ -349,9 +383,7 @@ class KArAtAttention(Attention):
             ValueError: the counts do not add up, or attention dropout is asked of an operator without an N x N map.
         """
         if sum(head_counts) != self.num_heads or len(head_counts) != len(operators):
-            raise ValueError(
-                f"head_counts={list(head_counts)}: expected {len(operators)} counts that sum to {self.num_heads}"
-            )
+            raise ValueError(f"head_counts={list(head_counts)}: expected {len(operators)} counts that sum to {self.num_heads}")
         if self.attn_drop.p > 0:
             raise ValueError(f"attn_drop_rate={self.attn_drop.p}: there is no attention map to drop from; expected 0")
         self.operators = operators
@@ -372,7 +404,10 @@ class KArAtAttention(Attention):
         start = 0
         for i, operator in enumerate(self.operators):
             stop = start + self.head_counts[i]
-            outs.append(operator(q[:, start:stop], k[:, start:stop], v[:, start:stop]))
+            if self.dynamic:
+                outs.append(self._interpolated(operator, q[:, start:stop], k[:, start:stop], v[:, start:stop]))
+            else:
+                outs.append(operator(q[:, start:stop], k[:, start:stop], v[:, start:stop]))
             start = stop
         out = torch.cat(outs, 1) if len(outs) > 1 else outs[0]
         out = self.norm(out.transpose(1, 2).reshape(batch, tokens, self.attn_dim))

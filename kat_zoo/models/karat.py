@@ -20,7 +20,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoin
 from torch import Tensor, nn
 
 from ..layers.edges import check_choice
-from ..layers.fourier import FourierHeads, GeneralHeads, KArAtAttention, OperatorHeads, SoftmaxHeads
+from ..layers.fourier import FourierHeads, GeneralHeads, KArAtAttention, OperatorHeads, PatchGrid, SoftmaxHeads
 
 __all__ = ["KArAt"]
 
@@ -60,9 +60,7 @@ def _per_head(name: str, value: Any, layer: int, depth: int, heads: int) -> list
     """Expand a number, a list per layer, or a list per layer of lists per head; check the lengths."""
     if isinstance(value, Sequence):
         if len(value) != depth:
-            raise ValueError(
-                f"{name} has {len(value)} entries; expected one number, or one entry for each of {depth} layers"
-            )
+            raise ValueError(f"{name} has {len(value)} entries; expected one number, or one entry for each of {depth} layers")
         value = value[layer]
     if isinstance(value, Sequence):
         if len(value) != heads:
@@ -91,11 +89,11 @@ class KArAt(VisionTransformer):
         w_bias: a bias of the map W.
         layers: indices of the layers with learnable attention, or all, early, middle, late.
         hybrid_heads: the first heads of every learnable layer that keep softmax.
-        **kwargs: see timm's VisionTransformer.
+        **kwargs: see timm's VisionTransformer. With dynamic_img_size the operators are interpolated in every forward.
 
     Raises:
-        ValueError: unknown names, sizes that do not fit, or what has no meaning for a fixed set of keys: attention dropout,
-            dynamic_img_size and patch_drop_rate (use set_input_size for another image size).
+        ValueError: unknown names, sizes that do not fit, or what has no meaning for a sum over a fixed set of keys:
+            attention dropout and patch_drop_rate.
     """
 
     def __init__(
@@ -114,54 +112,45 @@ class KArAt(VisionTransformer):
         hybrid_heads: int = 0,
         **kwargs: Any,
     ) -> None:
-        for name in ("dynamic_img_size", "patch_drop_rate"):
-            if kwargs.get(name):
-                raise ValueError(
-                    f"{name}={kwargs[name]}: the operator has parameters for each token; use set_input_size instead"
-                )
+        if kwargs.get("patch_drop_rate"):
+            raise ValueError(f"patch_drop_rate={kwargs['patch_drop_rate']}: the operator sums over all tokens; expected 0")
         depth, heads = kwargs.get("depth", 12), kwargs.get("num_heads", 12)
         if not 0 <= hybrid_heads < heads:
             raise ValueError(f"hybrid_heads={hybrid_heads}: expected 0 to {heads - 1} of {heads} heads")
-        self_mode = check_choice("mode", mode, MODES)
+        check_choice("mode", mode, MODES)
+        if mode == "universal" and (isinstance(grid_size, Sequence) or isinstance(rank, Sequence)):
+            raise ValueError("mode='universal' shares one operator among all layers; expected one number for grid_size and rank")
         learnable = learnable_layers(layers, depth)
         super().__init__(block_fn=partial(_block, learnable), **kwargs)  # type: ignore[arg-type]
         options: dict[str, Any] = {"init": operator_init, "device": kwargs.get("device"), "dtype": kwargs.get("dtype")}
+        options["num_tokens"] = self.patch_embed.num_patches + self.num_prefix_tokens
         if (basis, base_function, operator_order, projection) == ("fourier", "zero", "w_phi", "none"):
             make = partial(FourierHeads, edge_scale=edge_scale, w_bias=w_bias, **options)
         elif edge_scale or w_bias:
             raise ValueError("edge_scale and w_bias exist for the standard Fourier operator only; expected False")
         else:
-            general = {
-                "basis": basis,
-                "base_function": base_function,
-                "order": operator_order,
-                "projection": projection,
-            }
-            make = partial(GeneralHeads, **general, **options)
-        self.mode = self_mode
+            options |= {"basis": basis, "base_function": base_function, "order": operator_order, "projection": projection}
+            make = partial(GeneralHeads, **options)
+        self.mode = mode
         self.learnable = sorted(learnable)
-        if mode == "universal" and (isinstance(grid_size, Sequence) or isinstance(rank, Sequence)):
-            raise ValueError(
-                "mode='universal' shares one operator among all layers; expected one number for grid_size and rank"
-            )
         for i in self.learnable:
-            attn = self.blocks[i].attn
             if mode == "universal" and i != self.learnable[0]:
                 first = self.blocks[self.learnable[0]].attn
-                attn.set_operators(first.operators, first.head_counts)
+                self.blocks[i].attn.set_operators(first.operators, first.head_counts)
                 continue
-            sizes = [
-                (g, r)
-                for g, r in zip(
-                    *(_per_head(n, v, i, depth, heads) for n, v in (("grid_size", grid_size), ("rank", rank))),
-                    strict=True,
-                )
-            ]
-            sizes[:hybrid_heads] = [None] * hybrid_heads  # type: ignore[list-item]
+            grids, ranks = _per_head("grid_size", grid_size, i, depth, heads), _per_head("rank", rank, i, depth, heads)
+            sizes = [None if h < hybrid_heads else (grids[h], ranks[h]) for h in range(heads)]
             groups = [(size, len(list(same))) for size, same in groupby(sizes)]
-            tokens = self.patch_embed.num_patches + self.num_prefix_tokens
-            operators = [SoftmaxHeads() if size is None else make(count, tokens, *size) for size, count in groups]
-            attn.set_operators(nn.ModuleList(operators), [count for _, count in groups])
+            operators = [
+                SoftmaxHeads() if size is None else make(count, grid_size=size[0], rank=size[1]) for size, count in groups
+            ]
+            self.blocks[i].attn.set_operators(nn.ModuleList(operators), [count for _, count in groups])
+        self.patch_grid: PatchGrid | None = None
+        if self.dynamic_img_size and learnable:
+            self.patch_grid = PatchGrid(self.patch_embed.grid_size, self.patch_embed.grid_size, self.num_prefix_tokens)
+            self.patch_embed.register_forward_hook(partial(_note_grid, self.patch_grid))
+            for i in self.learnable:
+                self.blocks[i].attn.set_dynamic(self.patch_grid)
         self.register_state_dict_post_hook(_drop_aliases)
         self.register_load_state_dict_pre_hook(_add_aliases)
 
@@ -176,9 +165,7 @@ class KArAt(VisionTransformer):
         """All learnable operators by name, a shared one once."""
         return {name: m for name, m in self.named_modules() if isinstance(m, OperatorHeads)}
 
-    def set_input_size(
-        self, img_size: tuple[int, int] | None = None, patch_size: tuple[int, int] | None = None
-    ) -> None:
+    def set_input_size(self, img_size: tuple[int, int] | None = None, patch_size: tuple[int, int] | None = None) -> None:
         """Change the image or patch size: position embedding and operators are interpolated on the patch grid.
 
         Args:
@@ -189,6 +176,12 @@ class KArAt(VisionTransformer):
         super().set_input_size(img_size, patch_size)
         for operator in self.operators().values():
             operator.resample(self.patch_embed.grid_size, old_grid, self.num_prefix_tokens)
+        if self.patch_grid is not None:
+            self.patch_grid.native = self.patch_embed.grid_size
+
+
+def _note_grid(patch_grid: PatchGrid, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    patch_grid.current = (output.shape[1], output.shape[2])
 
 
 def _drop_aliases(model: KArAt, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
@@ -206,9 +199,7 @@ def _add_aliases(model: KArAt, state_dict: dict[str, Any], prefix: str, *_: Any)
 def _square_grid(tokens: int, num_prefix: int) -> tuple[int, int]:
     side = int((tokens - num_prefix) ** 0.5)
     if side * side != tokens - num_prefix:
-        raise ValueError(
-            f"the checkpoint has {tokens} tokens; only square patch grids can be resampled, use set_input_size"
-        )
+        raise ValueError(f"the checkpoint has {tokens} tokens; only square patch grids can be resampled, use set_input_size")
     return side, side
 
 

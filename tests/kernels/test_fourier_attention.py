@@ -20,9 +20,7 @@ def inputs(batch, heads, tokens, dim, value_dim, rank, order, dtype=torch.float3
     shapes += [(heads, rank, tokens, order)] * 2 + [(heads, tokens, rank)]
     tensors = [torch.randn(s, generator=g, dtype=torch.float64) for s in shapes]
     grad = torch.randn(shapes[2], generator=g, dtype=torch.float64)
-    return [t.to(dtype) for t in tensors[:3]] + [
-        t.float() if dtype != torch.float64 else t for t in tensors[3:]
-    ], grad.to(dtype)
+    return [t.to(dtype) for t in tensors[:3]] + [t.float() if dtype != torch.float64 else t for t in tensors[3:]], grad.to(dtype)
 
 
 def results(function, tensors, grad, dtype=None, **kwargs):
@@ -55,9 +53,7 @@ def test_matches_float64_reference(size, isa):
         assert_all_close(results(fourier_attention, tensors, grad), expected, 2e-6)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "ratio"), [(torch.float64, 1e-14), (torch.bfloat16, 6e-3), (torch.float16, 8e-4)], ids=str
-)
+@pytest.mark.parametrize(("dtype", "ratio"), [(torch.float64, 1e-14), (torch.bfloat16, 6e-3), (torch.float16, 8e-4)], ids=str)
 @pytest.mark.parametrize("isa", ISAS)
 def test_dtypes(dtype, ratio, isa):
     tensors, grad = inputs(2, 2, 50, 24, 24, 5, 3, dtype)
@@ -134,9 +130,7 @@ def test_huge_and_undefined_logits():
     tensors, grad = inputs(1, 1, 10, 4, 4, 3, 1)
     tensors[0] *= 1e12
     expected = fourier_attention_reference(*tensors, scale=1.0)
-    assert (
-        fourier_attention(*tensors, scale=1.0) - expected
-    ).abs().max() < 50  # the logits' own rounding decides the phase
+    assert (fourier_attention(*tensors, scale=1.0) - expected).abs().max() < 50  # the logits' own rounding decides the phase
     assert fourier_attention(*tensors, scale=1.0).isfinite().all()
     tensors[0][0, 0, 3] = math.nan
     out = fourier_attention(*tensors)

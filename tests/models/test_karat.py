@@ -49,9 +49,7 @@ def test_parameter_totals_of_the_paper(name, classes, paper):
 
 
 def test_pico_fits_its_file():
-    assert (
-        sum(p.numel() for p in timm.create_model("karat_pico_patch4_28").parameters()) * 2 < 1.5e6
-    )  # as 16-bit weights
+    assert sum(p.numel() for p in timm.create_model("karat_pico_patch4_28").parameters()) * 2 < 1.5e6  # as 16-bit weights
 
 
 @pytest.mark.parametrize(
@@ -110,9 +108,7 @@ def test_script(options):
 
 def test_compile():
     model = create(depth=2)
-    torch.testing.assert_close(
-        torch.compile(model, backend="aot_eager", fullgraph=True)(X), model(X), atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(torch.compile(model, backend="aot_eager", fullgraph=True)(X), model(X), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
@@ -155,11 +151,7 @@ def test_universal_gradient_is_the_sum_over_layers():
     state = shared.state_dict()
     for i in range(6):
         state.update(
-            {
-                k.replace("blocks.0", f"blocks.{i}"): v
-                for k, v in state.items()
-                if k.startswith("blocks.0.attn.operators")
-            }
+            {k.replace("blocks.0", f"blocks.{i}"): v for k, v in state.items() if k.startswith("blocks.0.attn.operators")}
         )
     own.load_state_dict(state)
     for model in (shared, own):
@@ -190,9 +182,7 @@ def test_pretrained_vit_file_and_own_file_of_another_size(tmp_path):
         torch.testing.assert_close(dict(big.named_parameters())[name], value)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"mode": "universal", "edge_scale": True, "w_bias": True}, {"basis": "dog"}], ids=str
-)
+@pytest.mark.parametrize("options", [{}, {"mode": "universal", "edge_scale": True, "w_bias": True}, {"basis": "dog"}], ids=str)
 def test_resize_there_and_back(options):
     model = create(**options)
     smooth = torch.linspace(0, 1, 6)
@@ -213,6 +203,21 @@ def test_resize_there_and_back(options):
     for n, p in model.named_parameters():
         if n in before:
             assert (p - before[n]).abs().max() < 0.05 * before[n].abs().max().clamp(min=1), n
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "universal"}, {"basis": "dog"}, {"hybrid_heads": 1}], ids=str)
+def test_dynamic_image_size(options):
+    """Interpolating in every forward equals set_input_size, also for grids that are not square; gradients flow."""
+    dynamic, fixed = create(depth=2, dynamic_img_size=True, **options), create(depth=2, **options)
+    torch.testing.assert_close(dynamic(X), fixed(X))
+    x = torch.randn(1, 3, 128, 64, generator=torch.Generator().manual_seed(3))
+    y = dynamic(x)
+    fixed.set_input_size((128, 64))
+    torch.testing.assert_close(y, fixed(x), atol=1e-4, rtol=1e-4)
+    y.square().mean().backward()
+    assert [n for n, p in dynamic.named_parameters() if p.grad is None] == []
+    dynamic.set_input_size((128, 64))
+    torch.testing.assert_close(dynamic(x), fixed(x), atol=1e-4, rtol=1e-4)
 
 
 def test_resampled_density_keeps_the_sum_over_keys():
@@ -333,7 +338,6 @@ def test_features_and_pruning():
         ({"layers": [6]}, "layers=.6."),
         ({"hybrid_heads": 2}, "hybrid_heads=2"),
         ({"attn_drop_rate": 0.1}, "attn_drop_rate=0.1"),
-        ({"dynamic_img_size": True}, "dynamic_img_size"),
         ({"patch_drop_rate": 0.5}, "patch_drop_rate"),
         ({"basis": "dog", "edge_scale": True}, "edge_scale"),
     ],
