@@ -128,7 +128,7 @@ def measure(model: nn.Module, input_size: Sequence[int]) -> Size:
     flops = {str(op): value for op, value in counter.get_flop_counts()["Global"].items()}
     inside = sum(value for op, value in flops.items() if "attention" in op or "bmm" in op)
     params = sum(parameter.numel() for parameter in model.parameters())
-    return Size(params, (sum(flops.values()) - inside) / 2e9, inside / 2e9, sum(outputs), int(model.num_features))
+    return Size(params, (sum(flops.values()) - inside) / 2e9, inside / 2e9, sum(outputs), int(model.num_features))  # type: ignore[arg-type]
 
 
 @cache
@@ -164,14 +164,14 @@ def entry(name: str) -> Entry:
         ValueError: not in the zoo.
     """
     architecture = name.split(".")[0]
-    if not timm.is_model(architecture):
+    cfg = get_pretrained_cfg(name) if timm.is_model(architecture) else None
+    if cfg is None:
         raise ValueError(f"{name!r} is not in the zoo; expected one of: {', '.join(names())}")
-    cfg = get_pretrained_cfg(name)
     has_file = cfg.file is not None and Path(cfg.file).is_file()
     weights = "package" if has_file else f"hub:{cfg.hf_hub_id}" if cfg.hf_hub_id else "none"
     size = _size(architecture, cfg.num_classes, tuple(cfg.input_size))
     known = load_results().get(name, ()) if weights != "none" else ()
-    return Entry(name, size, tuple(cfg.input_size), cfg.num_classes, weights, cfg.license or "", known)
+    return Entry(name, size, cfg.input_size, cfg.num_classes, weights, cfg.license or "", known)
 
 
 def select(pattern: str = "") -> list[Entry]:
