@@ -37,9 +37,11 @@ from .checkpoint import (
 )
 from .config import Recipe, parse, to_yaml
 from .data import open_dataset
-from .evaluate import Evaluation, evaluate, load_model
+from .evaluate import Evaluation, evaluate
 from .log import JsonlLog
+from .model import build_model
 from .optim import create_optimizer, create_scheduler
+from .rehearsal import rehearse
 
 logger = logging.getLogger("kat_zoo")
 
@@ -86,7 +88,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     # ---- Data and model ----------------------------------------------------------------------------------------------
     splits = open_dataset(recipe.data.dataset, recipe.data.root, recipe.data.holdout, recipe.seed)
     set_fused_attn(system.fused_attention)
-    model = load_model(recipe.model, len(splits.classes))
+    model = build_model(recipe.model, len(splits.classes))
     if system.grad_checkpointing:
         model.set_grad_checkpointing()  # type: ignore[operator]  # every timm model has it
     resolved = loaders.data_config(recipe.data, model)
@@ -105,9 +107,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     if system.compile:
         model = cast(nn.Module, torch.compile(model))
     model, optimizer, train_batches, test_batches = accelerator.prepare(model, optimizer, train_batches, test_batches)
-    criterion = create_classification_loss(
-        recipe.optimizer.loss, smoothing=recipe.augment.smoothing, soft_targets=mixup is not None
-    )
+    criterion = create_classification_loss(recipe.optimizer.loss, smoothing=recipe.augment.smoothing, soft_targets=mixup is not None)
     task = ClassificationTask(model, criterion, device=accelerator.device, verbose=False)
     set_seed(recipe.seed, device_specific=True)  # from here on, dropout and mixup differ between processes
 
@@ -205,9 +205,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
                     logger.warning("update %d skipped: the gradient norm is %s", progress.update, norm)
                     if skipped_in_a_row >= system.max_skipped:
                         good = next(reversed(list_checkpoints(run)), "none")
-                        raise TrainingDiverged(
-                            f"no finite gradient in {skipped_in_a_row} updates in a row; last good checkpoint: {good}"
-                        )
+                        raise TrainingDiverged(f"no finite gradient in {skipped_in_a_row} updates in a row; last good checkpoint: {good}")
                 if progress.update % system.log_every == 0 and losses:
                     mean = float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
                     speed = (progress.update - since_update) * recipe.data.batch_size / (time.perf_counter() - since)
@@ -241,13 +239,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`kat-zoo train`: train a classifier from a recipe.
 
     Args:
-        argv: `--config FILE`, overrides as `--optimizer.lr 1e-3`, and `--resume`; sys.argv by default.
+        argv: `--config FILE`, overrides as `--optimizer.lr 1e-3`, `--resume`, `--dry-run`; sys.argv by default.
 
     Returns:
         Exit code: 0, also after a signal; 1 when training diverged.
     """
     resume = {"default": "no", "help": "no, auto (newest checkpoint of the run folder), or a checkpoint's folder"}
-    recipe, flags = parse(Recipe, sys.argv[1:] if argv is None else argv, "kat-zoo train", resume=resume)
+    dry_run = {"action": "store_true", "help": "build everything, run one batch of noise, write nothing"}
+    arguments = sys.argv[1:] if argv is None else argv
+    recipe, flags = parse(Recipe, arguments, "kat-zoo train", resume=resume, dry_run=dry_run)
+    if flags.dry_run:
+        print(rehearse(recipe))
+        return 0
     try:
         train(recipe, flags.resume)
     except TrainingDiverged as error:

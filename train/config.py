@@ -21,12 +21,16 @@ class ModelConfig:
         kwargs: further arguments of `timm.create_model` (drop_path_rate, ...); num_classes defaults to the data's.
         pretrained: start from the model's published weights.
         checkpoint: start from this file (.safetensors, .pth, .npz).
+        init_from: start a KAT from a ViT, transferred by `vit_to_kat`: a timm name, for its published weights, or NAME@FILE.
+        train_only: `all`, `head`, `rationals` (a few thousand coefficients), or patterns as `blocks.11.*,head.*`.
     """
 
     name: str = "kat_tiny_patch16_224"
     kwargs: dict[str, Any] = field(default_factory=dict)
     pretrained: bool = False
     checkpoint: str | None = None
+    init_from: str | None = None
+    train_only: str = "all"
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 import gzip
 import logging
+import pickle
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torchvision
 from PIL import Image
 
 logger = logging.getLogger("kat_zoo")
@@ -195,7 +198,65 @@ def hub(name: str) -> Splits:
     return Splits(HubImages(parts["train"], image, label), HubImages(test, image, label), classes)
 
 
-DATASETS: dict[str, Callable[[str | None], Splits]] = {"fashion_mnist": fashion_mnist}
+def _cifar(name: str, cls: type, hub_name: str, root: str | None) -> Splits:
+    """CIFAR-10 or -100 from torchvision's layout, or without a root and a `data` folder, from the Hub."""
+    folder = Path(root or "data")
+    if (folder / cls.base_folder).is_dir():
+        try:
+            train, test = cls(str(folder), train=True), cls(str(folder), train=False)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{folder / cls.base_folder} is damaged: {error}") from error
+        return Splits(train, test, tuple(train.classes))
+    if root is None:
+        return hub(hub_name)
+    raise FileNotFoundError(f"{folder} has no folder {cls.base_folder}: expected {name} in torchvision's layout in data.root")
+
+
+def image_folder(root: str | None) -> Splits:
+    """Images in folders of their class: `root/train/CLASS/*` and `root/val/CLASS/*` (or test, validation).
+
+    Args:
+        root: the folder.
+
+    Returns:
+        Its two splits; images stay on the disk.
+
+    Raises:
+        ValueError: no root, or the splits have different classes.
+        FileNotFoundError: a folder is missing or empty.
+    """
+    if root is None:
+        raise ValueError("data.root is needed: a folder with train/CLASS/* and val/CLASS/*")
+    test = next((Path(root) / name for name in ("val", "validation", "test") if (Path(root) / name).is_dir()), None)
+    if test is None or not (Path(root) / "train").is_dir():
+        raise FileNotFoundError(f"{root} must have the folders train and val (or validation, test)")
+    splits = [torchvision.datasets.ImageFolder(str(folder)) for folder in (Path(root) / "train", test)]
+    if splits[0].classes != splits[1].classes:
+        odd = sorted(set(splits[0].classes) ^ set(splits[1].classes))
+        raise ValueError(f"{root}: train and {test.name} have different classes ({', '.join(odd[:5])})")
+    return Splits(splits[0], splits[1], tuple(splits[0].classes))
+
+
+def imagenet(root: str | None) -> Splits:
+    """ImageNet-1K from folders of synsets, or without a root from the Hub (gated: needs a token)."""
+    return image_folder(root) if root else hub("ILSVRC/imagenet-1k")
+
+
+def _named_hub(root: str | None) -> Splits:
+    if root is None:
+        raise ValueError("data.root is needed: the Hub's org/name, or a folder of parquet files")
+    return hub(root)
+
+
+CIFAR10, CIFAR100 = torchvision.datasets.CIFAR10, torchvision.datasets.CIFAR100
+DATASETS: dict[str, Callable[[str | None], Splits]] = {
+    "fashion_mnist": fashion_mnist,
+    "cifar10": partial(_cifar, "CIFAR-10", CIFAR10, "uoft-cs/cifar10"),
+    "cifar100": partial(_cifar, "CIFAR-100", CIFAR100, "uoft-cs/cifar100"),
+    "imagenet": imagenet,
+    "folder": image_folder,
+    "hub": _named_hub,
+}
 
 
 def open_dataset(name: str, root: str | None = None, holdout: float = 0.0, seed: int = 0) -> Splits:

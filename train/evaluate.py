@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import timm
 import torch
@@ -12,11 +11,10 @@ from timm.models import get_pretrained_cfg
 from timm.task import ClassificationEvaluator
 from torch import Tensor, nn
 
-import kat_zoo  # noqa: F401  (registers the models)
-
 from .config import DataConfig, ModelConfig, parse
 from .data import open_dataset
 from .loader import data_config, eval_loader
+from .model import load_model
 
 
 @dataclass(frozen=True)
@@ -123,24 +121,3 @@ def _check_classes(name: str, dataset: str, num_classes: int) -> None:
             f"the published weights of {name} know {cfg.num_classes} classes and {dataset} has {num_classes}: there is no "
             "trained head to validate; fine-tune first, and give model.checkpoint"
         )
-
-
-def load_model(config: ModelConfig, num_classes: int) -> nn.Module:
-    """Create the configured model.
-
-    Args:
-        config: name, arguments and weights.
-        num_classes: used unless config.kwargs has its own.
-
-    Returns:
-        The model, on the CPU.
-
-    Raises:
-        ValueError: unknown model.
-    """
-    if not timm.is_model(config.name):
-        close = timm.list_models(f"*{config.name.split('_')[0]}*")[:8]
-        raise ValueError(f"model.name {config.name!r} is not a timm model; similar: {', '.join(close) or 'none'}")
-    kwargs: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
-    pretrained = config.pretrained and not config.checkpoint  # a checkpoint needs no download
-    return timm.create_model(config.name, pretrained=pretrained, checkpoint_path=config.checkpoint or "", **kwargs)

@@ -90,3 +90,39 @@ def test_read_idx_of_any_rank(tmp_path):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     write_idx(tmp_path / "x", array)
     assert np.array_equal(read_idx(tmp_path / "x"), array)
+
+
+def write_image_folder(root, splits=("train", "val"), classes=("cat", "dog")):
+    for split in splits:
+        for i, name in enumerate(classes):
+            (root / split / name).mkdir(parents=True)
+            Image.new("RGB", (6, 5), (100 * i, 0, 0)).save(root / split / name / "0.png")
+
+
+def test_image_folder(tmp_path):
+    write_image_folder(tmp_path)
+    splits = open_dataset("folder", str(tmp_path))
+    assert splits.classes == ("cat", "dog") and len(splits.train) == len(splits.test) == 2
+    image, label = splits.test[1]
+    assert image.getpixel((0, 0)) == (100, 0, 0) and label == 1
+    (tmp_path / "val" / "eel").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "val" / "eel" / "0.png")
+    with pytest.raises(ValueError, match="different classes .eel"):
+        open_dataset("imagenet", str(tmp_path))
+
+
+def test_image_folder_errors(tmp_path):
+    with pytest.raises(ValueError, match="data.root"):
+        open_dataset("folder")
+    write_image_folder(tmp_path, splits=("train",))
+    with pytest.raises(FileNotFoundError, match="train and val"):
+        open_dataset("folder", str(tmp_path))
+
+
+@pytest.mark.parametrize("name, folder", [("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")])
+def test_cifar_missing_or_damaged(name, folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=folder):
+        open_dataset(name, str(tmp_path))
+    (tmp_path / folder).mkdir()
+    with pytest.raises(ValueError, match="damaged"):
+        open_dataset(name, str(tmp_path))

@@ -1,0 +1,69 @@
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from kat_zoo.train.config import RECIPES, ModelConfig, OptimizerConfig, Recipe, parse
+from kat_zoo.train.model import build_model
+from kat_zoo.train.optim import RATIONALS, create_optimizer
+from kat_zoo.train.rehearsal import rehearse
+
+
+def test_unknown_model_lists_similar_names():
+    with pytest.raises(ValueError, match="kat_tiny_patch16_224"):
+        build_model(ModelConfig(name="kat_huge"), 10)
+
+
+@pytest.mark.parametrize("train_only, trained", [("rationals", RATIONALS), ("head", ("head.weight", "head.bias"))])
+def test_train_only_moves_nothing_else(train_only, trained):
+    model = build_model(ModelConfig(name="test_kat", train_only=train_only), 7)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = create_optimizer(model, OptimizerConfig(lr=0.1))
+    model(torch.randn(2, 3, 160, 160)).square().sum().backward()
+    optimizer.step()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and moved <= {name for name in before if name.endswith(trained)}
+    with pytest.raises(ValueError, match="no.such"):
+        build_model(ModelConfig(name="test_kat", train_only="no.such"), 7)
+
+
+def test_init_from_a_vit_keeps_its_function(tmp_path):
+    vit = timm.create_model("test_vit", num_classes=7).eval()
+    save_file(vit.state_dict(), tmp_path / "vit.safetensors")
+    config = ModelConfig(name="test_kat", init_from=f"test_vit@{tmp_path / 'vit.safetensors'}")
+    kat = build_model(config, 7).eval()
+    x = torch.randn(4, 3, 160, 160)
+    with torch.no_grad():
+        assert (kat(x) - vit(x)).norm() / vit(x).norm() < 0.15  # no calibration images; a fresh KAT is at 1.4
+    with pytest.raises(ValueError, match="shape of the model"):
+        build_model(ModelConfig(name="kat_tiny_patch16_224", init_from=config.init_from), 7)
+
+
+@pytest.mark.parametrize("decay, scale", [(True, 1.0), (False, 1.0), (True, 0.1), (False, 0.5)])
+def test_rationals_decay_and_learn_as_the_recipe_says(decay, scale):
+    model = build_model(ModelConfig(name="test_kat"), 7)
+    config = OptimizerConfig(lr=1.0, decay_rationals=decay, rational_lr_scale=scale, layer_decay=0.5)
+    optimizer = create_optimizer(model, config)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {names[id(p)]: (g["weight_decay"], g["lr_scale"]) for g in optimizer.param_groups for p in g["params"]}
+    assert len(found) == len(names)
+    for name, (weight_decay, lr_scale) in found.items():
+        twin = found[name.rsplit(".", 2)[0] + ".fc1.weight"] if name.endswith(RATIONALS) else (0.05, lr_scale)
+        if name.endswith(RATIONALS):
+            assert (weight_decay, lr_scale) == (0.05 * decay, pytest.approx(twin[1] * scale))
+        elif name.endswith("fc1.weight"):
+            assert weight_decay == 0.05
+
+
+def recipe_of(path):
+    slow = () if "pico" in path.stem or path.stem == "kat_tiny_patch4_32_cifar10" else pytest.mark.slow
+    return pytest.param(path, marks=slow, id=path.stem)
+
+
+@pytest.mark.parametrize("path", [recipe_of(path) for path in sorted(RECIPES.glob("*.yaml"))])
+def test_every_recipe_can_be_rehearsed(path):
+    recipe, _ = parse(Recipe, ["--config", str(path)], "test")
+    text = rehearse(recipe)
+    assert recipe.model.name in text and "nan" not in text
+    header = path.read_text().split("output:")[0]
+    assert "kat-zoo train --config" in header or "accelerate launch" in header

@@ -1,0 +1,70 @@
+"""`kat-zoo train --dry-run`: build everything a recipe names and run one batch of noise, without data, network or files."""
+
+import dataclasses
+from collections import Counter
+
+import torch
+from timm.loss import create_classification_loss
+from torch import nn
+
+from . import loader as loaders
+from .config import Recipe
+from .model import build_model
+from .optim import create_optimizer, create_scheduler
+
+# (classes, training images); for `folder` and `hub`, whose size only the data knows, as ImageNet.
+SIZES = {"fashion_mnist": (10, 60_000), "cifar10": (10, 50_000), "cifar100": (100, 50_000)}
+IMAGENET = (1000, 1_281_167)
+
+
+def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
+    """Build model, transforms, optimizer groups and schedule of a recipe, and make one update on noise.
+
+    Args:
+        recipe: the whole configuration; published weights are not fetched.
+        batch_size: images of noise; even, for mixup.
+
+    Returns:
+        A summary: parameters, groups, learning rates over the run, the loss.
+
+    Raises:
+        ValueError: whatever would make the run fail before its first update.
+    """
+    classes, images = SIZES.get(recipe.data.dataset, IMAGENET)
+    config = dataclasses.replace(recipe.model, pretrained=False, checkpoint=None, init_from=None)
+    model = build_model(config, classes).train()
+    resolved = loaders.data_config(recipe.data, model)
+    transform = loaders.train_transform(recipe.augment, resolved)
+    optimizer = create_optimizer(model, recipe.optimizer)
+    updates = images // recipe.data.batch_size
+    scheduler = create_scheduler(optimizer, recipe.schedule, updates)
+    mixup = loaders.mixup(recipe.augment, classes)
+    criterion = create_classification_loss(recipe.optimizer.loss, smoothing=recipe.augment.smoothing, soft_targets=mixup is not None)
+
+    x, y = torch.randn(batch_size, *resolved["input_size"]), torch.randint(classes, (batch_size,))
+    if mixup is not None:
+        x, y = mixup(x, y)
+    loss = criterion(model(x), y)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
+    optimizer.step()
+
+    total = recipe.schedule.epochs * updates
+    rates = []
+    for part in (0.0, 0.01, 0.1, 0.5, 0.9, 1.0):
+        scheduler.step_update(round(part * (total - 1)))
+        rates.append(f"{part:.0%} {max(group['lr'] for group in optimizer.param_groups):.2g}")
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    groups: Counter[tuple[float, float]] = Counter()
+    for group in optimizer.param_groups:
+        groups[group["weight_decay"], round(group.get("lr_scale", 1.0), 4)] += len(group["params"])
+    lines = [
+        f"{recipe.model.name}: {sum(p.numel() for p in model.parameters()):,} parameters, {trained:,} trained",
+        f"{recipe.data.dataset}: {classes} classes, input {tuple(resolved['input_size'])}, {total:,} updates of "
+        f"{recipe.data.batch_size} images",
+        *(f"  {count} tensors with weight decay {decay:g}, learning rate x {scale:g}" for (decay, scale), count in groups.items()),
+        f"learning rate: {', '.join(rates)}",
+        f"one update on noise: loss {float(loss.detach()):.3f}, gradient norm {float(norm):.3g}",
+        f"training transform: {' '.join(str(transform).split())}",
+    ]
+    return "\n".join(lines)
