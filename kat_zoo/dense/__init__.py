@@ -1,1 +1,45 @@
-"""Detection and segmentation heads of other libraries on our backbones."""
+"""Detection and segmentation heads of other libraries on plain ViTs of the zoo and timm; each name imports what it needs."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backbone import accept_any_size as accept_any_size
+    from .detection import faster_rcnn as faster_rcnn
+    from .detection import fcos as fcos
+    from .detection import mask_rcnn as mask_rcnn
+    from .detection import retinanet as retinanet
+    from .features import ViTFeatures as ViTFeatures
+    from .pyramid import SimpleFeaturePyramid as SimpleFeaturePyramid
+    from .segmentation import dpt as dpt
+    from .segmentation import upernet as upernet
+
+_MODULES = {
+    "accept_any_size": "backbone",
+    "faster_rcnn": "detection",
+    "fcos": "detection",
+    "mask_rcnn": "detection",
+    "retinanet": "detection",
+    "ViTFeatures": "features",
+    "SimpleFeaturePyramid": "pyramid",
+    "dpt": "segmentation",
+    "upernet": "segmentation",
+}
+
+__all__ = [
+    "SimpleFeaturePyramid",
+    "ViTFeatures",
+    "accept_any_size",
+    "dpt",
+    "faster_rcnn",
+    "fcos",
+    "mask_rcnn",
+    "retinanet",
+    "upernet",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,257 @@
+"""torchvision's detectors on plain ViTs of the zoo or timm, with the pyramid and heads of ViTDet (arXiv 2203.16527)."""
+
+import math
+from functools import partial
+from typing import Any
+
+from timm.layers import LayerNorm2d
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torchvision.models import detection as tv
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
+from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
+
+from .backbone import LayerDecay, create_backbone, image_statistics
+from .pyramid import SimpleFeaturePyramid
+
+RATIOS = (0.5, 1.0, 2.0)
+BOX_FEATURES = 1024  # of the fully connected layer
+
+
+class FasterRCNN(LayerDecay, tv.FasterRCNN):
+    """torchvision's FasterRCNN with layer decay."""
+
+    backbone_path = "backbone.backbone"
+
+
+class MaskRCNN(LayerDecay, tv.MaskRCNN):
+    """torchvision's MaskRCNN with layer decay."""
+
+    backbone_path = "backbone.backbone"
+
+
+class RetinaNet(LayerDecay, tv.RetinaNet):
+    """torchvision's RetinaNet with layer decay."""
+
+    backbone_path = "backbone.backbone"
+
+
+class FCOS(LayerDecay, tv.FCOS):
+    """torchvision's FCOS with layer decay."""
+
+    backbone_path = "backbone.backbone"
+
+
+def _pyramid(
+    vit: VisionTransformer, pyramid_args: dict[str, Any] | None, extra: type[ExtraFPNBlock], scales: tuple[float, ...]
+) -> tuple[SimpleFeaturePyramid, list[int]]:
+    """Build the pyramid with the levels on top that a detector wants; return it and the strides of all levels."""
+    args: dict[str, Any] = {"out_channels": 256, "scales": scales, **(pyramid_args or {})}
+    if "extra_blocks" not in args:
+        width = args["out_channels"]
+        args["extra_blocks"] = extra(width, width) if extra is LastLevelP6P7 else extra()
+    pyramid = SimpleFeaturePyramid(vit, **args)
+    if any(stride < 1 or not math.log2(stride).is_integer() for stride in pyramid.strides):
+        raise ValueError(
+            f"scales={pyramid.scales} on patches of {pyramid.patch_size} give strides {pyramid.strides}, and torchvision's anchors "
+            "and RoIAlign need powers of two; a ViT with other patches can be created with backbone_args={'patch_size': 16}"
+        )
+    strides = [int(stride) for stride in pyramid.strides]
+    count = {LastLevelMaxPool: 1, LastLevelP6P7: 2}.get(type(pyramid.extra_blocks), 0)  # type: ignore[arg-type]
+    return pyramid, strides + [strides[-1] * 2 ** (i + 1) for i in range(count)]
+
+
+def _check_classes(num_classes: int) -> None:
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes}: expected 2 or more, the background (class 0) counts")
+
+
+def _transform_args(vit: VisionTransformer, strides: list[int], levels: int, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Image statistics of the backbone, and batches padded so that every pyramid level has its nominal stride."""
+    args = {"size_divisible": strides[levels - 1]}
+    if "image_mean" not in kwargs or "image_std" not in kwargs:
+        args["image_mean"], args["image_std"] = image_statistics(vit)  # type: ignore[assignment]
+    return args
+
+
+def _rcnn_args(
+    backbone: str | VisionTransformer,
+    num_classes: int,
+    pretrained: bool,
+    backbone_args: dict[str, Any] | None,
+    pyramid_args: dict[str, Any] | None,
+    kwargs: dict[str, Any],
+) -> dict[str, Any]:
+    """What Faster and Mask R-CNN share: ViTDet's region proposal network of two convolutions and box head of four."""
+    _check_classes(num_classes)
+    vit = create_backbone(backbone, pretrained, backbone_args)
+    pyramid, strides = _pyramid(vit, pyramid_args, LastLevelMaxPool, (4, 2, 1, 0.5))
+    width, levels = pyramid.out_channels, len(pyramid.scales)
+    return {
+        "backbone": pyramid,
+        "num_classes": None,
+        "rpn_anchor_generator": AnchorGenerator(tuple((8 * s,) for s in strides), (RATIOS,) * len(strides)),
+        "rpn_head": RPNHead(width, len(RATIOS), conv_depth=2),
+        "box_roi_pool": MultiScaleRoIAlign([str(i) for i in range(levels)], output_size=7, sampling_ratio=2),
+        "box_head": FastRCNNConvFCHead((width, 7, 7), [width] * 4, [BOX_FEATURES], norm_layer=LayerNorm2d),
+        "box_predictor": FastRCNNPredictor(BOX_FEATURES, num_classes),
+        **_transform_args(vit, strides, levels, kwargs),
+    }
+
+
+def faster_rcnn(
+    backbone: str | VisionTransformer,
+    num_classes: int,
+    *,
+    pretrained_backbone: bool = False,
+    backbone_args: dict[str, Any] | None = None,
+    pyramid_args: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> FasterRCNN:
+    """Faster R-CNN on a plain ViT with ViTDet's pyramid and heads.
+
+    Args:
+        backbone: name of a model of the zoo or timm, or a model (taken over and changed, see `SimpleFeaturePyramid`).
+        num_classes: with the background, which is class 0: 91 for COCO.
+        pretrained_backbone: load the published weights of that name.
+        backbone_args: arguments of timm.create_model, as {"drop_path_rate": 0.1}.
+        pyramid_args: arguments of `SimpleFeaturePyramid`, as {"window_size": 14, "frozen_stages": 0}.
+        **kwargs: arguments of torchvision's class, as min_size, max_size, box_score_thresh; they replace ours.
+
+    Returns:
+        The model, called as torchvision's: images in [0, 1], list of (C, H, W); mean and standard deviation are the backbone's.
+
+    Raises:
+        ValueError: an unknown backbone or one that is no plain ViT, fewer than 2 classes, strides that are not powers of two,
+            unknown image statistics, and all of `SimpleFeaturePyramid`.
+    """
+    ours = _rcnn_args(backbone, num_classes, pretrained_backbone, backbone_args, pyramid_args, kwargs)
+    return FasterRCNN(**{**ours, **kwargs})
+
+
+def mask_rcnn(
+    backbone: str | VisionTransformer,
+    num_classes: int,
+    *,
+    pretrained_backbone: bool = False,
+    backbone_args: dict[str, Any] | None = None,
+    pyramid_args: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> MaskRCNN:
+    """Mask R-CNN on a plain ViT with ViTDet's pyramid and heads.
+
+    Args:
+        backbone: see `faster_rcnn`.
+        num_classes: see `faster_rcnn`.
+        pretrained_backbone: see `faster_rcnn`.
+        backbone_args: see `faster_rcnn`.
+        pyramid_args: see `faster_rcnn`.
+        **kwargs: see `faster_rcnn`.
+
+    Returns:
+        The model, called as torchvision's.
+
+    Raises:
+        ValueError: see `faster_rcnn`.
+
+    Example:
+        >>> model = mask_rcnn("kat_small_patch16_224", num_classes=91, pretrained_backbone=True)
+        >>> losses = model(images, [{"boxes": boxes, "labels": labels, "masks": masks}])
+    """
+    ours = _rcnn_args(backbone, num_classes, pretrained_backbone, backbone_args, pyramid_args, kwargs)
+    pyramid = ours["backbone"]
+    width = pyramid.out_channels
+    ours |= {
+        "mask_roi_pool": MultiScaleRoIAlign([str(i) for i in range(len(pyramid.scales))], output_size=14, sampling_ratio=2),
+        "mask_head": MaskRCNNHeads(width, [width] * 4, 1, norm_layer=LayerNorm2d),
+        "mask_predictor": MaskRCNNPredictor(width, width, num_classes),
+    }
+    return MaskRCNN(**{**ours, **kwargs})
+
+
+def _check_group_norm(width: int) -> None:
+    if width % 32:
+        raise ValueError(f"out_channels={width}: expected a multiple of 32, the groups of the head's group norm")
+
+
+def retinanet(
+    backbone: str | VisionTransformer,
+    num_classes: int,
+    *,
+    pretrained_backbone: bool = False,
+    backbone_args: dict[str, Any] | None = None,
+    pyramid_args: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> RetinaNet:
+    """RetinaNet (arXiv 1708.02002) on a plain ViT: levels P3 to P5 from the pyramid, P6 and P7 on top, group norm in the heads.
+
+    Args:
+        backbone: see `faster_rcnn`.
+        num_classes: see `faster_rcnn`.
+        pretrained_backbone: see `faster_rcnn`.
+        backbone_args: see `faster_rcnn`.
+        pyramid_args: see `faster_rcnn`.
+        **kwargs: see `faster_rcnn`.
+
+    Returns:
+        The model, called as torchvision's.
+
+    Raises:
+        ValueError: see `faster_rcnn`; or out_channels that group norm cannot divide.
+    """
+    _check_classes(num_classes)
+    vit = create_backbone(backbone, pretrained_backbone, backbone_args)
+    pyramid, strides = _pyramid(vit, pyramid_args, LastLevelP6P7, (2, 1, 0.5))
+    _check_group_norm(pyramid.out_channels)
+    sizes = tuple((4 * s, int(4 * s * 2 ** (1 / 3)), int(4 * s * 2 ** (2 / 3))) for s in strides)
+    anchors = AnchorGenerator(sizes, (RATIOS,) * len(strides))
+    norm = partial(nn.GroupNorm, 32)
+    ours = {
+        "anchor_generator": anchors,
+        "head": RetinaNetHead(pyramid.out_channels, anchors.num_anchors_per_location()[0], num_classes, norm_layer=norm),
+        **_transform_args(vit, strides, len(pyramid.scales), kwargs),
+    }
+    return RetinaNet(pyramid, num_classes, **{**ours, **kwargs})
+
+
+def fcos(
+    backbone: str | VisionTransformer,
+    num_classes: int,
+    *,
+    pretrained_backbone: bool = False,
+    backbone_args: dict[str, Any] | None = None,
+    pyramid_args: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> FCOS:
+    """FCOS (arXiv 1904.01355) on a plain ViT: levels P3 to P5 from the pyramid, P6 and P7 on top.
+
+    Args:
+        backbone: see `faster_rcnn`.
+        num_classes: see `faster_rcnn`.
+        pretrained_backbone: see `faster_rcnn`.
+        backbone_args: see `faster_rcnn`.
+        pyramid_args: see `faster_rcnn`.
+        **kwargs: see `faster_rcnn`.
+
+    Returns:
+        The model, called as torchvision's.
+
+    Raises:
+        ValueError: see `faster_rcnn`; or out_channels that group norm cannot divide.
+    """
+    _check_classes(num_classes)
+    vit = create_backbone(backbone, pretrained_backbone, backbone_args)
+    pyramid, strides = _pyramid(vit, pyramid_args, LastLevelP6P7, (2, 1, 0.5))
+    _check_group_norm(pyramid.out_channels)
+    ours = {
+        "anchor_generator": AnchorGenerator(tuple((s,) for s in strides), ((1.0,),) * len(strides)),
+        "head": FCOSHead(pyramid.out_channels, 1, num_classes),
+        **_transform_args(vit, strides, len(pyramid.scales), kwargs),
+    }
+    return FCOS(pyramid, num_classes, **{**ours, **kwargs})

@@ -1,0 +1,113 @@
+"""The simple feature pyramid of ViTDet (arXiv 2203.16527, section 3): maps of several strides from a plain ViT."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from timm.layers import LayerNorm2d
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
+
+from .features import ViTFeatures
+
+
+def scale_branch(dim: int, out_channels: int, scale: float) -> nn.Sequential:
+    """One level: transposed convolutions that double the map (halving its channels) or a max pool, then 1x1 and 3x3 convolutions.
+
+    Args:
+        dim: channels of the map.
+        out_channels: channels of the level.
+        scale: a power of two; 2 doubles height and width, 0.5 halves them (rounding up).
+    """
+    doublings = round(math.log2(scale))
+    layers: list[nn.Module] = []
+    for step in range(doublings):
+        layers += [LayerNorm2d(dim), nn.GELU()] if step else []
+        layers.append(nn.ConvTranspose2d(dim, dim // 2, 2, stride=2))
+        dim //= 2
+    if doublings < 0:
+        layers.append(nn.MaxPool2d(2**-doublings, ceil_mode=True))
+    layers += [nn.Conv2d(dim, out_channels, 1, bias=False), LayerNorm2d(out_channels)]
+    layers += [nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), LayerNorm2d(out_channels)]
+    return nn.Sequential(*layers)
+
+
+class SimpleFeaturePyramid(ViTFeatures):
+    """A pyramid of maps over a plain ViT of the zoo or timm; as it is, a backbone of torchvision's detectors.
+
+    Args:
+        backbone: taken over and changed, see `ViTFeatures`.
+        out_channels: of every level.
+        scales: of the levels, relative to the map of patches, largest first; powers of two.
+        indices: block whose output feeds each level; one number feeds them all (ViTDet: the last).
+        extra_blocks: torchvision's module for levels on top (LastLevelMaxPool, LastLevelP6P7).
+        window_size: see `ViTFeatures`.
+        global_blocks: see `ViTFeatures`.
+        frozen_stages: see `ViTFeatures`.
+        grad_checkpointing: see `ViTFeatures`.
+
+    Attributes:
+        strides: of the levels from `scales`, in pixels.
+
+    Raises:
+        ValueError: scales that are not powers of two or not in falling order, another number of indices, too few channels to halve,
+            and all of `ViTFeatures`.
+
+    Example:
+        >>> pyramid = SimpleFeaturePyramid(timm.create_model("kat_small_patch16_224"), window_size=14)
+        >>> {name: level.shape[-2:] for name, level in pyramid(torch.rand(1, 3, 512, 640)).items()}
+        {'0': (128, 160), '1': (64, 80), '2': (32, 40), '3': (16, 20)}
+    """
+
+    def __init__(
+        self,
+        backbone: VisionTransformer,
+        out_channels: int = 256,
+        scales: Sequence[float] = (4, 2, 1, 0.5),
+        *,
+        indices: Sequence[int] = (-1,),
+        extra_blocks: ExtraFPNBlock | None = None,
+        window_size: int = 0,
+        global_blocks: Sequence[int] | None = None,
+        frozen_stages: int = -1,
+        grad_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(
+            backbone,
+            indices,
+            window_size=window_size,
+            global_blocks=global_blocks,
+            frozen_stages=frozen_stages,
+            grad_checkpointing=grad_checkpointing,
+        )
+        if out_channels < 1:
+            raise ValueError(f"out_channels={out_channels}: expected 1 or more")
+        if not scales or any(s <= 0 or not math.log2(s).is_integer() for s in scales) or sorted(scales, reverse=True) != [*scales]:
+            raise ValueError(f"scales={list(scales)}: expected powers of two, largest first, as (4, 2, 1, 0.5)")
+        if len(self.indices) not in (1, len(scales)):
+            raise ValueError(f"indices={list(indices)}: expected one block, or one for each of {len(scales)} scales")
+        if self.embed_dim < scales[0]:
+            raise ValueError(f"scales={list(scales)}: {self.embed_dim} channels cannot be halved {math.log2(scales[0]):.0f} times")
+        self.out_channels = out_channels
+        self.scales = list(scales)
+        self.strides = [self.patch_size / scale for scale in scales]
+        self.branches = nn.ModuleList(scale_branch(self.embed_dim, out_channels, scale) for scale in scales)
+        self.extra_blocks = extra_blocks
+
+    def forward(self, images: Tensor) -> "OrderedDict[str, Tensor]":  # type: ignore[override]
+        """Return the levels by name, "0" the largest, then those of `extra_blocks`.
+
+        Args:
+            images: (B, channels, H, W), normalised, any size.
+
+        Returns:
+            Maps (B, out_channels, H_i, W_i); H_i = ceil(scale ceil(H / patch)).
+        """
+        maps = super().forward(images)
+        maps = maps * len(self.branches) if len(maps) == 1 else maps
+        levels = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
+        names = [str(i) for i in range(len(levels))]
+        if self.extra_blocks is not None:
+            levels, names = self.extra_blocks(levels, maps, names)
+        return OrderedDict(zip(names, levels, strict=True))

@@ -1,0 +1,289 @@
+"""Semantic segmentation on plain ViTs: the UperNet heads of transformers and the DPT head of segmentation_models_pytorch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder, DPTSegmentationHead
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import UperNetConfig
+from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
+
+from .backbone import LayerDecay, create_backbone, image_statistics
+from .features import ViTFeatures, quarter_blocks
+from .pyramid import SimpleFeaturePyramid
+
+AUXILIARY_LEVEL = 2  # the map of patches itself, as UperNetFCNHead expects
+
+
+class SegmentationModel(LayerDecay, nn.Module):
+    """A model of images in [0, 1] that gives logits of classes for every pixel, or losses; subclasses define `heads`.
+
+    Args:
+        encoder: maps of the ViT.
+        multiple: images are padded with the mean at the right and the bottom, height and width to a multiple of this many pixels.
+        image_mean: per channel; None takes the backbone's.
+        image_std: per channel; None takes the backbone's.
+        ignore_index: of pixels that count in no loss.
+        auxiliary_weight: of the loss of the auxiliary head.
+
+    Raises:
+        ValueError: unknown image statistics.
+    """
+
+    backbone_path = "encoder.backbone"
+
+    def __init__(
+        self,
+        encoder: ViTFeatures,
+        multiple: int,
+        image_mean: Sequence[float] | None,
+        image_std: Sequence[float] | None,
+        ignore_index: int,
+        auxiliary_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if image_mean is None or image_std is None:
+            image_mean, image_std = image_statistics(encoder.backbone)
+        self.encoder = encoder
+        self.multiple = multiple
+        self.ignore_index = ignore_index
+        self.auxiliary_weight = auxiliary_weight
+        self.register_buffer("image_mean", torch.tensor(image_mean)[:, None, None], persistent=False)
+        self.register_buffer("image_std", torch.tensor(image_std)[:, None, None], persistent=False)
+
+    def heads(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logits and those of the auxiliary head, at any resolution, for normalised and padded images."""
+        raise NotImplementedError
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        channels = self.image_mean.shape[0]
+        if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
+            raise ValueError(
+                f"images are {images.dtype} of the shape {tuple(images.shape)}; expected floats in [0, 1], (B, {channels}, H, W)"
+            )
+        height, width = images.shape[-2:]
+        images = (images - self.image_mean.to(images)) / self.image_std.to(images)
+        return F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the pixels that count; 0 if there are none, where PyTorch's mean is NaN."""
+        total = F.cross_entropy(logits, labels, ignore_index=self.ignore_index, reduction="sum")
+        return total / (labels != self.ignore_index).sum().clamp(min=1)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """Return logits, or with labels the losses, to be summed.
+
+        Args:
+            images: (B, channels, H, W) in [0, 1], any size.
+            labels: (B, H, W) integers, the classes.
+
+        Returns:
+            Logits (B, num_classes, H, W); or {"loss_decode", and with an auxiliary head "loss_auxiliary"}.
+
+        Raises:
+            ValueError: shapes or dtypes that do not fit.
+        """
+        padded = self._normalised(images)
+        height, width = images.shape[-2:]
+
+        def at_pixels(logits: Tensor) -> Tensor:
+            full = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
+            return full[..., :height, :width]
+
+        logits, auxiliary = self.heads(padded)
+        if labels is None:
+            return at_pixels(logits)
+        if labels.shape != (images.shape[0], height, width) or labels.is_floating_point():
+            raise ValueError(
+                f"labels are {labels.dtype} of the shape {tuple(labels.shape)}; expected integers, {(images.shape[0], height, width)}"
+            )
+        losses = {"loss_decode": self._cross_entropy(at_pixels(logits), labels.long())}
+        if auxiliary is not None:
+            losses["loss_auxiliary"] = self.auxiliary_weight * self._cross_entropy(at_pixels(auxiliary), labels.long())
+        return losses
+
+
+class UperNet(SegmentationModel):
+    """UperNet (arXiv 1807.10221): transformers' UperNetHead and UperNetFCNHead on the pyramid.
+
+    The heads have batch norm, one of them on maps of one pixel: training takes two images or more per process.
+
+    Args:
+        pyramid: neck and backbone, four levels.
+        num_classes: without the ignored label.
+        hidden_size: channels of the decode head.
+        auxiliary_channels: of the auxiliary FCN head on the map of patches; 0 for none.
+        auxiliary_weight: of its loss.
+        pool_scales: of the pyramid pooling module.
+        image_mean: see `SegmentationModel`.
+        image_std: see `SegmentationModel`.
+        ignore_index: see `SegmentationModel`.
+
+    Raises:
+        ValueError: fewer than 2 classes, another number of levels, unknown image statistics.
+    """
+
+    def __init__(
+        self,
+        pyramid: SimpleFeaturePyramid,
+        num_classes: int,
+        *,
+        hidden_size: int = 512,
+        auxiliary_channels: int = 256,
+        auxiliary_weight: float = 0.4,
+        pool_scales: Sequence[int] = (1, 2, 3, 6),
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
+        ignore_index: int = 255,
+    ) -> None:
+        _check_classes(num_classes)
+        if len(pyramid.scales) <= AUXILIARY_LEVEL:
+            raise ValueError(f"scales={pyramid.scales}: UperNet takes {AUXILIARY_LEVEL + 1} levels or more, as (4, 2, 1, 0.5)")
+        super().__init__(pyramid, pyramid.patch_size, image_mean, image_std, ignore_index, auxiliary_weight)
+        config = UperNetConfig(
+            num_labels=num_classes,
+            hidden_size=hidden_size,
+            pool_scales=list(pool_scales),
+            auxiliary_in_channels=pyramid.out_channels,
+            auxiliary_channels=auxiliary_channels,
+        )
+        widths = [pyramid.out_channels] * len(pyramid.scales)
+        self.decode_head = UperNetHead(config, widths)
+        self.auxiliary_head = UperNetFCNHead(config, widths, in_index=AUXILIARY_LEVEL) if auxiliary_channels else None
+
+    def heads(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits at a quarter of the resolution (patch 16), and the auxiliary ones at the patches', in training only."""
+        levels = list(self.encoder(images).values())
+        auxiliary = self.auxiliary_head(levels) if self.auxiliary_head is not None and self.training else None
+        return self.decode_head(levels), auxiliary
+
+
+class DPT(SegmentationModel):
+    """Dense Prediction Transformer (arXiv 2103.13413): segmentation_models_pytorch's decoder on the maps of four blocks.
+
+    Args:
+        encoder: maps of four blocks.
+        num_classes: without the ignored label.
+        fusion_channels: of the fused maps.
+        intermediate_channels: of the four maps before fusion.
+        readout: what becomes of the class token: "cat", "add" or "ignore".
+        image_mean: see `SegmentationModel`.
+        image_std: see `SegmentationModel`.
+        ignore_index: see `SegmentationModel`.
+
+    Raises:
+        ValueError: fewer than 2 classes, not four maps, an unknown readout, unknown image statistics.
+    """
+
+    def __init__(
+        self,
+        encoder: ViTFeatures,
+        num_classes: int,
+        *,
+        fusion_channels: int = 256,
+        intermediate_channels: Sequence[int] = (256, 512, 1024, 1024),
+        readout: str = "cat",
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
+        ignore_index: int = 255,
+    ) -> None:
+        _check_classes(num_classes)
+        if len(encoder.indices) != 4 or len(intermediate_channels) != 4:
+            raise ValueError(
+                f"indices={encoder.indices}, intermediate_channels={list(intermediate_channels)}: expected four of each"
+            )
+        # An even number of patches: the decoder halves the last map and doubles it again.
+        super().__init__(encoder, 2 * encoder.patch_size, image_mean, image_std, ignore_index)
+        self.decoder = DPTDecoder(
+            encoder_out_channels=[encoder.embed_dim] * 4,
+            encoder_output_strides=[16] * 4,  # whatever the patch: maps of 4, 2, 1 and 1/2 times the patches
+            encoder_has_prefix_tokens=encoder.backbone.num_prefix_tokens > 0,
+            readout=readout,
+            intermediate_channels=intermediate_channels,
+            fusion_channels=fusion_channels,
+        )
+        self.head = DPTSegmentationHead(fusion_channels, num_classes, upsampling=2)
+
+    def heads(self, images: Tensor) -> tuple[Tensor, None]:
+        """Logits at 16 pixels per patch; there is no auxiliary head."""
+        maps, prefix = self.encoder.maps_and_prefix(images)
+        tokens = [p if p.shape[1] else None for p in prefix]
+        return self.head(self.decoder(maps, tokens)), None
+
+
+def _check_classes(num_classes: int) -> None:
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes}: expected 2 or more")
+
+
+def upernet(
+    backbone: str | VisionTransformer,
+    num_classes: int,
+    *,
+    pretrained_backbone: bool = False,
+    backbone_args: dict[str, Any] | None = None,
+    pyramid_args: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> UperNet:
+    """UperNet on a plain ViT, with the pyramid as neck (a quarter of the blocks feeds each level) and an auxiliary FCN head.
+
+    Args:
+        backbone: name of a model of the zoo or timm, or a model (taken over and changed, see `SimpleFeaturePyramid`).
+        num_classes: 150 for ADE20K; label 255 is ignored.
+        pretrained_backbone: load the published weights of that name.
+        backbone_args: arguments of timm.create_model, as {"drop_path_rate": 0.1}.
+        pyramid_args: arguments of `SimpleFeaturePyramid`, as {"out_channels": 384, "indices": (2, 5, 8, 11)}.
+        **kwargs: arguments of `UperNet`.
+
+    Returns:
+        The model: logits = model(images in [0, 1]), losses = model(images, labels).
+
+    Raises:
+        ValueError: an unknown backbone or one that is no plain ViT, and all of `SimpleFeaturePyramid` and `UperNet`.
+
+    Example:
+        >>> model = upernet("kat_small_patch16_224", num_classes=150, pretrained_backbone=True)
+        >>> losses = model(images, labels)
+    """
+    vit = create_backbone(backbone, pretrained_backbone, backbone_args)
+    args = {"indices": _four_blocks(vit), **(pyramid_args or {})}
+    return UperNet(SimpleFeaturePyramid(vit, **args), num_classes, **kwargs)
+
+
+def dpt(
+    backbone: str | VisionTransformer,
+    num_classes: int,
+    *,
+    pretrained_backbone: bool = False,
+    backbone_args: dict[str, Any] | None = None,
+    features_args: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> DPT:
+    """DPT on a plain ViT.
+
+    Args:
+        backbone: see `upernet`.
+        num_classes: see `upernet`.
+        pretrained_backbone: see `upernet`.
+        backbone_args: see `upernet`.
+        features_args: arguments of `ViTFeatures`, as {"frozen_stages": 0}.
+        **kwargs: arguments of `DPT`.
+
+    Returns:
+        The model, called as UperNet.
+
+    Raises:
+        ValueError: see `upernet`; and all of `DPT`.
+    """
+    vit = create_backbone(backbone, pretrained_backbone, backbone_args)
+    args = {"indices": _four_blocks(vit), **(features_args or {})}
+    return DPT(ViTFeatures(vit, **args), num_classes, **kwargs)
+
+
+def _four_blocks(vit: VisionTransformer) -> list[int]:
+    if len(vit.blocks) < 4:
+        raise ValueError(f"the backbone has {len(vit.blocks)} blocks; expected 4 or more, or the indices of four maps")
+    return quarter_blocks(len(vit.blocks))
