@@ -1,7 +1,7 @@
 """Claim: KANLinear is faster than pykan's speed() and inkan's compiled layer, with no compilation at the first call.
 
     python benchmarks/kan_speed.py                  # one thread; -> benchmarks/results/kan_speed.csv and .png
-    pip install --no-deps pykan inkan pandas pyyaml # the peers; those that are missing are left out
+    pip install "kat_zoo[bench]"                    # the peers; those that are missing are left out
 
 Forward + backward of a mean square, batch 1024, cubic splines, float32. The contestants take turns within each round
 of one process, so a noisy machine hits all alike; the table has the least and the median time.
@@ -68,7 +68,7 @@ def measure(width: list[int], grid: int, rounds: int) -> list[dict]:
         if grid != 5 and name != "kat_zoo":
             continue
         try:
-            models[name] = make(width, grid)
+            models[name] = make(list(width), grid)  # pykan rewrites the list it is given
             first[name] = step(models[name], x)
         except ImportError as error:
             models.pop(name, None)

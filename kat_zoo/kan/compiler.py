@@ -11,13 +11,9 @@ import torch
 from .library import function_index
 from .network import KAN
 
-Edge = tuple[
-    str, tuple[float, float, float, float], sympy.Expr
-]  # function, (a, b, c, d), argument without its affine part
+Edge = tuple[str, tuple[float, float, float, float], sympy.Expr]  # function, (a, b, c, d), argument without its affine part
 
-_POWERS = {sympy.Integer(n): f"x^{n}" for n in (2, 3, 4, 5)} | {
-    sympy.Integer(-n): "1/x" if n == 1 else f"1/x^{n}" for n in (1, 2, 3, 4, 5)
-}
+_POWERS = {sympy.Integer(n): f"x^{n}" for n in (2, 3, 4, 5)} | {sympy.Integer(-n): "1/x" if n == 1 else f"1/x^{n}" for n in (1, 2, 3, 4, 5)}
 _POWERS |= {sympy.Rational(1, 2): "sqrt", sympy.Rational(-1, 2): "1/sqrt(x)", sympy.Rational(3, 2): "x^1.5"}
 _FUNCTIONS = {
     sympy.exp: "exp",
@@ -89,9 +85,7 @@ def _depth(expression: sympy.Expr, memo: dict[sympy.Expr, int]) -> int:
         return 0
     if expression not in memo:
         parts = _factors(expression) or [expression]
-        memo[expression] = max(
-            1 + max(_depth(core, memo) if core.free_symbols else 0 for _, _, core in _edges(part)) for part in parts
-        )
+        memo[expression] = max(1 + max(_depth(core, memo) if core.free_symbols else 0 for _, _, core in _edges(part)) for part in parts)
     return memo[expression]
 
 
@@ -120,50 +114,25 @@ def from_formula(
     found = sorted(set().union(*(e.free_symbols for e in outputs)), key=str)
     symbols = [sympy.Symbol(v) for v in variables] if variables is not None else found
     if not set(found) <= set(symbols) or not symbols:
-        raise ValueError(
-            f"variables={[str(s) for s in symbols]}; expected all of {[str(s) for s in found]}, at least one"
-        )
+        raise ValueError(f"variables={[str(s) for s in symbols]}; expected all of {[str(s) for s in found]}, at least one")
     memo: dict[sympy.Expr, int] = {}
     layers = max(1, *(_depth(e, memo) for e in outputs))
-    nodes: list[list[sympy.Expr]] = [[] for _ in range(layers)] + [outputs]
-    plans: list[list[list[list[Edge]]]] = []  # per layer, node: the sub-nodes' edges
-    for number in range(layers, 0, -1):
-        level = nodes[number]
-        plan = [_plan(e, number, memo) for e in level]
-        if number < layers:  # sums first: products come last in a layer
-            order = sorted(range(len(level)), key=lambda n: len(plan[n]) > 1)
-            nodes[number], plan = [level[n] for n in order], [plan[n] for n in order]
-        elif any(len(p) > 1 for p in plan) and len(plan) > 1:
-            # The order of outputs is the caller's: products move to a layer of their own.
-            return from_formula_outputs(outputs, symbols, grid_size, dtype, options)
-        plans.insert(0, plan)
-        below = list(symbols) if number == 1 else []
-        for node in plan:
-            for subnode in node:
-                below += [core for _, _, core in subnode if core.free_symbols and core not in below]
-        nodes[number - 1] = below or [symbols[0]]
-    return _build(nodes, plans, grid_size, dtype, options)
-
-
-def from_formula_outputs(outputs: list, symbols: list, grid_size: int, dtype: torch.dtype, options: dict) -> KAN:
-    """Several outputs, some of them products: compile f + 0 * x, whose last layer has sums only."""
-    marks = [sympy.Dummy(f"out{n}") for n in range(len(outputs))]
-    inner = {mark: e for mark, e in zip(marks, outputs, strict=True)}
-    memo: dict[sympy.Expr, int] = {}
-    layers = max(_depth(e, memo) for e in outputs) + 1
-    nodes: list[list[sympy.Expr]] = [[] for _ in range(layers)] + [marks]
-    plans: list[list[list[list[Edge]]]] = [[_output(inner[mark]) for mark in marks]]
-    nodes[layers - 1] = list(dict.fromkeys(e for e in outputs if e.free_symbols))
-    for number in range(layers - 1, 0, -1):
-        plan = [_plan(e, number, memo) for e in nodes[number]]
-        order = sorted(range(len(plan)), key=lambda n: len(plan[n]) > 1)
-        nodes[number], plan = [nodes[number][n] for n in order], [plan[n] for n in order]
-        plans.insert(0, plan)
-        below = list(symbols) if number == 1 else []
-        for node in plan:
-            for subnode in node:
-                below += [core for _, _, core in subnode if core.free_symbols and core not in below]
-        nodes[number - 1] = below or [symbols[0]]
+    plan = [_plan(e, layers, memo) for e in outputs]
+    if len(plan) > 1 and any(len(node) > 1 for node in plan):
+        # Products come last in a layer, but the order of outputs is the caller's: one more layer passes them on.
+        layers, plan = layers + 1, [_output(e) for e in outputs]
+    nodes, plans = [outputs], [plan]
+    for number in range(layers - 1, -1, -1):
+        level = list(symbols) if number == 0 else []
+        for core in (core for node in plans[0] for edges in node for _, _, core in edges):
+            if core.free_symbols and core not in level:
+                level.append(core)
+        level = level or [symbols[0]]
+        if number:
+            ordered = sorted(((_plan(e, number, memo), e) for e in level), key=lambda pair: len(pair[0]) > 1)
+            level = [e for _, e in ordered]
+            plans.insert(0, [node for node, _ in ordered])
+        nodes.insert(0, level)
     return _build(nodes, plans, grid_size, dtype, options)
 
 
@@ -193,15 +162,9 @@ def _build(nodes: list, plans: list, grid_size: int, dtype: torch.dtype, options
             for j, edges in enumerate(subnodes):
                 used: set[int] = set()
                 for name, affine, core in edges:
-                    i = (
-                        nodes[number].index(core)
-                        if core.free_symbols
-                        else next(n for n in range(len(nodes[number])) if n not in used)
-                    )
+                    i = nodes[number].index(core) if core.free_symbols else next(n for n in range(len(nodes[number])) if n not in used)
                     if i in used:
-                        raise ValueError(
-                            f"two edges from {core} to one node; expected at most one, write them as one function"
-                        )
+                        raise ValueError(f"two edges from {core} to one node; expected at most one, write them as one function")
                     used.add(i)
                     layer.function[j, i] = function_index(name)
                     layer.affine[j, i] = torch.tensor(affine, dtype=dtype)
