@@ -7,7 +7,7 @@ adds to the resident set of a fresh process (Linux).
     python benchmarks/fourier_attention.py            # all parts, about ten minutes on two cores
     python benchmarks/fourier_attention.py --only tokens --repeats 5
 
-Writes benchmarks/fourier_attention.csv and benchmarks/fourier_attention.png.
+Writes benchmarks/results/fourier_attention.csv and .png.
 """
 
 import argparse
@@ -110,9 +110,7 @@ def peak_here(kind: str, name: str, batch: int, tokens: int) -> float:
     return max(memory("VmHWM") - before, 0.1)
 
 
-def rows_of(
-    part: str, what: str, times: dict[str, list[float]], base: str, peaks: dict[str, float], **shared: object
-) -> list[dict]:
+def rows_of(part: str, what: str, times: dict[str, list[float]], base: str, peaks: dict[str, float], **shared: object) -> list[dict]:
     """Rows of the table; ratios are to the function named `base`."""
     return [
         {
@@ -138,9 +136,7 @@ def measure_models(batch: int, repeats: int) -> list[dict]:
     training = interleaved({name: step for name, (step, _) in steps.items()}, repeats)
     forward = interleaved({name: step for name, (_, step) in steps.items()}, repeats)
     shared = {"batch": batch, "tokens": 197}
-    return rows_of("models", "training step", training, "vit", peaks, **shared) + rows_of(
-        "models", "forward", forward, "vit", {}, **shared
-    )
+    return rows_of("models", "training step", training, "vit", peaks, **shared) + rows_of("models", "forward", forward, "vit", {}, **shared)
 
 
 def measure_tokens(batch: int, repeats: int) -> list[dict]:
@@ -178,7 +174,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--batch", type=int, default=16, help="images per step of the models")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=HERE / "fourier_attention.csv")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "fourier_attention.csv")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

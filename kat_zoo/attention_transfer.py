@@ -29,7 +29,7 @@ def vit_to_karat(vit: nn.Module | str, freeze: bool = False, **kwargs: Any) -> K
     source: Any = timm.create_model(vit, pretrained=True) if isinstance(vit, str) else vit
     parameter = next(source.parameters())
     size = {192: "tiny_g3b", 384: "small_g3b"}.get(int(source.embed_dim), "base_g1b")
-    karat = timm.create_model(f"karat_{size}_patch16_224", **{**architecture(source), **kwargs})
+    karat: Any = timm.create_model(f"karat_{size}_patch16_224", **{**architecture(source), **kwargs})
     karat = karat.to(parameter.device, parameter.dtype)
     missing, unexpected = karat.load_state_dict(source.state_dict(), strict=False)
     wrong = unexpected + [name for name in missing if ".attn.operators." not in name]
@@ -78,7 +78,7 @@ def transfer_attention(student: nn.Module, teacher: nn.Module, freeze: bool = Tr
             norm.requires_grad_(not freeze)
     if freeze:
         names = {f"{name}.qkv.weight" for name in layers[0]}
-        inherited = student.no_weight_decay() if hasattr(student, "no_weight_decay") else set()
+        inherited: set[str] = getattr(student, "no_weight_decay", set)()
         student.no_weight_decay = lambda: inherited | names  # type: ignore[assignment]
     return student
 

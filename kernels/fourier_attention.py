@@ -223,7 +223,8 @@ def _autograd_backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
     """Second order: differentiate the reference's gradients. z is a function of q, k, a and b, so nothing flows through it."""
     with torch.enable_grad():
         grad, *inputs = (t.detach().requires_grad_() for t in ctx.saved_tensors)
-        out = fourier_attention_reference(*inputs, ctx.scale)
+        q, k, v, a, b, w = inputs
+        out = fourier_attention_reference(q, k, v, a, b, w, ctx.scale)
         first = torch.autograd.grad(out, inputs, grad, create_graph=True)
     used = [(y, g) for y, g in zip(first, grads, strict=True) if g is not None]
     second = torch.autograd.grad(

@@ -121,8 +121,8 @@ def fourier_attention_key_kernel(
     dcos = ()
     dsin = ()
     for _ in tl.static_range(G):
-        dcos = dcos + (tl.zeros((N, R), tl.float32),)
-        dsin = dsin + (tl.zeros((N, R), tl.float32),)
+        dcos = dcos + (tl.zeros((N, R), tl.float32),)  # type: ignore[assignment]
+        dsin = dsin + (tl.zeros((N, R), tl.float32),)  # type: ignore[assignment]
     for i_b in range(batch * i_part // parts, batch * (i_part + 1) // parts):
         k = _rows(p_k + i_b * k_b + i_h * k_h, o_n, o_d, k_n, tokens, dim).to(DTYPE)
         dk = tl.zeros((N, D), tl.float32)
@@ -136,8 +136,8 @@ def fourier_attention_key_kernel(
             new_cos = ()
             new_sin = ()
             for m in tl.static_range(G):
-                new_cos = new_cos + (dcos[m] + _dot(c, dz, PRECISION),)
-                new_sin = new_sin + (dsin[m] + _dot(s, dz, PRECISION),)
+                new_cos = new_cos + (dcos[m] + _dot(c, dz, PRECISION),)  # type: ignore[assignment]
+                new_sin = new_sin + (dsin[m] + _dot(s, dz, PRECISION),)  # type: ignore[assignment]
                 c, s = c * c1 - s * s1, s * c1 + c * s1
             dcos = new_cos
             dsin = new_sin
@@ -229,8 +229,8 @@ def backward(
             grid = (triton.cdiv(tokens, constants["M"]), batch * heads)
             tail = (heads, tokens, dim, rank, scale)
             fourier_attention_query_kernel[grid](q, k, packed, dz, dq, *strides, *dq.stride()[:3], *tail, **constants)
-            grid = (triton.cdiv(tokens, constants["N"]), heads, parts)
+            key_grid = (triton.cdiv(tokens, constants["N"]), heads, parts)
             key_arguments = (q, k, packed, dz, dk, partial, *strides, *dk.stride()[:3], batch, *tail)
-            fourier_attention_key_kernel[grid](*key_arguments, **{**constants, "M": 32})
+            fourier_attention_key_kernel[key_grid](*key_arguments, **{**constants, "M": 32})
     da, db = partial.sum(0).permute(2, 0, 4, 3, 1).to(a.dtype).contiguous().unbind(0)
     return dv, da, db, dw

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.layers import Attention
@@ -26,7 +27,7 @@ class AttentionLayer:
     learnable: tuple[bool, ...]
 
 
-def _layer(module: Attention, x: Tensor) -> AttentionLayer:
+def _layer(module: Any, x: Tensor) -> AttentionLayer:
     batch, tokens, _ = x.shape
     qkv = module.qkv(x).reshape(batch, tokens, 3, module.num_heads, -1).permute(2, 0, 3, 1, 4)
     q, k = module.q_norm(qkv[0]), module.k_norm(qkv[1])
@@ -55,9 +56,7 @@ def capture_attention(model: nn.Module, images: Tensor) -> dict[str, AttentionLa
     modules = {name: m for name, m in model.named_modules() if isinstance(m, Attention)}
     if not modules:
         raise ValueError(f"model {type(model).__name__} has no timm Attention layer; expected a vision transformer")
-    hooks = [
-        m.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0])) for name, m in modules.items()
-    ]
+    hooks = [m.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0])) for name, m in modules.items()]
     training = model.training
     model.eval()
     try:
@@ -69,7 +68,7 @@ def capture_attention(model: nn.Module, images: Tensor) -> dict[str, AttentionLa
     return {name: _layer(modules[name], x) for name, x in inputs.items()}
 
 
-def token_maps(model: nn.Module, layer: AttentionLayer) -> Tensor:
+def token_maps(model: Any, layer: AttentionLayer) -> Tensor:
     """Where the class token looks, or, without one, the average token: (B, h, height, width), each map within [0, 1].
 
     Softmax heads show their attention. Learnable heads show the pre-activation A with negative values ignored, as in

@@ -65,10 +65,7 @@ def plot_histograms(states: Mapping[str, Mapping[str, Tensor]], path: Path, bins
             density = counts / (counts.sum().clamp(min=1) * (2 * limit / bins))
             centers = torch.linspace(-limit, limit, 2 * bins + 1)[1::2]
             axis.plot(centers, density, label=label, color=plt.get_cmap("viridis")(i / max(len(groups) - 1, 1)))
-            rows += [
-                {"group": name, "state": label, "value": float(c), "density": float(d)}
-                for c, d in zip(centers, density, strict=True)
-            ]
+            rows += [{"group": name, "state": label, "value": float(c), "density": float(d)} for c, d in zip(centers, density, strict=True)]
         axis.set(title=name, xlabel="value", ylabel="density")
     for axis in list(axes.flat)[len(names) :]:
         axis.set_visible(False)

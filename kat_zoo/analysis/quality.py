@@ -42,9 +42,10 @@ def attention_quality(model: nn.Module, images: Tensor, foreground: Tensor) -> l
         raise ValueError(f"foreground has shape {tuple(foreground.shape)}; expected {(len(images), *images.shape[-2:])}")
     rows = []
     for name, layer in capture_attention(model, images).items():
-        maps = token_maps(model, layer).flatten(2)
-        grid = model.patch_embed.grid_size
-        patches = F.adaptive_avg_pool2d(foreground.float().unsqueeze(1), grid).flatten(1) >= 0.5
+        maps = token_maps(model, layer)
+        height, width = maps.shape[-2:]
+        maps = maps.flatten(2)
+        patches = F.adaptive_avg_pool2d(foreground.float().unsqueeze(1), (height, width)).flatten(1) >= 0.5
         mass = maps / maps.sum(-1, keepdim=True).clamp(min=1e-12)
         entropy = torch.special.entr(mass).sum(-1) / torch.tensor(float(maps.shape[-1])).log()
         spectrum = torch.linalg.svdvals(layer.attention.double())

@@ -2,9 +2,9 @@
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 from timm.layers import Attention
@@ -94,9 +94,8 @@ class OperatorHeads(nn.Module):
             owner, _, leaf = name.rpartition(".")
             setattr(self.get_submodule(owner), leaf, nn.Parameter(value, self.get_parameter(name).requires_grad))
 
-    @classmethod
     def resampled(
-        cls, state: dict[str, Tensor], new_grid: Sequence[int], old_grid: Sequence[int], num_prefix: int
+        self, state: Mapping[str, Tensor], new_grid: Sequence[int], old_grid: Sequence[int], num_prefix: int
     ) -> dict[str, Tensor]:
         """Return the entries of `state` (names as in `token_axes`) on another grid."""
         if tuple(new_grid) == tuple(old_grid):
@@ -104,7 +103,7 @@ class OperatorHeads(nn.Module):
         factor = old_grid[0] * old_grid[1] / (new_grid[0] * new_grid[1])
         result = {}
         for name, value in state.items():
-            axis, density = cls.token_axes[name]
+            axis, density = self.token_axes[name]
             new = resample_tokens(value, axis, new_grid, old_grid, num_prefix)
             if density:
                 new.narrow(axis, num_prefix, new.shape[axis] - num_prefix).mul_(factor)
@@ -207,7 +206,8 @@ class FourierHeads(OperatorHeads):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend on (B, h, N, d)."""
-        a, b = self.a, self.b
+        a: Tensor = self.a
+        b: Tensor = self.b
         if self.cos_scale is not None and self.sin_scale is not None:
             a, b = a * self.cos_scale.unsqueeze(-1), b * self.sin_scale.unsqueeze(-1)
         out = torch.ops.kat_zoo.fourier_attention(q, k, v, a, b, self.w)[0]
@@ -278,10 +278,11 @@ class GeneralHeads(OperatorHeads):
             device=device,
             dtype=dtype,
         )
-        self.inner = make(inputs=num_tokens, outputs=rank) if order != "phi_w" else None
-        self.outer = make(inputs=rank, outputs=num_tokens) if order != "w_phi" else None
+        self.basis = basis
+        self.inner: Any = make(inputs=num_tokens, outputs=rank) if order != "phi_w" else None
+        self.outer: Any = make(inputs=rank, outputs=num_tokens) if order != "w_phi" else None
         shape = (num_heads, num_tokens, rank)
-        self.w = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if order != "phi_phi" else None
+        self.w: Any = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if order != "phi_phi" else None
         self.reset_parameters()
         _announce_general(f"basis={basis}, base_function={base_function}, operator_order={order}, projection={projection}")
 
@@ -290,18 +291,16 @@ class GeneralHeads(OperatorHeads):
         if self.w is not None:
             reset_map(self.w)
 
-    @classmethod
     def resampled(
-        cls, state: dict[str, Tensor], new_grid: Sequence[int], old_grid: Sequence[int], num_prefix: int
+        self, state: Mapping[str, Tensor], new_grid: Sequence[int], old_grid: Sequence[int], num_prefix: int
     ) -> dict[str, Tensor]:
-        """As in the base class; of a wavelet's weight, shift and scale only the weight is a density."""
+        """As in the base class; only the weights are densities, not the shifts, scales and denominators."""
         result = super().resampled(state, new_grid, old_grid, num_prefix)
         factor = old_grid[0] * old_grid[1] / (new_grid[0] * new_grid[1])
         for name, value in result.items():
-            kept = {3: slice(1, None), 10: slice(6, None)}.get(value.shape[0]) if name != "w" else None
-            if kept is not None:
-                axis = cls.token_axes[name][0]
-                value[kept].narrow(axis, num_prefix, value.shape[axis] - num_prefix).div_(factor)
+            if name != "w" and self.basis != "fourier":
+                axis = self.token_axes[name][0]
+                value[6 if self.basis == "rational" else 1 :].narrow(axis, num_prefix, value.shape[axis] - num_prefix).div_(factor)
         return result
 
     def attention(self, logits: Tensor) -> Tensor:
@@ -347,7 +346,8 @@ class KArAtAttention(Attention):
     """
 
     head_counts: list[int]
-    dynamic: Final[bool]
+    dynamic: bool
+    __constants__ = ["dynamic"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -125,7 +125,7 @@ class KArAt(VisionTransformer):
         options: dict[str, Any] = {"init": operator_init, "device": kwargs.get("device"), "dtype": kwargs.get("dtype")}
         options["num_tokens"] = self.patch_embed.num_patches + self.num_prefix_tokens
         if (basis, base_function, operator_order, projection) == ("fourier", "zero", "w_phi", "none"):
-            make = partial(FourierHeads, edge_scale=edge_scale, w_bias=w_bias, **options)
+            make: Any = partial(FourierHeads, edge_scale=edge_scale, w_bias=w_bias, **options)
         elif edge_scale or w_bias:
             raise ValueError("edge_scale and w_bias exist for the standard Fourier operator only; expected False")
         else:
@@ -133,24 +133,25 @@ class KArAt(VisionTransformer):
             make = partial(GeneralHeads, **options)
         self.mode = mode
         self.learnable = sorted(learnable)
+        layer: Any
+        first: Any
         for i in self.learnable:
-            if mode == "universal" and i != self.learnable[0]:
-                first = self.blocks[self.learnable[0]].attn
-                self.blocks[i].attn.set_operators(first.operators, first.head_counts)
+            layer, first = self.blocks[i].attn, self.blocks[self.learnable[0]].attn
+            if mode == "universal" and layer is not first:
+                layer.set_operators(first.operators, first.head_counts)
                 continue
             grids, ranks = _per_head("grid_size", grid_size, i, depth, heads), _per_head("rank", rank, i, depth, heads)
             sizes = [None if h < hybrid_heads else (grids[h], ranks[h]) for h in range(heads)]
             groups = [(size, len(list(same))) for size, same in groupby(sizes)]
-            operators = [
-                SoftmaxHeads() if size is None else make(count, grid_size=size[0], rank=size[1]) for size, count in groups
-            ]
-            self.blocks[i].attn.set_operators(nn.ModuleList(operators), [count for _, count in groups])
+            operators = [SoftmaxHeads() if size is None else make(count, grid_size=size[0], rank=size[1]) for size, count in groups]
+            layer.set_operators(nn.ModuleList(operators), [count for _, count in groups])
         self.patch_grid: PatchGrid | None = None
         if self.dynamic_img_size and learnable:
             self.patch_grid = PatchGrid(self.patch_embed.grid_size, self.patch_embed.grid_size, self.num_prefix_tokens)
             self.patch_embed.register_forward_hook(partial(_note_grid, self.patch_grid))
             for i in self.learnable:
-                self.blocks[i].attn.set_dynamic(self.patch_grid)
+                layer = self.blocks[i].attn
+                layer.set_dynamic(self.patch_grid)
         self.register_state_dict_post_hook(_drop_aliases)
         self.register_load_state_dict_pre_hook(_add_aliases)
 

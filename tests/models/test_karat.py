@@ -52,9 +52,7 @@ def test_pico_fits_its_file():
     assert sum(p.numel() for p in timm.create_model("karat_pico_patch4_28").parameters()) * 2 < 1.5e6  # as 16-bit weights
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"edge_scale": True, "w_bias": True}, {"mode": "universal"}, {"hybrid_heads": 1}], ids=str
-)
+@pytest.mark.parametrize("options", [{}, {"edge_scale": True, "w_bias": True}, {"mode": "universal"}, {"hybrid_heads": 1}], ids=str)
 def test_one_layer_is_the_formula(options):
     attn = create(**options).blocks[2].attn
     x = torch.randn(2, 37, 64, generator=torch.Generator().manual_seed(2))
@@ -150,9 +148,7 @@ def test_universal_gradient_is_the_sum_over_layers():
     shared, own = create(mode="universal").double(), create().double()
     state = shared.state_dict()
     for i in range(6):
-        state.update(
-            {k.replace("blocks.0", f"blocks.{i}"): v for k, v in state.items() if k.startswith("blocks.0.attn.operators")}
-        )
+        state.update({k.replace("blocks.0", f"blocks.{i}"): v for k, v in state.items() if k.startswith("blocks.0.attn.operators")})
     own.load_state_dict(state)
     for model in (shared, own):
         model(X.double()).square().mean().backward()
@@ -218,6 +214,16 @@ def test_dynamic_image_size(options):
     assert [n for n, p in dynamic.named_parameters() if p.grad is None] == []
     dynamic.set_input_size((128, 64))
     torch.testing.assert_close(dynamic(x), fixed(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("basis", "order", "densities"), [("fourier", 5, 10), ("rational", 3, 6), ("morlet", 3, 1)])
+def test_only_weights_of_edges_are_densities(basis, order, densities):
+    heads = GeneralHeads(1, 17, grid_size=order, rank=2, basis=basis)
+    nn.init.ones_(heads.inner.coefficients)
+    heads.resample((8, 8), (4, 4), 1)
+    c = heads.inner.coefficients[..., 1:]
+    torch.testing.assert_close(c[:densities], torch.full_like(c[:densities], 0.25))
+    torch.testing.assert_close(c[densities:], torch.ones_like(c[densities:]))
 
 
 def test_resampled_density_keeps_the_sum_over_keys():
