@@ -52,8 +52,8 @@ def load() -> ctypes.CDLL | None:
     path = next((p for p in candidates if p.exists()), None)
     if path is None:
         logger.warning(
-            "kat_zoo was installed without its compiled CPU kernels (no C++ compiler was found): "
-            "using plain PyTorch, which is about 20 times slower. Reinstall kat_zoo where g++ or clang++ is available."
+            "kat_zoo: without its compiled CPU kernels (was there no C++ compiler?) plain PyTorch is used, which is about "
+            "20 times slower. The package kat_zoo has them when it is installed where g++ or clang++ is available."
         )
         return None
     library = ctypes.CDLL(str(path))

@@ -1,0 +1,34 @@
+"""Layers for the Kernel Hub: forward passes that replace those of modules with the same parameters, and hold no state."""
+
+from torch import Tensor, nn
+
+from .fourier_attention import fourier_attention
+from .rational import rational
+
+
+class GroupRational(nn.Module):
+    """Forward pass of `kat_zoo.layers.GroupRational`: the group-rational activation of KAT (arXiv 2409.10594)."""
+
+    has_backward = True
+    can_torch_compile = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation; x (..., C) float32, float64, bfloat16 or float16."""
+        return rational(x, self.weight_numerator, self.weight_denominator, getattr(self, "channel_dim", -1))
+
+
+class FourierHeads(nn.Module):
+    """Forward pass of `kat_zoo.layers.fourier.FourierHeads`: the learned attention of Fourier-KArAt (arXiv 2503.10632)."""
+
+    has_backward = True
+    can_torch_compile = True
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend; q, k (B, h, N, d), v (B, h, N, d_v) -> (B, h, N, d_v)."""
+        a, b = self.a, self.b
+        if getattr(self, "cos_scale", None) is not None:
+            a, b = a * self.cos_scale.unsqueeze(-1), b * self.sin_scale.unsqueeze(-1)
+        out = fourier_attention(q, k, v, a, b, self.w)
+        if getattr(self, "bias", None) is not None:
+            out = out + self.bias.unsqueeze(-2) @ v
+        return out
