@@ -26,7 +26,10 @@ class Dataset:
     bias: str
 
 
+PHOTOGRAPHS = "Tiny photographs of ten or a hundred kinds of things, collected from image search in the 2000s; labels are noisy."
 DATASETS = {
+    "cifar10": Dataset("CIFAR-10", "uoft-cs/cifar10", PHOTOGRAPHS),
+    "cifar100": Dataset("CIFAR-100", "uoft-cs/cifar100", PHOTOGRAPHS),
     "imagenet-1k": Dataset(
         "ImageNet-1K",
         "ILSVRC/imagenet-1k",
@@ -108,6 +111,11 @@ def family(name: str) -> Family | None:
     return FAMILIES.get(name.removeprefix("test_").split("_")[0])
 
 
+def dataset(name: str) -> Dataset:
+    """A data set by name; of one not listed, no more than that it is on the Hub if it is called `org/name`."""
+    return DATASETS.get(name) or Dataset(name, name if "/" in name else "", "")
+
+
 def metadata(item: Entry, title: str, source: str) -> ModelCardData:
     """The card's front matter, with results as a model-index.
 
@@ -116,12 +124,12 @@ def metadata(item: Entry, title: str, source: str) -> ModelCardData:
         title: the model's name in the index.
         source: name of whoever measured "ours".
     """
-    datasets = list(dict.fromkeys(result.dataset for result in item.results))
+    datasets = dict.fromkeys(dataset(result.dataset).hub_id for result in item.results)
     evaluations = [
         EvalResult(
             task_type="image-classification",
-            dataset_type=DATASETS[result.dataset].hub_id if result.dataset in DATASETS else result.dataset,
-            dataset_name=DATASETS[result.dataset].title if result.dataset in DATASETS else result.dataset,
+            dataset_type=dataset(result.dataset).hub_id or result.dataset,
+            dataset_name=dataset(result.dataset).title,
             dataset_split=result.split,
             metric_type="accuracy",
             metric_name="Top-1 (%)",
@@ -135,7 +143,7 @@ def metadata(item: Entry, title: str, source: str) -> ModelCardData:
         license=item.license or None,
         library_name="timm",
         tags=["image-classification", "timm", "kat-zoo", "kolmogorov-arnold-network"],
-        datasets=[DATASETS[d].hub_id if d in DATASETS else d for d in datasets] or None,
+        datasets=[name for name in datasets if name] or None,
         pipeline_tag="image-classification",
         model_name=title,
         eval_results=evaluations or None,
@@ -168,7 +176,7 @@ def _results(results: Sequence[Result]) -> str:
     source = {"authors": "reported by the authors", "ours": "measured by us"}
     lines = ["| data | split | top-1 (%) | source |\n| --- | --- | --- | --- |\n"]
     for result in results:
-        title = DATASETS[result.dataset].title if result.dataset in DATASETS else result.dataset
+        title = dataset(result.dataset).title
         told = f"[{source[result.source]}]({result.url})" if result.url else source[result.source]
         how = f": `{result.command}`" if result.command else ""
         lines.append(f"| {title} | {result.split} | {result.top1:g} | {told}{how} |\n")
@@ -198,7 +206,7 @@ def render(item: Entry, title: str = "", load: str = "", training: str = "", mea
         Markdown with YAML front matter.
     """
     about = family(item.name)
-    known = [DATASETS[result.dataset] for result in item.results if result.dataset in DATASETS]
+    biases = [dataset(result.dataset).bias for result in item.results]
     sections = [
         ("", about.description if about else "An image classifier of the kat_zoo package."),
         ("Details", _details(item)),
@@ -213,7 +221,7 @@ def render(item: Entry, title: str = "", load: str = "", training: str = "", mea
             f"Made for images of {item.input_size[1]} x {item.input_size[2]} of the kind it was trained on; its "
             "probabilities are not calibrated, and it has no class for anything else. Not for decisions about people.",
         ),
-        ("Bias", " ".join(dataset.bias for dataset in known) or "Not studied; that of the data it was trained on."),
+        ("Bias", " ".join(filter(None, biases)) or "Not studied; that of the data it was trained on."),
         ("Citation", f"```bibtex\n{about.citation}\n```" if about else ""),
     ]
     text = f"---\n{metadata(item, title or item.name, measurer).to_yaml()}\n---\n\n# {title or item.name}\n"

@@ -4,7 +4,6 @@ A repository holds model.safetensors, a config.json that timm and transformers' 
 training run left: recipe, log, result and figures.
 """
 
-import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, get_token, snapshot_downl
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError, safe_open
 
+from .arguments import ArgumentParser
 from .hub_folder import CONFIG, WEIGHTS, count_classes, one_line, save_model, write_folder
 
 CHECKPOINTS = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz", ".safetensors")
@@ -135,8 +135,7 @@ def _prepare(api: HfApi, repo: str, private: bool, revision: str | None, replace
         return info.sha
     if present.get("architecture") != config["architecture"] and not replace:
         raise ValueError(
-            f"{repo} exists and holds {present.get('architecture')}, not {config['architecture']}; choose another name, "
-            "or pass --replace"
+            f"{repo} exists and holds {present.get('architecture')}, not {config['architecture']}; choose another name, or pass --replace"
         )
     return info.sha
 
@@ -227,7 +226,7 @@ def convert(checkpoint: str | Path, model: str, folder: str | Path, num_classes:
 
 def push_main(argv: Sequence[str]) -> int:
     """`kat-zoo push`: upload a training run."""
-    parser = argparse.ArgumentParser(prog="kat-zoo push", description=push.__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = ArgumentParser(prog="kat-zoo push", description=push.__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("run", type=Path, help="folder of kat-zoo train or kat-zoo convert")
     parser.add_argument("--repo", required=True, help="org/name")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
@@ -249,7 +248,7 @@ def push_main(argv: Sequence[str]) -> int:
 
 def pull_main(argv: Sequence[str]) -> int:
     """`kat-zoo pull`: download a model."""
-    parser = argparse.ArgumentParser(prog="kat-zoo pull", description=pull.__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = ArgumentParser(prog="kat-zoo pull", description=pull.__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("repo", help="org/name")
     parser.add_argument("folder", nargs="?", type=Path, help="default: the name")
     parser.add_argument("--revision", help="branch, tag, commit or refs/pr/N")
@@ -261,7 +260,7 @@ def pull_main(argv: Sequence[str]) -> int:
 
 def convert_main(argv: Sequence[str]) -> int:
     """`kat-zoo convert`: turn a checkpoint into safetensors."""
-    parser = argparse.ArgumentParser(prog="kat-zoo convert", description=convert.__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = ArgumentParser(prog="kat-zoo convert", description=convert.__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path, help="gets model.safetensors and config.json")
     parser.add_argument("--model", required=True, help="architecture")

@@ -99,8 +99,11 @@ def load_run(run: Path, weights: str = "last") -> tuple[nn.Module, dict[str, Any
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{run / weights}.safetensors does not fit {name}: {one_line(error)}") from error
-    if recipe["data"]["dataset"] == "fashion_mnist":
-        model.pretrained_cfg = {**model.pretrained_cfg, "label_names": load_samples().classes}  # type: ignore[assignment,dict-item]
+    classes = _result(run).get("classes")
+    if not classes and recipe["data"]["dataset"] == "fashion_mnist":
+        classes = load_samples().classes
+    if classes:
+        model.pretrained_cfg = {**model.pretrained_cfg, "label_names": tuple(classes)}  # type: ignore[assignment,dict-item]
     keys = ("input_size", "mean", "std", "interpolation", "crop_pct")
     return model, recipe, {key: recipe["data"][key] for key in keys if recipe["data"].get(key) is not None}
 
@@ -127,7 +130,7 @@ def write_folder(run: Path, folder: Path, repo: str, weights: str = "last") -> N
         model = timm.create_model(f"local-dir:{run}", pretrained=True)
     else:
         model, recipe, data_config = load_run(run, weights)
-        save_model(model, folder, data_config, tag=recipe["data"]["dataset"])
+        save_model(model, folder, data_config, tag=_dataset(recipe))
         for path in [*(run / name for name in RUN_FILES), *sorted(run.glob("*.png"))]:
             if path.is_file():
                 (folder / path.name).write_bytes(path.read_bytes())
@@ -157,14 +160,25 @@ def _on_meta(config: dict[str, Any]) -> nn.Module:
     return timm.create_model(config["architecture"], device="meta", **arguments)
 
 
+def _result(run: Path) -> dict[str, Any]:
+    """result.json, or nothing while the run is not finished."""
+    path = run / "result.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _dataset(recipe: dict[str, Any]) -> str:
+    """Name of the recipe's data, as the cards call it: a data set of the Hub by its repository."""
+    name, root = recipe["data"]["dataset"], recipe["data"].get("root")
+    return {"imagenet": "imagenet-1k", "hub": root or name}.get(name, name)
+
+
 def _results(run: Path, recipe: dict[str, Any], repo: str) -> list[zoo.Result]:
     """The result of a finished run; one measured on a part of the training split says so."""
-    if not (run / "result.json").is_file():
+    if not (result := _result(run)):
         return []
     split = "held-out part of train" if recipe["data"].get("holdout") else "test"
-    top1 = round(json.loads((run / "result.json").read_text())["top1"], 2)
     url = f"https://huggingface.co/{repo}/blob/main/result.json"
-    return [zoo.Result(recipe["data"]["dataset"], split, top1, "ours", url)]
+    return [zoo.Result(_dataset(recipe), split, round(result["top1"], 2), "ours", url)]
 
 
 def draw_log(log: Path, picture: Path) -> None:

@@ -211,8 +211,7 @@ def table(entries: Sequence[Entry]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     right = {1, 2, 3}
     return "".join(
-        "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip()
-        + "\n"
+        "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip() + "\n"
         for line in lines
     )
 

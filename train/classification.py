@@ -221,7 +221,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
 
     # ---- End ---------------------------------------------------------------------------------------------------------
     if accelerator.is_main_process:
-        write_atomically(run / "result.json", json.dumps(asdict(result), indent=2).encode())
+        write_atomically(run / "result.json", json.dumps(asdict(result) | {"classes": splits.classes}, indent=2).encode())
     finish(f"top-1 {result.top1:.2f} %, loss {result.loss:.4f} on {result.samples} images; weights in {run}")
     return result
 
