@@ -88,6 +88,10 @@ class SegmentationModel(LayerDecay, nn.Module):
         """
         padded = self._normalised(images)
         height, width = images.shape[-2:]
+        if labels is not None and (labels.shape != (images.shape[0], height, width) or labels.is_floating_point()):
+            raise ValueError(
+                f"labels are {labels.dtype} of the shape {tuple(labels.shape)}; expected integers, {(images.shape[0], height, width)}"
+            )
 
         def at_pixels(logits: Tensor) -> Tensor:
             full = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
@@ -96,10 +100,6 @@ class SegmentationModel(LayerDecay, nn.Module):
         logits, auxiliary = self.heads(padded)
         if labels is None:
             return at_pixels(logits)
-        if labels.shape != (images.shape[0], height, width) or labels.is_floating_point():
-            raise ValueError(
-                f"labels are {labels.dtype} of the shape {tuple(labels.shape)}; expected integers, {(images.shape[0], height, width)}"
-            )
         losses = {"loss_decode": self._cross_entropy(at_pixels(logits), labels.long())}
         if auxiliary is not None:
             losses["loss_auxiliary"] = self.auxiliary_weight * self._cross_entropy(at_pixels(auxiliary), labels.long())
