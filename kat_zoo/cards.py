@@ -116,6 +116,10 @@ def dataset(name: str) -> Dataset:
     return DATASETS.get(name) or Dataset(name, name if "/" in name else "", "")
 
 
+def _source_name(result: Result, ours: str) -> str:
+    return f"reported by the authors, not measured by {ours}" if result.source == "authors" else ours
+
+
 def metadata(item: Entry, title: str, source: str) -> ModelCardData:
     """The card's front matter, with results as a model-index.
 
@@ -134,7 +138,8 @@ def metadata(item: Entry, title: str, source: str) -> ModelCardData:
             metric_type="accuracy",
             metric_name="Top-1 (%)",
             metric_value=result.top1,
-            source_name=f"reported by the authors, not measured by {source}" if result.source == "authors" else source,
+            # The metadata's source is a link: our own figure has a command instead, which the card's table gives.
+            source_name=_source_name(result, source) if result.url else None,
             source_url=result.url or None,
         )
         for result in item.results
