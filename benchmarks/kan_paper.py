@@ -23,6 +23,7 @@ import numpy as np
 import scipy.special as sp
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor, nn
 
 from kat_zoo.kan import KAN, LAN
@@ -76,6 +77,7 @@ def axes_of(title: str, **options) -> tuple[Figure, object]:
     figure = Figure(figsize=(5.4, 3.8), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, **options)
+    axes.xaxis.set_minor_formatter(NullFormatter())  # labels between decades overlap
     return figure, axes
 
 
@@ -86,9 +88,7 @@ TOYS = {
     "100-d": ([100, 1, 1], lambda x: torch.exp(torch.sin(PI * x / 2).square().mean(1, keepdim=True))),
     "4-d": (
         [4, 2, 1, 1],
-        lambda x: torch.exp(
-            (torch.sin(PI * x[:, :2].square().sum(1)) + torch.sin(PI * x[:, 2:].square().sum(1)))[:, None] / 2
-        ),
+        lambda x: torch.exp((torch.sin(PI * x[:, :2].square().sum(1)) + torch.sin(PI * x[:, 2:].square().sum(1)))[:, None] / 2),
     ),
 }
 
@@ -233,9 +233,7 @@ def poisson(small: bool) -> tuple[Rows, Figure]:
         difference = model(z) - solution(z)
         (slope,) = torch.autograd.grad(difference.sum(), z)
         l2, h1 = float(difference.detach().square().mean()), float(slope.square().sum(1).mean())
-        rows.append(
-            {"model": name, "parameters": parameters(model), "L2_squared": f"{l2:.2e}", "H1_squared": f"{l2 + h1:.2e}"}
-        )
+        rows.append({"model": name, "parameters": parameters(model), "L2_squared": f"{l2:.2e}", "H1_squared": f"{l2 + h1:.2e}"})
         print(rows[-1], flush=True)
     figure, axes = axes_of("Poisson, PINN", xscale="log", yscale="log", xlabel="parameters", ylabel="squared error")
     for key, marker in (("L2_squared", "o"), ("H1_squared", "s")):
@@ -315,9 +313,7 @@ def lan(small: bool) -> tuple[Rows, Figure]:
     panels = figure.subplots(1, 4)
     panels[0].imshow(image, cmap="gray", vmin=0, vmax=1)
     panels[0].set_title("photograph", fontsize=9)
-    for panel, (name, model) in zip(
-        panels[1:], (("SIREN MLP", siren), ("LAN", fresh), ("LAN from MLP", continued)), strict=True
-    ):
+    for panel, (name, model) in zip(panels[1:], (("SIREN MLP", siren), ("LAN", fresh), ("LAN from MLP", continued)), strict=True):
         with torch.no_grad():
             guess = ((model(x) + 1) / 2).clamp(0, 1).reshape(side, side)
         psnr = -10 * math.log10(float((guess - image).square().mean()))
@@ -362,7 +358,7 @@ def spectrum(model: str, strength: float, second: float, phase: float, sites: in
 EDGES = {
     "mosaic": lambda e, v, s: 1 - np.abs(e * v),
     "GAAM": lambda e, v, s: 2 - 2 * v - s * e,
-    "MAAM": lambda e, v, s: e + np.exp(s) - v * np.cosh(s) * np.exp(s),
+    "MAAM": lambda e, v, s: e + np.exp(s) - v * np.cosh(s),
 }
 
 
@@ -407,9 +403,7 @@ def mobility(small: bool) -> tuple[Rows, Figure]:
         print(name, scores, flush=True)
         for extended, colour in ((1, "#c1440e"), (0, "#1f2933")):
             chosen = table[table[:, 3] == extended]
-            panel.scatter(
-                chosen[:, 1], chosen[:, 0], s=3, color=colour, alpha=0.5, label="extended" if extended else "localised"
-            )
+            panel.scatter(chosen[:, 1], chosen[:, 0], s=3, color=colour, alpha=0.5, label="extended" if extended else "localised")
         panel.set(
             title=f"{name}: KAN {scores['KAN [3,[1,1],1]']:.3f}, exact {scores['exact edge']:.3f}",
             xlabel="potential",

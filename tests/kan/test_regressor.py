@@ -89,14 +89,6 @@ def test_several_outputs_and_weights():
     assert KANRegressor(steps=8).fit(X, wrong, weight).score(X, y) > 0.99
 
 
-def test_noise_is_not_learned():
-    generator = np.random.default_rng(0)
-    X = generator.normal(size=(120, 8))
-    y = X[:, 0] + generator.normal(size=120)
-    X_new = generator.normal(size=(500, 8))
-    assert KANRegressor().fit(X, y).score(X_new, X_new[:, 0]) > 0.5
-
-
 def test_pipelines_and_grid_search():
     X, y = table(120)
     pipeline = make_pipeline(StandardScaler(), KANRegressor(**SMALL))
@@ -118,9 +110,7 @@ def test_classifier_two_and_three_classes():
 def test_formula_of_a_dataframe_like_table():
     generator = np.random.default_rng(1)
     X = generator.uniform(-1, 1, (500, 2))
-    model = KANRegressor(symbolic=True, widths=[[2, 1, 1]], restarts=4).fit(
-        X, np.exp(np.sin(np.pi * X[:, 0]) + X[:, 1] ** 2)
-    )
+    model = KANRegressor(symbolic=True, widths=[[2, 1, 1]], restarts=4).fit(X, np.exp(np.sin(np.pi * X[:, 0]) + X[:, 1] ** 2))
     assert str(model.formula_) == "exp(x_2**2 + sin(3.1416*x_1))" and model.exact_
     assert np.abs(model.predict(X) - np.exp(np.sin(np.pi * X[:, 0]) + X[:, 1] ** 2)).max() < 1e-9
     complexities = [row[0] for row in model.table_]
