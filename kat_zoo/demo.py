@@ -134,10 +134,11 @@ def _print_results(rows: list[tuple[str, ...]], matrix: Tensor, classes: Sequenc
         table.add_row(*row)
     console.print(table)
     table = Table(title=f"Confusion of {name} (rows: true class)", title_justify="left")
-    for column in ("", *(c[:7] for c in classes)):
-        table.add_column(column, justify="right")
-    for label, counts in zip(classes, matrix.tolist(), strict=True):
-        table.add_row(label, *(str(c) if c else "." for c in counts))
+    table.add_column("", no_wrap=True)
+    for i in range(len(classes)):
+        table.add_column(str(i), justify="right")
+    for i, (label, counts) in enumerate(zip(classes, matrix.tolist(), strict=True)):
+        table.add_row(f"{i} {label}", *(str(c) if c else "." for c in counts))
     console.print(table)
 
 
