@@ -191,7 +191,7 @@ def _results(results: Sequence[Result]) -> str:
 def _training(item: Entry) -> str:
     if item.weights == "none":
         return "Not trained."
-    if not all(result.source == "authors" for result in item.results):
+    if item.weights == "package":
         return "By `kat-zoo train`; the recipe is in `train/configs`, with the command, the time and the seed at its head."
     from_vit = ", starting from the weights of a ViT" if "vitft" in item.name else ""
     return AUTHORS_TRAINING.format(start=from_vit)

@@ -134,6 +134,7 @@ def write_folder(run: Path, folder: Path, repo: str, weights: str = "last") -> N
         for path in [*(run / name for name in RUN_FILES), *sorted(run.glob("*.png"))]:
             if path.is_file():
                 (folder / path.name).write_bytes(path.read_bytes())
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(_without_places(recipe), sort_keys=False))
         draw_log(run / "metrics.jsonl", folder / "training.png")
         results = _results(run, recipe, repo) if weights == "last" else []
         training = (
@@ -158,6 +159,14 @@ def write_folder(run: Path, folder: Path, repo: str, weights: str = "last") -> N
 def _on_meta(config: dict[str, Any]) -> nn.Module:
     arguments = {"num_classes": config["num_classes"], **config.get("model_args", {})}
     return timm.create_model(config["architecture"], device="meta", **arguments)
+
+
+def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe without the folders of the machine it ran on; that of a data set of the Hub is its name, and stays."""
+    data = dict(recipe["data"])
+    if data.get("dataset") != "hub":
+        data["root"] = None
+    return {**recipe, "output": f"runs/{Path(recipe['output']).name}", "data": data}
 
 
 def _result(run: Path) -> dict[str, Any]:
