@@ -17,8 +17,8 @@ from . import loader as loaders
 from .checkpoint import list_checkpoints
 from .config import Recipe, parse
 from .data import open_dataset
-from .evaluate import load_model
 from .log import read_log
+from .model import load_model
 
 logger = logging.getLogger("kat_zoo")
 

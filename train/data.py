@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torchvision
 from PIL import Image
+from torchvision.datasets import CIFAR10, CIFAR100
 
 logger = logging.getLogger("kat_zoo")
 
@@ -198,7 +199,7 @@ def hub(name: str) -> Splits:
     return Splits(HubImages(parts["train"], image, label), HubImages(test, image, label), classes)
 
 
-def _cifar(name: str, cls: type, hub_name: str, root: str | None) -> Splits:
+def _cifar(name: str, cls: type[CIFAR10], hub_name: str, root: str | None) -> Splits:
     """CIFAR-10 or -100 from torchvision's layout, or without a root and a `data` folder, from the Hub."""
     folder = Path(root or "data")
     if (folder / cls.base_folder).is_dir():
@@ -248,7 +249,6 @@ def _named_hub(root: str | None) -> Splits:
     return hub(root)
 
 
-CIFAR10, CIFAR100 = torchvision.datasets.CIFAR10, torchvision.datasets.CIFAR100
 DATASETS: dict[str, Callable[[str | None], Splits]] = {
     "fashion_mnist": fashion_mnist,
     "cifar10": partial(_cifar, "CIFAR-10", CIFAR10, "uoft-cs/cifar10"),

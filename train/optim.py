@@ -62,7 +62,7 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, u
         optimizer,
         sched=config.name,
         num_epochs=config.epochs,
-        warmup_epochs=config.warmup_epochs,
+        warmup_epochs=config.warmup_epochs,  # type: ignore[arg-type]  # fractions are fine
         warmup_lr=config.warmup_lr,
         min_lr=config.min_lr,
         decay_epochs=config.decay_epochs,
