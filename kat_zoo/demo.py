@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import timm
 import torch
 from timm.data import create_transform, resolve_data_config
-from timm.models import get_pretrained_cfg
+from timm.layers.attention import Attention
+from timm.models import PretrainedCfg, get_pretrained_cfg
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -28,7 +29,8 @@ ROUNDS = 9
 
 def shipped_models() -> list[str]:
     """Names (architecture.tag) of the registered models whose weights are files of the package."""
-    return [n for n in timm.list_pretrained() if (file := get_pretrained_cfg(n).file) and os.path.exists(file)]
+    files = ((name, getattr(get_pretrained_cfg(name), "file", None)) for name in timm.list_pretrained())
+    return [name for name, file in files if file and os.path.exists(file)]
 
 
 @torch.inference_mode()
@@ -58,7 +60,7 @@ def vit_twin(model: VisionTransformer) -> VisionTransformer:
         num_classes=model.num_classes,
         embed_dim=model.embed_dim,
         depth=len(model.blocks),
-        num_heads=model.blocks[0].attn.num_heads,
+        num_heads=cast(Attention, model.blocks[0].attn).num_heads,
         class_token=model.cls_token is not None,
         global_pool=model.global_pool,
     ).eval()
@@ -66,7 +68,7 @@ def vit_twin(model: VisionTransformer) -> VisionTransformer:
 
 def preprocess(name: str, samples: Samples) -> Tensor:
     """The samples as the model wants them: its own evaluation transform."""
-    config = resolve_data_config({}, pretrained_cfg=get_pretrained_cfg(name).to_dict())
+    config = resolve_data_config({}, pretrained_cfg=cast(PretrainedCfg, get_pretrained_cfg(name)).to_dict())
     transform: Callable = create_transform(**config, is_training=False)
     return torch.stack([transform(samples.pil(i)) for i in range(len(samples.labels))])
 
@@ -171,7 +173,8 @@ def main(argv: Sequence[str]) -> int:
     twin = "timm ViT, same size (untrained)"
     models[twin] = vit_twin(models[names[0]])  # type: ignore[arg-type]
     speed = images_per_second(models, images[names[0]])
-    rows, probabilities = [], {}
+    rows: list[tuple[str, ...]] = []
+    probabilities: dict[str, Tensor] = {}
     for name, model in models.items():
         accuracy = "-"
         if name != twin:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -58,8 +59,8 @@ def load() -> ctypes.CDLL | None:
         return None
     library = ctypes.CDLL(str(path))
     pointer, integer, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
-    coefficients = [pointer, integer, pointer, integer]
-    shape = [long, integer, long, integer, integer, integer, integer]
+    coefficients: list[Any] = [pointer, integer, pointer, integer]
+    shape: list[Any] = [long, integer, long, integer, integer, integer, integer]
     library.kat_set_gomp_parallel.argtypes = [pointer]
     library.kat_rational_forward.argtypes = [integer, pointer, pointer, *coefficients, *shape]
     library.kat_rational_backward.argtypes = [integer, pointer, pointer, pointer, *coefficients, pointer, pointer, *shape]

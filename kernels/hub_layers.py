@@ -11,6 +11,8 @@ class GroupRational(nn.Module):
 
     has_backward = True
     can_torch_compile = True
+    weight_numerator: Tensor
+    weight_denominator: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation; x (..., C) float32, float64, bfloat16 or float16."""
@@ -22,13 +24,21 @@ class FourierHeads(nn.Module):
 
     has_backward = True
     can_torch_compile = True
+    a: Tensor
+    b: Tensor
+    w: Tensor
+    cos_scale: Tensor | None
+    sin_scale: Tensor
+    bias: Tensor | None
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend; q, k (B, h, N, d), v (B, h, N, d_v) -> (B, h, N, d_v)."""
         a, b = self.a, self.b
-        if getattr(self, "cos_scale", None) is not None:
-            a, b = a * self.cos_scale.unsqueeze(-1), b * self.sin_scale.unsqueeze(-1)
+        cos_scale: Tensor | None = getattr(self, "cos_scale", None)
+        if cos_scale is not None:
+            a, b = a * cos_scale.unsqueeze(-1), b * self.sin_scale.unsqueeze(-1)
         out = fourier_attention(q, k, v, a, b, self.w)
-        if getattr(self, "bias", None) is not None:
-            out = out + self.bias.unsqueeze(-2) @ v
+        bias: Tensor | None = getattr(self, "bias", None)
+        if bias is not None:
+            out = out + bias.unsqueeze(-2) @ v
         return out

@@ -263,7 +263,8 @@ def _autograd_backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
     """Second order: differentiate the reference's gradients."""
     with torch.enable_grad():
         inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
-        first = rational_backward_reference(*inputs, ctx.channel_dim)
+        grad, x, numerator, denominator = inputs
+        first = rational_backward_reference(grad, x, numerator, denominator, ctx.channel_dim)
     used = [(y, g) for y, g in zip(first, grads, strict=True) if g is not None]
     second = torch.autograd.grad(
         [y for y, _ in used], inputs, [g for _, g in used], create_graph=torch.is_grad_enabled(), allow_unused=True

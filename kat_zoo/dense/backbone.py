@@ -34,14 +34,16 @@ def create_backbone(
     if isinstance(backbone, str):
         if ":" not in backbone and not is_model(backbone):
             raise ValueError(f"backbone={backbone!r}: not a registered model; timm.list_models('*kat*') lists those of the zoo")
-        backbone = timm.create_model(backbone, pretrained=pretrained, num_classes=0, **(backbone_args or {}))
-    elif pretrained or backbone_args:
+        model: Any = timm.create_model(backbone, pretrained=pretrained, num_classes=0, **(backbone_args or {}))
+    elif not pretrained and not backbone_args:
+        model = backbone
+    else:
         raise ValueError(
             f"pretrained_backbone={pretrained}, backbone_args={backbone_args}: these go with a name, "
             f"but backbone is a {type(backbone).__name__} already; create it with them"
         )
-    check_plain(backbone)
-    return backbone
+    check_plain(model)
+    return model
 
 
 def check_plain(backbone: nn.Module) -> None:
@@ -57,7 +59,7 @@ def check_plain(backbone: nn.Module) -> None:
 
 def take_any_size(vit: VisionTransformer) -> None:
     """Switch a ViT to timm's dynamic image size and dynamic padding, as if it had been created so; no weight changes."""
-    vit.dynamic_img_size = True
+    vit.dynamic_img_size = True  # type: ignore[misc]  # final for TorchScript alone
     embed = vit.patch_embed
     embed.strict_img_size = False
     embed.dynamic_img_pad = True

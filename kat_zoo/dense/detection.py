@@ -63,7 +63,7 @@ def _pyramid(
             "and RoIAlign need powers of two; a ViT with other patches can be created with backbone_args={'patch_size': 16}"
         )
     strides = [int(stride) for stride in pyramid.strides]
-    count = {LastLevelMaxPool: 1, LastLevelP6P7: 2}.get(type(pyramid.extra_blocks), 0)  # type: ignore[arg-type]
+    count = {LastLevelMaxPool: 1, LastLevelP6P7: 2}.get(type(pyramid.extra_blocks), 0)
     return pyramid, strides + [strides[-1] * 2 ** (i + 1) for i in range(count)]
 
 

@@ -1,6 +1,7 @@
 """Maps of a plain ViT for dense prediction: any image size, windows, frozen stages, gradient checkpointing."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -128,7 +129,7 @@ class ViTFeatures(LayerDecay, nn.Module):
         return parameters
 
     def _run_block(self, i: int, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        block = self.backbone.blocks[i]
+        block: Any = self.backbone.blocks[i]
         if i in self.windowed:
             normed = block.norm1(x)
             mixed = windowed_attention(block.attn, normed, grid, self.window_size, self.backbone.num_prefix_tokens)

@@ -54,6 +54,9 @@ class SegmentationModel(LayerDecay, nn.Module):
         self.register_buffer("image_mean", torch.tensor(image_mean)[:, None, None], persistent=False)
         self.register_buffer("image_std", torch.tensor(image_std)[:, None, None], persistent=False)
 
+    image_mean: Tensor
+    image_std: Tensor
+
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the logits and those of the auxiliary head, at any resolution, for normalised and padded images."""
         raise NotImplementedError
@@ -143,7 +146,7 @@ class UperNet(SegmentationModel):
         if len(pyramid.scales) <= AUXILIARY_LEVEL:
             raise ValueError(f"scales={pyramid.scales}: UperNet takes {AUXILIARY_LEVEL + 1} levels or more, as (4, 2, 1, 0.5)")
         super().__init__(pyramid, pyramid.patch_size, image_mean, image_std, ignore_index, auxiliary_weight)
-        config = UperNetConfig(
+        config = UperNetConfig(  # type: ignore[call-arg]  # num_labels: one of the keywords that every configuration takes
             num_labels=num_classes,
             hidden_size=hidden_size,
             pool_scales=list(pool_scales),
@@ -153,6 +156,9 @@ class UperNet(SegmentationModel):
         widths = [pyramid.out_channels] * len(pyramid.scales)
         self.decode_head = UperNetHead(config, widths)
         self.auxiliary_head = UperNetFCNHead(config, widths, in_index=AUXILIARY_LEVEL) if auxiliary_channels else None
+
+    image_mean: Tensor
+    image_std: Tensor
 
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits at a quarter of the resolution (patch 16), and the auxiliary ones at the patches', in training only."""
@@ -206,6 +212,9 @@ class DPT(SegmentationModel):
             fusion_channels=fusion_channels,
         )
         self.head = DPTSegmentationHead(fusion_channels, num_classes, upsampling=2)
+
+    image_mean: Tensor
+    image_std: Tensor
 
     def heads(self, images: Tensor) -> tuple[Tensor, None]:
         """Logits at 16 pixels per patch; there is no auxiliary head."""
