@@ -26,8 +26,13 @@ lint: $(STAMP)
 	rm -rf build && CC=false CXX=false $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/lint .
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kat_zoo
 
+# Regenerates the figures the README quotes; about 20 minutes on 2 quiet cores.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/rational.py
+	$(BIN)/python benchmarks/kat_model.py
+	$(BIN)/python benchmarks/fourier_attention.py
+	$(BIN)/python benchmarks/kan_formula.py --seeds 20 --targets toy
+	$(BIN)/kat-zoo kernels report --json benchmarks/kernels.json
 
 clean:
 	rm -rf build *.egg-info $(VENV)
