@@ -28,7 +28,7 @@ def test_learned_activations_beat_fixed_ones():
             loss = (lan(x) - y).square().mean()
             loss.backward()
             optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[1] < 0.5 * losses[0]
 
 

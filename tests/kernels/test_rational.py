@@ -251,7 +251,7 @@ def test_loading_has_no_side_effects():
         "import sys, torch\n"
         "from kat_zoo.kernels import rational\n"
         "rational(torch.ones(1, 8), torch.ones(1, 6), torch.ones(1, 4))\n"
-        "tiny = torch.tensor([1e-40]); print(float(tiny * 0.5) > 0, 5e-324 > 0, 'triton' in sys.modules)\n"
+        "tiny = torch.tensor([1e-40]); print(float(tiny * 0.5) > 0, 5e-324 > 0, 'kat_zoo.kernels.rational_triton' in sys.modules)\n"
         "maps = open('/proc/self/maps').read() if sys.platform == 'linux' else ''\n"
         "print(len({line.split()[-1] for line in maps.splitlines() if 'gomp' in line or 'iomp' in line}) <= 1)"
     )
