@@ -157,9 +157,6 @@ class UperNet(SegmentationModel):
         self.decode_head = UperNetHead(config, widths)
         self.auxiliary_head = UperNetFCNHead(config, widths, in_index=AUXILIARY_LEVEL) if auxiliary_channels else None
 
-    image_mean: Tensor
-    image_std: Tensor
-
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits at a quarter of the resolution (patch 16), and the auxiliary ones at the patches', in training only."""
         levels = list(self.encoder(images).values())
@@ -212,9 +209,6 @@ class DPT(SegmentationModel):
             fusion_channels=fusion_channels,
         )
         self.head = DPTSegmentationHead(fusion_channels, num_classes, upsampling=2)
-
-    image_mean: Tensor
-    image_std: Tensor
 
     def heads(self, images: Tensor) -> tuple[Tensor, None]:
         """Logits at 16 pixels per patch; there is no auxiliary head."""
