@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_worker_info
 from torchvision import transforms
 
-from .config import AugmentConfig, DataConfig
+from .classification_config import AugmentConfig, DataConfig
 from .data import Images
 
 Transform = Callable[[Image.Image], Tensor]
