@@ -17,10 +17,11 @@ from kat_zoo import dense
 
 from .checkpoint import stop_signals
 from .optim import create_optimizer
+from .rehearsal import describe_optimizer
 from .run import begin, command, start
 from .segmentation_config import SegmentationRecipe, SegmenterConfig
 from .segmentation_data import IGNORE, EvalPixels, TrainPixels, check, eval_loader, open_folders, train_loader, train_transform
-from .segmentation_evaluate import SegmentationEvaluation, evaluate, share_buffers
+from .segmentation_evaluate import SegmentationEvaluation, evaluate
 
 ADE20K = (150, 20_210)  # classes and training images, for a rehearsal without data
 
@@ -159,7 +160,7 @@ def rehearse(recipe: SegmentationRecipe) -> str:
     named = ", ".join(f"{name} {float(value.detach()):.3f}" for name, value in losses.items())
     lines = [
         f"{recipe.model.head} on {recipe.model.backbone}: {sum(p.numel() for p in model.parameters()):,} parameters, {classes} classes",
-        *summarise_optimizer(optimizer, recipe, updates),
+        *describe_optimizer(optimizer, recipe, updates),
         f"one update on noise of {side} x {side}: {named}, gradient norm {float(norm):.3g}",
         f"training transform: {' '.join(str(transform).split())}",
     ]

@@ -106,7 +106,11 @@ def share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
 
 @torch.no_grad()
 def evaluate(
-    accelerator: Accelerator, model: nn.Module, batches: Iterable[list[tuple[Tensor, Tensor]]], num_classes: int, data: SegmentationDataConfig
+    accelerator: Accelerator,
+    model: nn.Module,
+    batches: Iterable[list[tuple[Tensor, Tensor]]],
+    num_classes: int,
+    data: SegmentationDataConfig,
 ) -> SegmentationEvaluation:
     """Evaluate a segmentation model; every process calls it, and gets the figures of the whole split.
 
