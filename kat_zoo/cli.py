@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("kat_zoo.zoo:main", "the models: size, weights, results"),
     "demo": ("kat_zoo.demo:main", "classify the shipped images with the shipped weights"),
     "predict": ("kat_zoo.predict:main", "classify image files"),
+    "scenes": ("kat_zoo.train.scenes:main", "compose scenes of Fashion-MNIST items as COCO and ADE20K data"),
     "train": ("kat_zoo.train.tasks:train_main", "train a classifier, detector or segmentation model from a recipe"),
     "validate": ("kat_zoo.train.tasks:validate_main", "evaluate weights on a dataset's test split"),
     "analyze": ("kat_zoo.train.analyze:main", "pictures of finished runs: landscape, spectra, attention maps, ..."),
