@@ -73,7 +73,7 @@ def save_picture(panels: Sequence[tuple[str, Tensor]], legend: Sequence[tuple[st
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
     if legend:
-        patches = [Patch(color=[value / 255 for value in colour], label=name) for name, colour in legend]
+        patches = [Patch(color=(r / 255, g / 255, b / 255), label=name) for name, (r, g, b) in legend]
         figure.legend(handles=patches, loc="outside right upper", fontsize=8, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
