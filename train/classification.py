@@ -86,7 +86,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     set_seed(recipe.seed)  # equal initial weights everywhere
 
     # ---- Data and model ----------------------------------------------------------------------------------------------
-    splits = open_dataset(recipe.data.dataset, recipe.data.root, recipe.data.holdout, recipe.seed)
+    splits = open_dataset(recipe.data.dataset, recipe.data.root, recipe.data.holdout, recipe.seed, recipe.data.train_images)
     set_fused_attn(system.fused_attention)
     model = build_model(recipe.model, len(splits.classes))
     if system.grad_checkpointing:

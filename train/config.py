@@ -42,6 +42,8 @@ class DataConfig:
         root: folder of the data; None looks in the usual places, then on the Hub.
         holdout: fraction of the training split, in [0, 1), kept out of training and evaluated instead of the test
             split: for choosing hyper-parameters.
+        train_images: how many images of the training split are trained on, chosen by the seed; a smaller number gives a
+            subset. None: all.
         batch_size: images per update over all processes and accumulation steps.
         workers: loader processes per training process.
         input_size: (channels, height, width).
@@ -54,6 +56,7 @@ class DataConfig:
     dataset: str = "fashion_mnist"
     root: str | None = None
     holdout: float = 0.0
+    train_images: int | None = None
     batch_size: int = 1024
     workers: int = 2
     input_size: tuple[int, int, int] | None = None
@@ -225,6 +228,7 @@ class Recipe:
         """
         rules = [
             ("data.holdout", self.data.holdout, 0 <= self.data.holdout < 1, "in [0, 1)"),
+            ("data.train_images", self.data.train_images, self.data.train_images is None or self.data.train_images >= 1, "at least 1"),
             ("data.batch_size", self.data.batch_size, self.data.batch_size >= 1, "at least 1"),
             ("data.workers", self.data.workers, self.data.workers >= 0, "at least 0"),
             ("augment.smoothing", self.augment.smoothing, 0 <= self.augment.smoothing < 1, "in [0, 1)"),
