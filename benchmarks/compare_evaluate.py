@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
 from kat_zoo.train.checkpoint import write_atomically
-from kat_zoo.train.config import Recipe
+from kat_zoo.train.classification_config import Recipe
 from kat_zoo.train.data import open_dataset
 from kat_zoo.train.loader import data_config
 from kat_zoo.train.model import load_model

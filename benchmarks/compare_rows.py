@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kat_zoo.train.config import EmaConfig, ModelConfig, Recipe, parse
+from kat_zoo.train.classification_config import ModelConfig, Recipe
+from kat_zoo.train.config import EmaConfig, parse
 
 
 @dataclass(frozen=True)
