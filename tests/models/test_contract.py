@@ -179,8 +179,10 @@ def test_bfloat16(name):
     half.load_state_dict(model.state_dict())
     output = half(x.bfloat16())
     assert output.dtype == torch.bfloat16
+    # Waves of order 4 multiply the rounding of their argument, in two layers of each block.
+    tolerance = 0.2 if "fourier" in name else 0.05
     for y in (output, autocast):
-        assert (y - expected).norm() < 0.05 * expected.norm()
+        assert (y - expected).norm() < tolerance * expected.norm()
     half.train()
     logits_sum(half, x.bfloat16()).backward()
     assert_every_parameter_has_a_gradient(half)
