@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from compare_evaluate import RUN_FIELDS, evaluate_run
+from compare_measure import measure_all
+from compare_report import report
 from compare_rows import EXTRA, MAIN, ROWS, SCALES, Run, Scale, recipe, sweep_runs
+
+from kat_zoo.train.classification import train
+from kat_zoo.train.classification_config import Recipe
+from kat_zoo.train.log import read_log
 
 HERE = Path(__file__).parent
 GROUPS = ("sweep", "main", "extra")
@@ -39,16 +46,18 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def train_recipe(plan: Recipe) -> dict[str, Any]:
+    """Train, or go on training; return the figures, which evaluation.json in the run folder keeps."""
+    run = Path(plan.output)
+    if not (run / "evaluation.json").exists():
+        if not (run / "result.json").exists() and train(plan, "auto") is None:
+            raise Stopped(run.name)
+        evaluate_run(plan)
+    return json.loads((run / "evaluation.json").read_text())
+
+
 def train_and_evaluate(run: Run, scale: Scale, folder: Path, root: str | None) -> None:
-    """Train, or go on training, and leave evaluation.json in the run folder."""
-    from compare_evaluate import evaluate_run
-
-    from kat_zoo.train.classification import train
-
-    plan = recipe(run, scale, folder, root)
-    if not (Path(plan.output) / "result.json").exists() and train(plan, "auto") is None:
-        raise Stopped(run.name)
-    evaluate_run(plan)
+    train_recipe(recipe(run, scale, folder, root))
 
 
 def finished(run: Run, folder: Path) -> dict[str, Any] | None:
@@ -115,10 +124,6 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]], fields: Sequence[str])
 
 def collect(scale: Scale, folder: Path, out: Path) -> None:
     """Write sweep.csv, runs.csv and curves.csv from the run folders."""
-    from compare_evaluate import RUN_FIELDS
-
-    from kat_zoo.train.log import read_log
-
     sweeps, results, curves = [], [], []
     for family in families(GROUPS):
         for run in sweep_runs(family):
@@ -157,11 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs}: expected 1 or more")
     scale, folder, out = SCALES[options.scale], options.runs / options.scale, options.out / options.scale
-    from compare_report import report
-
     if options.measure:
-        from compare_measure import measure_all
-
         out.mkdir(parents=True, exist_ok=True)
         measure_all(out / "measure.csv", scale.batch_size)
     elif not options.report:

@@ -95,3 +95,32 @@ def test_the_command(compare, tmp_path, data_root):
     assert {path.name for path in (tmp_path / "toy").iterdir()} >= {"accuracy.png", "curves.png", "robustness.png", "runs.csv"}
     with pytest.raises(SystemExit):
         script.main(arguments)
+
+
+def test_scaling(compare, tmp_path, data_root, monkeypatch):
+    """Two widths and data sizes of one family: the sizes are those of the models, and a second call trains nothing."""
+    import scaling
+
+    monkeypatch.setattr(scaling, "FAMILIES", ("vit",))
+    monkeypatch.setattr(scaling, "WIDTHS", (24, 48))
+    monkeypatch.setattr(scaling, "IMAGES", {"toy": (32, 64)})
+    arguments = ["--scale", "toy", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path), "--data", data_root]
+    scaling.main(arguments)
+    with (tmp_path / "toy" / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["images"], r["width"]) for r in rows] == [("32", "24"), ("32", "48"), ("64", "24"), ("64", "48")]
+    assert int(rows[0]["params"]) < int(rows[1]["params"]) < 4 * int(rows[0]["params"])
+    assert float(rows[2]["pflops"]) == pytest.approx(2 * float(rows[0]["pflops"]), rel=1e-3)
+    with (tmp_path / "toy" / "fits.csv").open() as file:
+        assert {r["against"] for r in csv.DictReader(file)} >= {"parameters", "images"}
+    monkeypatch.setattr(scaling, "train_recipe", lambda plan: json.loads((Path(plan.output) / "evaluation.json").read_text()))
+    scaling.main([*arguments, "--resume"])
+    sys.modules.pop("scaling")
+
+
+def test_frontier(compare):
+    import scaling
+
+    compute, loss = np.array([4.0, 1.0, 2.0, 3.0]), np.array([0.5, 1.0, 1.2, 0.9])
+    assert scaling.frontier(compute, loss).tolist() == [1, 3, 0]
+    sys.modules.pop("scaling")
