@@ -88,7 +88,7 @@ def draw(rows: Sequence[dict[str, str]], path: Path) -> None:
     labels = {"params": "parameters", "images": "training images (3 passes)", "pflops": "training compute (PFLOP)"}
     for axes, (key, label) in zip(panels, labels.items(), strict=True):
         for family, marker in zip(FAMILIES, "os", strict=True):
-            for shade, width in zip((0.35, 0.65, 1.0), WIDTHS, strict=True):
+            for shade, width in zip(np.linspace(0.35, 1, len(WIDTHS)), WIDTHS, strict=True):
                 own = [r for r in rows if r["family"] == family and int(r["width"]) == width]
                 color = "C0" if family == "vit" else "C1"
                 x, y = [float(r[key]) for r in own], [float(r["loss"]) for r in own]
