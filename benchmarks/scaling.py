@@ -30,6 +30,7 @@ from kat_zoo.zoo import measure
 
 HERE = Path(__file__).parent
 FAMILIES = ("vit", "kat")
+MARKERS = {"vit": "o", "kat": "s"}
 WIDTHS = (24, 48, 96)
 RATE = 1.2e-3  # of the recipe of kat_pico_patch4_28
 IMAGES = {"toy": (32, 48, 64), "small": (3_000, 9_000, 27_000)}
@@ -87,7 +88,7 @@ def draw(rows: Sequence[dict[str, str]], path: Path) -> None:
     figure, panels = plt.subplots(1, 3, figsize=(13, 4), sharey=True, layout="constrained")
     labels = {"params": "parameters", "images": "training images (3 passes)", "pflops": "training compute (PFLOP)"}
     for axes, (key, label) in zip(panels, labels.items(), strict=True):
-        for family, marker in zip(FAMILIES, "os", strict=True):
+        for family, marker in MARKERS.items():
             for shade, width in zip(np.linspace(0.35, 1, len(WIDTHS)), WIDTHS, strict=True):
                 own = [r for r in rows if r["family"] == family and int(r["width"]) == width]
                 color = "C0" if family == "vit" else "C1"
@@ -104,7 +105,7 @@ def draw(rows: Sequence[dict[str, str]], path: Path) -> None:
 def draw_optimum(rows: Sequence[dict[str, str]], path: Path) -> None:
     """N_opt against C: the size of the best model that a budget of compute has paid for."""
     figure, axes = plt.subplots(figsize=(5, 3.8), layout="constrained")
-    for family, marker in zip(FAMILIES, "os", strict=True):
+    for family, marker in MARKERS.items():
         own = [r for r in rows if r["family"] == family]
         if not own:
             continue
