@@ -131,7 +131,8 @@ def report() -> None:
                 minutes = statistics.mean(float(row["cpu_minutes"]) for row in these)
                 print(f"{task} {metric} {backbone}: mean {statistics.mean(values):.1f} % (seeds: {each}); {minutes:.1f} CPU minutes a run")
     figure = Figure(figsize=(9, 3.2), dpi=120, layout="constrained")
-    for axes, task in zip(figure.subplots(1, 2), TASKS, strict=True):
+    tasks = list(dict.fromkeys(r["task"] for r in curves))
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         for _, backbone, seed in dict.fromkeys((r["task"], r["backbone"], r["seed"]) for r in curves if r["task"] == task):
             these = [r for r in curves if (r["task"], r["backbone"], r["seed"]) == (task, backbone, seed)]
             points = [(int(r["update"]), float(r["loss"])) for r in these]

@@ -88,10 +88,10 @@ def coco_results(detections: dict[str, Tensor], image_id: int, category_ids: lis
         N records; masks, cut at 0.5, are compressed RLE.
     """
     boxes = detections["boxes"].float().cpu()
-    boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
+    boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)  # x, y, width, height
     results: list[dict[str, Any]] = [
         {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
-        for box, label, score in zip(boxes, detections["labels"].tolist(), detections["scores"].float().tolist(), strict=True)
+        for box, label, score in zip(boxes.tolist(), detections["labels"].tolist(), detections["scores"].float().tolist(), strict=True)
     ]
     if "masks" in detections and results:
         masks = (detections["masks"][:, 0] > 0.5).byte().permute(1, 2, 0).cpu().numpy()
