@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -39,9 +40,10 @@ class DetectionEvaluation:
     mask_per_class: tuple[float, ...] | None = None
 
     def values(self, prefix: str = "") -> dict[str, float]:
-        """All figures but those of the classes, as box_ap, mask_ap50, ... under a prefix."""
+        """All figures but NaN and those of the classes, as box_ap, mask_ap50, ... under a prefix."""
         kinds = {"box": self.box, "mask": self.mask or {}}
-        return {f"{prefix}{kind}_{name}": value for kind, figures in kinds.items() for name, value in figures.items()}
+        figures = {f"{prefix}{kind}_{name}": value for kind, values in kinds.items() for name, value in values.items()}
+        return {name: value for name, value in figures.items() if not math.isnan(value)}
 
 
 @torch.no_grad()
