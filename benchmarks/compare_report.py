@@ -179,8 +179,10 @@ def draw_curves(curves: Sequence[dict[str, str]], measured: dict[str, dict[str, 
         panels[0].plot(images, losses, label=ROWS[key].label)
         if "ms_per_image" in measured.get(key, {}):
             panels[1].plot([n * float(measured[key]["ms_per_image"]) / 1e3 for n in images], losses)
-    panels[0].set(xlabel="training images seen", ylabel="training loss (label smoothing 0.05), mean over seeds")
+    panels[0].set(xlabel="training images seen", ylabel="training loss (smoothed labels)")
     panels[1].set(xlabel="seconds: images x measured time per image, one thread")
+    if not panels[1].has_data():
+        panels[1].set_title("not measured", fontsize=9)
     panels[0].legend(fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -222,7 +224,7 @@ def report(out: Path, name: str, scale: Scale) -> None:
         "",
         *results_table(list(MAIN), table, measured, own_reference=False),
         "",
-        "Differences are paired by seed (same images, order and augmentation), with 95 % t-intervals.",
+        "Differences are paired by seed (same images, order and augmentation), with 95 % t-intervals, not corrected for there being several.",
         "",
         *verdicts(table),
         "",
