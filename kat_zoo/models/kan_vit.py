@@ -77,7 +77,7 @@ default_cfgs = generate_default_cfgs(
         "vit_mlp_tiny_patch16_224.untrained": _cfg(),
         "vit_mlp_small_patch16_224.untrained": _cfg(),
         "vit_mlp_base_patch16_224.untrained": _cfg(),
-        "vit_mlp_pico_patch4_28.untrained": _pico_cfg(),
+        "vit_mlp_pico_patch4_28.fmnist": _pico_cfg(file=str(WEIGHTS / "vit_mlp_pico_patch4_28.fmnist.safetensors")),
         "vit_kan_tiny_patch16_224.untrained": _cfg(),
         "vit_kan_small_patch16_224.untrained": _cfg(),
         "vit_kan_base_patch16_224.untrained": _cfg(),
