@@ -224,7 +224,7 @@ def report(out: Path, name: str, scale: Scale) -> None:
         "",
         *results_table(list(MAIN), table, measured, own_reference=False),
         "",
-        "Differences are paired by seed (same images, order and augmentation), with 95 % t-intervals, not corrected for there being several.",
+        "Differences are paired by seed (same images, order, augmentation); 95 % t-intervals, not corrected for there being several.",
         "",
         *verdicts(table),
         "",
