@@ -49,6 +49,15 @@ class DataConfig:
         std: per-channel standard deviation, of images scaled to [0, 1].
         interpolation: of resizing: bilinear, bicubic, ...
         crop_pct: part of the resized image that evaluation crops, in (0, 1].
+        sizes: progressive resolution, as `{0: 128, 100: 224}`: first epoch -> side of the training images from then on, in
+            pixels; empty: the input size throughout. Evaluation is at the input size.
+        streaming: read a dataset of the Hub, or local parquet, as a stream instead of copying it; webdatasets always are.
+        samples: images of a training epoch of a stream; None takes the number that the dataset states.
+        shuffle_buffer: images among which a stream is shuffled, beyond the order of its shards.
+        num_classes: for labels that are plain integers, as those of webdatasets.
+        label: column of the labels; None takes the first ClassLabel, or an integer column label, labels or cls.
+        max_unreadable: different training images that one process may find damaged; another image takes the place of
+            each. One more is an error, as is a single one in the evaluation split.
     """
 
     dataset: str = "fashion_mnist"
@@ -61,6 +70,21 @@ class DataConfig:
     std: tuple[float, ...] | None = None
     interpolation: str | None = None
     crop_pct: float | None = None
+    sizes: dict[int, int] = field(default_factory=dict)
+    streaming: bool = False
+    samples: int | None = None
+    shuffle_buffer: int = 1000
+    num_classes: int | None = None
+    label: str | None = None
+    max_unreadable: int = 0
+
+    @property
+    def stream_options(self) -> dict[str, Any]:
+        """Keyword arguments of `data.open_dataset` for datasets that the Hub's library reads."""
+        return {
+            "streaming": self.streaming, "samples": self.samples, "num_classes": self.num_classes, "label": self.label,
+            "buffer": self.shuffle_buffer,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[tuple
         with accelerator.autocast():
             logits = model(images)
         logits, labels = accelerator.gather_for_metrics((logits.float(), labels))
+        logits, labels = logits[labels >= 0], labels[labels >= 0]  # of streams, padding is marked
         evaluator.update(logits, labels)
         counts = torch.bincount(labels, minlength=logits.shape[1])
         right = torch.bincount(labels[logits.argmax(1) == labels], minlength=logits.shape[1])

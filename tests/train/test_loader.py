@@ -43,14 +43,24 @@ def test_global_random_states_are_left_alone(data_root):
 
 
 def test_every_image_once_or_as_often_as_asked():
-    once = [index for index, _ in EpochSampler(50, 50, seed=0)]
+    once = [index for index, _, _ in EpochSampler(50, 50, seed=0)]
     assert sorted(once) == list(range(50)) and once != sorted(once)
     thrice = [key for key in EpochSampler(50, 48, seed=0, repeats=3)]
-    assert sorted(np.unique([index for index, _ in thrice], return_counts=True)[1]) == [3] * 16
-    assert len({seed for _, seed in thrice}) == 48  # each repeat is augmented differently
+    assert sorted(np.unique([index for index, _, _ in thrice], return_counts=True)[1]) == [3] * 16
+    assert len({seed for _, seed, _ in thrice}) == 48  # each repeat is augmented differently
 
 
 def test_a_batch_larger_than_the_data_is_refused(data_root):
     images = open_dataset("fashion_mnist", data_root).train
     with pytest.raises(ValueError, match="batch_size 128 .* 96 images"):
         train_loader(images, DataConfig(batch_size=128), STRONG, RESOLVED, 0, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_progressive_resolution_follows_the_epoch(workers, data_root):
+    images = open_dataset("fashion_mnist", data_root).train
+    config = DataConfig(batch_size=16, workers=workers, sizes={0: 14, 2: 20, 3: 28})
+    loader, sampler, _ = train_loader(images, config, STRONG, RESOLVED, 0, 1)
+    for epoch, side in enumerate((14, 14, 20, 28, 28)):
+        sampler.seek(epoch, 80)
+        assert [x.shape[1:] for x, _ in loader] == [(1, side, side)]
