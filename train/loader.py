@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_worker_info
 from torchvision import transforms
 
-from .config import AugmentConfig, DataConfig
+from .classification_config import AugmentConfig, DataConfig
 from .hub_data import Stream
 from .images import UNREADABLE, Images, UnreadableImages, name_of
 from .stream import StreamLoader, StreamTestLoader, ignore_stop_signals

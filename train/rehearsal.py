@@ -8,7 +8,7 @@ from timm.loss import create_classification_loss
 from torch import nn
 
 from . import loader as loaders
-from .config import Recipe
+from .classification_config import Recipe
 from .model import build_model
 from .optim import create_optimizer, create_scheduler
 
@@ -39,7 +39,7 @@ def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
     updates = images // recipe.data.batch_size
     scheduler = create_scheduler(optimizer, recipe.schedule, updates)
     mixup = loaders.mixup(recipe.augment, classes)
-    criterion = create_classification_loss(recipe.optimizer.loss, smoothing=recipe.augment.smoothing, soft_targets=mixup is not None)
+    criterion = create_classification_loss(recipe.loss, smoothing=recipe.augment.smoothing, soft_targets=mixup is not None)
 
     x, y = torch.randn(batch_size, *resolved["input_size"]), torch.randint(classes, (batch_size,))
     if mixup is not None:

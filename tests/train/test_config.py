@@ -2,7 +2,8 @@ import pytest
 import yaml
 
 from kat_zoo.cli import main
-from kat_zoo.train.config import RECIPES, Recipe, parse, to_yaml
+from kat_zoo.train.classification_config import Recipe
+from kat_zoo.train.config import RECIPES, parse, to_yaml
 
 
 def read(text, tmp_path, *argv):
@@ -23,6 +24,8 @@ def read(text, tmp_path, *argv):
         ("output: x\nschedule: {name: plateau}\n", "schedule.name"),
         ("output: x\ndata: {batch_size: 10}\noptimizer: {grad_accum: 3}\n", "grad_accum"),
         ("output: x\ndata: {batch_size: 9}\n", "even"),
+        ("output: x\ntask: regression\n", "task 'regression'"),
+        ("output: [x\n", "is not YAML"),
     ],
 )
 def test_bad_recipe_is_one_line_and_exit_code_2(text, named, tmp_path, capsys):

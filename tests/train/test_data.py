@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from kat_zoo.train import fashion_mnist as fashion_mnist_files
-from kat_zoo.train.config import AugmentConfig, DataConfig
+from kat_zoo.train.classification_config import AugmentConfig, DataConfig
 from kat_zoo.train.data import fashion_mnist, hub, open_dataset
 from kat_zoo.train.fashion_mnist import read_idx
 from kat_zoo.train.loader import eval_loader, train_loader

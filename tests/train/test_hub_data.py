@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from kat_zoo.train import stream as streams
-from kat_zoo.train.config import AugmentConfig, DataConfig
+from kat_zoo.train.classification_config import AugmentConfig, DataConfig
 from kat_zoo.train.data import Stream, hub, open_dataset
 from kat_zoo.train.loader import eval_loader, train_loader
 

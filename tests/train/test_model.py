@@ -3,7 +3,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from kat_zoo.train.config import RECIPES, ModelConfig, OptimizerConfig, Recipe, parse
+from kat_zoo.train.classification_config import ModelConfig, Recipe
+from kat_zoo.train.config import RECIPES, OptimizerConfig, parse
 from kat_zoo.train.model import build_model
 from kat_zoo.train.optim import RATIONALS, create_optimizer
 from kat_zoo.train.rehearsal import rehearse
