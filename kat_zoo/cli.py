@@ -10,7 +10,7 @@ from collections.abc import Sequence
 COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("kat_zoo.zoo:main", "the models: size, weights, results"),
     "demo": ("kat_zoo.demo:main", "classify the shipped images with the shipped weights"),
-    "predict": ("kat_zoo.predict:main", "classify image files"),
+    "predict": ("kat_zoo.train.tasks:predict_main", "classify image files, or draw objects or regions found in them"),
     "scenes": ("kat_zoo.train.scenes:main", "compose scenes of Fashion-MNIST items as COCO and ADE20K data"),
     "train": ("kat_zoo.train.tasks:train_main", "train a classifier, detector or segmentation model from a recipe"),
     "validate": ("kat_zoo.train.tasks:validate_main", "evaluate weights on a dataset's test split"),

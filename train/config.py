@@ -53,6 +53,7 @@ class ScheduleConfig:
         warmup_lr: learning rate at the first update.
         min_lr: learning rate at the end.
         decay_epochs: length of the decay phase (wsd) or of a step (step), in epochs; None is timm's default.
+        decay_rate: power (poly) or factor of each step (step, multistep).
     """
 
     name: str = "cosine"
@@ -61,6 +62,7 @@ class ScheduleConfig:
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
     decay_epochs: float | None = None
+    decay_rate: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -112,10 +112,19 @@ def hub(
 
     try:
         parts = datasets.load_dataset(name, streaming=streaming)
+        return _splits(name, parts, streaming, samples, num_classes, label, buffer)
     except (datasets.exceptions.DatasetsError, tarfile.TarError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"{name} could not be read as a dataset: {error.__cause__ or error}") from error
+
+
+def _splits(
+    name: str, parts: Any, streaming: bool, samples: int | None, num_classes: int | None, label: str | None, buffer: int
+) -> Splits:
+    """The two splits of a loaded dataset; arguments and errors as `hub`."""
+    import datasets
+
     others = [key for key in TEST_SPLITS if key in parts]
     if "train" not in parts or not others:
         raise ValueError(f"{name} has the splits {', '.join(parts)}; needed: train, and test or validation")

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import repeat
 from typing import Any, cast
 
 import numpy as np
@@ -45,8 +44,8 @@ def seeded(seed: int) -> Iterator[None]:
             torch.set_rng_state(states[2])
 
 
-class EpochSampler(Sampler[tuple[int, int, int]]):
-    """The (index, augmentation seed, epoch) of the samples of one epoch, the same in every process.
+class EpochSampler(Sampler[tuple[int, int]]):
+    """The (index, augmentation seed) pairs of one epoch, the same in every process.
 
     Each sample carries its own seed, so that a run continued in the middle of an epoch, with any number of workers or
     processes, sees the images it would have seen.
@@ -69,13 +68,20 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
     def __len__(self) -> int:
         return self.length - self.first
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         # SeedSequence mixes (seed, epoch), so that run 0's epoch 1 is not run 1's epoch 0.
         state = int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
         generator = torch.Generator().manual_seed(state)
         order = torch.randperm(self.size, generator=generator).repeat_interleave(self.repeats)[: self.length]
         seeds = torch.randint(2**32, (len(order),), generator=generator)
-        yield from zip(order[self.first :].tolist(), seeds[self.first :].tolist(), repeat(self.epoch), strict=False)
+        yield from zip(order[self.first :].tolist(), seeds[self.first :].tolist(), strict=True)
+
+
+class ImageSampler(EpochSampler):
+    """(index, augmentation seed, epoch): the transform may depend on the epoch."""
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:  # type: ignore[override]
+        yield from ((index, seed, self.epoch) for index, seed in super().__iter__())
 
 
 class TrainTransform:
@@ -99,7 +105,7 @@ class TrainTransform:
 
 
 class TrainImages(Dataset):
-    """Augmented images; an item is addressed by the (index, seed, epoch) of `EpochSampler`.
+    """Augmented images; an item is addressed by the (index, seed, epoch) of `ImageSampler`.
 
     Args:
         images: what to augment.
@@ -244,10 +250,10 @@ def train_loader(
             raise ValueError(f"augment.repeats is {augment.repeats}, but a stream gives each image once")
         stream = StreamLoader(images, transform, mode, seed, config.batch_size // accum, updates * accum, config.workers, unreadable)
         return stream, stream, updates
-    sampler = EpochSampler(size, updates * config.batch_size, seed, augment.repeats)
+    sampler = ImageSampler(size, updates * config.batch_size, seed, augment.repeats)
     dataset = TrainImages(images, transform, mode, unreadable)
     batches = BatchSampler(cast(Sampler[int], sampler), config.batch_size // accum, drop_last=True)
-    return _loader(dataset, config.workers, batch_sampler=batches), sampler, updates
+    return make_loader(dataset, config.workers, batch_sampler=batches), sampler, updates
 
 
 def eval_loader(
@@ -270,10 +276,17 @@ def eval_loader(
     batch = -(-min(config.batch_size, 512) // processes)
     if isinstance(images, Stream):
         return StreamTestLoader(images, transform, mode, batch, config.workers, unreadable)
-    return _loader(EvalImages(images, transform, mode, unreadable), config.workers, batch_size=batch * processes)
+    return make_loader(EvalImages(images, transform, mode, unreadable), config.workers, batch_size=batch * processes)
 
 
-def _loader(dataset: Dataset, workers: int, **kwargs: Any) -> DataLoader:
+def make_loader(dataset: Dataset, workers: int, **kwargs: Any) -> DataLoader:
+    """A loader that leaves the global random state alone and whose workers outlive stop signals.
+
+    Args:
+        dataset: map-style.
+        workers: processes; 0 loads in this one.
+        **kwargs: of torch's DataLoader.
+    """
     # Its own generator: making an iterator draws a number, which must not come from the random state of the model.
     return DataLoader(
         dataset,

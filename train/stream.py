@@ -27,19 +27,11 @@ logger = logging.getLogger("kat_zoo")
 Augment = Callable[[Image.Image, int, int], Tensor]  # image, seed, epoch -> augmented image
 
 
-def _share(stream: Stream, rows: Any) -> Any:
-    """This process's part of the rows."""
+def _share(rows: Any, rank: int, processes: int) -> Any:
+    """One process's part of the rows: its shards, or where they are not a multiple of the processes, every n-th row."""
     from datasets.distributed import split_dataset_by_node
 
-    world = PartialState()
-    if world.num_processes == 1:
-        return rows
-    if rows.num_shards % world.num_processes and world.is_main_process:
-        logger.warning(
-            "%d shards are not a multiple of %d processes: each process reads all of them and drops what is not its own",
-            rows.num_shards, world.num_processes,
-        )  # fmt: skip
-    return split_dataset_by_node(rows, world.process_index, world.num_processes)
+    return rows if processes == 1 else split_dataset_by_node(rows, rank, processes)
 
 
 def _worker() -> tuple[int, int]:
@@ -52,8 +44,7 @@ class _TrainRows(IterableDataset):
 
     def __init__(self, stream: Stream, transform: Augment, mode: str, seed: int, unreadable: UnreadableImages) -> None:
         self.stream, self.transform, self.mode, self.seed, self.unreadable = stream, transform, mode, seed, unreadable
-        self.rows = _share(stream, stream.rows.shuffle(seed=seed, buffer_size=stream.buffer))
-        self.rank = PartialState().process_index
+        self.rank, self.processes = PartialState().process_index, PartialState().num_processes
         self.epoch = self.rounds = self.batches = self.micro = 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
@@ -79,9 +70,11 @@ class _TrainRows(IterableDataset):
 
     def _endless(self) -> Iterator[dict[str, Any]]:
         for reading in count():
-            self.rows.set_epoch(self.epoch + (reading << 20))  # a further reading in one epoch has an order of its own
+            # A new dataset for each reading: `set_epoch` would change the order in the other workers as well.
+            seed = int(np.random.SeedSequence((self.seed, self.epoch, reading)).generate_state(1)[0])
+            shuffled = self.stream.rows.shuffle(seed=seed, buffer_size=self.stream.buffer)
             empty = True
-            for row in self.rows:
+            for row in _share(shuffled, self.rank, self.processes):
                 empty = False
                 yield row
             if empty:
@@ -122,7 +115,7 @@ class StreamLoader:
         self.rows = _TrainRows(stream, transform, mode, seed, unreadable)
         self.rows.micro, self.rows.batches = micro_batch // processes, micro_batches
         self.micro_batch, self.first = micro_batch, 0
-        self.workers = _limit(workers, self.rows.rows.num_shards)
+        self.workers = _limit(workers, stream)
 
     def seek(self, epoch: int, first: int = 0) -> None:
         """Let the next iteration be epoch `epoch` from its sample number `first`, of all processes together, on."""
@@ -149,7 +142,7 @@ class _TestRows(IterableDataset):
         self, stream: Stream, transform: Callable[[Image.Image], Tensor], mode: str, unreadable: UnreadableImages | None
     ) -> None:
         self.stream, self.transform, self.mode, self.unreadable = stream, transform, mode, unreadable
-        self.rows = _share(stream, stream.rows)
+        self.rows = _share(stream.rows, PartialState().process_index, PartialState().num_processes)
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         for row in self.rows:
@@ -186,7 +179,7 @@ class StreamTestLoader:
         unreadable: UnreadableImages | None = None,
     ) -> None:
         self.rows, self.batch = _TestRows(stream, transform, mode, unreadable), batch
-        self.workers = _limit(workers, self.rows.rows.num_shards)
+        self.workers = _limit(workers, stream)
         self.padding = torch.zeros(batch, *transform(Image.new(mode, (8, 8))).shape)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -202,7 +195,13 @@ class StreamTestLoader:
             yield images.to(device), labels.to(device)
 
 
-def _limit(workers: int, shards: int) -> int:
+def _limit(workers: int, stream: Stream) -> int:
+    """Loader workers that all have a shard of their process to read."""
+    shards, processes = stream.rows.num_shards, PartialState().num_processes
+    if not shards % processes:
+        shards //= processes
+    elif PartialState().is_main_process:
+        logger.warning("%d shards are not a multiple of %d processes: each process reads all, for its share", shards, processes)
     if workers > shards:
         logger.warning("data.workers %d is lowered to %d: a worker reads whole shards, and a process has no more", workers, shards)
     return min(workers, shards)

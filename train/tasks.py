@@ -1,4 +1,4 @@
-"""`kat-zoo train` and `kat-zoo validate`: hand over to the task that the recipe, or `--task`, names."""
+"""`kat-zoo train`, `validate` and `predict`: hand over to the task that the recipe, or `--task`, names."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -8,8 +8,11 @@ import yaml
 
 from .config import find_configs
 
-# task -> (module with `main` of training, module with `main` of validation)
-TASKS = {"classification": ("classification", "evaluate")}
+# task -> modules with `main` of training, of validation, of prediction
+TASKS = {
+    "classification": ("classification", "evaluate", ".predict"),
+    "segmentation": ("segmentation", "segmentation_validate", "segmentation_predict"),
+}
 
 
 def find_task(argv: Sequence[str]) -> str:
@@ -44,6 +47,10 @@ def find_task(argv: Sequence[str]) -> str:
     return task
 
 
+def _call(stage: int, argv: Sequence[str]) -> int:
+    return import_module(f".{TASKS[find_task(argv)][stage]}", __package__).main(argv)
+
+
 def train_main(argv: Sequence[str]) -> int:
     """`kat-zoo train`: train from a recipe of any task.
 
@@ -53,7 +60,7 @@ def train_main(argv: Sequence[str]) -> int:
     Returns:
         Exit code of the task's command.
     """
-    return import_module(f".{TASKS[find_task(argv)][0]}", __package__).main(argv)
+    return _call(0, argv)
 
 
 def validate_main(argv: Sequence[str]) -> int:
@@ -65,4 +72,16 @@ def validate_main(argv: Sequence[str]) -> int:
     Returns:
         Exit code of the task's command.
     """
-    return import_module(f".{TASKS[find_task(argv)][1]}", __package__).main(argv)
+    return _call(1, argv)
+
+
+def predict_main(argv: Sequence[str]) -> int:
+    """`kat-zoo predict`: classify pictures, or draw what a detector or segmentation model finds in them.
+
+    Args:
+        argv: pictures, `[--task TASK] --model MODEL` and the options of that task.
+
+    Returns:
+        Exit code of the task's command.
+    """
+    return _call(2, argv)

@@ -66,10 +66,10 @@ def numbers(images):
     return (images[:, 0, 0, 0] * 255).round().int().tolist()
 
 
-def epoch(root, epoch=0, first=0, workers=0, augment=EXACT, batch_size=8, samples=32, **config):
+def epoch(root, epoch=0, first=0, workers=0, augment=EXACT, batch_size=8, samples=32, accum=2, **config):
     data = DataConfig(batch_size=batch_size, workers=workers, **config)
     images = hub(root, streaming=True, samples=samples, buffer=4).train
-    loader, sampler, _ = train_loader(images, data, augment, RESOLVED, seed=5, accum=2)
+    loader, sampler, _ = train_loader(images, data, augment, RESOLVED, seed=5, accum=accum)
     sampler.seek(epoch, first)
     return list(loader)
 
@@ -84,13 +84,13 @@ def test_every_image_of_a_stream_once_per_epoch(parquet):
     assert sorted(other) == sorted(seen) and other != seen
 
 
-@pytest.mark.parametrize("workers", [0, 2, 3])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_continues_with_the_very_images_it_would_have_given(parquet, workers):
-    whole = [images for images, _ in epoch(parquet, epoch=1, workers=workers, augment=STRONG)]
+    whole = [images for images, _ in epoch(parquet, epoch=1, workers=workers, augment=STRONG, accum=1)]
     torch.manual_seed(99)
-    for done in (8, 16, 24):
-        rest = [images for images, _ in epoch(parquet, epoch=1, first=done, workers=workers, augment=STRONG)]
-        assert torch.equal(torch.cat(rest), torch.cat(whole[done // 4 :]))
+    for done in (8, 24):  # within a round of the two workers, and within the next
+        rest = [images for images, _ in epoch(parquet, epoch=1, first=done, workers=workers, augment=STRONG, accum=1)]
+        assert torch.equal(torch.cat(rest), torch.cat(whole[done // 8 :]))
 
 
 def test_an_epoch_may_be_longer_or_shorter_than_the_stream(parquet):
@@ -119,8 +119,8 @@ def test_processes_share_a_stream(parquet, monkeypatch):
 
 def test_a_stream_continued_by_other_workers_says_so(parquet, caplog):
     images = hub(parquet, streaming=True, samples=32).train
-    loaders = [train_loader(images, DataConfig(batch_size=8, workers=n), EXACT, RESOLVED, 0, 1)[0] for n in (1, 3, 9)]
-    assert "lowered to 4" in caplog.text
+    loaders = [train_loader(images, DataConfig(batch_size=8, workers=n), EXACT, RESOLVED, 0, 1)[0] for n in (1, 3, 4, 9)]
+    assert caplog.text.count("lowered to") == 1 and "data.workers 9 is lowered to 4" in caplog.text
     loaders[0].load_state_dict(loaders[0].state_dict())
     assert "another order" not in caplog.text
     loaders[1].load_state_dict(loaders[0].state_dict())
@@ -192,3 +192,9 @@ def test_what_cannot_be_a_stream_is_refused(tmp_path, parquet):
     with pytest.raises(ValueError, match="augment.repeats"):
         splits = hub(parquet, streaming=True, samples=32)
         train_loader(splits.train, DataConfig(batch_size=4), AugmentConfig(repeats=3), RESOLVED, 0, 1)
+
+
+@pytest.fixture(autouse=True)
+def no_nap(monkeypatch):
+    """`datasets` sleeps for seconds after each pass through shuffled shards, in case Arrow's threads still run."""
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
