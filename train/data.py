@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torchvision
@@ -15,9 +15,12 @@ from .fashion_mnist import fashion_mnist
 from .hub_data import Stream, hub, webdataset
 from .images import UNREADABLE, ArrayImages, Images, Part, Splits, decode, name_of
 
+if TYPE_CHECKING:
+    from .classification_config import DataConfig
+
 __all__ = [
     "DATASETS", "ArrayImages", "Images", "Part", "Splits", "Stream",
-    "fashion_mnist", "hub", "image_folder", "open_dataset", "webdataset",
+    "fashion_mnist", "hub", "image_folder", "open_dataset", "open_splits", "webdataset",
 ]  # fmt: skip
 
 
@@ -122,6 +125,14 @@ def open_dataset(name: str, root: str | None = None, holdout: float = 0.0, seed:
     order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed)).tolist()
     kept_out = round(holdout * len(order))
     return Splits(Part(splits.train, order[kept_out:]), Part(splits.train, order[:kept_out]), splits.classes)
+
+
+def open_splits(config: "DataConfig", seed: int = 0) -> Splits:
+    """`open_dataset` of what the recipe says."""
+    return open_dataset(
+        config.dataset, config.root, config.holdout, seed, streaming=config.streaming, samples=config.samples,
+        num_classes=config.num_classes, label=config.label, buffer=config.shuffle_buffer,
+    )  # fmt: skip
 
 
 def _look(splits: Splits, tries: int = 10) -> None:

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,14 @@ def test_a_batch_larger_than_the_data_is_refused(data_root):
     images = open_dataset("fashion_mnist", data_root).train
     with pytest.raises(ValueError, match="batch_size 128 .* 96 images"):
         train_loader(images, DataConfig(batch_size=128), STRONG, RESOLVED, 0, 1)
+
+
+@pytest.mark.parametrize("policy", ["3a", "rand-m9-mstd0.5-inc1", "augmix-m5-w3-d2"])
+def test_augmentation_policies_are_repeatable(policy, data_root):
+    augment = AugmentConfig(auto_augment=policy, random_erasing=0.0, crop="none", hflip=0.0)
+    first, plain = batches(data_root, 0, augment=augment), batches(data_root, 0, augment=replace(augment, auto_augment=None))
+    assert torch.equal(batches(data_root, 0, augment=augment), first)
+    assert (first != plain).flatten(1).any(1).float().mean() > 0.9  # of the images, in the same order
 
 
 @pytest.mark.parametrize("workers", [0, 1])
