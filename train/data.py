@@ -94,21 +94,24 @@ DATASETS: dict[str, Callable[..., Splits]] = {
 STREAMABLE = ("imagenet", "hub", "webdataset")
 
 
-def open_dataset(name: str, root: str | None = None, holdout: float = 0.0, seed: int = 0, **options: Any) -> Splits:
+def open_dataset(
+    name: str, root: str | None = None, holdout: float = 0.0, seed: int = 0, train_images: int | None = None, **options: Any
+) -> Splits:
     """Open a dataset by name, and make sure that images of each split can be read.
 
     Args:
         name: a key of `DATASETS`.
         root: its folder; None looks in the usual places.
         holdout: fraction of the training split that takes the place of the test split, in [0, 1).
-        seed: of the choice of that fraction.
+        seed: of the choice of that fraction, and of the training images.
+        train_images: how many images of the training split are kept for training; None keeps all.
         **options: of `hub`, for the datasets that it reads: streaming, samples, num_classes, label, buffer.
 
     Returns:
         The training and evaluation splits.
 
     Raises:
-        ValueError: unknown name, damaged data, or a stream of a dataset that has none.
+        ValueError: unknown name, damaged data, fewer images than asked for, or a stream of a dataset that has none.
         FileNotFoundError: the data is not there.
     """
     if name not in DATASETS:
@@ -118,19 +121,24 @@ def open_dataset(name: str, root: str | None = None, holdout: float = 0.0, seed:
         raise ValueError(f"data.streaming is on, but {name!r} is read by index; streams are: {', '.join(STREAMABLE)} (from the Hub)")
     splits = DATASETS[name](root, **options) if name in STREAMABLE and not from_folder else DATASETS[name](root)
     _look(splits)
-    if not holdout:
+    if not holdout and train_images is None:
         return splits
     if isinstance(splits.train, Stream):
-        raise ValueError(f"data.holdout is {holdout}, but a stream cannot be split; give a dataset with a validation split")
+        raise ValueError("data.holdout and data.train_images choose images by index, which a stream has not; see data.samples")
     order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed)).tolist()
     kept_out = round(holdout * len(order))
-    return Splits(Part(splits.train, order[kept_out:]), Part(splits.train, order[:kept_out]), splits.classes)
+    available = len(order) - kept_out
+    if train_images is not None and train_images > available:
+        raise ValueError(f"data.train_images is {train_images}; {name} has {available} images to train on")
+    train = order[kept_out:][:train_images]
+    test = Part(splits.train, order[:kept_out]) if holdout else splits.test
+    return Splits(Part(splits.train, train), test, splits.classes)
 
 
 def open_splits(config: "DataConfig", seed: int = 0) -> Splits:
     """`open_dataset` of what the recipe says."""
     return open_dataset(
-        config.dataset, config.root, config.holdout, seed, streaming=config.streaming, samples=config.samples,
+        config.dataset, config.root, config.holdout, seed, config.train_images, streaming=config.streaming, samples=config.samples,
         num_classes=config.num_classes, label=config.label, buffer=config.shuffle_buffer,
     )  # fmt: skip
 

@@ -80,7 +80,7 @@ def create_task(
     autocast: Callable[[], AbstractContextManager] = nullcontext,
     weights: bool = True,
 ) -> nn.Module:
-    """The task of timm that turns (images, targets) into a dict with `loss`, and with a teacher `task_loss` and `distill_loss`.
+    """The task of timm that turns (images, targets) into a dict with `loss`, and with a teacher its parts.
 
     Args:
         recipe: with or without `distill.teacher`.

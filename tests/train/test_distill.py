@@ -64,9 +64,9 @@ def test_a_kat_learns_from_a_vit(taught):
     recipe = change(recipe, augment=PLAIN, optimizer={"lr": 1e-2, "grad_accum": 1}, schedule={"epochs": 4}, distill={"weight": 0.8})
     train(recipe)
     run = Path(recipe.output)
-    records = [record for record in figures(run) if "distill_loss" in record]
-    assert records[-1]["distill_loss"] < records[0]["distill_loss"]
-    assert records[0]["loss"] == pytest.approx(0.2 * records[0]["task_loss"] + 0.8 * records[0]["distill_loss"], rel=1e-5)
+    records = [record for record in figures(run) if "kd_loss" in record]
+    assert records[-1]["kd_loss"] < records[0]["kd_loss"]
+    assert records[0]["loss"] == pytest.approx(0.2 * records[0]["task_loss"] + 0.8 * records[0]["kd_loss"], rel=1e-5)
     assert yaml.safe_load((run / "recipe.yaml").read_text())["distill"]["teacher"] == recipe.distill.teacher
     names = {path.name for path in run.glob("checkpoints/*/*") if path.suffix == ".safetensors"}
     assert names == {"model.safetensors", "ema.safetensors"}  # the teacher is in the recipe, not in the checkpoints
