@@ -1,8 +1,10 @@
 """Loaders whose order and augmentation depend on seed and epoch only: not on workers, processes or restarts."""
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -187,12 +189,26 @@ def train_transform(augment: AugmentConfig, resolved: dict[str, Any]) -> Transfo
         re_prob=augment.random_erasing,
         re_mode="pixel",
     )
+    _keep_a_bit(transform)
     fit = [transforms.Resize(size[-2:]), transforms.CenterCrop(size[-2:])]
     if augment.crop == "pad":
         transform.transforms[0:1] = [fit[0], transforms.RandomCrop(size[-2:], padding=augment.pad)]
     elif augment.crop == "none":
         transform.transforms[0:1] = fit
     return transform
+
+
+def _keep_a_bit(transform: transforms.Compose) -> None:
+    """Let posterizing keep one bit at least: at its greatest magnitude timm asks for none, which Pillow 12 refuses."""
+    for stage in transform.transforms:
+        policies = getattr(stage, "policy", [getattr(stage, "ops", [])])  # of AutoAugment; of RandAugment and AugMix
+        for op in itertools.chain.from_iterable(policies):
+            if getattr(op, "name", "").startswith("Posterize"):
+                op.level_fn = partial(_at_least_one, op.level_fn)
+
+
+def _at_least_one(level_fn: Callable[..., tuple[int]], *args: Any) -> tuple[int]:
+    return (max(1, level_fn(*args)[0]),)
 
 
 def eval_transform(resolved: dict[str, Any]) -> Transform:

@@ -84,5 +84,5 @@ def test_optimizers_of_timm_train_a_kat(name, lr):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     assert all(not torch.equal(p, before[name]) for name, p in model.named_parameters())
