@@ -131,7 +131,7 @@ def _splits(
     image, label = _columns(name, parts["train"].features, label)
     feature = parts["train"].features[label]
     classes = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else _numbered(name, parts["train"], label, num_classes)
-    splits = {}
+    splits: dict[str, HubImages | Stream] = {}
     for key in ("train", *others):
         rows = parts[key].cast_column(image, datasets.Image(decode=False))
         if not _labelled(f"{name} ({key})", rows, label, len(classes)):
@@ -182,7 +182,7 @@ def _columns(name: str, features: Any, label: str | None) -> tuple[str, str]:
     if label is None:
         named = [key for key, value in features.items() if isinstance(value, datasets.ClassLabel)]
         label = next(iter([*named, *(key for key in LABEL_COLUMNS if getattr(features.get(key), "dtype", "").startswith("int"))]), None)
-    if image is None or label not in features:
+    if image is None or label is None or label not in features:
         raise ValueError(
             f"{name} has the columns {dict(features)}; needed: one Image, and a ClassLabel or one of the integers "
             f"{', '.join(LABEL_COLUMNS)}, or data.label"
