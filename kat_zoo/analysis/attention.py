@@ -105,6 +105,7 @@ def plot_attention_maps(models: Mapping[str, nn.Module], images: Tensor, path: P
         count * len(maps), heads + 1, figsize=(1.5 * (heads + 1), 1.6 * count * len(maps)), squeeze=False, layout="constrained"
     )
     rows: list[dict[str, object]] = []
+    drawn: Any = None
     for block, (label, values) in enumerate(maps.items()):
         for i in range(count):
             line: Sequence = axes[block * count + i]
@@ -113,7 +114,7 @@ def plot_attention_maps(models: Mapping[str, nn.Module], images: Tensor, path: P
             line[0].set_ylabel(label, fontsize=8)
             for h in range(heads):
                 if h < values.shape[1]:
-                    line[h + 1].imshow(values[i, h], vmin=0, vmax=1, cmap="viridis")
+                    drawn = line[h + 1].imshow(values[i, h], vmin=0, vmax=1, cmap="viridis")
                     rows += [
                         {"model": label, "image": i, "head": h, "y": y, "x": x, "value": round(float(v), 6)}
                         for y, r in enumerate(values[i, h])
@@ -124,4 +125,5 @@ def plot_attention_maps(models: Mapping[str, nn.Module], images: Tensor, path: P
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
+    figure.colorbar(drawn, ax=axes, shrink=0.5, label="attention of the patch / the map's largest")
     return save(figure, rows, path)
