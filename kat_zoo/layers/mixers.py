@@ -136,7 +136,7 @@ class KANMlp(nn.Module):
 
     Args:
         in_features: width of the tokens.
-        hidden_features: in_features by default, as in the baseline of KAT's paper (arXiv 2409.10594, Table 3).
+        hidden_features: in_features by default, as in the baseline of KAT's paper (arXiv 2409.10594).
         out_features: in_features by default.
         act_layer: ignored; timm's blocks pass one to every mlp_layer.
         norm_layer: in front of each layer; LayerNorm by default.
