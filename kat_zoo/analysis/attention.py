@@ -102,7 +102,7 @@ def plot_attention_maps(models: Mapping[str, nn.Module], images: Tensor, path: P
     heads = max(m.shape[1] for m in maps.values())
     count = len(images)
     figure, axes = plt.subplots(
-        count * len(maps), heads + 1, figsize=(1.5 * (heads + 1), 1.6 * count * len(maps)), squeeze=False, layout="constrained"
+        count * len(maps), heads + 1, figsize=(1.5 * (heads + 1), 1.55 * count * len(maps) + 0.7), squeeze=False, layout="compressed"
     )
     rows: list[dict[str, object]] = []
     drawn: Any = None
@@ -125,5 +125,6 @@ def plot_attention_maps(models: Mapping[str, nn.Module], images: Tensor, path: P
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.colorbar(drawn, ax=axes, shrink=0.5, label="attention of the patch / the map's largest")
+    label = "attention paid to the patch / the largest of the map"
+    figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.7, aspect=40, label=label)
     return save(figure, rows, path)
