@@ -52,13 +52,14 @@ GROUPS: dict[str, tuple[str, dict[str, dict]]] = {
 def run(kwargs: dict, seed: int, images: int, epochs: int, folder: Path, root: str | None) -> tuple[float, float, float] | None:
     """Train one variant, or go on with it; (top-1 in percent, loss, CPU minutes), None when a signal stopped it."""
     recipe: Recipe = parse(Recipe, ["--config", "karat_pico_fmnist"], "karat_ablations")[0]
+    warmup = min(1, epochs / 4) if epochs > 1 else 0  # a decay of one epoch must fit behind it
     recipe = replace(
         recipe,
         output=str(folder / "run"),
         seed=seed,
         model=replace(recipe.model, kwargs=kwargs),
         data=replace(recipe.data, root=root, train_images=images, workers=0),
-        schedule=replace(recipe.schedule, epochs=epochs, warmup_epochs=min(1, epochs / 4), decay_epochs=max(1, epochs // 3)),
+        schedule=replace(recipe.schedule, epochs=epochs, warmup_epochs=warmup, decay_epochs=max(1, epochs // 3)),
         ema=replace(recipe.ema, decay=0.0),
         system=replace(recipe.system, eval_every=epochs, log_every=20, keep_checkpoints=1, trackers=()),
     )
