@@ -240,11 +240,11 @@ def main() -> None:
             rows = [row for row in csv.DictReader(file) if row["part"] not in only]
     for part in only:
         rows += PARTS[part](4 if part == "tokens" else arguments.batch, arguments.clock, arguments.repeats)
-    rows.sort(key=lambda row: list(PARTS).index(row["part"]))
-    with arguments.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(rows)
+        rows.sort(key=lambda row: list(PARTS).index(row["part"]))
+        with arguments.out.open("w", newline="") as file:  # after every part: a killed call loses one at most
+            writer = csv.DictWriter(file, FIELDS)
+            writer.writeheader()
+            writer.writerows(rows)
     if any(row["part"] == "tokens" for row in rows):
         plot(rows, arguments.out.with_suffix(".png"))
     print_goals(rows)
