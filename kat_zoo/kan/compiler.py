@@ -75,8 +75,22 @@ def _factors(expression: sympy.Expr) -> list[sympy.Expr] | None:
 
 
 def _edges(expression: sympy.Expr) -> list[Edge]:
-    terms = expression.as_ordered_terms() if expression.is_Add else [expression]
-    return [_edge(term) for term in terms]
+    """The edges of a sum, one per node they come from.
+
+    A second function of the same node becomes a node of its own a layer below; a constant joins another edge's d.
+    """
+    constant, rest = expression.as_coeff_Add()
+    if not rest.free_symbols:
+        return [_edge(expression)]
+    edges: list[Edge] = []
+    for term in rest.as_ordered_terms():
+        edge = _edge(term)
+        if any(edge[2] == core for _, _, core in edges):
+            c, g = term.as_coeff_Mul()
+            edge = "x", (1.0, 0.0, float(c), 0.0), g
+        edges.append(edge)
+    name, (a, b, c, d), core = edges[0]
+    return [(name, (a, b, c, d + float(constant)), core), *edges[1:]]
 
 
 def _depth(expression: sympy.Expr, memo: dict[sympy.Expr, int]) -> int:
@@ -160,12 +174,8 @@ def _build(nodes: list, plans: list, grid_size: int, dtype: torch.dtype, options
             one: list[Edge] = [("0", (0.0, 0.0, 0.0, 1.0), sympy.S.One)]
             subnodes = [s for node in plan for s in (node if len(node) == 1 else [*node, *[one] * (arity - len(node))])]
             for j, edges in enumerate(subnodes):
-                used: set[int] = set()
                 for name, affine, core in edges:
-                    i = nodes[number].index(core) if core.free_symbols else next(n for n in range(len(nodes[number])) if n not in used)
-                    if i in used:
-                        raise ValueError(f"two edges from {core} to one node; expected at most one, write them as one function")
-                    used.add(i)
+                    i = nodes[number].index(core) if core.free_symbols else 0
                     layer.function[j, i] = function_index(name)
                     layer.affine[j, i] = torch.tensor(affine, dtype=dtype)
             layer.refresh()
