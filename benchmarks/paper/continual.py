@@ -37,4 +37,5 @@ def continual(small: bool) -> tuple[Rows, Figure]:
             with torch.no_grad():
                 axes.plot(grid, model(grid), color=KAN_COLOUR if name == "KAN" else MLP_COLOUR, linewidth=1)
             axes.set(ylim=(-0.5, 1.5), title=f"{name}, phase {phase + 1}")
+            axes.set(xlabel="x" if row else None, ylabel="f(x)" if phase == 0 else None)
     return rows, figure

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from kat_zoo.kan import KAN
 from kat_zoo.kan.structure import hessian
 
-from .common import KAN_COLOUR, MLP_COLOUR, PI, Rows, axes_of, mlp, parameters, train_lbfgs, uniform
+from .common import KAN_COLOUR, MLP_COLOUR, PI, Rows, mlp, parameters, train_lbfgs, uniform
 
 
 def poisson(small: bool) -> tuple[Rows, Figure]:
@@ -42,10 +42,18 @@ def poisson(small: bool) -> tuple[Rows, Figure]:
         l2, h1 = float(difference.detach().square().mean()), float(slope.square().sum(1).mean())
         rows.append({"model": name, "parameters": parameters(model), "L2_squared": f"{l2:.2e}", "H1_squared": f"{l2 + h1:.2e}"})
         print(rows[-1], flush=True)
-    figure, axes = axes_of("Poisson, PINN", xscale="log", yscale="log", xlabel="parameters", ylabel="squared error")
-    for key, marker in (("L2_squared", "o"), ("H1_squared", "s")):
-        for row in rows:
-            colour = KAN_COLOUR if "KAN" in row["model"] else MLP_COLOUR
-            axes.plot(row["parameters"], float(row[key]), marker, color=colour, label=f"{row['model']}: {key[:2]}²")
-    axes.legend(frameon=False, fontsize=7)
-    return rows, figure
+    return rows, picture(rows)
+
+
+def picture(rows: Rows) -> Figure:
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for shift, key, alpha in ((-0.2, "L2_squared", 1.0), (0.2, "H1_squared", 0.5)):
+        colours = [KAN_COLOUR if "KAN" in row["model"] else MLP_COLOUR for row in rows]
+        bars = axes.bar([n + shift for n in range(len(rows))], [float(r[key]) for r in rows], 0.38, color=colours, alpha=alpha)
+        axes.bar_label(bars, [row[key] for row in rows], size=7)
+    labels = [f"{row['model'].replace(' G', chr(10) + 'G')}\n{row['parameters']} parameters" for row in rows]
+    axes.set(title="Poisson: L2² error (solid), H1² (pale)", yscale="log", ylabel="squared error", xlabel="network")
+    axes.set_xticks(range(len(rows)), labels, size=7)
+    axes.margins(y=0.15)
+    return figure
