@@ -10,9 +10,10 @@ from collections.abc import Sequence
 COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("kat_zoo.zoo:main", "the models: size, weights, results"),
     "demo": ("kat_zoo.demo:main", "classify the shipped images with the shipped weights"),
-    "predict": ("kat_zoo.predict:main", "classify image files"),
-    "train": ("kat_zoo.train.classification:main", "train an image classifier from a recipe"),
-    "validate": ("kat_zoo.train.evaluate:main", "evaluate weights on a dataset's test split"),
+    "predict": ("kat_zoo.train.tasks:predict_main", "classify image files, or draw objects or regions found in them"),
+    "scenes": ("kat_zoo.train.scenes:main", "compose scenes of Fashion-MNIST items as COCO and ADE20K data"),
+    "train": ("kat_zoo.train.tasks:train_main", "train a classifier, detector or segmentation model from a recipe"),
+    "validate": ("kat_zoo.train.tasks:validate_main", "evaluate weights on a dataset's test split"),
     "analyze": ("kat_zoo.train.analyze:main", "pictures of finished runs: landscape, spectra, attention maps, ..."),
     "bench": ("kat_zoo.bench:main", "time the activation and KAT against GELU, a device copy and timm's ViT"),
     "export": ("kat_zoo.export:main", "write a model as ONNX, torch.export program or AOTInductor package"),

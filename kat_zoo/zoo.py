@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from . import kernels as kernels  # registers the operators that are counted
 from . import models as models  # registers the models
 from .arguments import ArgumentParser
+from .layers import KANLinear
 
 RESULTS = Path(__file__).parent / "weights" / "results.json"
 FORMATS = ("table", "markdown", "json")
@@ -104,6 +105,11 @@ def _fourier_flops(q: Sequence[int], k: Any, v: Any, a: Sequence[int], *args: An
     return 2 * batch * heads * tokens * (tokens * dim + 2 * order * tokens * rank + 2 * rank * v[3])
 
 
+def _spline_flops(x: Sequence[int], knots: Any, coef: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """The product with all bases, as papers count; of them the kernel multiplies the order + 1 that are not zero."""
+    return 2 * x[0] * math.prod(coef)
+
+
 def measure(model: nn.Module, input_size: Sequence[int]) -> Size:
     """Count what one image costs, without computing it.
 
@@ -119,8 +125,12 @@ def measure(model: nn.Module, input_size: Sequence[int]) -> Size:
     def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
         outputs.append(output.numel())
 
-    hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    counted = {torch.ops.kat_zoo.rational: _rational_flops, torch.ops.kat_zoo.fourier_attention: _fourier_flops}
+    hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d, KANLinear))]
+    counted = {
+        torch.ops.kat_zoo.rational: _rational_flops,
+        torch.ops.kat_zoo.fourier_attention: _fourier_flops,
+        torch.ops.kat_zoo.spline_contract: _spline_flops,
+    }
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=counted) as counter:
         model.eval()(torch.empty(1, *input_size, device="meta"))
     for hook in hooks:
