@@ -101,9 +101,9 @@ def search(
         if error < (GOOD if first is None else 10 * GOOD):
             result.candidates.append(symbolise(problem, model, error, width))
             logger.info("formula search: symbolic error %.2e", result.candidates[-1].error)
-        elif widths is None and first is None and error < PROMISING:
+        if widths is None and error < PROMISING and not any(known is not None for _, known in [*shapes, (width, first)]):
             groups = linear_groups(model, problem.X)
-            if groups is not None and not any(known is not None for _, known in shapes):
+            if groups is not None:
                 inner = default_widths(len(groups), problem.y.shape[1])
                 logger.info("formula search: %d inputs enter as %d sums", groups.shape[1], groups.shape[0])
                 shapes = [([groups.shape[1], *w], groups) for w in inner[: 2 + 2 * (len(groups) > 1)]] + shapes

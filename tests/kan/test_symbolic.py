@@ -91,6 +91,8 @@ def test_formula_equals_the_network():
         "besselj(0, 20*x_1) + erf(x_2)",
         "log(x_1 + 3)*tanh(x_2)**2",
         "x_1 + 1",
+        "sin(pi*x_1) + x_2*pi + 2*x_2",
+        "exp(sin(x_1)) + sin(x_1) + x_1 + log(2)",
         "x_1 + x_1**2 + sin(3*x_1) - 4",
         "exp(x_1*x_2 + x_1) - x_2*(x_1 + x_1**3) + 2**x_2",
     ],
