@@ -91,6 +91,27 @@ FAMILIES = {
         "  booktitle={International Conference on Learning Representations},\n"
         "  year={2021}\n}",
     ),
+    "vit_kan": Family(
+        "A vision transformer whose perceptrons are two B-spline KAN layers of the tokens' width, 8 cubic bases an edge: the "
+        "ViT + KAN baseline of KAT's paper. The paper's table counts 12.8M, 50.4M and 199.8M parameters at the tiny, small and base "
+        "size, with a perceptron that is built and never used; without it they are 9.25M, 36.2M and 143.2M.",
+        "[KAN: Kolmogorov-Arnold Networks](https://arxiv.org/abs/2404.19756) (Liu et al., ICLR 2025), "
+        "[Kolmogorov-Arnold Transformer](https://arxiv.org/abs/2409.10594)",
+        "@inproceedings{liu2025kan,\n"
+        "  title={{KAN}: Kolmogorov-Arnold Networks},\n"
+        "  author={Liu, Ziming and Wang, Yixuan and Vaidya, Sachin and Ruehle, Fabian and others},\n"
+        "  booktitle={International Conference on Learning Representations},\n"
+        "  year={2025}\n}",
+    ),
+    "kat_mixer": Family(
+        "An MLP-Mixer whose perceptrons, over tokens and over channels, are group-rational KAN layers.",
+        "[MLP-Mixer](https://arxiv.org/abs/2105.01601) (Tolstikhin et al., NeurIPS 2021)",
+        "@inproceedings{tolstikhin2021mixer,\n"
+        "  title={{MLP-Mixer}: An all-{MLP} Architecture for Vision},\n"
+        "  author={Tolstikhin, Ilya and Houlsby, Neil and Kolesnikov, Alexander and others},\n"
+        "  booktitle={Advances in Neural Information Processing Systems},\n"
+        "  year={2021}\n}",
+    ),
 }
 
 AUTHORS_TRAINING = (
@@ -104,20 +125,21 @@ import kat_zoo  # registers the models with timm
 import timm
 from PIL import Image
 
-model = timm.create_model("{load}", pretrained=True).eval()
+model = timm.create_model("{load}", {arguments}).eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=model))
 image = transform(Image.open("image.png").convert("{mode}")).unsqueeze(0)
 
 top5 = model(image).softmax(1).topk(5)  # classification
-maps = timm.create_model("{load}", pretrained=True, features_only=True)(image)  # feature maps, (B, C, H, W) each
+maps = timm.create_model("{load}", {arguments}, features_only=True)(image)  # feature maps, (B, C, H, W) each
 embedding = model.forward_head(model.forward_features(image), pre_logits=True)  # (B, {width})
 ```
 """
 
 
 def family(name: str) -> Family | None:
-    """What is known of the family of a model, by the first word of its name."""
-    return FAMILIES.get(name.removeprefix("test_").split("_")[0])
+    """What is known of the family of a model: of those whose key begins its name, the one with the longest key."""
+    keys = [key for key in FAMILIES if f"{name.removeprefix('test_')}_".startswith(f"{key}_")]
+    return FAMILIES[max(keys, key=len)] if keys else None
 
 
 def dataset(name: str) -> Dataset:
@@ -206,7 +228,14 @@ def _training(item: Entry) -> str:
     return AUTHORS_TRAINING.format(start=from_vit)
 
 
-def render(item: Entry, title: str = "", load: str = "", training: str = "", measurer: str = "kat_zoo") -> str:
+def render(
+    item: Entry,
+    title: str = "",
+    load: str = "",
+    training: str = "",
+    measurer: str = "kat_zoo",
+    arguments: str = "pretrained=True",
+) -> str:
     """Write the card of a model.
 
     Args:
@@ -215,6 +244,7 @@ def render(item: Entry, title: str = "", load: str = "", training: str = "", mea
         load: what `timm.create_model` takes; its name by default.
         training: how it was trained; from what is known of it by default.
         measurer: who measured what is marked as ours.
+        arguments: further arguments of `timm.create_model` that load the weights.
 
     Returns:
         Markdown with YAML front matter.
@@ -227,7 +257,12 @@ def render(item: Entry, title: str = "", load: str = "", training: str = "", mea
         ("Results", _results(item.results)),
         (
             "Usage",
-            USAGE.format(load=load or item.name, mode="L" if item.input_size[0] == 1 else "RGB", width=item.size.num_features),
+            USAGE.format(
+                load=load or item.name,
+                arguments=arguments,
+                mode="L" if item.input_size[0] == 1 else "RGB",
+                width=item.size.num_features,
+            ),
         ),
         ("Training", training or _training(item)),
         (

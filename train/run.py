@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import DataLoaderConfiguration, set_seed, tqdm
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -34,6 +35,10 @@ class TrainingDiverged(RuntimeError):
     """No finite gradient for `system.max_skipped` consecutive updates."""
 
 
+class OutOfMemory(RuntimeError):
+    """Memory ran out; the message says what would fit."""
+
+
 def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
     """Set up this process and seed it; to be called first, so that bad arguments cost nothing.
 
@@ -49,6 +54,9 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
         FileNotFoundError: the checkpoint is not there.
     """
     checkpoint = find_resume(Path(recipe.output), resume)
+    available = [str(name) for name in get_available_trackers()]
+    if missing := set(recipe.system.trackers) - set(available):  # accelerate would go on without them
+        raise ValueError(f"system.trackers has {', '.join(sorted(missing))}; installed are: {', '.join(available) or 'none'}")
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # without it, several CPU processes would not find each other
         mixed_precision=recipe.system.precision,
@@ -66,6 +74,15 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
         )
     set_seed(recipe.seed)  # equal initial weights everywhere
     return accelerator, checkpoint
+
+
+def signalled(accelerator: Accelerator, signals: list[int]) -> bool:
+    """Whether any process has received a stop signal; every process calls it, and all get the same answer."""
+    if accelerator.num_processes == 1:
+        return bool(signals)
+    if signals:
+        accelerator.set_trigger()
+    return accelerator.check_trigger()
 
 
 @dataclass
@@ -204,7 +221,7 @@ class Run:
             metric: the one that decides which weights are best; larger is better, and NaN is never best.
         """
         progress, value = self.progress, values[metric]
-        if progress.evaluated < progress.update:
+        if progress.evaluated < progress.update or progress.best is None:
             self.record(values)
         better = not math.isnan(value) and (progress.best is None or value > progress.best)
         if self.accelerator.is_main_process:
@@ -224,12 +241,7 @@ class Run:
 
     def stopped(self) -> bool:
         """Whether any process has received a stop signal; the run is then saved and finished, and the loop returns."""
-        if self.accelerator.num_processes == 1:
-            stop = bool(self.signals)
-        else:
-            if self.signals:
-                self.accelerator.set_trigger()
-            stop = self.accelerator.check_trigger()
+        stop = signalled(self.accelerator, self.signals)
         if stop:
             self.finish(f"stopped at update {self.progress.update} by a signal: {self.save()}; --resume auto continues")
         return stop
@@ -341,7 +353,7 @@ def command(
         return 0
     try:
         train(recipe, flags.resume)
-    except TrainingDiverged as error:
+    except (TrainingDiverged, OutOfMemory) as error:
         logger.error("%s", error)
         return 1
     PartialState().destroy_process_group()  # after an error it is left alone: the launcher then stops the other processes

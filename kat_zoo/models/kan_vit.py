@@ -1,7 +1,7 @@
 """Baselines: vision transformers that differ from KAT in the channel mixer alone.
 
 `vit_mlp_*` is timm's VisionTransformer as it is: the twin of `kat_*` with two-layer perceptrons (GELU).
-`vit_kan_*` is the ViT + KAN of KAT's table (arXiv 2409.10594, Table 3; the models of the Vision-KAN project): both layers of
+`vit_kan_*` is the ViT + KAN of the ImageNet table of KAT's paper (arXiv 2409.10594; the models of the Vision-KAN project): both layers of
 the perceptron are B-spline KAN layers of the tokens' width, with 8 cubic bases an edge, a LayerNorm in front and no base
 branch. The table says 12.8, 50.4 and 199.8M parameters, which count a perceptron that the project builds and never uses; the
 models have 9.25, 36.2 and 143.2M. Others: `vit_fourier_*` (Fourier series on the edges), `vit_lan_*` (an activation
@@ -35,7 +35,7 @@ class MixerViT(VisionTransformer):
     """
 
     def __init__(self, mixer: str = "mlp", mixer_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(mlp_layer=mixer_layer(mixer, **(mixer_kwargs or {})), **kwargs)  # type: ignore[arg-type]
+        super().__init__(mlp_layer=mixer_layer(mixer, **(mixer_kwargs or {})), **kwargs)
 
 
 def _create_vit(variant: str, pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
@@ -77,7 +77,7 @@ default_cfgs = generate_default_cfgs(
         "vit_mlp_tiny_patch16_224.untrained": _cfg(),
         "vit_mlp_small_patch16_224.untrained": _cfg(),
         "vit_mlp_base_patch16_224.untrained": _cfg(),
-        "vit_mlp_pico_patch4_28.untrained": _pico_cfg(),
+        "vit_mlp_pico_patch4_28.fmnist": _pico_cfg(file=str(WEIGHTS / "vit_mlp_pico_patch4_28.fmnist.safetensors")),
         "vit_kan_tiny_patch16_224.untrained": _cfg(),
         "vit_kan_small_patch16_224.untrained": _cfg(),
         "vit_kan_base_patch16_224.untrained": _cfg(),
