@@ -18,7 +18,7 @@ def toy(small: bool) -> tuple[Rows, Figure]:
     """RMSE against G and the fitted exponent; the best of some seeds counts, as in the paper."""
     rows: Rows = []
     grids = (3, 5, 10, 20) if small else (3, 5, 10, 20, 50, 100)
-    samples, steps, seeds = (1000, 20, 2) if small else (3000, 60, 3)
+    samples, (steps, seeds) = 3000, (20, 2) if small else (60, 3)
     figure, axes = axes_of("grid extension", xscale="log", yscale="log", xlabel="G", ylabel="test RMSE")
     for name, (width, function) in TOYS.items():
         if small and name == "100-d":
