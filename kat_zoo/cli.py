@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("kat_zoo.demo:main", "classify the shipped images with the shipped weights"),
     "predict": ("kat_zoo.predict:main", "classify image files"),
     "train": ("kat_zoo.train.classification:main", "train an image classifier from a recipe"),
+    "plan": ("kat_zoo.train.plan:main", "what a recipe needs: parameters, FLOPs, memory, batch that fits, updates, time"),
     "validate": ("kat_zoo.train.evaluate:main", "evaluate weights on a dataset's test split"),
     "analyze": ("kat_zoo.train.analyze:main", "pictures of finished runs: landscape, spectra, attention maps, ..."),
     "bench": ("kat_zoo.bench:main", "time the activation and KAT against GELU, a device copy and timm's ViT"),

@@ -97,11 +97,32 @@ def _rational_flops(x: Sequence[int], *args: Any, out_shape: Any = None, **kwarg
     return 2 * 10 * math.prod(x)
 
 
+def _rational_backward_flops(grad: Sequence[int], *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    """Thirty an element: P and Q again (9), their derivatives (7), dx (4), and the sums of ten coefficients (10)."""
+    return 2 * 30 * math.prod(grad)
+
+
 def _fourier_flops(q: Sequence[int], k: Any, v: Any, a: Sequence[int], *args: Any, **kwargs: Any) -> int:
     """Logits, 2 G harmonics of r components, and the two products of rank r."""
     batch, heads, tokens, dim = q
     rank, order = a[1], a[3]
     return 2 * batch * heads * tokens * (tokens * dim + 2 * order * tokens * rank + 2 * rank * v[3])
+
+
+def _fourier_backward_flops(grad: Any, q: Sequence[int], k: Any, v: Any, a: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Logits again and their two products for q and k; the harmonics for the logits, a and b; four products of rank r."""
+    batch, heads, tokens, dim = q
+    rank, order = a[1], a[3]
+    return 2 * batch * heads * tokens * (3 * tokens * dim + 4 * order * tokens * rank + 4 * rank * v[3])
+
+
+# What torch's FlopCounterMode needs to know of our operators (`custom_mapping`).
+OPERATOR_FLOPS: dict[Any, Any] = {
+    torch.ops.kat_zoo.rational: _rational_flops,
+    torch.ops.kat_zoo.rational_backward: _rational_backward_flops,
+    torch.ops.kat_zoo.fourier_attention: _fourier_flops,
+    torch.ops.kat_zoo.fourier_attention_backward: _fourier_backward_flops,
+}
 
 
 def measure(model: nn.Module, input_size: Sequence[int]) -> Size:
@@ -120,8 +141,7 @@ def measure(model: nn.Module, input_size: Sequence[int]) -> Size:
         outputs.append(output.numel())
 
     hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    counted = {torch.ops.kat_zoo.rational: _rational_flops, torch.ops.kat_zoo.fourier_attention: _fourier_flops}
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=counted) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=OPERATOR_FLOPS) as counter:
         model.eval()(torch.empty(1, *input_size, device="meta"))
     for hook in hooks:
         hook.remove()
