@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kat_zoo.train.classification import train
-from kat_zoo.train.config import Recipe, parse
+from kat_zoo.train.classification_config import Recipe
+from kat_zoo.train.config import parse
 
 HERE = Path(__file__).parent
 FIELDS = ["group", "variant", "seed", "epochs", "top1", "loss", "cpu_minutes"]

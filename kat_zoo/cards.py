@@ -82,6 +82,15 @@ FAMILIES = {
         "  journal={arXiv preprint arXiv:2503.10632},\n"
         "  year={2025}\n}",
     ),
+    "vit": Family(
+        "A vision transformer, the twin of another model of this package from which it differs in one thing, the channel mixer.",
+        "[An Image is Worth 16x16 Words](https://arxiv.org/abs/2010.11929) (Dosovitskiy et al., ICLR 2021)",
+        "@inproceedings{dosovitskiy2021image,\n"
+        "  title={An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale},\n"
+        "  author={Dosovitskiy, Alexey and Beyer, Lucas and Kolesnikov, Alexander and others},\n"
+        "  booktitle={International Conference on Learning Representations},\n"
+        "  year={2021}\n}",
+    ),
 }
 
 AUTHORS_TRAINING = (

@@ -79,6 +79,7 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = ArgumentParser(prog="kat-zoo predict", description=__doc__)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--task", default="classification", help="detection or segmentation: see kat-zoo predict --task TASK --help")
     parser.add_argument("--model", required=True, help="timm name with optional .tag, or hf-hub:org/name")
     parser.add_argument("--checkpoint", help="weights from a file instead of the published ones")
     parser.add_argument("--top", type=int, default=3, help="classes to show (default: %(default)s)")

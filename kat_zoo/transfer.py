@@ -9,6 +9,7 @@ from typing import Any
 import timm
 import torch
 from timm.layers.attention import Attention
+from timm.layers.create_norm import get_norm_layer
 from timm.layers.mlp import Mlp
 from timm.layers.norm import LayerNorm
 from timm.layers.patch_embed import PatchEmbed
@@ -19,6 +20,7 @@ from .layers.gr_kan import GRKAN
 from .layers.init import FIT_RANGE, FUNCTIONS, rational_coefficients
 from .layers.rational_fit import evaluate_rational, fit_rational, fit_rational_to_samples
 from .models.kat import KAT
+from .models.norm import NORMS
 
 SAMPLES = 200_000  # pre-activations kept per block
 BATCH = 64  # images per forward pass when one tensor holds them all
@@ -174,8 +176,17 @@ def architecture(vit: Any) -> dict[str, Any]:
         dynamic_img_size=vit.dynamic_img_size,
     )
     if type(norm) is not LayerNorm or getattr(norm, "eps", None) != 1e-6:
-        arguments["norm_layer"] = functools.partial(type(norm), eps=block.norm1.eps)
+        arguments.update(norm_layer=_norm_name(norm), norm_eps=block.norm1.eps)
     return arguments
+
+
+def _norm_name(norm: nn.Module) -> str:
+    """timm's name of a norm's class."""
+    kind = LayerNorm if type(norm) is nn.LayerNorm else type(norm)
+    for name in NORMS:
+        if get_norm_layer(name) is kind:
+            return name
+    raise ValueError(f"unsupported norm {type(norm).__name__}: expected one of {', '.join(NORMS)}")
 
 
 def _empty_kat(vit: Any) -> Any:

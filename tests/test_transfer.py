@@ -1,6 +1,7 @@
 """vit_to_kat: the KAT computes the ViT's function, for every activation and option it accepts, and refuses the rest."""
 
 import json
+from functools import partial
 
 import pytest
 import timm
@@ -72,7 +73,7 @@ OPTIONS = {
     "no final norm": dict(final_norm=False),
     "qk norm, no biases": dict(qk_norm=True, qkv_bias=False, proj_bias=False),
     "norms as in beit3": dict(scale_attn_norm=True, scale_mlp_norm=True),
-    "clip": dict(pre_norm=True, norm_layer=nn.LayerNorm),
+    "clip": dict(pre_norm=True, norm_layer=partial(nn.LayerNorm, eps=1e-5)),
     "no position": dict(pos_embed="none"),
     "rms norm": dict(norm_layer="rmsnorm"),
     "features": dict(num_classes=0),
@@ -90,6 +91,9 @@ def test_options_are_kept(name):
     x = images(4, seed=3)
     assert report.relative_logits_error < 1e-3
     assert relative_error(kat, vit.eval(), x) < 1e-3
+    again = timm.create_model(kat.pretrained_cfg["architecture"], **json.loads(json.dumps(kat._model_args)))
+    again.load_state_dict(kat.state_dict())
+    assert torch.equal(again.eval()(x), kat(x))
 
 
 def test_init_range_is_the_range_of_the_fit():
@@ -114,13 +118,16 @@ def test_the_vit_is_left_alone():
     assert kat.blocks[0].mlp.fc1.weight.data_ptr() != vit.blocks[0].mlp.fc1.weight.data_ptr()
 
 
-def test_result_can_be_rebuilt_from_its_config():
-    kat, _ = vit_to_kat(realistic(depth=2, reg_tokens=1))
-    arguments = json.loads(json.dumps(kat._model_args))
-    again = timm.create_model(kat.pretrained_cfg["architecture"], **arguments)
-    again.load_state_dict(kat.state_dict())
-    assert torch.equal(again.eval()(images(1, 1)), kat(images(1, 1)))
+def test_the_address_of_published_weights_is_not_taken_over():
+    kat, _ = vit_to_kat(realistic(depth=1))
     assert kat.pretrained_cfg.get("hf_hub_id") is None
+
+
+@pytest.mark.parametrize("kwargs", [{"norm_layer": "batchnorm"}, {"norm_eps": 0.0}], ids=str)
+def test_a_norm_that_is_none_is_refused(kwargs):
+    (name, value), = kwargs.items()
+    with pytest.raises(ValueError, match=f"{name}={value!r}: expected"):
+        timm.create_model("test_kat", **kwargs)
 
 
 def test_a_name_stands_for_a_pretrained_model(tmp_path):

@@ -15,7 +15,8 @@ from kat_zoo.arguments import ArgumentParser
 from .. import analysis
 from . import loader as loaders
 from .checkpoint import list_checkpoints
-from .config import Recipe, parse
+from .classification_config import Recipe
+from .config import parse
 from .data import open_dataset
 from .log import read_log
 from .model import load_model
@@ -26,7 +27,7 @@ BACKGROUND = 0.08  # brightness (of 1) up to which a pixel of Fashion-MNIST is b
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run.
 
     Attributes:
@@ -49,7 +50,7 @@ class Run:
         return [name for name, p in self.model.named_parameters() if p.requires_grad]
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: Path) -> FinishedRun:
     """Read a run folder of the trainer.
 
     Args:
@@ -74,10 +75,10 @@ def open_run(folder: Path) -> Run:
         label = f"epoch {epochs[update]:g}" if update in epochs else f"update {update}"
         states[label] = load_file(averaged if averaged.exists() else checkpoint / "model.safetensors")
     model.load_state_dict(last)
-    return Run(folder.name, recipe, model.eval(), states, log)
+    return FinishedRun(folder.name, recipe, model.eval(), states, log)
 
 
-def _images(run: Run, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def _images(run: FinishedRun, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The first test images as the model sees them, their labels, and what of them is foreground."""
     data = run.recipe.data
     splits = open_dataset(data.dataset, data.root, data.holdout, run.recipe.seed)
@@ -92,7 +93,7 @@ def _images(run: Run, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return images, labels, (images * std + mean).amax(1) > BACKGROUND
 
 
-def _landscape(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> Path:
+def _landscape(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Namespace) -> Path:
     surfaces = {}
     for run in runs:
         images, labels, _ = _images(run, arguments.loss_images)
@@ -105,7 +106,7 @@ def _landscape(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) ->
     return analysis.plot_landscape(surfaces, out / "landscape.png")
 
 
-def _histograms(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> list[Path]:
+def _histograms(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Namespace) -> list[Path]:
     paths = []
     for run in runs:
         labels = list(run.states)
@@ -115,33 +116,33 @@ def _histograms(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -
     return paths
 
 
-def _models(runs: Sequence[Run]) -> Mapping[str, nn.Module]:
+def _models(runs: Sequence[FinishedRun]) -> Mapping[str, nn.Module]:
     return {run.label: run.model for run in runs}
 
 
-def _spectra(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> Path:
+def _spectra(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Namespace) -> Path:
     return analysis.plot_spectra(_models(runs), _images(runs[0], 5)[0], out / "spectra.png")
 
 
-def _maps(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> Path:
+def _maps(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Namespace) -> Path:
     return analysis.plot_attention_maps(_models(runs), _images(runs[0], arguments.images)[0], out / "attention_maps.png")
 
 
-def _quality(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> Path:
+def _quality(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Namespace) -> Path:
     images, _, foreground = _images(runs[0], arguments.loss_images)
     return analysis.plot_quality(_models(runs), images, foreground, out / "attention_quality.png")
 
 
-def _curves(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> Path:
+def _curves(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Namespace) -> Path:
     return analysis.plot_curves({run.label: run.log for run in runs}, out / "curves.png")
 
 
-def _costs(runs: Sequence[Run], out: Path, arguments: argparse.Namespace) -> Path:
+def _costs(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Namespace) -> Path:
     costs = analysis.measure_costs(_models(runs), _images(runs[0], runs[0].recipe.data.batch_size)[0])
     return analysis.plot_costs(costs, out / "costs.png")
 
 
-ANALYSES: dict[str, Callable[[Sequence[Run], Path, argparse.Namespace], Path | list[Path]]] = {
+ANALYSES: dict[str, Callable[[Sequence[FinishedRun], Path, argparse.Namespace], Path | list[Path]]] = {
     "curves": _curves,
     "costs": _costs,
     "histograms": _histograms,

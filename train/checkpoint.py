@@ -29,15 +29,15 @@ class Progress:
         update: optimizer updates done, skipped ones included.
         skipped: updates skipped because the gradient was not finite.
         evaluated: update of the last evaluation.
-        best: best evaluated top-1 so far, in percent.
-        window: losses since the last log record, so that a continued run logs what an unbroken one would.
+        best: best value so far of the run's metric, larger is better; None before the first evaluation.
+        window: loss name -> values since the last log record, so that a continued run logs what an unbroken one would.
     """
 
     update: int = 0
     skipped: int = 0
     evaluated: int = 0
-    best: float = 0.0
-    window: list[float] = field(default_factory=list)
+    best: float | None = None
+    window: dict[str, list[float]] = field(default_factory=dict)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -1,4 +1,7 @@
-"""Recipes: frozen dataclasses read from YAML and the command line; an unknown key or a wrong type is refused."""
+"""Settings that the recipes of all tasks share: frozen dataclasses read from YAML and the command line.
+
+An unknown key or a wrong type is refused.
+"""
 
 import argparse
 import dataclasses
@@ -13,100 +16,8 @@ RECIPES = Path(__file__).parent / "configs"
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """What is trained.
-
-    Attributes:
-        name: timm model name; every kat_zoo model is registered.
-        kwargs: further arguments of `timm.create_model` (drop_path_rate, ...); num_classes defaults to the data's.
-        pretrained: start from the model's published weights.
-        checkpoint: start from this file (.safetensors, .pth, .npz).
-        init_from: start a KAT from a ViT, transferred by `vit_to_kat`: a timm name, for its published weights, or NAME@FILE.
-        train_only: `all`, `head`, `rationals` (a few thousand coefficients), or patterns as `blocks.11.*,head.*`.
-    """
-
-    name: str = "kat_tiny_patch16_224"
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    pretrained: bool = False
-    checkpoint: str | None = None
-    init_from: str | None = None
-    train_only: str = "all"
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where images come from and how they are shaped; None takes the value from the model's own `pretrained_cfg`.
-
-    Attributes:
-        dataset: one of the names of `kat_zoo.train.data.DATASETS`.
-        root: folder of the data; None looks in the usual places, then on the Hub.
-        holdout: fraction of the training split, in [0, 1), kept out of training and evaluated instead of the test
-            split: for choosing hyper-parameters.
-        batch_size: images per update over all processes and accumulation steps.
-        workers: loader processes per training process.
-        input_size: (channels, height, width).
-        mean: per-channel mean, of images scaled to [0, 1].
-        std: per-channel standard deviation, of images scaled to [0, 1].
-        interpolation: of resizing: bilinear, bicubic, ...
-        crop_pct: part of the resized image that evaluation crops, in (0, 1].
-    """
-
-    dataset: str = "fashion_mnist"
-    root: str | None = None
-    holdout: float = 0.0
-    batch_size: int = 1024
-    workers: int = 2
-    input_size: tuple[int, int, int] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    interpolation: str | None = None
-    crop_pct: float | None = None
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Training augmentation; defaults are the recipe of DeiT and KAT (arXiv 2409.10594, section 5.1).
-
-    Attributes:
-        crop: `rrc` random resized crop; `pad` random crop after padding by `pad` pixels; `none` resize and centre crop.
-        pad: pixels of zero padding for `crop: pad`.
-        scale: area range of the random resized crop.
-        ratio: aspect ratio range of the random resized crop.
-        hflip: probability of a horizontal flip.
-        vflip: probability of a vertical flip.
-        color_jitter: strength; 0 is off. RandAugment replaces it.
-        auto_augment: timm's string, as `rand-m9-mstd0.5-inc1` or `3a`; None is off.
-        random_erasing: probability, per image.
-        mixup: alpha of mixup, 0 is off.
-        cutmix: alpha of cutmix, 0 is off.
-        mixup_prob: probability of mixing a batch.
-        mixup_switch_prob: probability of cutmix where both are on.
-        mixup_mode: `batch`, `pair` or `elem`.
-        smoothing: label smoothing in [0, 1); mixup applies it to the mixed targets.
-        repeats: times an image is drawn per pass (repeated augmentation); an epoch keeps its length.
-    """
-
-    crop: Literal["rrc", "pad", "none"] = "rrc"
-    pad: int = 4
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (0.75, 4 / 3)
-    hflip: float = 0.5
-    vflip: float = 0.0
-    color_jitter: float = 0.4
-    auto_augment: str | None = "rand-m9-mstd0.5"
-    random_erasing: float = 0.25
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    mixup_prob: float = 1.0
-    mixup_switch_prob: float = 0.5
-    mixup_mode: Literal["batch", "pair", "elem"] = "batch"
-    smoothing: float = 0.1
-    repeats: int = 1
-
-
-@dataclass(frozen=True)
 class OptimizerConfig:
-    """Optimizer, loss and their regularisation.
+    """Optimizer and its regularisation.
 
     Attributes:
         name: timm optimizer name: adamw, lamb, lion, muon, sgd (Nesterov), ...
@@ -117,7 +28,6 @@ class OptimizerConfig:
         layer_decay: learning rate factor from each block to the one below, in (0, 1]; None is off.
         clip_grad: largest gradient norm; None does not clip.
         grad_accum: forward and backward passes per update.
-        loss: `ce` or `bce`.
         kwargs: further arguments of the optimizer, as betas.
     """
 
@@ -129,7 +39,6 @@ class OptimizerConfig:
     layer_decay: float | None = None
     clip_grad: float | None = None
     grad_accum: int = 1
-    loss: Literal["ce", "bce"] = "ce"
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 
@@ -144,6 +53,7 @@ class ScheduleConfig:
         warmup_lr: learning rate at the first update.
         min_lr: learning rate at the end.
         decay_epochs: length of the decay phase (wsd) or of a step (step), in epochs; None is timm's default.
+        decay_rate: power (poly) or factor of each step (step, multistep).
     """
 
     name: str = "cosine"
@@ -152,6 +62,7 @@ class ScheduleConfig:
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
     decay_epochs: float | None = None
+    decay_rate: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -199,8 +110,8 @@ class SystemConfig:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A whole training run.
+class RunRecipe:
+    """What the recipes of all tasks share; `data.batch_size` counts images per update, over all processes and accumulation steps.
 
     Attributes:
         output: run folder; it is made, and must not hold another run.
@@ -209,26 +120,18 @@ class Recipe:
 
     output: str
     seed: int = 0
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     system: SystemConfig = field(default_factory=SystemConfig)
 
     def __post_init__(self) -> None:
-        """Refuse values that no later stage would name as clearly.
+        """Refuse values that no later stage would name as clearly; each task adds its own.
 
         Raises:
             ValueError: naming the key, its value and what is right.
         """
-        rules = [
-            ("data.holdout", self.data.holdout, 0 <= self.data.holdout < 1, "in [0, 1)"),
-            ("data.batch_size", self.data.batch_size, self.data.batch_size >= 1, "at least 1"),
-            ("data.workers", self.data.workers, self.data.workers >= 0, "at least 0"),
-            ("augment.smoothing", self.augment.smoothing, 0 <= self.augment.smoothing < 1, "in [0, 1)"),
-            ("augment.repeats", self.augment.repeats, self.augment.repeats >= 1, "at least 1"),
+        require(
             ("optimizer.lr", self.optimizer.lr, self.optimizer.lr > 0, "positive"),
             ("optimizer.grad_accum", self.optimizer.grad_accum, self.optimizer.grad_accum >= 1, "at least 1"),
             ("schedule.epochs", self.schedule.epochs, self.schedule.epochs >= 1, "at least 1"),
@@ -237,16 +140,37 @@ class Recipe:
             ("system.log_every", self.system.log_every, self.system.log_every >= 1, "at least 1"),
             ("system.eval_every", self.system.eval_every, self.system.eval_every >= 1, "at least 1"),
             ("system.keep_checkpoints", self.system.keep_checkpoints, self.system.keep_checkpoints >= 1, "at least 1"),
-        ]
-        for key, value, ok, expected in rules:
-            if not ok:
-                raise ValueError(f"{key} is {value!r}; it must be {expected}")
-        if self.data.batch_size % self.optimizer.grad_accum:
-            raise ValueError(
-                f"data.batch_size {self.data.batch_size} is not a multiple of optimizer.grad_accum {self.optimizer.grad_accum}"
-            )
-        if (self.augment.mixup or self.augment.cutmix) and (self.data.batch_size // self.optimizer.grad_accum) % 2:
-            raise ValueError(f"data.batch_size {self.data.batch_size} must be even: mixup and cutmix pair images")
+        )
+
+
+def require(*rules: tuple[str, Any, bool, str]) -> None:
+    """Check values of a recipe.
+
+    Args:
+        *rules: (key, value, whether it is right, what would be right).
+
+    Raises:
+        ValueError: for the first rule that does not hold.
+    """
+    for key, value, ok, expected in rules:
+        if not ok:
+            raise ValueError(f"{key} is {value!r}; it must be {expected}")
+
+
+def require_batch(batch_size: int, workers: int, grad_accum: int) -> None:
+    """Check a recipe's global batch.
+
+    Args:
+        batch_size: images per update.
+        workers: loader processes.
+        grad_accum: forward and backward passes per update.
+
+    Raises:
+        ValueError: out of range, or the batch cannot be split into equal passes.
+    """
+    require(("data.batch_size", batch_size, batch_size >= 1, "at least 1"), ("data.workers", workers, workers >= 0, "at least 0"))
+    if batch_size % grad_accum:
+        raise ValueError(f"data.batch_size {batch_size} is not a multiple of optimizer.grad_accum {grad_accum}")
 
 
 def parse(cls: type, argv: Sequence[str], prog: str, **flags: dict[str, Any]) -> tuple[Any, argparse.Namespace]:
@@ -272,7 +196,7 @@ def parse(cls: type, argv: Sequence[str], prog: str, **flags: dict[str, Any]) ->
         parser.add_argument("--" + name.replace("_", "-"), **options)
     parser.add_class_arguments(cls)
     try:
-        parsed = parser.parse_args(_find_configs(argv))
+        parsed = parser.parse_args(find_configs(argv))
         instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # renamed in 4.49
         extra = argparse.Namespace(**{name: parsed.pop(name) for name in flags})
         parsed.pop("config", None)
@@ -281,8 +205,12 @@ def parse(cls: type, argv: Sequence[str], prog: str, **flags: dict[str, Any]) ->
         raise ValueError(" ".join(str(error).split())) from error
 
 
-def _find_configs(argv: Sequence[str]) -> list[str]:
-    """Let `--config` also name a packaged recipe, or give its path in the repository from anywhere."""
+def find_configs(argv: Sequence[str]) -> list[str]:
+    """Let `--config` also name a packaged recipe, or give its path in the repository from anywhere.
+
+    Raises:
+        FileNotFoundError: neither a file nor a packaged recipe.
+    """
     found = list(argv)
     for i, argument in enumerate(found):
         value = argument.removeprefix("--config=") if argument.startswith("--config=") else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import timm
 import torch
@@ -11,7 +12,8 @@ from timm.models import get_pretrained_cfg
 from timm.task import ClassificationEvaluator
 from torch import Tensor, nn
 
-from .config import DataConfig, ModelConfig, parse
+from .classification_config import DataConfig, ModelConfig
+from .config import parse
 from .data import open_dataset
 from .loader import data_config, eval_loader
 from .model import load_model
@@ -71,11 +73,13 @@ class ValidateConfig:
     """What `kat-zoo validate` evaluates.
 
     Attributes:
+        task: classification; other tasks have their own keys.
         model: the model; `pretrained` or `checkpoint` names its weights.
         data: the data; its test split is evaluated.
         precision: `no`, `bf16` or `fp16` autocast.
     """
 
+    task: Literal["classification"] = "classification"
     model: ModelConfig = field(default_factory=lambda: ModelConfig(name="kat_pico_patch4_28", pretrained=True))
     data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=256))
     precision: str = "no"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_worker_info
 from torchvision import transforms
 
-from .config import AugmentConfig, DataConfig
+from .classification_config import AugmentConfig, DataConfig
 from .data import Images
 
 Transform = Callable[[Image.Image], Tensor]
@@ -190,17 +190,24 @@ def train_loader(
     sampler = EpochSampler(size, updates * config.batch_size, seed, augment.repeats)
     dataset = TrainImages(images, train_transform(augment, resolved), image_mode(resolved))
     batches = BatchSampler(cast(Sampler[int], sampler), config.batch_size // accum, drop_last=True)
-    return _loader(dataset, config.workers, batch_sampler=batches), sampler, updates
+    return make_loader(dataset, config.workers, batch_sampler=batches), sampler, updates
 
 
 def eval_loader(images: Images, config: DataConfig, resolved: dict[str, Any], processes: int = 1) -> DataLoader:
     """Loader of the whole evaluation split, in order."""
     dataset = EvalImages(images, eval_transform(resolved), image_mode(resolved))
     batch = -(-min(config.batch_size, 512) // processes) * processes
-    return _loader(dataset, config.workers, batch_size=batch)
+    return make_loader(dataset, config.workers, batch_size=batch)
 
 
-def _loader(dataset: Dataset, workers: int, **kwargs: Any) -> DataLoader:
+def make_loader(dataset: Dataset, workers: int, **kwargs: Any) -> DataLoader:
+    """A loader that leaves the global random state alone and whose workers outlive stop signals.
+
+    Args:
+        dataset: map-style.
+        workers: processes; 0 loads in this one.
+        **kwargs: of torch's DataLoader.
+    """
     # Its own generator: making an iterator draws a number, which must not come from the random state of the model.
     return DataLoader(
         dataset,

@@ -13,14 +13,14 @@ class JsonlLog:
     Args:
         path: the file; its folder exists.
         update: drop records after this update: they belong to work that a restart repeats.
-        evaluated: drop evaluations after this update, likewise.
+        evaluated: drop evaluations (records without `loss`) after this update, likewise.
     """
 
     def __init__(self, path: Path, update: int = 0, evaluated: int = 0) -> None:
         self.path = path
         if path.exists():
             records = read_log(path)
-            kept = [record for record in records if record["update"] <= (evaluated if "top1" in record else update)]
+            kept = [record for record in records if record["update"] <= (update if "loss" in record else evaluated)]
             write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def write(self, record: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 import kat_zoo
 
-from .config import ModelConfig
+from .classification_config import ModelConfig
 from .optim import RATIONALS
 
 logger = logging.getLogger("kat_zoo")

@@ -66,6 +66,7 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, u
         warmup_lr=config.warmup_lr,
         min_lr=config.min_lr,
         decay_epochs=config.decay_epochs,
+        decay_rate=config.decay_rate,
         step_on_epochs=False,
         updates_per_epoch=updates_per_epoch,
     )

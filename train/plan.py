@@ -12,7 +12,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from . import loader as loaders
-from .config import OptimizerConfig, Recipe, parse
+from .classification_config import Recipe
+from .config import OptimizerConfig, parse
 from .footprint import Footprint, count
 from .model import build_model
 from .optim import create_optimizer
@@ -168,7 +169,11 @@ def _builder(recipe: Recipe, classes: int) -> tuple[Callable[[], nn.Module], tup
     config = dataclasses.replace(recipe.model, kwargs=kwargs, pretrained=False, checkpoint=None, init_from=None)
 
     def build() -> nn.Module:
-        return build_model(config, classes)
+        model = build_model(config, classes)
+        for module in model.modules():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = recipe.system.fused_attention
+        return model
 
     return build, tuple(loaders.data_config(recipe.data, build())["input_size"])
 

@@ -8,7 +8,8 @@ from timm.loss import create_classification_loss
 from torch import nn
 
 from . import loader as loaders
-from .config import Recipe
+from .classification_config import Recipe
+from .config import RunRecipe
 from .model import build_model
 from .optim import create_optimizer, create_scheduler
 
@@ -37,9 +38,8 @@ def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
     transform = loaders.train_transform(recipe.augment, resolved)
     optimizer = create_optimizer(model, recipe.optimizer)
     updates = images // recipe.data.batch_size
-    scheduler = create_scheduler(optimizer, recipe.schedule, updates)
     mixup = loaders.mixup(recipe.augment, classes)
-    criterion = create_classification_loss(recipe.optimizer.loss, smoothing=recipe.augment.smoothing, soft_targets=mixup is not None)
+    criterion = create_classification_loss(recipe.loss, smoothing=recipe.augment.smoothing, soft_targets=mixup is not None)
 
     x, y = torch.randn(batch_size, *resolved["input_size"]), torch.randint(classes, (batch_size,))
     if mixup is not None:
@@ -49,22 +49,36 @@ def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
     norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
     optimizer.step()
 
-    total = recipe.schedule.epochs * updates
-    rates = []
-    for part in (0.0, 0.01, 0.1, 0.5, 0.9, 1.0):
-        scheduler.step_update(round(part * (total - 1)))
-        rates.append(f"{part:.0%} {max(group['lr'] for group in optimizer.param_groups):.2g}")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    groups: Counter[tuple[float, float]] = Counter()
-    for group in optimizer.param_groups:
-        groups[group["weight_decay"], round(group.get("lr_scale", 1.0), 4)] += len(group["params"])
     lines = [
         f"{recipe.model.name}: {sum(p.numel() for p in model.parameters()):,} parameters, {trained:,} trained",
-        f"{recipe.data.dataset}: {classes} classes, input {tuple(resolved['input_size'])}, {total:,} updates of "
-        f"{recipe.data.batch_size} images",
-        *(f"  {count} tensors with weight decay {decay:g}, learning rate x {scale:g}" for (decay, scale), count in groups.items()),
-        f"learning rate: {', '.join(rates)}",
+        f"{recipe.data.dataset}: {classes} classes, input {tuple(resolved['input_size'])}, "
+        f"{recipe.schedule.epochs * updates:,} updates of {recipe.data.batch_size} images",
+        *describe_optimizer(optimizer, recipe, updates),
         f"one update on noise: loss {float(loss.detach()):.3f}, gradient norm {float(norm):.3g}",
         f"training transform: {' '.join(str(transform).split())}",
     ]
     return "\n".join(lines)
+
+
+def describe_optimizer(optimizer: torch.optim.Optimizer, recipe: RunRecipe, updates_per_epoch: int) -> list[str]:
+    """What --dry-run of every task says of the optimizer.
+
+    Args:
+        optimizer: from `create_optimizer`.
+        recipe: of any task.
+        updates_per_epoch: optimizer updates in one epoch.
+
+    Returns:
+        A line for each kind of parameter group and one with the learning rate over the run.
+    """
+    groups: Counter[tuple[float, float]] = Counter()
+    for group in optimizer.param_groups:
+        groups[group["weight_decay"], round(group.get("lr_scale", 1.0), 4)] += len(group["params"])
+    scheduler = create_scheduler(optimizer, recipe.schedule, updates_per_epoch)
+    rates = []
+    for part in (0.0, 0.01, 0.1, 0.5, 0.9, 1.0):
+        scheduler.step_update(round(part * (recipe.schedule.epochs * updates_per_epoch - 1)))
+        rates.append(f"{part:.0%} {max(group['lr'] for group in optimizer.param_groups):.2g}")
+    lines = [f"  {count} tensors with weight decay {decay:g}, learning rate x {scale:g}" for (decay, scale), count in groups.items()]
+    return [*lines, f"learning rate: {', '.join(rates)}"]

@@ -1,5 +1,6 @@
 """Model families, registered with timm when imported."""
 
+from . import kan_vit as kan_vit
 from .karat import KArAt as KArAt
 from .kat import KAT as KAT
 

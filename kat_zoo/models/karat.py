@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..layers.edges import check_choice
 from ..layers.fourier import FourierHeads, GeneralHeads, KArAtAttention, OperatorHeads, PatchGrid, SoftmaxHeads
+from .norm import norm_with_eps
 
 __all__ = ["KArAt"]
 
@@ -89,6 +90,7 @@ class KArAt(VisionTransformer):
         w_bias: a bias of the map W.
         layers: indices of the layers with learnable attention, or all, early, middle, late.
         hybrid_heads: the first heads of every learnable layer that keep softmax.
+        norm_layer, norm_eps: name and epsilon of timm's norm, as in `KAT`.
         **kwargs: see timm's VisionTransformer. With dynamic_img_size the operators are interpolated in every forward.
 
     Raises:
@@ -110,6 +112,8 @@ class KArAt(VisionTransformer):
         w_bias: bool = False,
         layers: str | Sequence[int] = "all",
         hybrid_heads: int = 0,
+        norm_layer: str | None = None,
+        norm_eps: float | None = None,
         **kwargs: Any,
     ) -> None:
         if kwargs.get("patch_drop_rate"):
@@ -121,7 +125,8 @@ class KArAt(VisionTransformer):
         if mode == "universal" and (isinstance(grid_size, Sequence) or isinstance(rank, Sequence)):
             raise ValueError("mode='universal' shares one operator among all layers; expected one number for grid_size and rank")
         learnable = learnable_layers(layers, depth)
-        super().__init__(block_fn=partial(_block, learnable), **kwargs)  # type: ignore[arg-type]
+        norm: Any = norm_with_eps(norm_layer, norm_eps)
+        super().__init__(block_fn=partial(_block, learnable), norm_layer=norm, **kwargs)  # type: ignore[arg-type]
         options: dict[str, Any] = {"init": operator_init, "device": kwargs.get("device"), "dtype": kwargs.get("dtype")}
         options["num_tokens"] = self.patch_embed.num_patches + self.num_prefix_tokens
         if (basis, base_function, operator_order, projection) == ("fourier", "zero", "w_phi", "none"):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..layers.gr_kan import GRKAN
 from ..layers.init import init_attention_mimetic, rational_coefficients
+from .norm import norm_with_eps
 from .pretrained import fetch_weights
 
 __all__ = ["KAT"]
@@ -42,6 +43,8 @@ class KAT(VisionTransformer):
         weight_init: "upstream", what the released code does in effect (timm's truncated normal), or "kan", the
             variance-preserving one of the paper (section 4.4); either with "_mimetic" for mimetic attention
             (arXiv 2305.09828). timm's "skip" and "reset" work too.
+        norm_layer: name of timm's norm, "layernorm" by default.
+        norm_eps: its epsilon, 1e-6 by default (CLIP's is 1e-5).
         **kwargs: see timm's VisionTransformer.
 
     Raises:
@@ -54,6 +57,8 @@ class KAT(VisionTransformer):
         num_groups: int = 8,
         order: Sequence[int] = (5, 4),
         weight_init: str = "upstream",
+        norm_layer: str | None = None,
+        norm_eps: float | None = None,
         **kwargs: Any,
     ) -> None:
         if weight_init not in (*WEIGHT_INITS, "skip", "reset"):
@@ -64,7 +69,8 @@ class KAT(VisionTransformer):
         mlp_layer = partial(
             GRKAN, num_groups=num_groups, act1_init=act1_init or "identity", act2_init=act2_init, order=tuple(order)
         )
-        super().__init__(mlp_layer=mlp_layer, weight_init="skip", **kwargs)  # type: ignore[arg-type]
+        norm: Any = norm_with_eps(norm_layer, norm_eps)
+        super().__init__(mlp_layer=mlp_layer, norm_layer=norm, weight_init="skip", **kwargs)  # type: ignore[arg-type]
         self.weight_init = "reset" if weight_init == "skip" else weight_init
         self.weight_init_mode = "reset" if self.weight_init == "reset" else ""
         if weight_init != "skip":

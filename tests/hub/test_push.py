@@ -21,7 +21,8 @@ from kat_zoo.hub import convert, pull, push
 from kat_zoo.hub_folder import save_model
 from kat_zoo.samples import load_samples
 from kat_zoo.train.checkpoint import save_weights
-from kat_zoo.train.config import DataConfig, ModelConfig, Recipe, to_yaml
+from kat_zoo.train.classification_config import DataConfig, ModelConfig, Recipe
+from kat_zoo.train.config import to_yaml
 from kat_zoo.train.evaluate import Evaluation
 
 from .server import TOKEN

@@ -4,16 +4,8 @@ import struct
 import numpy as np
 import pytest
 
-from kat_zoo.train.config import (
-    AugmentConfig,
-    DataConfig,
-    EmaConfig,
-    ModelConfig,
-    OptimizerConfig,
-    Recipe,
-    ScheduleConfig,
-    SystemConfig,
-)
+from kat_zoo.train.classification_config import AugmentConfig, DataConfig, ModelConfig, Recipe
+from kat_zoo.train.config import EmaConfig, OptimizerConfig, ScheduleConfig, SystemConfig
 
 
 def write_idx(path, array):

@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 from kat_zoo import cli
 from kat_zoo.train.analyze import ANALYSES, open_run
 from kat_zoo.train.classification import train
-from kat_zoo.train.config import ModelConfig
+from kat_zoo.train.classification_config import ModelConfig
 
 
 def finished(recipe, folder, **kwargs):

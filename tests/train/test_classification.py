@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from kat_zoo.train.checkpoint import list_checkpoints
-from kat_zoo.train.classification import TrainingDiverged, main, train
+from kat_zoo.train.classification import main, train
 from kat_zoo.train.config import to_yaml
 from kat_zoo.train.log import read_log
+from kat_zoo.train.run import TrainingDiverged
 
 PLAIN = {"crop": "none", "auto_augment": None, "random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "color_jitter": 0.0}
 

@@ -2,7 +2,12 @@ import pytest
 import yaml
 
 from kat_zoo.cli import main
-from kat_zoo.train.config import RECIPES, Recipe, parse, to_yaml
+from kat_zoo.train.classification_config import Recipe
+from kat_zoo.train.config import RECIPES, parse, to_yaml
+from kat_zoo.train.segmentation_config import SegmentationRecipe
+from kat_zoo.train.tasks import find_task
+
+RECIPE_OF = {"classification": Recipe, "segmentation": SegmentationRecipe}
 
 
 def read(text, tmp_path, *argv):
@@ -23,6 +28,8 @@ def read(text, tmp_path, *argv):
         ("output: x\nschedule: {name: plateau}\n", "schedule.name"),
         ("output: x\ndata: {batch_size: 10}\noptimizer: {grad_accum: 3}\n", "grad_accum"),
         ("output: x\ndata: {batch_size: 9}\n", "even"),
+        ("output: x\ntask: regression\n", "task 'regression'"),
+        ("output: [x\n", "is not YAML"),
     ],
 )
 def test_bad_recipe_is_one_line_and_exit_code_2(text, named, tmp_path, capsys):
@@ -48,5 +55,5 @@ def test_config_by_name_of_a_packaged_recipe(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_packaged_recipes_are_valid(path):
-    recipe, _ = parse(Recipe, ["--config", str(path)], "test")
+    recipe, _ = parse(RECIPE_OF[find_task(["--config", str(path)])], ["--config", str(path)], "test")
     assert yaml.safe_load(to_yaml(recipe))["output"] == f"runs/{path.stem}"

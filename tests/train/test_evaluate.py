@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 from torch import nn
 
-from kat_zoo.train.config import DataConfig
+from kat_zoo.train.classification_config import DataConfig
 from kat_zoo.train.data import open_dataset
 from kat_zoo.train.evaluate import evaluate
 from kat_zoo.train.loader import eval_loader

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kat_zoo.train.config import AugmentConfig, DataConfig
+from kat_zoo.train.classification_config import AugmentConfig, DataConfig
 from kat_zoo.train.data import open_dataset
 from kat_zoo.train.loader import EpochSampler, seeded, train_loader
 

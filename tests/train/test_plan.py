@@ -7,7 +7,8 @@ import timm
 import torch
 
 from kat_zoo import cli
-from kat_zoo.train.config import ModelConfig, OptimizerConfig, Recipe, parse
+from kat_zoo.train.classification_config import ModelConfig, Recipe
+from kat_zoo.train.config import OptimizerConfig, parse
 from kat_zoo.train.footprint import SavedBytes, count
 from kat_zoo.train.plan import Machine, optimizer_state, plan
 
@@ -75,7 +76,7 @@ def test_frozen_parameters_cost_no_gradients(train_only):
     assert part.footprint[0].forward_flops == full.footprint[0].forward_flops
 
 
-def small(**changes):
+def small():
     return parse(Recipe, ["--config", "kat_pico_fmnist", "--model.kwargs", str(KWARGS), "--schedule.epochs", "12"], "test")[0]
 
 

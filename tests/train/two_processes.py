@@ -9,7 +9,8 @@ from accelerate import PartialState
 
 from kat_zoo.train.checkpoint import list_checkpoints
 from kat_zoo.train.classification import train
-from kat_zoo.train.config import Recipe, parse
+from kat_zoo.train.classification_config import Recipe
+from kat_zoo.train.config import parse
 
 
 def main(folder: Path) -> None:

@@ -1,0 +1,134 @@
+"""The recipe of an image classifier."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .config import RunRecipe, require, require_batch
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is trained.
+
+    Attributes:
+        name: timm model name; every kat_zoo model is registered.
+        kwargs: further arguments of `timm.create_model` (drop_path_rate, ...); num_classes defaults to the data's.
+        pretrained: start from the model's published weights.
+        checkpoint: start from this file (.safetensors, .pth, .npz).
+        init_from: start a KAT from a ViT, transferred by `vit_to_kat`: a timm name, for its published weights, or NAME@FILE.
+        train_only: `all`, `head`, `rationals` (a few thousand coefficients), or patterns as `blocks.11.*,head.*`.
+    """
+
+    name: str = "kat_tiny_patch16_224"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    pretrained: bool = False
+    checkpoint: str | None = None
+    init_from: str | None = None
+    train_only: str = "all"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where images come from and how they are shaped; None takes the value from the model's own `pretrained_cfg`.
+
+    Attributes:
+        dataset: one of the names of `kat_zoo.train.data.DATASETS`.
+        root: folder of the data; None looks in the usual places, then on the Hub.
+        holdout: fraction of the training split, in [0, 1), kept out of training and evaluated instead of the test
+            split: for choosing hyper-parameters.
+        batch_size: images per update over all processes and accumulation steps.
+        workers: loader processes per training process.
+        input_size: (channels, height, width).
+        mean: per-channel mean, of images scaled to [0, 1].
+        std: per-channel standard deviation, of images scaled to [0, 1].
+        interpolation: of resizing: bilinear, bicubic, ...
+        crop_pct: part of the resized image that evaluation crops, in (0, 1].
+    """
+
+    dataset: str = "fashion_mnist"
+    root: str | None = None
+    holdout: float = 0.0
+    batch_size: int = 1024
+    workers: int = 2
+    input_size: tuple[int, int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    interpolation: str | None = None
+    crop_pct: float | None = None
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Training augmentation; defaults are the recipe of DeiT and KAT (arXiv 2409.10594, section 5.1).
+
+    Attributes:
+        crop: `rrc` random resized crop; `pad` random crop after padding by `pad` pixels; `none` resize and centre crop.
+        pad: pixels of zero padding for `crop: pad`.
+        scale: area range of the random resized crop.
+        ratio: aspect ratio range of the random resized crop.
+        hflip: probability of a horizontal flip.
+        vflip: probability of a vertical flip.
+        color_jitter: strength; 0 is off. RandAugment replaces it.
+        auto_augment: timm's string, as `rand-m9-mstd0.5-inc1` or `3a`; None is off.
+        random_erasing: probability, per image.
+        mixup: alpha of mixup, 0 is off.
+        cutmix: alpha of cutmix, 0 is off.
+        mixup_prob: probability of mixing a batch.
+        mixup_switch_prob: probability of cutmix where both are on.
+        mixup_mode: `batch`, `pair` or `elem`.
+        smoothing: label smoothing in [0, 1); mixup applies it to the mixed targets.
+        repeats: times an image is drawn per pass (repeated augmentation); an epoch keeps its length.
+    """
+
+    crop: Literal["rrc", "pad", "none"] = "rrc"
+    pad: int = 4
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    hflip: float = 0.5
+    vflip: float = 0.0
+    color_jitter: float = 0.4
+    auto_augment: str | None = "rand-m9-mstd0.5"
+    random_erasing: float = 0.25
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    mixup_prob: float = 1.0
+    mixup_switch_prob: float = 0.5
+    mixup_mode: Literal["batch", "pair", "elem"] = "batch"
+    smoothing: float = 0.1
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe(RunRecipe):
+    """A whole training run of a classifier.
+
+    Attributes:
+        task: what `kat-zoo` commands tell recipes apart by.
+        model: what is trained.
+        data: where images come from.
+        augment: training augmentation.
+        loss: `ce` or `bce`.
+    """
+
+    task: Literal["classification"] = "classification"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: Literal["ce", "bce"] = "ce"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no later stage would name as clearly.
+
+        Raises:
+            ValueError: naming the key, its value and what is right.
+        """
+        super().__post_init__()
+        require(
+            ("data.holdout", self.data.holdout, 0 <= self.data.holdout < 1, "in [0, 1)"),
+            ("augment.smoothing", self.augment.smoothing, 0 <= self.augment.smoothing < 1, "in [0, 1)"),
+            ("augment.repeats", self.augment.repeats, self.augment.repeats >= 1, "at least 1"),
+        )
+        accum = self.optimizer.grad_accum
+        require_batch(self.data.batch_size, self.data.workers, accum)
+        if (self.augment.mixup or self.augment.cutmix) and (self.data.batch_size // accum) % 2:
+            raise ValueError(f"data.batch_size {self.data.batch_size} must be even: mixup and cutmix pair images")

@@ -1,0 +1,346 @@
+"""What the training loops of all tasks share: processes, run folder, guarded updates, logs, checkpoints, stop signals.
+
+A loop reads: `start`, build data and model, `begin`, then `with stop_signals() as run.signals` over epochs, `Run.update` after each
+global batch, `Run.evaluated` after each evaluation, `Run.finish`. See `classification.train`.
+"""
+
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DataLoaderConfiguration, set_seed, tqdm
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from .checkpoint import Progress, find_resume, list_checkpoints, load_checkpoint, save_checkpoint, save_weights, write_atomically
+from .config import RunRecipe, parse, to_yaml
+from .log import JsonlLog
+from .optim import create_optimizer, create_scheduler
+
+logger = logging.getLogger("kat_zoo")
+
+
+class TrainingDiverged(RuntimeError):
+    """No finite gradient for `system.max_skipped` consecutive updates."""
+
+
+def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
+    """Set up this process and seed it; to be called first, so that bad arguments cost nothing.
+
+    Args:
+        recipe: of any task.
+        resume: `no`, `auto` (the newest checkpoint of the run folder, if any), or the folder of a checkpoint.
+
+    Returns:
+        (accelerator, checkpoint to continue from or None).
+
+    Raises:
+        ValueError: the output folder holds another run, or the number of processes is not the one that was launched.
+        FileNotFoundError: the checkpoint is not there.
+    """
+    checkpoint = find_resume(Path(recipe.output), resume)
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # without it, several CPU processes would not find each other
+        mixed_precision=recipe.system.precision,
+        gradient_accumulation_steps=recipe.optimizer.grad_accum,
+        # The loader's batch is the global one, so that a run does not depend on the number of processes.
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+        rng_types=[],  # the sampler is the same in all processes without any exchange
+        log_with=list(recipe.system.trackers) or None,
+        project_dir=recipe.output,
+    )
+    if accelerator.num_processes != int(os.environ.get("WORLD_SIZE", "1")):
+        raise ValueError(
+            f"{os.environ['WORLD_SIZE']} processes were launched, but accelerate runs {accelerator.num_processes}; "
+            "on CPUs launch with: torchrun --standalone --nproc_per_node N"
+        )
+    set_seed(recipe.seed)  # equal initial weights everywhere
+    return accelerator, checkpoint
+
+
+@dataclass
+class Run:
+    """A run in progress; made by `begin`.
+
+    Attributes:
+        recipe: of any task.
+        accelerator: of this process.
+        bare: the model as it was built, with the current weights.
+        model: the same, prepared for training: compiled, distributed.
+        ema: averaged weights, or None.
+        optimizer: prepared.
+        scheduler: stepped per update.
+        train_batches: prepared loader of micro-batches.
+        test_batches: prepared loader of the evaluation split.
+        updates_per_epoch: optimizer updates in one epoch.
+        progress: where the run stands; what a checkpoint keeps beside the states.
+        log: of the main process; None in the others.
+        bar: progress bar over updates.
+        losses: loss name -> values of the micro-batches since the last log record.
+        signals: stop signals received; bound by `with stop_signals() as run.signals`.
+    """
+
+    recipe: RunRecipe
+    accelerator: Accelerator
+    bare: nn.Module
+    model: nn.Module
+    ema: ModelEmaV3 | None
+    optimizer: torch.optim.Optimizer
+    scheduler: Scheduler
+    train_batches: Any
+    test_batches: Any
+    updates_per_epoch: int
+    progress: Progress
+    log: JsonlLog | None
+    bar: Any
+    losses: dict[str, list[Tensor]]
+    signals: list[int] = field(default_factory=list)
+    _skipped_in_a_row: int = 0
+    _clock: tuple[float, int] = (0.0, 0)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.recipe.output)
+
+    @property
+    def total(self) -> int:
+        """Updates in the whole run."""
+        return self.recipe.schedule.epochs * self.updates_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether all updates are done."""
+        return self.progress.update == self.total
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether to evaluate now: at the end of every `eval_every`-th epoch, once, and at the end of the run."""
+        epoch, done = divmod(self.progress.update, self.updates_per_epoch)
+        at_end = not done and epoch > 0 and epoch % self.recipe.system.eval_every == 0
+        return self.finished or (at_end and self.progress.evaluated < self.progress.update)
+
+    def backward(self, losses: Mapping[str, Tensor]) -> None:
+        """Backward of one micro-batch, within `accelerator.accumulate(model)`.
+
+        Args:
+            losses: name -> scalar; `loss` is the one to minimise, the others are logged beside it.
+        """
+        self.accelerator.backward(losses["loss"])
+        for name, value in losses.items():
+            self.losses.setdefault(name, []).append(value.detach())
+
+    def update(self) -> None:
+        """One optimizer update from the accumulated gradients, skipped if they are not finite; then log and save where due.
+
+        Raises:
+            TrainingDiverged: too many updates in a row were skipped.
+        """
+        accelerator, progress, system = self.accelerator, self.progress, self.recipe.system
+        # The norm of the gradient averaged over all processes: each of them sees the same NaN.
+        norm = float(accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_grad or math.inf))
+        finite = math.isfinite(norm)
+        if finite or accelerator.scaler is not None:  # fp16's scaler skips by itself, and adapts
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        progress.update += 1
+        self.scheduler.step_update(progress.update)
+        if finite and self.ema is not None:
+            self.ema.update(self.bare, step=progress.update)
+        self.bar.update()
+        self._skipped_in_a_row = 0 if finite else self._skipped_in_a_row + 1
+        if not finite:
+            self._skip(norm)
+        if progress.update % system.log_every == 0 and self.losses:
+            self._log_losses(norm)
+        if system.checkpoint_every and progress.update % system.checkpoint_every == 0:
+            self.save()
+
+    def _skip(self, norm: float) -> None:
+        self.progress.skipped += 1
+        self.losses.clear()
+        logger.warning("update %d skipped: the gradient norm is %s", self.progress.update, norm)
+        if self._skipped_in_a_row >= self.recipe.system.max_skipped:
+            good = next(reversed(list_checkpoints(self.folder)), "none")
+            raise TrainingDiverged(f"no finite gradient in {self._skipped_in_a_row} updates in a row; last good checkpoint: {good}")
+
+    def _log_losses(self, norm: float) -> None:
+        means = {name: float(self.accelerator.reduce(torch.stack(values).mean(), "mean")) for name, values in self.losses.items()}
+        since, update = self._clock
+        batch_size = cast(Any, self.recipe).data.batch_size
+        speed = (self.progress.update - update) * batch_size / (time.perf_counter() - since)
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.record({**means, "lr": rate, "grad_norm": norm, "images_per_second": speed})
+        best = {} if self.progress.best is None else {"best": f"{self.progress.best:.2f}"}
+        self.bar.set_postfix(loss=f"{means['loss']:.3f}", lr=f"{rate:.1e}", **best, refresh=False)
+        self.losses.clear()
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Begin a new interval of `images_per_second`."""
+        self._clock = (time.perf_counter(), self.progress.update)
+
+    def record(self, values: Mapping[str, float]) -> None:
+        """Write a record to metrics.jsonl and the trackers; every process calls it."""
+        if self.log is not None:
+            self.log.write({"update": self.progress.update, "epoch": self.progress.update / self.updates_per_epoch, **values})
+        self.accelerator.log(dict(values), step=self.progress.update)
+
+    def evaluated(self, values: Mapping[str, float], metric: str) -> None:
+        """Record an evaluation, write last.safetensors, and best.safetensors where it is the best, and save a checkpoint.
+
+        Args:
+            values: figures by name, none of them called `loss`.
+            metric: the one that decides which weights are best; larger is better, and NaN is never best.
+        """
+        progress, value = self.progress, values[metric]
+        if progress.evaluated < progress.update:
+            self.record(values)
+        better = not math.isnan(value) and (progress.best is None or value > progress.best)
+        if self.accelerator.is_main_process:
+            weights = (self.ema.module if self.ema is not None else self.bare).state_dict()
+            for name in ("last", "best") if better else ("last",):
+                save_weights(weights, self.folder / f"{name}.safetensors")
+        progress.best, progress.evaluated = value if better else progress.best, progress.update
+        self.save()
+        self.restart_clock()
+
+    def save(self) -> Path:
+        """Save a checkpoint; every process calls it. Returns its folder."""
+        self.progress.window = {
+            name: self.accelerator.reduce(torch.stack(values), "mean").tolist() for name, values in self.losses.items()
+        }
+        return save_checkpoint(self.accelerator, self.folder, self.progress, self.ema, self.recipe.system.keep_checkpoints)
+
+    def stopped(self) -> bool:
+        """Whether any process has received a stop signal; the run is then saved and finished, and the loop returns."""
+        if self.accelerator.num_processes == 1:
+            stop = bool(self.signals)
+        else:
+            if self.signals:
+                self.accelerator.set_trigger()
+            stop = self.accelerator.check_trigger()
+        if stop:
+            self.finish(f"stopped at update {self.progress.update} by a signal: {self.save()}; --resume auto continues")
+        return stop
+
+    def finish(self, message: str, result: Mapping[str, Any] | None = None) -> None:
+        """Close bar and trackers and say how the run ended.
+
+        Args:
+            message: one line.
+            result: written to result.json.
+        """
+        if result is not None and self.accelerator.is_main_process:
+            write_atomically(self.folder / "result.json", json.dumps(result, indent=2).encode())
+        self.bar.close()
+        self.accelerator.print(message)
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+
+
+def begin(
+    recipe: RunRecipe,
+    accelerator: Accelerator,
+    checkpoint: Path | None,
+    model: nn.Module,
+    train_batches: Any,
+    test_batches: Any,
+    updates_per_epoch: int,
+    summary: str,
+) -> Run:
+    """Make optimizer, schedule and average, prepare them for the processes, continue from a checkpoint, open the run folder.
+
+    Args:
+        recipe: of any task.
+        accelerator: from `start`.
+        checkpoint: from `start`.
+        model: on the CPU; moved to the device.
+        train_batches: loader of global micro-batches.
+        test_batches: loader of the evaluation split.
+        updates_per_epoch: optimizer updates in one epoch.
+        summary: what is trained on what, for the first line of output.
+
+    Returns:
+        The run, its random state that of the update it stands at.
+
+    Raises:
+        FileNotFoundError: `checkpoint` is not a checkpoint.
+    """
+    folder, system = Path(recipe.output), recipe.system
+    memory_format = torch.channels_last if system.channels_last else torch.contiguous_format
+    model.to(accelerator.device).to(memory_format=memory_format)
+    ema = ModelEmaV3(model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup) if recipe.ema.decay else None
+    bare, optimizer = model, create_optimizer(model, recipe.optimizer)
+    scheduler = create_scheduler(optimizer, recipe.schedule, updates_per_epoch)
+    if system.compile:
+        model = cast(nn.Module, torch.compile(model))
+    model, optimizer, train_batches, test_batches = accelerator.prepare(model, optimizer, train_batches, test_batches)
+    set_seed(recipe.seed, device_specific=True)  # from here on, dropout and mixup differ between processes
+
+    progress = load_checkpoint(accelerator, checkpoint, ema) if checkpoint else Progress()
+    scheduler.step_update(progress.update)
+    log = None
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "recipe.yaml", to_yaml(recipe).encode())
+        log = JsonlLog(folder / "metrics.jsonl", progress.update, progress.evaluated)
+    accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": progress.update}})
+    total = recipe.schedule.epochs * updates_per_epoch
+    accelerator.print(
+        f"{summary}, {sum(p.numel() for p in bare.parameters()) / 1e6:.2f}M parameters, {total} updates of "
+        f"{cast(Any, recipe).data.batch_size} images on {accelerator.num_processes} process(es), "
+        + (f"continued from {checkpoint}" if checkpoint else f"run folder {folder}")
+    )
+    interval = 0.5 if sys.stderr.isatty() else 30.0  # a log file is no terminal
+    bar = tqdm(total=total, initial=progress.update, desc="train", unit="update", mininterval=interval)
+    losses = {name: [torch.tensor(v, device=accelerator.device) for v in values] for name, values in progress.window.items()}
+    run = Run(
+        recipe, accelerator, bare, model, ema, optimizer, scheduler, train_batches, test_batches, updates_per_epoch,
+        progress, log, bar, losses,
+    )  # fmt: skip
+    run.restart_clock()
+    return run
+
+
+def command(
+    argv: Sequence[str] | None,
+    recipe_class: type[RunRecipe],
+    train: Callable[[Any, str], Any],
+    rehearse: Callable[[Any], str],
+) -> int:
+    """The command line of a task's loop.
+
+    Args:
+        argv: `--config FILE`, overrides as `--optimizer.lr 1e-3`, `--resume`, `--dry-run`; sys.argv by default.
+        recipe_class: of the task.
+        train: the loop, called as train(recipe, resume).
+        rehearse: what --dry-run does; returns what to print.
+
+    Returns:
+        Exit code: 0, also after a signal; 1 when training diverged.
+    """
+    resume = {"default": "no", "help": "no, auto (newest checkpoint of the run folder), or a checkpoint's folder"}
+    dry_run = {"action": "store_true", "help": "build everything, run one batch of noise, write nothing"}
+    arguments = sys.argv[1:] if argv is None else argv
+    recipe, flags = parse(recipe_class, arguments, "kat-zoo train", resume=resume, dry_run=dry_run)
+    if flags.dry_run:
+        print(rehearse(recipe))
+        return 0
+    try:
+        train(recipe, flags.resume)
+    except TrainingDiverged as error:
+        logger.error("%s", error)
+        return 1
+    PartialState().destroy_process_group()  # after an error it is left alone: the launcher then stops the other processes
+    return 0

@@ -1,0 +1,176 @@
+"""Training of segmentation models: one accelerate loop, read from top to bottom.
+
+One process: `kat-zoo train --config RECIPE`. Several: `accelerate launch -m kat_zoo.train.segmentation` with the same
+arguments, or torchrun. Batch norm needs two images or more per process and micro-batch.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from timm.layers import set_fused_attn
+from torch import nn
+
+from kat_zoo import dense
+
+from .checkpoint import stop_signals
+from .optim import create_optimizer
+from .rehearsal import describe_optimizer
+from .run import begin, command, start
+from .segmentation_config import SegmentationRecipe, SegmenterConfig
+from .segmentation_data import IGNORE, EvalPixels, TrainPixels, check, eval_loader, open_folders, train_loader, train_transform
+from .segmentation_evaluate import SegmentationEvaluation, evaluate
+
+ADE20K = (150, 20_210)  # classes and training images, for a rehearsal without data
+
+
+def build_model(config: SegmenterConfig, num_classes: int) -> nn.Module:
+    """Create the model to train.
+
+    Args:
+        config: head, backbone and its first weights.
+        num_classes: of the head.
+
+    Returns:
+        A `kat_zoo.dense.segmentation.SegmentationModel`, on the CPU.
+
+    Raises:
+        ValueError: unknown backbone or arguments that do not fit.
+        FileNotFoundError: no such checkpoint.
+    """
+    backbone_args = dict(config.backbone_args)
+    if config.checkpoint is not None:
+        with open(config.checkpoint, "rb"):  # timm would look for it on the Hub
+            backbone_args["pretrained_cfg_overlay"] = {"file": config.checkpoint}
+    arguments: dict[str, Any] = {
+        "pretrained_backbone": config.pretrained or config.checkpoint is not None,
+        "backbone_args": backbone_args,
+        "pyramid_args" if config.head == "upernet" else "features_args": config.neck_args,
+        "ignore_index": IGNORE,
+        **config.kwargs,
+    }
+    return getattr(dense, config.head)(config.backbone, num_classes, **arguments)
+
+
+def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluation | None:
+    """Train a segmentation model, leaving weights, logs and checkpoints in `recipe.output`.
+
+    Args:
+        recipe: the whole configuration.
+        resume: `no`, `auto` (the newest checkpoint of the run folder, if any), or the folder of a checkpoint.
+
+    Returns:
+        The last evaluation, of the averaged weights where there are any; None when a signal stopped the run.
+
+    Raises:
+        ValueError: bad configuration, damaged data, or an output folder that holds another run.
+        FileNotFoundError: data or checkpoint not there.
+        TrainingDiverged: no finite gradient any more.
+    """
+    accelerator, checkpoint = start(recipe, resume)
+    data, system = recipe.data, recipe.system
+
+    # ---- Data and model ----------------------------------------------------------------------------------------------
+    splits = open_folders(data)
+    classes = len(splits.classes)
+    if data.check:  # each process looks at its share
+        pairs = [*splits.train, *splits.test][accelerator.process_index :: accelerator.num_processes]
+        check(pairs, classes, data.reduce_zero_label)
+    set_fused_attn(system.fused_attention)
+    model = build_model(recipe.model, classes)
+    if system.grad_checkpointing:
+        model.encoder.set_grad_checkpointing()  # type: ignore[operator,union-attr]
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    mean = model.image_mean.flatten().tolist()  # type: ignore[operator,union-attr]
+    transform = train_transform(data, recipe.augment, mean)
+    train_pixels = TrainPixels(splits.train, transform, data.reduce_zero_label, len(mean))
+    train_batches, sampler, updates_per_epoch = train_loader(train_pixels, data, recipe.seed, recipe.optimizer.grad_accum)
+    test_batches = eval_loader(EvalPixels(splits.test, data, len(mean)), data, accelerator.num_processes)
+
+    # ---- Loss, optimizer, schedule, average; continue or begin -------------------------------------------------------
+    name = f"{recipe.model.head} on {recipe.model.backbone}"
+    summary = f"{name}: {classes} classes, {len(splits.train)} training and {len(splits.test)} evaluation images"
+    run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary)
+    memory_format = torch.channels_last if system.channels_last else torch.contiguous_format
+
+    # ---- Training ----------------------------------------------------------------------------------------------------
+    with stop_signals() as run.signals:
+        while True:
+            # -- evaluate, at the end of an epoch
+            if run.evaluation_due:
+                if run.stopped():
+                    return None
+                raw = result = evaluate(accelerator, run.bare, run.test_batches, classes, data)
+                values = {"miou": raw.miou, "aacc": raw.aacc, "macc": raw.macc}
+                if run.ema is not None:
+                    result = evaluate(accelerator, run.ema.module, run.test_batches, classes, data)
+                    values |= {"ema_miou": result.miou, "ema_aacc": result.aacc, "ema_macc": result.macc}
+                run.evaluated(values, "miou" if run.ema is None else "ema_miou")
+            if run.finished:
+                break
+
+            # -- train for the rest of the epoch
+            run.model.train()
+            epoch, done = divmod(run.progress.update, updates_per_epoch)
+            sampler.seek(epoch, done * data.batch_size)
+            for images, labels in run.train_batches:
+                with accelerator.accumulate(run.model):
+                    losses = run.model(images.contiguous(memory_format=memory_format), labels)
+                    run.backward({"loss": torch.stack(list(losses.values())).sum(), **losses})
+                if accelerator.sync_gradients:
+                    run.update()
+                    if run.stopped():
+                        return None
+
+    # ---- End ---------------------------------------------------------------------------------------------------------
+    run.finish(
+        f"mIoU {result.miou:.2f} %, pixel accuracy {result.aacc:.2f} % on {result.samples} images; weights in {run.folder}",
+        asdict(result) | {"classes": splits.classes},
+    )
+    return result
+
+
+def rehearse(recipe: SegmentationRecipe) -> str:
+    """Build model, transform, optimizer groups and schedule of a recipe, and make one update on noise, of 8 patches a side at most.
+
+    Args:
+        recipe: the whole configuration; published weights are not fetched, data is not opened.
+
+    Returns:
+        A summary.
+
+    Raises:
+        ValueError: whatever would make the run fail before its first update.
+    """
+    data = recipe.data
+    classes, images = data.num_classes or ADE20K[0], ADE20K[1]
+    model = build_model(dataclasses.replace(recipe.model, pretrained=False, checkpoint=None), classes).train()
+    mean = model.image_mean.flatten().tolist()  # type: ignore[operator,union-attr]
+    transform = train_transform(data, recipe.augment, mean)
+    optimizer = create_optimizer(model, recipe.optimizer)
+    updates = data.updates_per_epoch or images // data.batch_size
+    side = min(data.crop, 8 * model.encoder.patch_size)  # type: ignore[operator,union-attr]
+    losses = model(torch.rand(2, len(mean), side, side), torch.randint(classes, (2, side, side)))
+    sum(losses.values()).backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
+    optimizer.step()
+    named = ", ".join(f"{name} {float(value.detach()):.3f}" for name, value in losses.items())
+    lines = [
+        f"{recipe.model.head} on {recipe.model.backbone}: {sum(p.numel() for p in model.parameters()):,} parameters, {classes} classes",
+        *describe_optimizer(optimizer, recipe, updates),
+        f"one update on noise of {side} x {side}: {named}, gradient norm {float(norm):.3g}",
+        f"training transform: {' '.join(str(transform).split())}",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`kat-zoo train --task segmentation`; see `run.command`."""
+    return command(argv, SegmentationRecipe, train, rehearse)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
