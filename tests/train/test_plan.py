@@ -92,7 +92,7 @@ def test_arithmetic_of_a_run():
     assert needs.fits[0] == int(fits) and 0 < fits < 1000
     flops = needs.footprint[0].forward_flops + needs.footprint[0].backward_flops
     assert needs.hours[0] == pytest.approx(12 * 937 * 64 * flops / (2 * 0.5e9) / 3600)
-    assert plan(recipe, dataclasses.replace(machine, gpu_memory=0.001)).grad_accum[0] is None
+    assert plan(recipe, dataclasses.replace(machine, gpu_memory=1e-4)).grad_accum[0] is None
     sharded = plan(recipe, dataclasses.replace(machine, strategy="fsdp2")).memory[0]
     assert (sharded.gradients, sharded.optimizer, sharded.average) == (2 * params, 4 * params, 2 * params)
 
