@@ -18,8 +18,8 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest -m 'not slow and not gpu'
 
-test-all: $(STAMP)
-	$(BIN)/pytest -m 'not gpu'
+test-all: test
+	$(BIN)/pytest -m 'slow and not gpu'
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

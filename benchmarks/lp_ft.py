@@ -3,10 +3,10 @@
     .venv/bin/python benchmarks/lp_ft.py            # benchmarks/results/lp_ft.{csv,png}; again after an interruption: it goes on
 
 Pretraining: classes 0-4 of Fashion-MNIST, 2,000 images each, 6 epochs with RandAugment. Adaptation: classes 5-9, 200 images each,
-10 epochs without augmentation. ID: the 5,000 test images of classes 5-9; OOD: the same images with noise, at low contrast,
+5 epochs without augmentation. ID: the 5,000 test images of classes 5-9; OOD: the same images with noise, at low contrast,
 inverted, shifted. `rationals` trains the coefficients of the activations (a few hundred) from the probe's head, which stays.
-The model is a `kat_pico_patch4_28` made smaller (patches of 7, embed_dim 64, depth 2). The learning rate, of two, and the epoch
-are chosen on 1,000 ID validation images. Three seeds, of the weights and of the images: about 6 minutes of one core.
+The model is a `kat_pico_patch4_28` made smaller (patches of 7, embed_dim 64, depth 2). The learning rate, of two, is
+chosen on 1,000 ID validation images. Three seeds, of the weights and of the images: about 6 minutes of one core.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def adapt(folder: Path, seed: int, method: str, start: Path) -> tuple[Path, floa
     mode, train_only, rates = METHODS[method]
     model = ModelConfig(checkpoint=str(start), train_only=train_only, new_head=method != "rationals")
     runs = [
-        run_once(recipe(folder / f"{method}_{lr:g}", folder / "data" / "adapt", seed, mode, model, PLAIN, lr, 10)) for lr in rates
+        run_once(recipe(folder / f"{method}_{lr:g}", folder / "data" / "adapt", seed, mode, model, PLAIN, lr, 5)) for lr in rates
     ]  # fmt: skip
     scores = [json.loads(max((run / "checkpoints").glob("*/progress.json")).read_text())["best"] for run in runs]
     best = int(np.argmax(scores))

@@ -91,6 +91,27 @@ FAMILIES = {
         "  booktitle={International Conference on Learning Representations},\n"
         "  year={2021}\n}",
     ),
+    "vit_kan": Family(
+        "A vision transformer whose perceptrons are two B-spline KAN layers of the tokens' width, 8 cubic bases an edge: the "
+        "ViT + KAN baseline of KAT's paper. The paper's table counts 12.8M, 50.4M and 199.8M parameters at the tiny, small and base "
+        "size, with a perceptron that is built and never used; without it they are 9.25M, 36.2M and 143.2M.",
+        "[KAN: Kolmogorov-Arnold Networks](https://arxiv.org/abs/2404.19756) (Liu et al., ICLR 2025), "
+        "[Kolmogorov-Arnold Transformer](https://arxiv.org/abs/2409.10594)",
+        "@inproceedings{liu2025kan,\n"
+        "  title={{KAN}: Kolmogorov-Arnold Networks},\n"
+        "  author={Liu, Ziming and Wang, Yixuan and Vaidya, Sachin and Ruehle, Fabian and others},\n"
+        "  booktitle={International Conference on Learning Representations},\n"
+        "  year={2025}\n}",
+    ),
+    "kat_mixer": Family(
+        "An MLP-Mixer whose perceptrons, over tokens and over channels, are group-rational KAN layers.",
+        "[MLP-Mixer](https://arxiv.org/abs/2105.01601) (Tolstikhin et al., NeurIPS 2021)",
+        "@inproceedings{tolstikhin2021mixer,\n"
+        "  title={{MLP-Mixer}: An all-{MLP} Architecture for Vision},\n"
+        "  author={Tolstikhin, Ilya and Houlsby, Neil and Kolesnikov, Alexander and others},\n"
+        "  booktitle={Advances in Neural Information Processing Systems},\n"
+        "  year={2021}\n}",
+    ),
 }
 
 AUTHORS_TRAINING = (
@@ -116,8 +137,9 @@ embedding = model.forward_head(model.forward_features(image), pre_logits=True)  
 
 
 def family(name: str) -> Family | None:
-    """What is known of the family of a model, by the first word of its name."""
-    return FAMILIES.get(name.removeprefix("test_").split("_")[0])
+    """What is known of the family of a model: of those whose key begins its name, the one with the longest key."""
+    keys = [key for key in FAMILIES if f"{name.removeprefix('test_')}_".startswith(f"{key}_")]
+    return FAMILIES[max(keys, key=len)] if keys else None
 
 
 def dataset(name: str) -> Dataset:

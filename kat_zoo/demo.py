@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, cast
 import timm
 import torch
 from timm.data import create_transform, resolve_data_config
-from timm.layers.attention import Attention
 from timm.models import PretrainedCfg, get_pretrained_cfg
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from . import models as zoo_models  # noqa: F401  (registers the models)
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROUNDS = 9
+REFERENCE = "vit_mlp_pico_patch4_28"  # what speeds are relative to; untrained where its weights do not ship
 
 
 def shipped_models() -> list[str]:
@@ -48,22 +47,6 @@ def images_per_second(models: dict[str, nn.Module], images: Tensor) -> dict[str,
             classify(model, images)
             seconds[name].append(time.perf_counter() - start)
     return {name: len(images) / median(times[1:]) for name, times in seconds.items()}
-
-
-def vit_twin(model: VisionTransformer) -> VisionTransformer:
-    """timm's ViT with the depth, width, heads, tokens and head of a zoo model; only its speed is of interest."""
-    size = model.patch_embed
-    return VisionTransformer(
-        img_size=size.img_size,
-        patch_size=size.patch_size,
-        in_chans=size.proj.in_channels,
-        num_classes=model.num_classes,
-        embed_dim=model.embed_dim,
-        depth=len(model.blocks),
-        num_heads=cast(Attention, model.blocks[0].attn).num_heads,
-        class_token=model.cls_token is not None,
-        global_pool=model.global_pool,
-    ).eval()
 
 
 def preprocess(name: str, samples: Samples) -> Tensor:
@@ -95,6 +78,28 @@ def draw_predictions(samples: Samples, probabilities: Tensor, title: str) -> "Fi
         text = f"{samples.classes[predicted[i]]} {probabilities[i].max():.0%}"
         text += "" if right else f"\nis {samples.classes[labels[i]]}"
         axes.set_title(text, fontsize=8, color="black" if right else "crimson")
+    return figure
+
+
+def draw_comparison(probabilities: dict[str, Tensor], labels: Tensor, classes: Sequence[str]) -> "Figure":
+    """Accuracy of every model on each class, and how sure it is where it is right and where it is wrong."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 1.4))
+    width = 0.8 / len(probabilities)
+    for i, (name, table) in enumerate(probabilities.items()):
+        hits = table.argmax(1) == labels
+        shares = [100 * float(hits[labels == c].double().mean()) for c in range(len(classes))]
+        places = [c + (i - (len(probabilities) - 1) / 2) * width for c in range(len(classes))]
+        left.bar(places, shares, width, label=f"{name}: {100 * hits.double().mean():.1f} %")
+        confidence = table.max(1).values
+        sure = [100 * float(confidence[group].mean()) if group.any() else 0.0 for group in (hits, ~hits)]
+        right.bar([g + (i - (len(probabilities) - 1) / 2) * width for g in (0, 1)], sure, width)
+    left.set(ylabel=f"right of {len(labels)} images (%)", xticks=range(len(classes)), ylim=(0, 122), yticks=range(0, 101, 20))
+    left.set_xticklabels(classes, rotation=30, ha="right", fontsize=8)
+    left.legend(fontsize=8, loc="upper left", ncols=2)
+    right.set(ylabel="mean probability of the answer (%)", xticks=(0, 1), xticklabels=("where right", "where wrong"), ylim=(0, 100))
     return figure
 
 
@@ -170,14 +175,15 @@ def main(argv: Sequence[str]) -> int:
     labels = torch.from_numpy(samples.labels)
     models: dict[str, nn.Module] = {name: timm.create_model(name, pretrained=True).eval() for name in names}
     images = {name: preprocess(name, samples) for name in names}
-    twin = "timm ViT, same size (untrained)"
-    models[twin] = vit_twin(models[names[0]])  # type: ignore[arg-type]
+    twin = next((name for name in names if name.startswith(REFERENCE)), f"{REFERENCE} (untrained)")
+    if twin not in models:
+        models[twin] = timm.create_model(REFERENCE).eval()
     speed = images_per_second(models, images[names[0]])
     rows: list[tuple[str, ...]] = []
     probabilities: dict[str, Tensor] = {}
     for name, model in models.items():
         accuracy = "-"
-        if name != twin:
+        if name in names:
             probabilities[name] = classify(model, images[name])
             accuracy = f"{100 * (probabilities[name].argmax(1) == labels).double().mean():.1f} %"
             title = f"{name}: {accuracy} of {len(labels)} shipped test images"
@@ -189,6 +195,9 @@ def main(argv: Sequence[str]) -> int:
             title = f"Learned activations of {name} (a line per group; dashed: initial)"
             pictures.append(out / f"{name}.activations.png")
             draw_activations(model, title).savefig(pictures[-1], dpi=110)
+    if len(names) > 1:
+        pictures.append(out / "comparison.png")
+        draw_comparison(probabilities, labels, samples.classes).savefig(pictures[-1], dpi=110)
     headline = next((name for name in names if name.startswith("kat_")), names[0])
     _print_results(rows, confusion(probabilities[headline].argmax(1), labels, len(samples.classes)), samples.classes, headline)
     print(f"Pictures: {', '.join(map(str, pictures))}")

@@ -1,7 +1,7 @@
 """`kat-zoo export`: a model as ONNX, as a torch.export program, or compiled ahead of time by AOTInductor.
 
-ONNX and AOTInductor files stand alone: `rational` is decomposed into standard operators. A torch.export program keeps
-the operator and with it the fast kernels; `import kat_zoo` before loading it.
+ONNX and AOTInductor files stand alone: our operators are decomposed into standard ones. A torch.export program keeps
+them and with them the fast kernels; `import kat_zoo` before loading it.
 """
 
 import contextlib
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import ArgumentParser
+from .kernels.bspline_reference import spline_contract_reference
+from .kernels.fourier_attention_reference import fourier_scores_reference
 
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "aoti": ".aoti.pt2"}
 
@@ -40,6 +42,23 @@ def rational_formula(x: Tensor, numerator: Tensor, denominator: Tensor, channel_
     return y.flatten(channel_dim, channel_dim + 1).to(x.dtype)
 
 
+def fourier_formula(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """`kat_zoo.kernels.fourier_attention` in standard operators, for inference: its output and z."""
+    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    q, k, values, a, b, w = (t.to(dtype) for t in (q, k, v, a, b, w))
+    z = fourier_scores_reference(q, k, a, b, scale)
+    return (z @ (w.transpose(-1, -2) @ values)).to(v.dtype), z
+
+
+FORMULAS: dict[torch._ops.OperatorBase, Callable] = {
+    torch.ops.kat_zoo.rational.default: rational_formula,
+    torch.ops.kat_zoo.fourier_attention.default: fourier_formula,
+    torch.ops.kat_zoo.spline_contract.default: spline_contract_reference,
+}
+
+
 def capture(
     model: nn.Module, images: Tensor, *, dynamic_batch: bool = True, decompose: bool = False
 ) -> torch.export.ExportedProgram:
@@ -49,13 +68,13 @@ def capture(
         model: in eval mode.
         images: (B, C, H, W) example, B >= 2 where the batch is dynamic.
         dynamic_batch: any batch size, rather than that of the example.
-        decompose: `rational` in standard operators, so that the program does not need kat_zoo.
+        decompose: our operators in standard ones, so that the program does not need kat_zoo.
     """
     shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},) if dynamic_batch else None
     with torch.no_grad():
         program = torch.export.export(model, (images,), dynamic_shapes=shapes)
     if decompose:
-        program = program.run_decompositions({torch.ops.kat_zoo.rational.default: rational_formula})
+        program = program.run_decompositions(FORMULAS)
     return program
 
 

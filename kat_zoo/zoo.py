@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from . import kernels as kernels  # registers the operators that are counted
 from . import models as models  # registers the models
 from .arguments import ArgumentParser
+from .layers import KANLinear
 
 RESULTS = Path(__file__).parent / "weights" / "results.json"
 FORMATS = ("table", "markdown", "json")
@@ -116,12 +117,30 @@ def _fourier_backward_flops(grad: Any, q: Sequence[int], k: Any, v: Any, a: Sequ
     return 2 * batch * heads * tokens * (3 * tokens * dim + 4 * order * tokens * rank + 4 * rank * v[3])
 
 
+def _spline_flops(x: Sequence[int], knots: Any, coef: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """The product with all bases, as papers count; of them the kernel multiplies the order + 1 that are not zero."""
+    return 2 * x[0] * math.prod(coef)
+
+
+def _spline_project_flops(grad: Any, x: Sequence[int], knots: Any, coef: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Gradients of the inputs or of their scales: as the forward."""
+    return 2 * x[0] * math.prod(coef)
+
+
+def _spline_accumulate_flops(grad: Any, x: Sequence[int], *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    """Gradients of the coefficients: as the forward."""
+    return 2 * x[0] * math.prod(out_shape)
+
+
 # What torch's FlopCounterMode needs to know of our operators (`custom_mapping`).
 OPERATOR_FLOPS: dict[Any, Any] = {
     torch.ops.kat_zoo.rational: _rational_flops,
     torch.ops.kat_zoo.rational_backward: _rational_backward_flops,
     torch.ops.kat_zoo.fourier_attention: _fourier_flops,
     torch.ops.kat_zoo.fourier_attention_backward: _fourier_backward_flops,
+    torch.ops.kat_zoo.spline_contract: _spline_flops,
+    torch.ops.kat_zoo.spline_project: _spline_project_flops,
+    torch.ops.kat_zoo.spline_accumulate: _spline_accumulate_flops,
 }
 
 
@@ -140,7 +159,7 @@ def measure(model: nn.Module, input_size: Sequence[int]) -> Size:
     def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
         outputs.append(output.numel())
 
-    hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d, KANLinear))]
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=OPERATOR_FLOPS) as counter:
         model.eval()(torch.empty(1, *input_size, device="meta"))
     for hook in hooks:

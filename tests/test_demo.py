@@ -39,6 +39,9 @@ def test_demo(tmp_path, capsys, monkeypatch):
     assert re.search(r"kat_pico_patch4_28.*455,162.*\d\d\.\d %", out) and "Confusion" in out
     pictures = {path.name for path in tmp_path.iterdir()}
     assert {"kat_pico_patch4_28.fmnist.predictions.png", "kat_pico_patch4_28.fmnist.activations.png"} <= pictures
+    several = len(demo.shipped_models()) > 1
+    assert ("comparison.png" in pictures) == several
+    assert re.search(r"vit_mlp_pico_patch4_28.* 1\.00 x", out)
     for path in tmp_path.iterdir():
         with Image.open(path) as picture:
             assert min(picture.size) > 300

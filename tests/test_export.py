@@ -11,9 +11,9 @@ from kat_zoo import cli, export
 from kat_zoo.kernels import rational, rational_reference
 
 
-def model_and_images(name, batch=2):
+def model_and_images(name, batch=2, **kwargs):
     torch.manual_seed(0)
-    model = timm.create_model(name).eval()
+    model = timm.create_model(name, **kwargs).eval()
     for parameter in model.parameters():  # untrained heads and biases are 0: nothing would be compared
         parameter.data.add_(torch.randn_like(parameter), alpha=0.02)
     return model, torch.randn(batch, *model.pretrained_cfg["input_size"])
@@ -40,13 +40,13 @@ def test_the_formula_is_the_operator(rows, channel_dim, order, generator):
     torch.testing.assert_close(half, rational(x.bfloat16(), a.float(), b.float(), channel_dim))
 
 
-def check_format(name, form, tmp_path):
+def check_format(name, form, tmp_path, tolerance=1e-5):
     model, images = model_and_images(name)
     path = tmp_path / f"model{export.FORMATS[form]}"
     {"onnx": export.to_onnx, "pt2": export.to_pt2, "aoti": export.to_aoti}[form](model, images, path)
     exported = export.load(path, form)
     for batch in (images, images[:1], images.repeat(3, 1, 1, 1)):
-        assert_same(exported, model, batch)
+        assert_same(exported, model, batch, tolerance)
     return model, images, path
 
 
@@ -64,6 +64,27 @@ def test_onnx_runtime_agrees(tmp_path):
     written = onnx.load(path)
     assert {opset.domain for opset in written.opset_import} == {""}, "only standard operators"
     assert written.graph.input[0].type.tensor_type.shape.dim[0].dim_param, "any batch size"
+
+
+BASELINES = ["vit_kan", "vit_fourier", "vit_lan", "karat_kat", "kat_mixer"]
+
+
+@pytest.mark.parametrize(
+    "family", ["vit_kan", "karat_kat", *(pytest.param(f, marks=pytest.mark.slow) for f in ("vit_fourier", "vit_lan", "kat_mixer"))]
+)
+def test_decomposed_baselines_compute_the_same(family):
+    size = {"num_blocks": 1} if family == "kat_mixer" else {"depth": 1}
+    model, images = model_and_images(f"{family}_pico_patch4_28", **size)
+    program = export.capture(model, images, decompose=True)
+    assert "kat_zoo" not in str(program.graph)
+    assert_same(program.module(), model, torch.cat([images, images]), 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+@pytest.mark.parametrize("name", [*(f"{family}_pico_patch4_28" for family in BASELINES), "kan_mlp_pico_28"])
+def test_baselines(name, form, tmp_path):
+    check_format(name, form, tmp_path, 1e-4)
 
 
 def test_command(tmp_path, capsys):

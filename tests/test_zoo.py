@@ -71,6 +71,12 @@ def test_cards_are_current():
     assert cards.stale(CARDS) == []
 
 
+def test_the_card_of_vit_kan_says_what_the_papers_table_counts():
+    text = cards.render(zoo.entry("vit_kan_tiny_patch16_224"))
+    assert "12.8M" in text and "**Parameters (M):** 9.25" in text and "liu2025kan" in text
+    assert "dosovitskiy2021image" in cards.render(zoo.entry("vit_mlp_tiny_patch16_224"))
+
+
 def test_a_stale_card_is_noticed(tmp_path, capsys):
     assert main(["cards", "--out", str(tmp_path)]) == 0
     path = tmp_path / "kat_tiny_patch16_224.adamdad_in1k.md"

@@ -40,7 +40,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     accelerator, checkpoint = start(recipe, resume)
 
     # ---- Data and model ----------------------------------------------------------------------------------------------
-    splits = open_dataset(recipe.data.dataset, recipe.data.root, recipe.data.holdout, recipe.seed)
+    splits = open_dataset(recipe.data.dataset, recipe.data.root, recipe.data.holdout, recipe.seed, recipe.data.train_images)
     set_fused_attn(recipe.system.fused_attention)
     model = build_model(recipe.model, len(splits.classes))
     if recipe.system.grad_checkpointing:

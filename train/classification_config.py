@@ -36,6 +36,8 @@ class DataConfig:
         root: folder of the data; None looks in the usual places, then on the Hub.
         holdout: fraction of the training split, in [0, 1), kept out of training and evaluated instead of the test
             split: for choosing hyper-parameters.
+        train_images: how many images of the training split are trained on, chosen by the seed; a smaller number gives a
+            subset. None: all.
         batch_size: images per update over all processes and accumulation steps.
         workers: loader processes per training process.
         input_size: (channels, height, width).
@@ -48,6 +50,7 @@ class DataConfig:
     dataset: str = "fashion_mnist"
     root: str | None = None
     holdout: float = 0.0
+    train_images: int | None = None
     batch_size: int = 1024
     workers: int = 2
     input_size: tuple[int, int, int] | None = None
@@ -125,6 +128,7 @@ class Recipe(RunRecipe):
         super().__post_init__()
         require(
             ("data.holdout", self.data.holdout, 0 <= self.data.holdout < 1, "in [0, 1)"),
+            ("data.train_images", self.data.train_images, self.data.train_images is None or self.data.train_images >= 1, "at least 1"),
             ("augment.smoothing", self.augment.smoothing, 0 <= self.augment.smoothing < 1, "in [0, 1)"),
             ("augment.repeats", self.augment.repeats, self.augment.repeats >= 1, "at least 1"),
         )

@@ -54,6 +54,7 @@ class ScheduleConfig:
         min_lr: learning rate at the end.
         decay_epochs: length of the decay phase (wsd) or of a step (step), in epochs; None is timm's default.
         decay_rate: power (poly) or factor of each step (step, multistep).
+        milestones: epochs of the steps (multistep).
     """
 
     name: str = "cosine"
@@ -63,6 +64,7 @@ class ScheduleConfig:
     min_lr: float = 1e-5
     decay_epochs: float | None = None
     decay_rate: float = 0.1
+    milestones: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,12 @@ class RunRecipe:
             ("optimizer.grad_accum", self.optimizer.grad_accum, self.optimizer.grad_accum >= 1, "at least 1"),
             ("schedule.epochs", self.schedule.epochs, self.schedule.epochs >= 1, "at least 1"),
             ("schedule.name", self.schedule.name, self.schedule.name != "plateau", "a schedule known in advance"),
+            (
+                "schedule.milestones",
+                self.schedule.milestones,
+                bool(self.schedule.milestones) == (self.schedule.name == "multistep"),
+                "given with schedule.name multistep, and only there",
+            ),
             ("ema.decay", self.ema.decay, 0 <= self.ema.decay < 1, "in [0, 1)"),
             ("system.log_every", self.system.log_every, self.system.log_every >= 1, "at least 1"),
             ("system.eval_every", self.system.eval_every, self.system.eval_every >= 1, "at least 1"),

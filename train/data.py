@@ -259,27 +259,35 @@ DATASETS: dict[str, Callable[[str | None], Splits]] = {
 }
 
 
-def open_dataset(name: str, root: str | None = None, holdout: float = 0.0, seed: int = 0) -> Splits:
+def open_dataset(
+    name: str, root: str | None = None, holdout: float = 0.0, seed: int = 0, train_images: int | None = None
+) -> Splits:
     """Open a dataset by name.
 
     Args:
         name: a key of `DATASETS`.
         root: its folder; None looks in the usual places.
         holdout: fraction of the training split that takes the place of the test split, in [0, 1).
-        seed: of the choice of that fraction.
+        seed: of the choice of that fraction, and of the training images.
+        train_images: how many images of the training split are kept for training; None keeps all.
 
     Returns:
         The training and evaluation splits.
 
     Raises:
-        ValueError: unknown name, or damaged data.
+        ValueError: unknown name, damaged data, or fewer images than asked for.
         FileNotFoundError: the data is not there.
     """
     if name not in DATASETS:
         raise ValueError(f"data.dataset {name!r} is unknown; expected one of: {', '.join(DATASETS)}")
     splits = DATASETS[name](root)
-    if not holdout:
+    if not holdout and train_images is None:
         return splits
     order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed)).tolist()
     kept_out = round(holdout * len(order))
-    return Splits(Part(splits.train, order[kept_out:]), Part(splits.train, order[:kept_out]), splits.classes)
+    available = len(order) - kept_out
+    if train_images is not None and train_images > available:
+        raise ValueError(f"data.train_images is {train_images}; {name} has {available} images to train on")
+    train = order[kept_out:][:train_images]
+    test = Part(splits.train, order[:kept_out]) if holdout else splits.test
+    return Splits(Part(splits.train, train), test, splits.classes)

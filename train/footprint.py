@@ -98,7 +98,7 @@ def count(build: Callable[[], nn.Module], loss: Loss, precision: str = "no") -> 
     With checkpointing, a block holds its input, 4 N D, and one block at a time the rest.
 
     Args:
-        build: makes the model, on the meta device.
+        build: makes the model, on any device; on `meta` it costs no memory.
         loss: maps (model, batch size) to a scalar; makes its own input, on the CPU.
         precision: `no`, `bf16` or `fp16` autocast.
 
@@ -115,17 +115,24 @@ def count(build: Callable[[], nn.Module], loss: Loss, precision: str = "no") -> 
         model.to_empty(device="cpu")
         plain = [_step(model, loss, precision, batch) for batch in (1, 2)]
         found = [_footprint(model, plain, 0)]
-        if hasattr(model, "set_grad_checkpointing"):
-            model.set_grad_checkpointing()  # type: ignore[operator]
+        switch = next((m for m in model.modules() if hasattr(m, "set_grad_checkpointing")), None)
+        if switch is not None:
+            switch.set_grad_checkpointing()  # type: ignore[operator]
             largest = max((b - a for a, b in zip(plain[0].blocks, plain[1].blocks, strict=True)), default=0)
             found.append(_footprint(model, [_step(model, loss, precision, batch) for batch in (1, 2)], largest))
     return tuple(found)
 
 
+def _blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a timm model, or of the one within."""
+    found = (getattr(module, "blocks", None) for module in model.modules())
+    return list(next((blocks for blocks in found if isinstance(blocks, (nn.Sequential, nn.ModuleList))), ()))
+
+
 def _footprint(model: nn.Module, steps: "list[_Counts]", recomputed: float) -> Footprint:
     """The counts per image, from steps of one and of two."""
     parameters = list(model.parameters())
-    blocks = [sum(p.numel() for p in block.parameters()) for block in getattr(model, "blocks", ())]
+    blocks = [sum(p.numel() for p in block.parameters()) for block in _blocks(model)]
     saved = steps[1].saved - steps[0].saved
     return Footprint(
         parameters=sum(p.numel() for p in parameters),
@@ -157,7 +164,7 @@ def _step(model: nn.Module, loss: Loss, precision: str, batch: int) -> _Counts:
         counter = stack.enter_context(FlopCounterMode(display=False, custom_mapping=FLOPS))
         autocast = torch.autocast("cpu", DTYPES[precision]) if precision != "no" else nullcontext()
         saved = SavedBytes([*model.parameters(), *model.buffers()])
-        for block in getattr(model, "blocks", ()):
+        for block in _blocks(model):
             stack.callback(block.register_forward_pre_hook(lambda *_: blocks.append(-saved.total)).remove)
             stack.callback(block.register_forward_hook(lambda *_: blocks.append(blocks.pop() + saved.total)).remove)
         with saved, autocast:

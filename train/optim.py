@@ -67,6 +67,7 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, u
         min_lr=config.min_lr,
         decay_epochs=config.decay_epochs,
         decay_rate=config.decay_rate,
+        decay_milestones=list(config.milestones),  # type: ignore[arg-type]  # fractions are fine
         step_on_epochs=False,
         updates_per_epoch=updates_per_epoch,
     )

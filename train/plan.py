@@ -12,13 +12,17 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from . import loader as loaders
+from . import segmentation
 from .classification_config import Recipe
-from .config import OptimizerConfig, parse
-from .footprint import Footprint, count
+from .config import OptimizerConfig, RunRecipe, parse
+from .footprint import Footprint, Loss, count
 from .model import build_model
 from .optim import create_optimizer
 from .rehearsal import IMAGENET, SIZES
+from .segmentation_config import SegmentationRecipe
+from .tasks import find_task
 
+RECIPES: dict[str, type[RunRecipe]] = {"classification": Recipe, "segmentation": SegmentationRecipe}
 STRATEGIES = ("ddp", "fsdp2")
 # Dense peak of an A100 in TFLOP/s (NVIDIA's data sheet): float32 without TF32, which PyTorch leaves off, and 16-bit.
 A100 = {"no": 19.5, "bf16": 312.0, "fp16": 312.0}
@@ -121,11 +125,11 @@ class Plan:
     images_per_second: tuple[float, ...]
 
 
-def plan(recipe: Recipe, machine: Machine) -> Plan:
-    """Work out what a classification recipe needs.
+def plan(recipe: Recipe | SegmentationRecipe, machine: Machine) -> Plan:
+    """Work out what a recipe needs.
 
     Args:
-        recipe: the whole configuration; no data is opened and no weights are fetched.
+        recipe: of a classifier or a segmentation model; no data is opened and no weights are fetched.
         machine: the GPUs.
 
     Returns:
@@ -140,13 +144,11 @@ def plan(recipe: Recipe, machine: Machine) -> Plan:
             f"data.batch_size {batch} must be a multiple of optimizer.grad_accum x GPUs, {accum} x {machine.gpus}: "
             "every GPU gets the same number of images"
         )
-    classes, images = SIZES.get(recipe.data.dataset, IMAGENET)
-    build, size = _builder(recipe, classes)
-    footprints = count(build, _loss(size), recipe.system.precision)
+    build, loss, size, per_epoch = (_segmentation if isinstance(recipe, SegmentationRecipe) else _classification)(recipe)
+    footprints = count(build, loss, recipe.system.precision)
     state = optimizer_state(build(), recipe.optimizer)
     memory = tuple(_memory(f, state, recipe, machine, 4 * torch.Size(size).numel()) for f in footprints)
     fits = tuple(m.images(1e9 * machine.gpu_memory * (1 - machine.reserve)) for m in memory)
-    per_epoch = images // batch
     peak = 1e12 * (machine.tflops or A100[recipe.system.precision])
     speeds = tuple(machine.gpus * peak * machine.utilization / (f.forward_flops + f.backward_flops) for f in footprints)
     updates = per_epoch * recipe.schedule.epochs
@@ -163,29 +165,48 @@ def plan(recipe: Recipe, machine: Machine) -> Plan:
     )
 
 
-def _builder(recipe: Recipe, classes: int) -> tuple[Callable[[], nn.Module], tuple[int, ...]]:
-    """What makes the recipe's model on the meta device, and the size of its input."""
+Workload = tuple[Callable[[], nn.Module], Loss, tuple[int, ...], int]  # model, loss, size of an image, updates per epoch
+
+
+def _classification(recipe: Recipe) -> Workload:
+    """Cross-entropy of the recipe's classifier on fake images."""
+    classes, images = SIZES.get(recipe.data.dataset, IMAGENET)
     kwargs = {**recipe.model.kwargs, "device": "meta"}
     config = dataclasses.replace(recipe.model, kwargs=kwargs, pretrained=False, checkpoint=None, init_from=None)
 
     def build() -> nn.Module:
-        model = build_model(config, classes)
-        for module in model.modules():
-            if hasattr(module, "fused_attn"):
-                module.fused_attn = recipe.system.fused_attention
-        return model
-
-    return build, tuple(loaders.data_config(recipe.data, build())["input_size"])
-
-
-def _loss(size: Sequence[int]) -> Callable[[nn.Module, int], Tensor]:
-    """Cross-entropy of the model on fake images."""
+        return _set_fused(build_model(config, classes), recipe)
 
     def loss(model: nn.Module, batch: int) -> Tensor:
         logits = model(torch.empty(batch, *size))
         return nn.functional.cross_entropy(logits.float(), torch.empty(batch, dtype=torch.long))
 
-    return loss
+    size = tuple(loaders.data_config(recipe.data, build())["input_size"])
+    return build, loss, size, images // recipe.data.batch_size
+
+
+def _segmentation(recipe: SegmentationRecipe) -> Workload:
+    """The losses of the recipe's segmentation model on fake crops."""
+    data = recipe.data
+    classes = data.num_classes or segmentation.ADE20K[0]
+    config = dataclasses.replace(recipe.model, pretrained=False, checkpoint=None)
+
+    def build() -> nn.Module:
+        return _set_fused(segmentation.build_model(config, classes), recipe)
+
+    def loss(model: nn.Module, batch: int) -> Tensor:
+        labels = torch.empty(batch, data.crop, data.crop, dtype=torch.long)
+        return torch.stack(list(model(torch.empty(batch, *size), labels).values())).sum()
+
+    size = (build().image_mean.numel(), data.crop, data.crop)  # type: ignore[operator,union-attr]
+    return build, loss, size, data.updates_per_epoch or segmentation.ADE20K[1] // data.batch_size
+
+
+def _set_fused(model: nn.Module, recipe: RunRecipe) -> nn.Module:
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = recipe.system.fused_attention
+    return model
 
 
 def optimizer_state(model: nn.Module, config: OptimizerConfig) -> float:
@@ -214,7 +235,7 @@ def optimizer_state(model: nn.Module, config: OptimizerConfig) -> float:
     return sum(p.numel() * held[p.ndim] for p in trained)
 
 
-def _memory(footprint: Footprint, state: float, recipe: Recipe, machine: Machine, image: int) -> Memory:
+def _memory(footprint: Footprint, state: float, recipe: RunRecipe, machine: Machine, image: int) -> Memory:
     """Bytes on one GPU; float32 but for what autocast copies."""
     sharded = machine.strategy == "fsdp2"
     part = machine.gpus if sharded else 1
@@ -235,12 +256,13 @@ def _accumulation(images: int, fits: int) -> int | None:
     return next((n for n in range(1, images + 1) if not images % n and images // n <= fits), None)
 
 
-def render(recipe: Recipe, machine: Machine, needs: Plan) -> Table:
+def render(recipe: Recipe | SegmentationRecipe, machine: Machine, needs: Plan) -> Table:
     """The plan as a table for the terminal."""
+    name = f"{recipe.model.head} of {recipe.model.backbone}" if isinstance(recipe, SegmentationRecipe) else recipe.model.name
     heads = ["as it is", "with checkpointing"][: len(needs.footprint)]
     chosen = heads[-1 if recipe.system.grad_checkpointing else 0]
     table = Table(
-        title=f"{recipe.model.name} on {machine.gpus} GPU(s) of {machine.gpu_memory:g} GB, {machine.strategy}, "
+        title=f"{name} on {machine.gpus} GPU(s) of {machine.gpu_memory:g} GB, {machine.strategy}, "
         f"{recipe.system.precision if recipe.system.precision != 'no' else 'float32'}",
         caption=f"Counted from the model, not measured on a GPU. Time: {machine.utilization:.0%} of "
         f"{machine.tflops or A100[recipe.system.precision]:g} TFLOP/s, assumed; evaluation left out. "
@@ -292,6 +314,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit code.
+
+    Raises:
+        ValueError: a detector's recipe, or options that do not fit.
     """
     helps = {
         "gpus": "number of GPUs",
@@ -305,7 +330,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         field.name: {"type": float if field.name == "tflops" else type(field.default), "default": field.default, "help": helps[field.name]}
         for field in dataclasses.fields(Machine)
     }
-    recipe, options = parse(Recipe, sys.argv[1:] if argv is None else argv, "kat-zoo plan", **flags)
+    arguments = sys.argv[1:] if argv is None else argv
+    task = find_task(arguments)
+    if task not in RECIPES:
+        raise ValueError(f"task {task!r} cannot be planned: what it computes depends on the images; expected {' or '.join(RECIPES)}")
+    recipe, options = parse(RECIPES[task], arguments, "kat-zoo plan", **flags)
     machine = Machine(**vars(options))
     Console(soft_wrap=False).print(render(recipe, machine, plan(recipe, machine)))
     return 0

@@ -299,6 +299,7 @@ def begin(
     test_batches: Any,
     updates_per_epoch: int,
     summary: str,
+    compiled: str = "",
 ) -> Run:
     """Make optimizer, schedule and average, prepare them for the processes, continue from a checkpoint, open the run folder.
 
@@ -311,6 +312,7 @@ def begin(
         test_batches: loader of the evaluation split.
         updates_per_epoch: optimizer updates in one epoch.
         summary: what is trained on what, for the first line of output.
+        compiled: the part of the model that `system.compile` compiles, by its path; all of it by default.
 
     Returns:
         The run, its random state that of the update it stands at.
@@ -325,7 +327,7 @@ def begin(
     bare, optimizer = model, create_optimizer(model, recipe.optimizer)
     scheduler = create_scheduler(optimizer, recipe.schedule, updates_per_epoch)
     if system.compile:
-        model = cast(nn.Module, torch.compile(model))
+        model.get_submodule(compiled).compile()  # in place: the names of the weights stay
     model, optimizer, train_batches, test_batches = accelerator.prepare(model, optimizer, train_batches, test_batches)
     if ema is not None and accelerator.is_fsdp2:
         ema.module = fsdp2_prepare_model(accelerator, ema.module)  # sharded as the model, so that each process averages its part

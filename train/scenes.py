@@ -135,7 +135,7 @@ def _place(item: Image.Image, config: SceneConfig, random: np.random.Generator) 
     top, left = (int(random.integers(size - side, endpoint=True)) for size in config.size)
     canvas = np.zeros((2, *config.size), np.float32)
     for layer, values in zip(canvas, (pixels * opaque, opaque), strict=True):  # premultiplied, so that no dark rim appears
-        layer[top : top + side, left : left + side] = Image.fromarray(values).resize((side, side), Image.Resampling.BILINEAR)
+        layer[top : top + side, left : left + side] = np.asarray(Image.fromarray(values).resize((side, side), Image.Resampling.BILINEAR))
     return canvas[0], canvas[1]
 
 

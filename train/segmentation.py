@@ -7,7 +7,7 @@ arguments, or torchrun. Batch norm needs two images or more per process and micr
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.layers import set_fused_attn
@@ -23,10 +23,13 @@ from .segmentation_config import SegmentationRecipe, SegmenterConfig
 from .segmentation_data import IGNORE, EvalPixels, TrainPixels, check, eval_loader, open_folders, train_loader, train_transform
 from .segmentation_evaluate import SegmentationEvaluation, evaluate
 
+if TYPE_CHECKING:
+    from kat_zoo.dense.segmentation import SegmentationModel
+
 ADE20K = (150, 20_210)  # classes and training images, for a rehearsal without data
 
 
-def build_model(config: SegmenterConfig, num_classes: int) -> nn.Module:
+def build_model(config: SegmenterConfig, num_classes: int) -> "SegmentationModel":
     """Create the model to train.
 
     Args:
@@ -34,7 +37,7 @@ def build_model(config: SegmenterConfig, num_classes: int) -> nn.Module:
         num_classes: of the head.
 
     Returns:
-        A `kat_zoo.dense.segmentation.SegmentationModel`, on the CPU.
+        The model, on the CPU.
 
     Raises:
         ValueError: unknown backbone or arguments that do not fit.
@@ -79,12 +82,12 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
         pairs = [*splits.train, *splits.test][accelerator.process_index :: accelerator.num_processes]
         check(pairs, classes, data.reduce_zero_label)
     set_fused_attn(system.fused_attention)
-    model = build_model(recipe.model, classes)
+    model: Any = build_model(recipe.model, classes)
     if system.grad_checkpointing:
-        model.encoder.set_grad_checkpointing()  # type: ignore[operator,union-attr]
+        model.encoder.set_grad_checkpointing()
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    mean = model.image_mean.flatten().tolist()  # type: ignore[operator,union-attr]
+    mean = model.image_mean.flatten().tolist()
     transform = train_transform(data, recipe.augment, mean)
     train_pixels = TrainPixels(splits.train, transform, data.reduce_zero_label, len(mean))
     train_batches, sampler, updates_per_epoch = train_loader(train_pixels, data, recipe.seed, recipe.optimizer.grad_accum)
@@ -148,11 +151,11 @@ def rehearse(recipe: SegmentationRecipe) -> str:
     data = recipe.data
     classes, images = data.num_classes or ADE20K[0], ADE20K[1]
     model = build_model(dataclasses.replace(recipe.model, pretrained=False, checkpoint=None), classes).train()
-    mean = model.image_mean.flatten().tolist()  # type: ignore[operator,union-attr]
+    mean = model.image_mean.flatten().tolist()
     transform = train_transform(data, recipe.augment, mean)
     optimizer = create_optimizer(model, recipe.optimizer)
     updates = data.updates_per_epoch or images // data.batch_size
-    side = min(data.crop, 8 * model.encoder.patch_size)  # type: ignore[operator,union-attr]
+    side = min(data.crop, 8 * model.encoder.patch_size)
     losses = model(torch.rand(2, len(mean), side, side), torch.randint(classes, (2, side, side)))
     sum(losses.values()).backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))

@@ -11,6 +11,7 @@ from .config import find_configs
 # task -> modules with `main` of training, of validation, of prediction
 TASKS = {
     "classification": ("classification", "evaluate", ".predict"),
+    "detection": ("detection", "detection_validate", "detection_predict"),
     "segmentation": ("segmentation", "segmentation_validate", "segmentation_predict"),
 }
 

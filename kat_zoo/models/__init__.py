@@ -1,7 +1,9 @@
 """Model families, registered with timm when imported."""
 
-from . import kan_vit as kan_vit
+from .kan_mlp import PixelClassifier as PixelClassifier
+from .kan_vit import MixerViT as MixerViT
 from .karat import KArAt as KArAt
 from .kat import KAT as KAT
+from .kat_mixer import KATMixer as KATMixer
 
-__all__ = ["KAT", "KArAt"]
+__all__ = ["KAT", "KATMixer", "KArAt", "MixerViT", "PixelClassifier"]

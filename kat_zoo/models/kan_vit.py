@@ -1,6 +1,11 @@
 """Baselines: vision transformers that differ from KAT in the channel mixer alone.
 
 `vit_mlp_*` is timm's VisionTransformer as it is: the twin of `kat_*` with two-layer perceptrons (GELU).
+`vit_kan_*` is the ViT + KAN of the ImageNet table of KAT's paper (arXiv 2409.10594; the models of the Vision-KAN project): both layers of
+the perceptron are B-spline KAN layers of the tokens' width, with 8 cubic bases an edge, a LayerNorm in front and no base
+branch. The table says 12.8, 50.4 and 199.8M parameters, which count a perceptron that the project builds and never uses; the
+models have 9.25, 36.2 and 143.2M. Others: `vit_fourier_*` (Fourier series on the edges), `vit_lan_*` (an activation
+learned at every node, arXiv 2404.19756, appendix B), `vit_swiglu_*` (arXiv 2002.05202).
 """
 
 from pathlib import Path
@@ -10,15 +15,33 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
-__all__: list[str] = []
+from ..layers.mixers import mixer_layer
+
+__all__ = ["MixerViT"]
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
+
+
+class MixerViT(VisionTransformer):
+    """VisionTransformer with a channel mixer by name; every argument is a string, a number or a collection of them.
+
+    Args:
+        mixer: mlp, swiglu, gr_kan, kan, fourier or lan, see `kat_zoo.layers.mixers`.
+        mixer_kwargs: arguments of the mixer, as {"num_bases": 6}.
+        **kwargs: see timm's VisionTransformer; the hidden width of the mixer is mlp_ratio * embed_dim.
+
+    Raises:
+        ValueError: an unknown mixer, or what the mixer refuses.
+    """
+
+    def __init__(self, mixer: str = "mlp", mixer_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(mlp_layer=mixer_layer(mixer, **(mixer_kwargs or {})), **kwargs)  # type: ignore[arg-type]
 
 
 def _create_vit(variant: str, pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     out_indices = kwargs.pop("out_indices", 3)
     return build_model_with_cfg(
-        VisionTransformer,
+        MixerViT if "mixer" in kwargs else VisionTransformer,
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
@@ -54,15 +77,25 @@ default_cfgs = generate_default_cfgs(
         "vit_mlp_tiny_patch16_224.untrained": _cfg(),
         "vit_mlp_small_patch16_224.untrained": _cfg(),
         "vit_mlp_base_patch16_224.untrained": _cfg(),
-        "vit_mlp_pico_patch4_28.untrained": _pico_cfg(),
+        "vit_mlp_pico_patch4_28.fmnist": _pico_cfg(file=str(WEIGHTS / "vit_mlp_pico_patch4_28.fmnist.safetensors")),
+        "vit_kan_tiny_patch16_224.untrained": _cfg(),
+        "vit_kan_small_patch16_224.untrained": _cfg(),
+        "vit_kan_base_patch16_224.untrained": _cfg(),
+        "vit_kan_pico_patch4_28.untrained": _pico_cfg(),
+        "vit_fourier_tiny_patch16_224.untrained": _cfg(),
+        "vit_fourier_pico_patch4_28.untrained": _pico_cfg(),
+        "vit_lan_tiny_patch16_224.untrained": _cfg(),
+        "vit_lan_pico_patch4_28.untrained": _pico_cfg(),
+        "vit_swiglu_tiny_patch16_224.untrained": _cfg(),
+        "vit_swiglu_pico_patch4_28.untrained": _pico_cfg(),
     }
 )
 
-TINY = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
-SMALL = {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
-BASE = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
+TINY: dict[str, Any] = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
+SMALL: dict[str, Any] = {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
+BASE: dict[str, Any] = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
 # As kat_pico_patch4_28.
-PICO = {
+PICO: dict[str, Any] = {
     "img_size": 28,
     "patch_size": 4,
     "in_chans": 1,
@@ -72,6 +105,10 @@ PICO = {
     "class_token": False,
     "global_pool": "avg",
 }
+KAN = {"mixer": "kan", "mlp_ratio": 1.0}
+FOURIER = {"mixer": "fourier", "mlp_ratio": 1.0}
+LAN = {"mixer": "lan"}
+SWIGLU = {"mixer": "swiglu", "mlp_ratio": 8 / 3, "act_layer": "silu"}  # three matrices of the parameters of two
 
 
 @register_model
@@ -96,3 +133,63 @@ def vit_mlp_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionT
 def vit_mlp_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """ViT for 28x28 grey images (49 tokens, averaged), the twin of kat_pico_patch4_28."""
     return _create_vit("vit_mlp_pico_patch4_28", pretrained, **dict(PICO, **kwargs))
+
+
+@register_model
+def vit_kan_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """ViT-Ti/16 + KAN, 9.25M parameters."""
+    return _create_vit("vit_kan_tiny_patch16_224", pretrained, **dict(TINY | KAN, **kwargs))
+
+
+@register_model
+def vit_kan_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """ViT-S/16 + KAN, 36.2M parameters."""
+    return _create_vit("vit_kan_small_patch16_224", pretrained, **dict(SMALL | KAN, **kwargs))
+
+
+@register_model
+def vit_kan_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """ViT-B/16 + KAN, 143.2M parameters."""
+    return _create_vit("vit_kan_base_patch16_224", pretrained, **dict(BASE | KAN, **kwargs))
+
+
+@register_model
+def vit_kan_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """ViT + KAN for 28x28 grey images, 0.75M parameters."""
+    return _create_vit("vit_kan_pico_patch4_28", pretrained, **dict(PICO | KAN, **kwargs))
+
+
+@register_model
+def vit_fourier_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """ViT-Ti/16 with Fourier-KAN layers: series up to order 4 on every edge, 9.25M parameters."""
+    return _create_vit("vit_fourier_tiny_patch16_224", pretrained, **dict(TINY | FOURIER, **kwargs))
+
+
+@register_model
+def vit_fourier_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """ViT with Fourier-KAN layers for 28x28 grey images, 0.75M parameters."""
+    return _create_vit("vit_fourier_pico_patch4_28", pretrained, **dict(PICO | FOURIER, **kwargs))
+
+
+@register_model
+def vit_lan_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """ViT-Ti/16 with a rational activation at every hidden node; mixer_kwargs={"activation": "prelu"} for slopes."""
+    return _create_vit("vit_lan_tiny_patch16_224", pretrained, **dict(TINY | LAN, **kwargs))
+
+
+@register_model
+def vit_lan_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """ViT for 28x28 grey images with a rational activation at every hidden node."""
+    return _create_vit("vit_lan_pico_patch4_28", pretrained, **dict(PICO | LAN, **kwargs))
+
+
+@register_model
+def vit_swiglu_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """ViT-Ti/16 with SwiGLU of hidden width 512."""
+    return _create_vit("vit_swiglu_tiny_patch16_224", pretrained, **dict(TINY | SWIGLU, **kwargs))
+
+
+@register_model
+def vit_swiglu_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """ViT for 28x28 grey images with SwiGLU of hidden width 256."""
+    return _create_vit("vit_swiglu_pico_patch4_28", pretrained, **dict(PICO | SWIGLU, **kwargs))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..layers.edges import check_choice
 from ..layers.fourier import FourierHeads, GeneralHeads, KArAtAttention, OperatorHeads, PatchGrid, SoftmaxHeads
+from ..layers.mixers import mixer_layer
 from .norm import norm_with_eps
 
 __all__ = ["KArAt"]
@@ -90,6 +91,7 @@ class KArAt(VisionTransformer):
         w_bias: a bias of the map W.
         layers: indices of the layers with learnable attention, or all, early, middle, late.
         hybrid_heads: the first heads of every learnable layer that keep softmax.
+        mixer: channel mixer: mlp, gr_kan (KAT's) or another of `kat_zoo.layers.mixers`.
         norm_layer, norm_eps: name and epsilon of timm's norm, as in `KAT`.
         **kwargs: see timm's VisionTransformer. With dynamic_img_size the operators are interpolated in every forward.
 
@@ -112,6 +114,7 @@ class KArAt(VisionTransformer):
         w_bias: bool = False,
         layers: str | Sequence[int] = "all",
         hybrid_heads: int = 0,
+        mixer: str = "mlp",
         norm_layer: str | None = None,
         norm_eps: float | None = None,
         **kwargs: Any,
@@ -126,7 +129,8 @@ class KArAt(VisionTransformer):
             raise ValueError("mode='universal' shares one operator among all layers; expected one number for grid_size and rank")
         learnable = learnable_layers(layers, depth)
         norm: Any = norm_with_eps(norm_layer, norm_eps)
-        super().__init__(block_fn=partial(_block, learnable), norm_layer=norm, **kwargs)  # type: ignore[arg-type]
+        block: Any = partial(_block, learnable)
+        super().__init__(block_fn=block, mlp_layer=mixer_layer(mixer), norm_layer=norm, **kwargs)
         options: dict[str, Any] = {"init": operator_init, "device": kwargs.get("device"), "dtype": kwargs.get("dtype")}
         options["num_tokens"] = self.patch_embed.num_patches + self.num_prefix_tokens
         if (basis, base_function, operator_order, projection) == ("fourier", "zero", "w_phi", "none"):
@@ -280,6 +284,9 @@ default_cfgs = generate_default_cfgs(
             mean=(0.2860,),
             std=(0.3530,),
         ),
+        "karat_kat_pico_patch4_28.untrained": _cfg(
+            num_classes=10, input_size=(1, 28, 28), crop_pct=1.0, mean=(0.2860,), std=(0.3530,)
+        ),
         "test_karat.untrained": _cfg(input_size=(3, 96, 96), crop_pct=0.95),
     }
 )
@@ -347,6 +354,25 @@ def karat_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> KArAt:
         rank=8,
     )
     return _create_karat("karat_pico_patch4_28", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def karat_kat_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> KArAt:
+    """KArAt and KAT in one: kat_pico_patch4_28 with Fourier attention (G3B, rank 8), 0.49M parameters."""
+    model_args = dict(
+        img_size=28,
+        patch_size=4,
+        in_chans=1,
+        embed_dim=96,
+        depth=4,
+        num_heads=3,
+        class_token=False,
+        global_pool="avg",
+        grid_size=3,
+        rank=8,
+        mixer="gr_kan",
+    )
+    return _create_karat("karat_kat_pico_patch4_28", pretrained, **dict(model_args, **kwargs))
 
 
 @register_model

@@ -8,10 +8,11 @@ import timm
 import torch
 from timm.models import is_model, model_entrypoint
 from timm.models._features_fx import get_notrace_functions, get_notrace_modules
+from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
 from torchvision.models.feature_extraction import NodePathTracer
 
-import kat_zoo  # noqa: F401
+from kat_zoo.models import PixelClassifier
 
 NAMES = [n for n in timm.list_models() if model_entrypoint(n).__module__.startswith("kat_zoo.")]
 
@@ -23,6 +24,10 @@ def full_size(name):
 
 @functools.cache
 def shrink(name):
+    if isinstance(full_size(name), PixelClassifier):
+        return {"hidden": (64, 32)}
+    if not isinstance(full_size(name), VisionTransformer):
+        return {"num_blocks": 2, "embed_dim": 64}
     if sum(p.numel() for p in full_size(name).parameters()) <= 1_000_000:
         return {"depth": 2}
     return {"depth": 2, "embed_dim": 64, "num_heads": 2}
@@ -51,7 +56,19 @@ def signature(name):
     return type(model), shapes, model.pretrained_cfg["input_size"]
 
 
-DISTINCT = list({signature(name): name for name in NAMES}.values())
+DISTINCT = {signature(name): name for name in reversed(NAMES)}.values()
+
+
+def marked(names):
+    """Names that shrink to the same model, and baselines of 224 px, whose pico differs in size alone, are slow tests."""
+    slow = [n for n in names if n not in DISTINCT or n.endswith("_224") and n.startswith(("vit_", "kat_mixer"))]
+    return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in names]
+
+
+MODELS = marked(NAMES)
+CAPTURES = marked([n for n in NAMES if n in DISTINCT])  # graph capture
+BACKBONES = marked([n for n in NAMES if not isinstance(full_size(n), PixelClassifier)])
+VITS = marked([n for n in NAMES if isinstance(full_size(n), VisionTransformer)])
 
 
 def logits_sum(model, x):
@@ -69,7 +86,7 @@ def test_families_are_registered():
     assert kats <= set(NAMES) and all(is_model(name) for name in NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_forward_and_checkpointing(name):
     model, x = create(name, num_classes=7), images(name)
     output = model(x)
@@ -85,38 +102,40 @@ def test_forward_and_checkpointing(name):
         assert torch.equal(parameter.grad, expected[key]), key
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_backward_reaches_every_parameter(name):
     model, x = create(name, num_classes=7).train(), images(name)
     logits_sum(model, x).backward()
     assert_every_parameter_has_a_gradient(model)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_default_cfg(name):
     model = full_size(name)
     cfg = model.default_cfg
     keys = set(model.state_dict())
-    assert cfg["classifier"] + ".weight" in keys and cfg["first_conv"] + ".weight" in keys
+    assert cfg["classifier"] + ".weight" in keys
     assert cfg["num_classes"] == model.num_classes == model.get_classifier().out_features
-    assert cfg["input_size"][0] == model.get_submodule(cfg["first_conv"]).in_channels
+    if cfg["first_conv"] is not None:
+        assert cfg["first_conv"] + ".weight" in keys
+        assert cfg["input_size"][0] == model.get_submodule(cfg["first_conv"]).in_channels
     assert model.num_features == model.head_hidden_size == model.embed_dim
     assert len(cfg["mean"]) == len(cfg["std"]) == cfg["input_size"][0] and cfg["license"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_reset_classifier(name):
     model, x = create(name), images(name)
     model.reset_classifier(0)
     assert model(x).shape == (2, model.head_hidden_size)
     model.reset_classifier(0, "")
-    assert model(x).ndim == 3
+    assert model(x).ndim == (2 if isinstance(model, PixelClassifier) else 3)
     model.reset_classifier(5, "avg")
     assert model(x).shape == (2, 5) and model.get_classifier().out_features == 5
     assert create(name, num_classes=0)(x).shape == (2, model.num_features)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_features(name):
     model, x = create(name), images(name)
     pyramid = timm.create_model(name, features_only=True, out_indices=(0, 1), **shrink(name)).eval()
@@ -134,22 +153,23 @@ def test_features(name):
 
 
 @pytest.mark.parametrize("in_chans, num_classes", [(None, 5), (None, 0), (1, None), (3, None), (4, 5)])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_load_pretrained_adapts(name, in_chans, num_classes):
     source = create(name)
     kwargs = {key: value for key, value in (("in_chans", in_chans), ("num_classes", num_classes)) if value is not None}
     overlay = dict(state_dict=source.state_dict())
     model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **shrink(name), **kwargs).eval()
+    stem = source.default_cfg["first_conv"]
     channels, classes = kwargs.get("in_chans", source.in_chans), kwargs.get("num_classes", source.num_classes)
     assert model(images(name, in_chans=channels)).shape == (2, classes or model.num_features)
     for key, value in model.state_dict().items():
-        if not key.startswith(("head", "patch_embed")):
+        if not key.startswith(("head", stem)):
             assert torch.equal(value, source.state_dict()[key]), key
     if channels == source.in_chans:
-        assert torch.equal(model.patch_embed.proj.weight, source.patch_embed.proj.weight)
+        assert torch.equal(model.get_parameter(stem + ".weight"), source.get_parameter(stem + ".weight"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_bfloat16(name):
     model, x = create(name), images(name)
     expected = model(x)
@@ -159,14 +179,16 @@ def test_bfloat16(name):
     half.load_state_dict(model.state_dict())
     output = half(x.bfloat16())
     assert output.dtype == torch.bfloat16
+    # Waves of order 4 multiply the rounding of their argument, in two layers of each block.
+    tolerance = 0.2 if "fourier" in name else 0.05
     for y in (output, autocast):
-        assert (y - expected).norm() < 0.05 * expected.norm()
+        assert (y - expected).norm() < tolerance * expected.norm()
     half.train()
     logits_sum(half, x.bfloat16()).backward()
     assert_every_parameter_has_a_gradient(half)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", VITS)
 def test_input_sizes(name):
     model, x = create(name), images(name)
     patch = model.patch_embed.patch_size[0]
@@ -181,10 +203,11 @@ def test_input_sizes(name):
     assert create(name, img_size=larger.shape[-1])(larger).isfinite().all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_parameter_groups(name):
     model = create(name)
-    groups = param_groups_layer_decay(model, 0.05, layer_decay=0.5, no_weight_decay_list=model.no_weight_decay())
+    exempt = model.no_weight_decay() if isinstance(model, VisionTransformer) else set()
+    groups = param_groups_layer_decay(model, 0.05, layer_decay=0.5, no_weight_decay_list=tuple(exempt))
     scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     parameters = dict(model.named_parameters())
@@ -192,12 +215,13 @@ def test_parameter_groups(name):
     # From the stem to the head the factor grows; all of a block shares one.
     factors = [{scale[id(p)] for key, p in parameters.items() if key.startswith(f"blocks.{i}.")} for i in (0, 1)]
     assert [len(f) for f in factors] == [1, 1]
-    stem, head = scale[id(parameters["patch_embed.proj.weight"])], scale[id(parameters["head.weight"])]
+    stem, head = scale[id(parameters[model.default_cfg["first_conv"] + ".weight"])], scale[id(parameters["head.weight"])]
     assert stem < factors[0].pop() < factors[1].pop() < head == 1
-    assert "pos_embed" in model.no_weight_decay() and decay[id(parameters["pos_embed"])] == 0
+    if isinstance(model, VisionTransformer):
+        assert "pos_embed" in exempt and decay[id(parameters["pos_embed"])] == 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_meta_device_and_init_weights(name):
     model = timm.create_model(name, device="meta", **shrink(name)).to_empty(device="cpu")
     with torch.no_grad():
@@ -209,9 +233,10 @@ def test_meta_device_and_init_weights(name):
         other = model.state_dict()[key]
         assert other.isfinite().all(), key
         torch.testing.assert_close(other.std(correction=0), value.std(correction=0), rtol=0.2, atol=2e-3, msg=key)
+    assert model.eval()(images(name)).isfinite().all()  # buffers that are not saved are made again as well
 
 
-@pytest.mark.parametrize("name", DISTINCT)
+@pytest.mark.parametrize("name", CAPTURES)
 def test_jit_script(name):
     model, x = create(name), images(name)
     scripted = torch.jit.script(model)
@@ -222,7 +247,7 @@ def test_jit_script(name):
 
 # timm's PatchEmbed and Attention annotate attributes in __init__; torch.jit says so when it meets them behind fx.
 @pytest.mark.filterwarnings("ignore:The TorchScript type system doesn't support instance-level:UserWarning")
-@pytest.mark.parametrize("name", DISTINCT)
+@pytest.mark.parametrize("name", CAPTURES)
 def test_fx_and_fx_script(name):
     model, x = create(name), images(name)
     tracer = NodePathTracer(
@@ -232,11 +257,11 @@ def test_fx_and_fx_script(name):
     torch.testing.assert_close(traced(x), model(x))
     logits_sum(traced, x).backward()
     assert_every_parameter_has_a_gradient(model)
-    if not model.dynamic_img_size:  # with it timm's own resampling, a leaf function of the trace, cannot be scripted
+    if not getattr(model, "dynamic_img_size", False):  # with it timm's own resampling, a leaf function of the trace, cannot be scripted
         torch.testing.assert_close(torch.jit.script(traced)(x), model(x))
 
 
-@pytest.mark.parametrize("name", DISTINCT)
+@pytest.mark.parametrize("name", CAPTURES)
 def test_export(name):
     model, x = create(name), images(name)
     batch = torch.export.Dim("batch", min=2, max=64)
@@ -244,7 +269,7 @@ def test_export(name):
     torch.testing.assert_close(program.module()(torch.cat([x, x])), model(torch.cat([x, x])))
 
 
-@pytest.mark.parametrize("name", DISTINCT)
+@pytest.mark.parametrize("name", CAPTURES)
 def test_compile_without_graph_breaks(name):
     model, x = create(name), images(name)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -253,7 +278,7 @@ def test_compile_without_graph_breaks(name):
     assert_every_parameter_has_a_gradient(model)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_arguments_survive_json(name):
     model = create(name, num_classes=3)
     again = timm.create_model(name, **json.loads(json.dumps(model._model_args)))
@@ -264,7 +289,8 @@ def test_arguments_survive_json(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_full_size(name):
-    model = timm.create_model(name, weight_init="reset").train()
+    reset = {"weight_init": "reset"} if isinstance(full_size(name), VisionTransformer) else {}
+    model = timm.create_model(name, **reset).train()
     x = images(name, batch=1)
     logits_sum(model, x).backward()
     assert_every_parameter_has_a_gradient(model)

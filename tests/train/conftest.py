@@ -3,9 +3,11 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kat_zoo.train.classification_config import AugmentConfig, DataConfig, ModelConfig, Recipe
 from kat_zoo.train.config import EmaConfig, OptimizerConfig, ScheduleConfig, SystemConfig
+from kat_zoo.train.segmentation_config import SegmentationDataConfig, SegmentationRecipe, SegmenterConfig
 
 
 def write_idx(path, array):
@@ -46,6 +48,49 @@ def recipe(tmp_path, data_root):
         augment=AugmentConfig(mixup=0.2, random_erasing=0.5, crop="pad"),
         optimizer=OptimizerConfig(lr=2e-3, clip_grad=1.0, grad_accum=2),
         schedule=ScheduleConfig(epochs=2, warmup_epochs=1),
+        ema=EmaConfig(decay=0.9),
+        system=SystemConfig(log_every=2, trackers=()),
+    )
+
+
+def write_ade20k(root, train=8, test=5, table=True):
+    """Pictures of three classes in ADE20K's format: the grey level tells the class, 0 is "other", 255 unknown; sizes differ."""
+    random = np.random.default_rng(0)
+    for split, count in (("training", train), ("validation", test)):
+        for kind in ("images", "annotations"):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(count):
+            height, width = (24 + 8 * (i % 2), 32)
+            labels = random.integers(0, 4, (height // 8, width // 8)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+            labels[:3] = 255
+            image = (60 * labels.clip(0, 3) + random.integers(0, 20, labels.shape)).astype(np.uint8)
+            Image.fromarray(image).convert("RGB").save(root / "images" / split / f"{i}.png")
+            Image.fromarray(labels).save(root / "annotations" / split / f"{i}.png")
+    if table:
+        rows = ["1\t0.3\t8\t5\t1\twall", "2\t0.3\t8\t5\t1\tbuilding, edifice", "3\t0.3\t8\t5\t0\tsky"]
+        (root / "objectInfo3.txt").write_text("\n".join(["Idx\tRatio\tTrain\tVal\tStuff\tName", *rows]))
+    return root
+
+
+@pytest.fixture(scope="session")
+def ade_root(tmp_path_factory):
+    return write_ade20k(tmp_path_factory.mktemp("ade20k"))
+
+
+@pytest.fixture
+def segmentation_recipe(tmp_path, ade_root):
+    """Two epochs of two updates with everything random switched on."""
+    return SegmentationRecipe(
+        output=str(tmp_path / "run"),
+        model=SegmenterConfig(
+            backbone="kat_pico_patch4_28",
+            backbone_args={"depth": 4, "embed_dim": 24, "drop_path_rate": 0.2},
+            neck_args={"out_channels": 8, "scales": [1, 0.5, 0.25], "indices": [1, 2, 3]},
+            kwargs={"hidden_size": 8, "auxiliary_channels": 8},
+        ),
+        data=SegmentationDataConfig(root=str(ade_root), batch_size=4, workers=0, short_side=28, long_side=56, crop=24, stride=10),
+        optimizer=OptimizerConfig(lr=2e-3, clip_grad=1.0, grad_accum=2, layer_decay=0.8),
+        schedule=ScheduleConfig(name="poly", decay_rate=1.0, epochs=2, warmup_epochs=0.5, min_lr=0.0),
         ema=EmaConfig(decay=0.9),
         system=SystemConfig(log_every=2, trackers=()),
     )

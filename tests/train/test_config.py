@@ -4,10 +4,11 @@ import yaml
 from kat_zoo.cli import main
 from kat_zoo.train.classification_config import Recipe
 from kat_zoo.train.config import RECIPES, parse, to_yaml
+from kat_zoo.train.detection_config import DetectionRecipe
 from kat_zoo.train.segmentation_config import SegmentationRecipe
 from kat_zoo.train.tasks import find_task
 
-RECIPE_OF = {"classification": Recipe, "segmentation": SegmentationRecipe}
+RECIPE_OF = {"classification": Recipe, "detection": DetectionRecipe, "segmentation": SegmentationRecipe}
 
 
 def read(text, tmp_path, *argv):

@@ -81,6 +81,18 @@ def test_holdout_is_disjoint_seeded_and_complete(data_root):
     assert np.array_equal(parts.test[3][0], again.test[3][0])
 
 
+def test_train_images_are_nested_and_apart_from_the_holdout(data_root):
+    def pixels(images):
+        return [np.asarray(images[i][0]).tobytes() for i in range(len(images))]
+
+    few, more = (open_dataset("fashion_mnist", data_root, 0.25, 1, count) for count in (10, 20))
+    assert pixels(more.train)[:10] == pixels(few.train) and len(few.train) == 10
+    assert not set(pixels(more.train)) & set(pixels(more.test)) and len(more.test) == 24
+    assert len(open_dataset("fashion_mnist", data_root, seed=1, train_images=10).test) == len(open_dataset("fashion_mnist", data_root).test)
+    with pytest.raises(ValueError, match="data.train_images is 73; fashion_mnist has 72"):
+        open_dataset("fashion_mnist", data_root, 0.25, 1, 73)
+
+
 def test_unknown_dataset_lists_the_known():
     with pytest.raises(ValueError, match="fashion_mnist"):
         open_dataset("mnist")

@@ -7,10 +7,12 @@ import timm
 import torch
 
 from kat_zoo import cli
+from kat_zoo.train import segmentation
 from kat_zoo.train.classification_config import ModelConfig, Recipe
 from kat_zoo.train.config import OptimizerConfig, parse
 from kat_zoo.train.footprint import SavedBytes, count
 from kat_zoo.train.plan import Machine, optimizer_state, plan
+from kat_zoo.train.segmentation_config import SegmentationRecipe
 
 SIZE, N, D, H, DEPTH = (1, 28, 28), 49, 24, 3, 2
 KWARGS = {"embed_dim": D, "depth": DEPTH, "num_heads": H}
@@ -111,6 +113,18 @@ def test_optimizer_state_is_what_the_optimizer_makes(name, per_element):
     assert optimizer_state(model, config) == per_element * sum(p.numel() for p in model.parameters())
 
 
+def test_segmentation_counts_what_its_model_saves():
+    argv = ["--config", "kat_pico_upernet_scenes", "--data.num_classes", "5", "--data.crop", "64"]
+    recipe = parse(SegmentationRecipe, argv, "test")[0]
+    found = plan(recipe, Machine(1)).footprint[0]
+    model = segmentation.build_model(dataclasses.replace(recipe.model, pretrained=False, checkpoint=None), 5).train()
+    with SavedBytes([*model.parameters(), *model.buffers()]) as saved, torch.autocast("cpu", torch.bfloat16, enabled=found.copies > 0):
+        images = torch.rand(2, model.image_mean.numel(), 64, 64)
+        losses = model(images, torch.zeros(2, 64, 64, dtype=torch.long))  # noqa: F841  (alive until counted)
+    assert saved.total == pytest.approx(found.copies + 2 * found.saved, rel=1e-3)
+    assert found.parameters == sum(p.numel() for p in model.parameters())
+
+
 @pytest.mark.parametrize(
     "argv, named",
     [
@@ -119,6 +133,7 @@ def test_optimizer_state_is_what_the_optimizer_makes(name, per_element):
         (["--strategy", "zero"], "--strategy is 'zero'"),
         (["--utilization", "1.5"], "--utilization is 1.5"),
         (["--model.name", "kat_huge"], "kat_huge"),
+        (["--task", "detection"], "'detection' cannot be planned"),
     ],
 )
 def test_what_cannot_be_planned_is_named(argv, named, capsys):

@@ -1,0 +1,165 @@
+"""Baselines without attention: a KAN and an MLP on the pixels of a small image.
+
+`kan_mlp_*` is the network of `KAN: Kolmogorov-Arnold Networks` (arXiv 2404.19756) as image classifiers have it: B-spline
+layers with a LayerNorm in front, and a linear head, which timm can replace. `mlp_*` has linear layers and GELU, and as many
+parameters.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.layers import trunc_normal_
+from timm.layers.helpers import to_2tuple
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._manipulate import checkpoint_seq
+from torch import Tensor, nn
+
+from ..layers.mixers import SplineLinear
+
+__all__ = ["PixelClassifier"]
+
+LAYERS = ("kan", "mlp")
+
+
+class PixelClassifier(nn.Module):
+    """Flattened pixels -> hidden layers -> linear head.
+
+    Args:
+        layer: "kan", LayerNorm and `SplineLinear`, or "mlp", Linear and GELU.
+        hidden: widths of the hidden layers, at least one.
+        num_bases: B-splines per edge of a KAN.
+        img_size: height and width, or one number.
+        in_chans: channels of the image.
+        num_classes: outputs of the head; 0 for no head.
+        drop_rate: dropout rate in front of the head.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: an unknown layer or no hidden width.
+    """
+
+    def __init__(
+        self,
+        layer: str = "kan",
+        hidden: Sequence[int] = (64,),
+        num_bases: int = 8,
+        img_size: int | tuple[int, int] = 28,
+        in_chans: int = 1,
+        num_classes: int = 10,
+        drop_rate: float = 0.0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if layer not in LAYERS:
+            raise ValueError(f"layer={layer!r}: expected one of {', '.join(LAYERS)}")
+        if not hidden or min(hidden) < 1:
+            raise ValueError(f"hidden={list(hidden)}: expected one or more positive widths")
+        self.num_classes, self.in_chans = num_classes, in_chans
+        self.num_features = self.head_hidden_size = self.embed_dim = hidden[-1]
+        self.grad_checkpointing = False
+        height, width = to_2tuple(img_size)
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+
+        def block(inputs: int, outputs: int) -> nn.Sequential:
+            if layer == "kan":
+                return nn.Sequential(nn.LayerNorm(inputs, **dd), SplineLinear(inputs, outputs, num_bases, **dd))
+            return nn.Sequential(nn.Linear(inputs, outputs, **dd), nn.GELU())
+
+        widths = [in_chans * height * width, *hidden]
+        self.blocks = nn.Sequential(*[block(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)])
+        self.norm = nn.LayerNorm(hidden[-1], **dd) if layer == "kan" else nn.Identity()
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = nn.Linear(hidden[-1], num_classes, **dd) if num_classes > 0 else nn.Identity()
+        self.init_weights()
+
+    @torch.jit.ignore
+    def init_weights(self) -> None:
+        """Draw all weights: linear layers from a normal of deviation 0.02, as our transformers, the rest as they do themselves."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, (nn.LayerNorm, SplineLinear)):
+                module.reset_parameters()
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Groups of parameters for layer decay."""
+        return dict(stem=r"^$", blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))])
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations in the backward pass."""
+        self.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """The head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the head; there is nothing to pool."""
+        self.num_classes = num_classes
+        weight = next(self.parameters())
+        head = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype) if num_classes > 0 else nn.Identity()
+        self.head = head.train(self.training)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map images (B, in_chans, H, W) to (B, num_features)."""
+        x = x.flatten(1)
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            x = checkpoint_seq(self.blocks, x)
+        else:
+            x = self.blocks(x)
+        return self.norm(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map features to logits (B, num_classes), or with pre_logits leave them."""
+        x = self.head_drop(x)
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (B, in_chans, H, W) to logits (B, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _create_classifier(variant: str, pretrained: bool = False, **kwargs: Any) -> PixelClassifier:
+    if kwargs.get("features_only"):
+        raise ValueError("features_only=True: a classifier of flattened pixels has no feature maps; expected False")
+    return build_model_with_cfg(PixelClassifier, variant, pretrained, **kwargs)
+
+
+def _cfg(**kwargs: Any) -> dict[str, Any]:
+    return {
+        "url": "",
+        "num_classes": 10,
+        "input_size": (1, 28, 28),
+        "pool_size": None,
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "fixed_input_size": True,
+        "mean": (0.2860,),
+        "std": (0.3530,),
+        "first_conv": None,
+        "classifier": "head",
+        "license": "mit",
+        **kwargs,
+    }
+
+
+default_cfgs = generate_default_cfgs({"kan_mlp_pico_28.untrained": _cfg(), "mlp_pico_28.untrained": _cfg()})
+
+
+@register_model
+def kan_mlp_pico_28(pretrained: bool = False, **kwargs: Any) -> PixelClassifier:
+    """KAN on the 784 pixels of a grey image, 64 hidden nodes, 0.40M parameters."""
+    return _create_classifier("kan_mlp_pico_28", pretrained, **dict({"layer": "kan", "hidden": (64,)}, **kwargs))
+
+
+@register_model
+def mlp_pico_28(pretrained: bool = False, **kwargs: Any) -> PixelClassifier:
+    """MLP on the 784 pixels of a grey image, 512 hidden nodes, 0.41M parameters: the twin of kan_mlp_pico_28."""
+    return _create_classifier("mlp_pico_28", pretrained, **dict({"layer": "mlp", "hidden": (512,)}, **kwargs))

@@ -1,0 +1,95 @@
+"""MLP-Mixer (arXiv 2105.01601) with the group-rational KAN layers of KAT (arXiv 2409.10594) for tokens and for channels."""
+
+import math
+from typing import Any
+
+from timm.data.constants import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.mlp_mixer import MlpMixer, checkpoint_filter_fn
+
+from ..layers.gr_kan import GRKAN
+from ..layers.rational import GroupRational
+
+__all__ = ["KATMixer"]
+
+
+class KATMixer(MlpMixer):
+    """MlpMixer whose two mixers are `GRKAN`.
+
+    Args:
+        num_groups: groups with a denominator of their own. A mixer of tokens has as many as divide both this number and its
+            widths: 4 for 196 tokens, 1 for 49.
+        act_init: functions that the activations start from, "<act1>-<act2>", as in `KAT`.
+        **kwargs: see timm's MlpMixer.
+    """
+
+    def __init__(self, num_groups: int = 8, act_init: str = "identity-swish", **kwargs: Any) -> None:
+        act1_init, _, act2_init = act_init.rpartition("-")
+
+        def mixer(in_features: int, hidden_features: int, **options: Any) -> GRKAN:
+            groups = math.gcd(num_groups, in_features, hidden_features)
+            inits = {"act1_init": act1_init or "identity", "act2_init": act2_init}
+            return GRKAN(in_features, hidden_features, num_groups=groups, **inits, **options)
+
+        super().__init__(mlp_layer=mixer, **kwargs)  # type: ignore[arg-type]
+
+    def init_weights(self, nlhb: bool = False) -> None:
+        """Draw all weights as timm's MlpMixer; activations become act_init again.
+
+        Args:
+            nlhb: bias of the head is minus the logarithm of the number of classes.
+        """
+        super().init_weights(nlhb)
+        for module in self.modules():
+            if isinstance(module, GroupRational):
+                module.reset_parameters()
+
+
+def _create_mixer(variant: str, pretrained: bool = False, **kwargs: Any) -> KATMixer:
+    out_indices = kwargs.pop("out_indices", 3)
+    return build_model_with_cfg(
+        KATMixer,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
+        **kwargs,
+    )
+
+
+def _cfg(**kwargs: Any) -> dict[str, Any]:
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": None,
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "fixed_input_size": True,
+        "mean": IMAGENET_INCEPTION_MEAN,
+        "std": IMAGENET_INCEPTION_STD,
+        "first_conv": "stem.proj",
+        "classifier": "head",
+        "license": "mit",
+        **kwargs,
+    }
+
+
+PICO = {"num_classes": 10, "input_size": (1, 28, 28), "crop_pct": 1.0, "mean": (0.2860,), "std": (0.3530,)}
+default_cfgs = generate_default_cfgs(
+    {"kat_mixer_s16_224.untrained": _cfg(), "kat_mixer_pico_patch4_28.untrained": _cfg(**PICO)}
+)
+
+
+@register_model
+def kat_mixer_s16_224(pretrained: bool = False, **kwargs: Any) -> KATMixer:
+    """Mixer-S/16 with GR-KAN layers, 18.5M parameters."""
+    model_args = dict(patch_size=16, num_blocks=8, embed_dim=512)
+    return _create_mixer("kat_mixer_s16_224", pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def kat_mixer_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> KATMixer:
+    """Mixer with GR-KAN layers for 28x28 grey images, 0.32M parameters."""
+    model_args = dict(img_size=28, patch_size=4, in_chans=1, num_blocks=4, embed_dim=96)
+    return _create_mixer("kat_mixer_pico_patch4_28", pretrained, **dict(model_args, **kwargs))

@@ -1,0 +1,277 @@
+"""Detection end to end: augmented targets, COCO's figures, training, exact resume, the commands."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration
+from PIL import Image
+from safetensors.torch import load_file
+from torchvision.ops import masks_to_boxes
+
+from kat_zoo import cli
+from kat_zoo.train.checkpoint import list_checkpoints
+from kat_zoo.train.coco import decode_masks, read_coco
+from kat_zoo.train.config import to_yaml
+from kat_zoo.train.detection import train
+from kat_zoo.train.detection_config import DetectionAugmentConfig
+from kat_zoo.train.detection_data import EvalScenes, TrainScenes, eval_loader, open_splits, train_transform
+from kat_zoo.train.detection_evaluate import coco_results, evaluate, summarise
+from kat_zoo.train.log import read_log
+
+from .detection_scenes import HEIGHT, WIDTH, small_recipe, write_coco
+from .test_classification import change, same_run
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    return write_coco(tmp_path_factory.mktemp("coco"))
+
+
+@pytest.fixture
+def val(coco):
+    return read_coco(coco / "val.json", coco / "val", masks=True)
+
+
+# ---- Targets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        DetectionAugmentConfig(hflip=1.0),
+        DetectionAugmentConfig(hflip=0.5, photometric=True),
+        DetectionAugmentConfig(resize="jitter", scale=(0.3, 2.5), crop=(40, 40)),
+    ],
+    ids=["flip", "photometric", "jitter"],
+)
+def test_boxes_and_masks_stay_on_their_objects(augment, coco):
+    """The objects are the only bright pixels, so that an augmented image tells where they are."""
+    recipe = small_recipe(coco, "unused")
+    split, _ = open_splits(recipe.data, masks=True)
+    scenes = TrainScenes(split, train_transform(recipe.data, augment, [0.1]), 1, masks=True)
+    sizes, seen = set(), 0
+    for seed in range(20):
+        image, target = scenes[seed % len(scenes), seed]
+        sizes.add(tuple(image.shape[-2:]))
+        assert image.shape[-2:] == target["masks"].shape[-2:] and len(target["boxes"]) == len(target["masks"]) == len(target["labels"])
+        dark = image.quantile(0.02)
+        for box, mask in zip(target["boxes"], target["masks"].bool(), strict=True):
+            assert image[0][mask].median() > dark + 0.25
+            tight = masks_to_boxes(mask[None])[0] + torch.tensor([0, 0, 1, 1])
+            assert (box - tight).abs().max() <= 2  # masks are resized by nearest neighbour
+        bright = image[0] > (dark + image.max()) / 2
+        assert not len(target["boxes"]) or (bright & target["masks"].bool().any(0)).sum() >= 0.8 * bright.sum() - 3
+        seen += len(target["boxes"])
+    assert seen >= 15
+    assert sizes == {(40, 40)} if augment.resize == "jitter" else len(sizes) == 2  # min_size has two values
+    assert torch.equal(scenes[3, 3][0], scenes[3, 3][0])
+    assert len({scenes[3, seed][0].numpy().tobytes() for seed in range(8)}) > 1
+
+
+def test_an_image_of_another_size_or_damaged_is_refused(coco, tmp_path):
+    folder = shutil.copytree(coco, tmp_path / "coco")
+    recipe = small_recipe(folder, "unused")
+    scenes = EvalScenes(open_splits(recipe.data, masks=False)[1], 1)
+    Image.new("L", (8, 9)).save(folder / "val" / "1.png")
+    with pytest.raises(ValueError, match=r"image 1, .*1.png, has the size \(width, height\) \(8, 9\)"):
+        scenes[0]
+    (folder / "val" / "2.png").write_bytes((folder / "val" / "3.png").read_bytes()[:100])
+    with pytest.raises(ValueError, match="image 2, .* cannot be read"):
+        scenes[1]
+
+
+# ---- Figures ---------------------------------------------------------------------------------------------------------
+
+
+def truth(split, record):
+    """What a perfect detector would say of an image."""
+    objects = split.objects(record["id"])
+    boxes = torch.tensor([a["bbox"] for a in objects])
+    masks = decode_masks(objects, record["height"], record["width"])[:, None].float()
+    boxes = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    return {"boxes": boxes, "labels": split.labels(objects), "scores": torch.ones(len(objects)), "masks": masks}
+
+
+def test_the_truth_scores_100_and_wrong_classes_0(val):
+    perfect = [r for record in val.images for r in coco_results(truth(val, record), record["id"], val.category_ids)]
+    result = summarise(val, perfect, len(val.images), masks=True)
+    assert result.box["ap"] == result.mask["ap"] == pytest.approx(100)
+    assert result.box_per_class == result.mask_per_class == pytest.approx((100, 100))
+    assert np.isnan(result.box["ap_large"])  # there are none
+    wrong = [{**r, "category_id": 5} for r in perfect]
+    assert summarise(val, wrong, 5, masks=True).mask_per_class[1] == 0
+
+
+def test_ap50_by_hand(val):
+    """One of n objects of a class is found, surer than a false alarm: precision 1 up to recall 1 / n, then 0 (101 points)."""
+    squares = [a for record in val.images for a in val.objects(record["id"]) if a["category_id"] == 5]
+    found = {"image_id": squares[0]["image_id"], "category_id": 5, "bbox": squares[0]["bbox"], "score": 0.9}
+    alarm = {**found, "bbox": [0, 0, 1, 1], "score": 0.8}
+    others = [
+        {"image_id": record["id"], "category_id": 9, "bbox": a["bbox"], "score": 1.0}
+        for record in val.images
+        for a in val.objects(record["id"])
+        if a["category_id"] == 9
+    ]
+    expected = 100 * (100 // len(squares) + 1) / 101
+    assert summarise(val, [found, alarm, *others], 5, masks=False).box["ap50"] == pytest.approx((expected + 100) / 2)
+    nothing = summarise(val, [], 5, masks=True)
+    assert nothing.box["ap"] == nothing.mask["ap50"] == 0
+
+
+class Oracle(torch.nn.Module):
+    """Answers with the truth of the images it has seen, found by their pixels."""
+
+    def __init__(self, split, scenes):
+        super().__init__()
+        self.answers = {scenes[i][0].numpy().tobytes(): truth(split, record) for i, record in enumerate(split.images)}
+        self.seen = 0
+
+    def forward(self, images):
+        self.seen += len(images)
+        return [self.answers[image.numpy().tobytes()] for image in images]
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_every_image_counts_once(batch_size, coco, val):
+    accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(split_batches=True))
+    scenes = EvalScenes(val, 1)
+    data = dataclasses.replace(small_recipe(coco, "unused").data, batch_size=batch_size)
+    model = Oracle(val, scenes).train()
+    result = evaluate(accelerator, model, accelerator.prepare(eval_loader(scenes, data)), val, masks=True)
+    assert result.images == model.seen == 5 and model.training
+    assert result.values("ema_")["ema_mask_ap50"] == pytest.approx(100)
+
+
+# ---- Training --------------------------------------------------------------------------------------------------------
+
+
+def test_resume_is_bit_exact_wherever_a_run_was_cut(coco, tmp_path):
+    """Jitter, flip, drop-path, sampled proposals, accumulation, EMA; cut in both epochs; other worker counts."""
+    whole = change(small_recipe(coco, tmp_path / "whole"), system={"checkpoint_every": 1, "keep_checkpoints": 100, "eval_every": 2})
+    result = train(whole)
+    assert len(list_checkpoints(Path(whole.output))) == 4
+    for update, workers in ((1, 1), (3, 0)):
+        cut = tmp_path / f"cut{update}"
+        shutil.copytree(whole.output, cut)
+        for folder in list_checkpoints(cut)[update:]:
+            shutil.rmtree(folder)
+        again = train(change(whole, output=str(cut), data={"workers": workers}), resume="auto")
+        assert again.values() == pytest.approx(result.values(), nan_ok=True, abs=0)
+        same_run(Path(whole.output), cut)
+
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """Accelerate keeps the precision of a process's first Accelerator."""
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.mark.parametrize("head", ["faster_rcnn", "retinanet", "fcos"])
+def test_every_head_trains_in_bf16(head, coco, tmp_path, fresh_accelerate):
+    recipe = change(small_recipe(coco, tmp_path / "run", head), system={"precision": "bf16"}, schedule={"epochs": 1, "warmup_epochs": 0})
+    result = train(recipe)
+    assert result.images == 5 and result.mask is None and len(result.box_per_class) == 2
+    record = read_log(tmp_path / "run" / "metrics.jsonl")[0]
+    parts = {key: value for key, value in record.items() if "loss" in key or "classification" in key or "bbox" in key}
+    assert parts.pop("loss") == pytest.approx(sum(parts.values()), rel=1e-3)
+
+
+def test_commands(coco, tmp_path, capsys):
+    run = tmp_path / "run"
+    (tmp_path / "recipe.yaml").write_text(to_yaml(small_recipe(coco, run)))
+    assert cli.main(["train", "--config", str(tmp_path / "recipe.yaml")]) == 0
+    result = json.loads((run / "result.json").read_text())
+    assert result["classes"] == ["square", "cross"] and "box AP" in capsys.readouterr().out
+    assert {"best.safetensors", "last.safetensors"} <= {path.name for path in run.iterdir()}
+
+    assert cli.main(["validate", "--task", "detection", "--run", str(run)]) == 0
+    text = capsys.readouterr().out
+    assert f"box: ap {result['box']['ap']:.2f} %" in text and f"mask AP {result['mask_per_class'][1]:6.2f} %" in text
+
+    out, picture = tmp_path / "out", str(coco / "val" / "1.png")
+    assert cli.main(["predict", picture, "--task", "detection", "--model", str(run), "--min-score", "0", "--out", str(out)]) == 0
+    assert [path.name for path in out.iterdir()] == ["1_detection.png"]
+    assert "with a score of 0 or more" in capsys.readouterr().out
+    for bad, named in (
+        (["predict", picture, "--task", "detection", "--model", str(coco)], "recipe.yaml: no such file"),
+        (["predict", picture, "--task", "detection", "--model", str(run), "--min-score", "2"], "--min-score 2.0"),
+        (["validate", "--task", "detection", "--run", str(run), "--images", str(coco)], "give both"),
+        (["predict", picture, "--task", "tracking", "--model", str(run)], "task 'tracking'"),
+    ):
+        assert cli.main(bad) == 2 and named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "section, values, named",
+    [
+        ("data", {"min_size": ()}, "data.min_size"),
+        ("data", {"max_size": 20}, "data.max_size is 20"),
+        ("data", {"batch_size": 3}, "grad_accum"),
+        ("augment", {"scale": (2.0, 1.0)}, "augment.scale"),
+        ("augment", {"hflip": 1.5}, "augment.hflip"),
+        ("model", {"pretrained": True, "checkpoint": "x.safetensors"}, "give one"),
+        ("schedule", {"name": "multistep"}, "schedule.milestones"),
+        ("schedule", {"milestones": (3.0,)}, "schedule.milestones"),
+    ],
+)
+def test_bad_values_are_named(section, values, named):
+    with pytest.raises(ValueError, match=named):
+        change(small_recipe("unused", "unused"), **{section: values})
+
+
+def test_too_few_images_are_refused(coco, tmp_path):
+    with pytest.raises(ValueError, match="batch_size 16 is larger than the training split of 9"):
+        train(change(small_recipe(coco, tmp_path / "run"), data={"batch_size": 16}))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_count_as_one(coco, tmp_path):
+    """Five images on two processes of two: one is evaluated twice, and counted once."""
+    recipe = small_recipe(coco, tmp_path / "two")
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python", sys.executable,
+         "-m", "kat_zoo.train.detection", "--config", str(tmp_path / "recipe.yaml")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert result["images"] == 5
+    # One process, evaluating the weights of the two, says the same.
+    assert cli.main(["validate", "--task", "detection", "--run", str(tmp_path / "two")]) == 0
+    weights = load_file(tmp_path / "two" / "last.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+@pytest.mark.slow
+def test_eight_images_can_be_learned_by_heart(tmp_path):
+    """Capacity, losses, targets and figures fit each other: AP50 of boxes and masks reaches 95 % on the training images."""
+    coco = write_coco(tmp_path / "coco", train=8, val=1)
+    recipe = small_recipe(coco, tmp_path / "run")
+    recipe = change(
+        recipe,
+        model={"backbone_args": {}, "kwargs": {}, "pyramid_args": {"out_channels": 32, "scales": [1, 0.5]}, "pretrained": True},
+        data={"val_images": "train", "val_annotations": "train.json", "batch_size": 8, "min_size": (HEIGHT,), "max_size": WIDTH},
+        augment={"resize": "shortest", "hflip": 0.0},
+        optimizer={"lr": 1e-3, "grad_accum": 1, "layer_decay": None},
+        schedule={"epochs": 150, "warmup_epochs": 10},
+        ema={"decay": 0.0},
+        system={"eval_every": 150, "log_every": 50},
+    )
+    result = train(recipe)
+    assert result.box["ap50"] >= 95 and result.mask["ap50"] >= 95

@@ -1,0 +1,144 @@
+"""Segmentation end to end, on a small KAT and pictures written in ADE20K's format."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from kat_zoo import cli
+from kat_zoo.train.checkpoint import list_checkpoints
+from kat_zoo.train.config import to_yaml
+from kat_zoo.train.optim import create_optimizer, create_scheduler
+from kat_zoo.train.pictures import colours, overlay_regions
+from kat_zoo.train.segmentation import build_model, train
+from kat_zoo.train.segmentation_config import SegmentationRecipe, SegmenterConfig
+from kat_zoo.train.segmentation_predict import open_run
+
+from .test_classification import change, figures, same_run
+
+SMALL = {"depth": 4, "embed_dim": 24}
+
+
+@pytest.mark.parametrize("head", ["upernet", pytest.param("dpt", marks=pytest.mark.slow)])
+def test_resume_is_bit_exact_wherever_a_run_was_cut(head, segmentation_recipe, tmp_path):
+    """Random scale, crop, flip, photometric distortion, drop-path, batch norm, accumulation, EMA; other worker counts."""
+    dpt = {"head": "dpt", "neck_args": {}, "kwargs": {"fusion_channels": 8, "intermediate_channels": [8, 8, 8, 8]}}
+    recipe = change(segmentation_recipe, model=dpt if head == "dpt" else {})
+    whole = change(recipe, system={"checkpoint_every": 1, "keep_checkpoints": 100}, output=str(tmp_path / "whole"))
+    result = train(whole)
+    assert result.samples == 5 and len(list_checkpoints(Path(whole.output))) == 4
+    for update, workers in ((1, 1), (3, 0)):
+        cut = tmp_path / f"cut{update}"
+        shutil.copytree(whole.output, cut)
+        for folder in list_checkpoints(cut)[update:]:
+            shutil.rmtree(folder)
+        assert train(change(whole, output=str(cut), data={"workers": workers}), resume="auto") == result
+        same_run(Path(whole.output), cut)
+
+
+def test_a_run_learns_and_leaves_what_predict_and_validate_read(segmentation_recipe, ade_root, tmp_path, capsys):
+    """The grey level tells the class: sixty updates find it."""
+    recipe = change(segmentation_recipe, model={"backbone_args": SMALL}, schedule={"epochs": 30}, ema={"decay": 0.0},
+                    optimizer={"lr": 1e-2, "grad_accum": 1, "layer_decay": None}, augment={"photometric": False, "scale": (1.0, 1.0)},
+                    data={"evaluate": "whole"}, system={"eval_every": 30})  # fmt: skip
+    result, run = train(recipe), Path(recipe.output)
+    losses = [record for record in figures(run) if "loss" in record]
+    assert result.miou > 40 and losses[-1]["loss"] < losses[0]["loss"]
+    assert losses[0]["loss"] == pytest.approx(losses[0]["loss_decode"] + losses[0]["loss_auxiliary"])
+    assert json.loads((run / "result.json").read_text())["classes"] == ["wall", "building", "sky"]
+
+    capsys.readouterr()
+    assert cli.main(["validate", "--task", "segmentation", "--run", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert f"mIoU {result.miou:.2f} %, pixel accuracy {result.aacc:.2f} %" in printed and f"sky       IoU {result.iou[2]:6.2f} %" in printed
+
+    scene = ade_root / "images" / "validation" / "1.png"
+    assert cli.main(["predict", str(scene), "--task", "segmentation", "--model", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert "1_segmentation.png" in capsys.readouterr().out
+    with Image.open(tmp_path / "out" / "1_segmentation.png") as picture:
+        assert min(picture.size) > 200
+    segmenter = open_run(run)
+    assert segmenter.predict(torch.zeros(1, 40, 32, dtype=torch.uint8)).shape == (40, 32)
+
+
+def test_weights_of_a_classifier_start_the_backbone(tmp_path):
+    torch.manual_seed(1)
+    save_file(timm.create_model("kat_pico_patch4_28", **SMALL).state_dict(), tmp_path / "x.safetensors")
+    config = SegmenterConfig(backbone="kat_pico_patch4_28", backbone_args=SMALL, checkpoint=str(tmp_path / "x.safetensors"))
+    backbone, saved = build_model(config, 3).encoder.backbone.state_dict(), load_file(tmp_path / "x.safetensors")
+    assert all(torch.equal(value, saved[name]) for name, value in backbone.items())
+    fresh = build_model(dataclasses.replace(config, checkpoint=None), 3).encoder.backbone
+    assert not torch.equal(fresh.pos_embed, saved["pos_embed"])
+    with pytest.raises(FileNotFoundError, match="absent.safetensors"):
+        build_model(SegmenterConfig(checkpoint="absent.safetensors"), 3)
+
+
+def test_poly_schedule_with_warm_up(segmentation_recipe):
+    recipe = change(segmentation_recipe, optimizer={"lr": 1.0, "layer_decay": None}, schedule={"warmup_lr": 0.0, "epochs": 10})
+    optimizer = create_optimizer(torch.nn.Linear(2, 2), recipe.optimizer)
+    scheduler, rates = create_scheduler(optimizer, recipe.schedule, updates_per_epoch=10), []
+    for update in range(100):
+        scheduler.step_update(update)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[:5] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+    assert rates[5:] == pytest.approx([1 - update / 100 for update in range(5, 100)])
+
+
+def test_ade20k_recipe_is_the_papers():
+    from kat_zoo.train.config import RECIPES, parse
+
+    recipe, _ = parse(SegmentationRecipe, ["--config", "kat_small_upernet_ade20k"], "test")
+    assert recipe.schedule.epochs * recipe.data.updates_per_epoch == 160_000
+    assert (recipe.data.crop, recipe.data.batch_size, recipe.optimizer.name, recipe.optimizer.lr) == (512, 16, "adamw", 1e-4)
+    assert yaml.safe_load((RECIPES / "kat_small_upernet_ade20k.yaml").read_text())["model"]["backbone"] == "kat_small_patch16_224"
+
+
+def test_regions_are_painted_in_the_colours_of_the_legend():
+    labels = torch.tensor([[0, 0, 3], [9, 9, 3]])
+    painted, present = overlay_regions(torch.zeros(1, 2, 3, dtype=torch.uint8), labels, 4, alpha=1.0)
+    assert present == [0, 3] and painted.shape == (3, 2, 3)
+    assert tuple(painted[:, 0, 0].tolist()) == colours(4)[0] and tuple(painted[:, 1, 2].tolist()) == colours(4)[3]
+    assert not painted[:, 1, :2].any(), "what is no class stays unpainted"
+    for count in (7, 11, 20, 150):
+        assert len(set(colours(count))) == count
+
+
+@pytest.mark.parametrize(
+    "change_to, message",
+    [
+        ({"data": {"stride": 25}}, r"data.stride is 25; it must be from 1 to data.crop = 24"),
+        ({"data": {"long_side": 20}}, "data.long_side is 20; it must be at least data.short_side = 28"),
+        ({"data": {"num_classes": 1}}, "data.num_classes is 1; it must be 2 to 255"),
+        ({"augment": {"cat_max_ratio": 0.0}}, "augment.cat_max_ratio is 0.0"),
+        ({"augment": {"scale": (2.0, 1.0)}}, "augment.scale"),
+        ({"data": {"batch_size": 5}}, "not a multiple of optimizer.grad_accum"),
+        ({"model": {"pretrained": True, "checkpoint": "x"}}, "both name weights"),
+    ],
+)
+def test_bad_recipes(change_to, message, segmentation_recipe):
+    with pytest.raises(ValueError, match=message):
+        change(segmentation_recipe, **change_to)
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["train", "--task", "segmentation", "--output", "x", "--model.head", "unet"], "upernet"),
+        (["train", "--task", "segmentation", "--config", "RECIPE", "--data.root", "absent"], "absent/images/training is not a folder"),
+        (["predict", "absent.png", "--task", "segmentation", "--model", "absent"], "no such image: absent.png"),
+        (["predict", __file__, "--task", "segmentation", "--model", "absent"], "expected the folder of a finished segmentation run"),
+        (["validate", "--task", "segmentation", "--run", "absent"], "absent/recipe.yaml: no such file"),
+    ],
+)
+def test_bad_input_is_one_line(argv, message, segmentation_recipe, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(to_yaml(segmentation_recipe))
+    assert cli.main([str(tmp_path / "recipe.yaml") if a == "RECIPE" else a for a in argv]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert message in error[-1]

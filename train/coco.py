@@ -1,0 +1,204 @@
+"""Instances in COCO's format (cocodataset.org/#format-data), read by pycocotools and checked before they are used."""
+
+import contextlib
+import io
+import json
+import logging
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from torch import Tensor
+
+logger = logging.getLogger("kat_zoo")
+
+
+@dataclass(frozen=True)
+class CocoSplit:
+    """The images of a split and their objects.
+
+    Attributes:
+        api: pycocotools' index of the annotations that were kept; their ids run from 1, as its evaluation needs.
+        folder: of the images.
+        images: COCO's records of the images, by rising id.
+        category_ids: COCO's id of each class; label k of a detector is `category_ids[k - 1]`, label 0 the background.
+        classes: names, in the same order.
+    """
+
+    api: COCO
+    folder: Path
+    images: list[dict[str, Any]]
+    category_ids: list[int]
+    classes: tuple[str, ...]
+
+    def objects(self, image_id: int) -> list[dict[str, Any]]:
+        """COCO's records of the objects in an image, without crowds."""
+        return [a for a in self.api.loadAnns(self.api.getAnnIds(imgIds=[image_id])) if not a["iscrowd"]]
+
+    def labels(self, objects: list[dict[str, Any]]) -> Tensor:
+        """Labels (N,) int64 of objects."""
+        return torch.tensor([self.category_ids.index(a["category_id"]) + 1 for a in objects], dtype=torch.int64)
+
+
+def read_coco(annotations: Path, folder: Path, masks: bool) -> CocoSplit:
+    """Read a split and refuse, or mend and count, what is wrong in it.
+
+    Objects that cannot be seen (an empty box, a box outside the image, an empty mask) are left out and boxes that reach over the edge
+    are clipped, both with a warning that counts them and names the first image. Anything else is refused.
+
+    Args:
+        annotations: the JSON file.
+        folder: of the images.
+        masks: whether every object needs a mask (a polygon, or RLE).
+
+    Returns:
+        The split.
+
+    Raises:
+        FileNotFoundError: the JSON file or an image is missing.
+        ValueError: not COCO's format, an id that is used twice or unknown, a box that is no four numbers, an absent or damaged mask;
+            naming the image id.
+    """
+    if not annotations.is_file():
+        raise FileNotFoundError(f"{annotations}: no such file; expected instances in COCO's format")
+    try:
+        content = json.loads(annotations.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{annotations} is not JSON: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
+        raise ValueError(f"{annotations} is not COCO's format: expected the lists images, annotations, categories")
+    images = _check_images(content["images"], folder, annotations)
+    categories = {category["id"]: category["name"] for category in sorted(content["categories"], key=lambda c: c["id"])}
+    if not categories or len(categories) < len(content["categories"]):
+        ids = [category["id"] for category in content["categories"]]
+        raise ValueError(f"{annotations} has the category ids {ids}; expected one or more, all different")
+    faults: dict[str, list[int]] = {}
+    kept = []
+    for annotation in content["annotations"]:
+        place = f"{annotations}: annotation {annotation.get('id')} of image {annotation.get('image_id')}"
+        if annotation.get("image_id") not in images:
+            raise ValueError(f"{place}: there is no such image")
+        if annotation.get("category_id") not in categories:
+            raise ValueError(f"{place}: category_id {annotation.get('category_id')} is not among the categories")
+        record = _checked(annotation, images[annotation["image_id"]], masks, place, faults)
+        if record is not None:
+            kept.append(record | {"id": len(kept) + 1})
+    for fault, ids in faults.items():
+        logger.warning("%s: %d objects %s, first in image %s", annotations, len(ids), fault, ids[0])
+    api = COCO()
+    api.dataset = {"images": list(images.values()), "annotations": kept, "categories": content["categories"]}
+    with contextlib.redirect_stdout(io.StringIO()):
+        api.createIndex()
+    return CocoSplit(api, folder, [images[i] for i in sorted(images)], list(categories), tuple(categories.values()))
+
+
+def _check_images(records: list[dict[str, Any]], folder: Path, annotations: Path) -> dict[int, dict[str, Any]]:
+    for record in records:
+        if not {"id", "file_name", "height", "width"} <= record.keys():
+            raise ValueError(f"{annotations}: image {record.get('id')} needs id, file_name, height and width; it has {', '.join(record)}")
+    twice = [i for i, count in Counter(record["id"] for record in records).items() if count > 1]
+    if twice:
+        raise ValueError(f"{annotations}: image id {twice[0]} is used twice")
+    if not records:
+        raise ValueError(f"{annotations} has no images")
+    missing = [record for record in records if not (folder / record["file_name"]).is_file()]
+    if missing:
+        first = missing[0]
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(records)} images of {annotations} are missing, the first image {first['id']}: "
+            f"{folder / first['file_name']}"
+        )
+    return {record["id"]: record for record in records}
+
+
+def _checked(
+    annotation: dict[str, Any], image: dict[str, Any], masks: bool, place: str, faults: dict[str, list[int]]
+) -> dict[str, Any] | None:
+    """The annotation with every key that pycocotools needs; None if there is nothing to see. Faults are noted by image id."""
+    height, width = image["height"], image["width"]
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box):
+        raise ValueError(f"{place}: bbox is {box}; expected [x, y, width, height]")
+    crowd = int(annotation.get("iscrowd", 0))
+    area = box[2] * box[3]
+    record = {"image_id": image["id"], "category_id": annotation["category_id"], "bbox": box, "iscrowd": crowd}
+    segmentation = annotation.get("segmentation")
+    if segmentation:
+        # Polygons stay as they are: they take less memory, and are cheap to draw.
+        code = _encoded(segmentation, height, width, place)
+        record["segmentation"] = segmentation if isinstance(segmentation, list) else code
+        area = int(rle.area(code))
+    elif masks:
+        raise ValueError(f"{place}: there is no segmentation, and the detector learns masks")
+    record["area"] = annotation.get("area", area)
+
+    x0, y0, x1, y1 = box[0], box[1], box[0] + box[2], box[1] + box[3]
+    inside = [max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)]
+    if box[2] <= 0 or box[3] <= 0:
+        faults.setdefault("with an empty box are left out", []).append(image["id"])
+        return None
+    if inside[2] <= inside[0] or inside[3] <= inside[1]:
+        faults.setdefault("with a box outside the image are left out", []).append(image["id"])
+        return None
+    if masks and not area:
+        faults.setdefault("with an empty mask are left out", []).append(image["id"])
+        return None
+    if max(-x0, -y0, x1 - width, y1 - height) > 1:  # a rounded pixel is no fault
+        faults.setdefault("with a box across the edge are clipped", []).append(image["id"])
+        record["bbox"] = [inside[0], inside[1], inside[2] - inside[0], inside[3] - inside[1]]
+    return record
+
+
+def _encoded(segmentation: Any, height: int, width: int, place: str) -> dict[str, Any]:
+    """Polygons or RLE of either kind as one compressed RLE; pycocotools itself reads past the end of damaged ones."""
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
+                raise ValueError(f"{place}: a polygon is {str(polygon)[:80]}; expected three or more pairs of finite coordinates")
+        return rle.merge(rle.frPyObjects(segmentation, height, width))
+    if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width] or "counts" not in segmentation:
+        size = segmentation.get("size") if isinstance(segmentation, dict) else segmentation
+        raise ValueError(f"{place}: the size of the RLE is {size}; the image has {[height, width]}")
+    counts = segmentation["counts"]
+    runs = counts if isinstance(counts, list) else _run_lengths(counts)
+    if runs is None or not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
+        total = "not readable" if runs is None else f"runs of {sum(runs)} pixels"
+        raise ValueError(f"{place}: damaged RLE, {total}; the image has {height * width} pixels")
+    if isinstance(counts, list):
+        return rle.frPyObjects(segmentation, height, width)
+    return {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
+
+
+def _run_lengths(counts: str | bytes) -> list[int] | None:
+    """Run lengths of a compressed RLE (maskApi.c of cocoapi: 5 bits a character, differences from the third run on), or None."""
+    runs: list[int] = []
+    value, shift = 0, 0
+    for character in counts.encode() if isinstance(counts, str) else counts:
+        bits = character - 48
+        if not 0 <= bits < 64:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (1 << shift) if bits & 16 else 0
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, shift = 0, 0
+    return None if shift else runs
+
+
+def decode_masks(objects: list[dict[str, Any]], height: int, width: int) -> Tensor:
+    """Masks (N, height, width) uint8 of COCO's records.
+
+    Raises:
+        KeyError: a record without a segmentation.
+    """
+    if not objects:
+        return torch.zeros(0, height, width, dtype=torch.uint8)
+    codes = [_encoded(a["segmentation"], height, width, f"image {a['image_id']}") for a in objects]
+    return torch.from_numpy(rle.decode(codes)).permute(2, 0, 1).contiguous()

@@ -1,0 +1,135 @@
+"""`kat-zoo predict --task detection`: draw the objects that a trained detector finds."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+from kat_zoo.arguments import ArgumentParser
+from kat_zoo.predict import open_image
+
+from .config import parse
+from .detection import build_model
+from .detection_config import DetectionRecipe
+from .pictures import as_rgb, colours, save_picture
+
+SIDE = 480  # pixels that the shorter side of a drawing has at least, so that labels can be read
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+    """A trained detector.
+
+    Attributes:
+        recipe: of its run.
+        model: with the run's last weights (the averaged ones where there are any), in evaluation mode.
+        classes: names; label k is `classes[k - 1]`.
+    """
+
+    recipe: DetectionRecipe
+    model: Any
+    classes: tuple[str, ...]
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor, min_score: float = 0.0) -> dict[str, Tensor]:
+        """Objects in a picture (C, H, W) uint8, the surest first: boxes (N, 4), labels, scores, perhaps masks (N, H, W) bool."""
+        found = self.model([image.float() / 255])[0]
+        found = {name: value[found["scores"] >= min_score] for name, value in found.items()}
+        if "masks" in found:
+            found["masks"] = found["masks"][:, 0] > 0.5
+        return found
+
+    @property
+    def channels(self) -> int:
+        """Of the images: 1 or 3."""
+        return len(self.model.transform.image_mean)
+
+
+def open_run(folder: Path) -> Detector:
+    """Read the folder of a finished detection run.
+
+    Args:
+        folder: with recipe.yaml, result.json and last.safetensors.
+
+    Raises:
+        FileNotFoundError: not a finished run.
+        ValueError: a run of another task.
+    """
+    for name in ("recipe.yaml", "result.json", "last.safetensors"):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name}: no such file; expected the folder of a finished detection run of kat-zoo train")
+    recipe, _ = parse(DetectionRecipe, ["--config", str(folder / "recipe.yaml")], "kat-zoo predict")
+    classes = tuple(json.loads((folder / "result.json").read_text())["classes"])
+    model = build_model(dataclasses.replace(recipe.model, pretrained=False, checkpoint=None), len(classes), recipe.data)
+    model.load_state_dict(load_file(folder / "last.safetensors"))
+    return Detector(recipe, model.eval(), classes)
+
+
+def draw(image: Tensor, found: dict[str, Tensor], classes: Sequence[str]) -> Tensor:
+    """Draw boxes, masks, labels and scores on a picture.
+
+    Args:
+        image: (1 or 3, H, W) uint8.
+        found: boxes, labels and perhaps masks and scores, in the image's own pixels.
+        classes: names; label k is `classes[k - 1]`.
+
+    Returns:
+        (3, H, W) uint8; small pictures are enlarged by a whole number.
+    """
+    zoom = max(1, -(-SIDE // min(image.shape[-2:])))
+    picture = as_rgb(image).repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
+    if not len(found["boxes"]):
+        return picture
+    palette = colours(len(classes))
+    labels = found["labels"].tolist()
+    chosen: Any = [palette[label - 1] for label in labels]
+    if "masks" in found:
+        masks = found["masks"].bool().repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
+        picture = draw_segmentation_masks(picture, masks, alpha=0.4, colors=chosen)
+    scores = [f" {score:.0%}" for score in found["scores"].tolist()] if "scores" in found else [""] * len(labels)
+    names = [f"{classes[label - 1]}{score}" for label, score in zip(labels, scores, strict=True)]
+    boxes = zoom * found["boxes"]
+    return draw_bounding_boxes(picture, boxes, names, colors=chosen, width=2, label_colors="white", label_background_colors=chosen)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Draw objects: `IMAGE... --task detection --model RUN [--min-score S] [--out DIR]`.
+
+    Args:
+        argv: arguments.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        FileNotFoundError: a file is missing, or not a run folder.
+        ValueError: an unreadable image, or a score out of range.
+    """
+    parser = ArgumentParser(prog="kat-zoo predict --task detection", description=__doc__)
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--task", choices=["detection"])
+    parser.add_argument("--model", required=True, type=Path, metavar="RUN", help="folder of a finished detection run of kat-zoo train")
+    parser.add_argument("--min-score", type=float, default=0.5, help="least score of what is drawn (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder of the pictures (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    if not 0 <= arguments.min_score <= 1:
+        raise ValueError(f"--min-score {arguments.min_score}: expected a number from 0 to 1")
+    missing = [str(path) for path in arguments.images if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"no such image: {', '.join(missing)}")
+    detector = open_run(arguments.model)
+    pictures = [v2.functional.pil_to_tensor(open_image(path, detector.channels)) for path in arguments.images]
+    for path, image in zip(arguments.images, pictures, strict=True):
+        found = detector.predict(image, arguments.min_score)
+        out = save_picture([(path.name, draw(image, found, detector.classes))], [], arguments.out / f"{path.stem}_detection.png")
+        print(f"{path}: {len(found['boxes'])} objects with a score of {arguments.min_score:g} or more; {out}")
+        for box, label, score in zip(found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True):
+            print(f"  {detector.classes[label - 1]} {score:.1%}, x {box[0]:.0f} to {box[2]:.0f}, y {box[1]:.0f} to {box[3]:.0f}")
+    return 0
