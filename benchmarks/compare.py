@@ -9,7 +9,7 @@ It can be stopped at any moment and called again with --resume: what is finished
 Every family has a learning-rate sweep of its own under one budget, judged on images held out of the training split. A run
 has one thread; --jobs 2 trains two at a time. Budgets are in compare_rows.py; --scale small takes about 3 CPU minutes a run.
 
-Writes benchmarks/results/compare/SCALE/{sweep,runs,curves,measure}.csv, tables.md and *.png.
+Writes benchmarks/results/compare/SCALE/{sizes,sweep,runs,curves,measure}.csv, tables.md and *.png.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from compare_evaluate import RUN_FIELDS, evaluate_run
-from compare_measure import measure_all
+from compare_measure import SIZE_FIELDS, measure_all, sizes
 from compare_report import report
 from compare_rows import EXTRA, MAIN, ROWS, SCALES, Run, Scale, recipe, sweep_runs
 
@@ -123,7 +123,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]], fields: Sequence[str])
 
 
 def collect(scale: Scale, folder: Path, out: Path) -> None:
-    """Write sweep.csv, runs.csv and curves.csv from the run folders."""
+    """Write sizes.csv once, and sweep.csv, runs.csv and curves.csv from the run folders."""
     sweeps, results, curves = [], [], []
     for family in families(GROUPS):
         for run in sweep_runs(family):
@@ -139,6 +139,8 @@ def collect(scale: Scale, folder: Path, out: Path) -> None:
                 images = record["update"] * scale.batch_size
                 curves.append({"row": run.row, "seed": run.seed, "update": record["update"], "images": images, "loss": record["loss"]})
     out.mkdir(parents=True, exist_ok=True)
+    if not (out / "sizes.csv").exists():
+        write_csv(out / "sizes.csv", sizes(), SIZE_FIELDS)
     write_csv(out / "sweep.csv", sweeps, SWEEP_FIELDS)
     write_csv(out / "runs.csv", results, RUN_FIELDS)
     write_csv(out / "curves.csv", curves, CURVE_FIELDS)

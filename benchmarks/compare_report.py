@@ -2,7 +2,7 @@
 
 import csv
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,6 +11,11 @@ from compare_rows import EXTRA, MAIN, RATES, ROWS, Scale
 from scipy.stats import ttest_rel
 
 REFERENCE = "vit"
+COSTS: dict[str, Callable[[dict[str, str]], float | None]] = {
+    "parameters (M)": lambda m: float(m["params"]) / 1e6 if "params" in m else None,
+    "multiply-adds per image (M)": lambda m: float(m["mmacs"]) if "mmacs" in m else None,
+    "training time per image (ms, one thread)": lambda m: float(m["ms_per_image"]) if "ms_per_image" in m else None,
+}
 Table = dict[str, dict[int, dict[str, float]]]  # row -> seed -> figures
 
 
@@ -55,12 +60,12 @@ def difference(table: Table, key: str, reference: str) -> str:
 def results_table(keys: Sequence[str], table: Table, measured: dict[str, dict[str, str]], own_reference: bool) -> list[str]:
     """Lines of Markdown, a row per model; one that has not run says so."""
     against = "own family" if own_reference else ROWS[REFERENCE].label
-    columns = ["model", "params (M)", "GMACs", "ms / image", "peak MB", "rate", "seeds", "top-1 %", f"against {against}", "loss", "ECE %"]
+    columns = ["model", "params (M)", "MMACs", "ms / image", "peak MB", "rate", "seeds", "top-1 %", f"against {against}", "loss", "ECE %"]
     lines = [f"| {' | '.join([*columns, *CORRUPTIONS])} |", "|---" * (len(columns) + len(CORRUPTIONS)) + "|"]
     for key in keys:
         costs = measured.get(key, {})
-        gmacs = f"{float(costs['gmacs']) + float(costs['attention_gmacs']):.4f}" if costs else ""
-        cells = [ROWS[key].label, f"{float(costs['params']) / 1e6:.3f}" if costs else "", gmacs]
+        parameters = f"{float(costs['params']) / 1e6:.3f}" if "params" in costs else ""
+        cells = [ROWS[key].label, parameters, costs.get("mmacs", "")]
         cells += [costs.get("ms_per_image", ""), costs.get("peak_mb", "")]
         runs = list(table.get(key, {}).values())
         if not runs:
@@ -72,6 +77,20 @@ def results_table(keys: Sequence[str], table: Table, measured: dict[str, dict[st
             cells += [f"{statistics.fmean(r[name] for r in runs):.1f}" for name in CORRUPTIONS]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def views(table: Table, measured: dict[str, dict[str, str]]) -> list[str]:
+    """The models within 10 % of the ViT's cost, best first, for each cost that is known."""
+    lines = []
+    for name, cost in COSTS.items():
+        known = {key: cost(measured[key]) for key in table if cost(measured.get(key, {})) is not None}
+        if REFERENCE not in known:
+            continue
+        near = {key: value / known[REFERENCE] for key, value in known.items() if abs(value / known[REFERENCE] - 1) <= 0.1}
+        means = {key: statistics.fmean(run["top1"] for run in table[key].values()) for key in near}
+        order = sorted(near, key=lambda key: -means[key])
+        lines.append(f"* equal {name}: " + "; ".join(f"{ROWS[key].label} {means[key]:.2f} (cost {near[key]:.2f})" for key in order) + ".")
+    return lines or ["* not known yet."]
 
 
 def verdicts(table: Table) -> list[str]:
@@ -132,25 +151,23 @@ def draw_accuracy(table: Table, path: Path) -> None:
     plt.close(figure)
 
 
-def draw_views(table: Table, measured: dict[str, dict[str, str]], images: int, path: Path) -> None:
+def draw_views(table: Table, measured: dict[str, dict[str, str]], path: Path) -> None:
     """The same runs against parameters, multiply-adds and training time."""
     keys = [key for key in table if key in measured and not key.endswith("mlp") and key != "mixer"]
     figure, panels = plt.subplots(1, 3, figsize=(13, 4), sharey=True, layout="constrained")
-    costs = {
-        "parameters (M)": lambda m: float(m["params"]) / 1e6,
-        "multiply-adds per image (M)": lambda m: 1e3 * (float(m["gmacs"]) + float(m["attention_gmacs"])),
-        "training time (s, one thread)": lambda m: float(m["ms_per_image"]) * images / 1e3,
-    }
-    for axes, (label, cost) in zip(panels, costs.items(), strict=True):
+    for axes, (label, cost) in zip(panels, COSTS.items(), strict=True):
         for i, key in enumerate(keys):
             scores = [run["top1"] for run in table[key].values()]
             x, mean = cost(measured[key]), statistics.fmean(scores)
             error = statistics.stdev(scores) if len(scores) > 1 else 0
             marker = "o" if key in MAIN else "x"
-            axes.errorbar(x, mean, error, fmt=marker, color=f"C{i % 10}", capsize=2, label=ROWS[key].label)
+            if x is not None:
+                axes.errorbar(x, mean, error, fmt=marker, color=f"C{i % 10}", capsize=2, label=ROWS[key].label)
         axes.set(xlabel=label)
+        if not axes.has_data():
+            axes.set_title("not measured", fontsize=9)
     panels[0].set_ylabel("test top-1 (%), mean and sd")
-    panels[2].legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5), title="x: one seed", title_fontsize=7)
+    panels[0].legend(fontsize=6, title="x: one seed", title_fontsize=7)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -160,10 +177,12 @@ def draw_curves(curves: Sequence[dict[str, str]], measured: dict[str, dict[str, 
     for key in MAIN:
         images, losses = mean_curve(curves, key)
         panels[0].plot(images, losses, label=ROWS[key].label)
-        if key in measured:
+        if "ms_per_image" in measured.get(key, {}):
             panels[1].plot([n * float(measured[key]["ms_per_image"]) / 1e3 for n in images], losses)
-    panels[0].set(xlabel="training images seen", ylabel="training loss (label smoothing 0.05), mean over seeds")
+    panels[0].set(xlabel="training images seen", ylabel="training loss (smoothed labels)")
     panels[1].set(xlabel="seconds: images x measured time per image, one thread")
+    if not panels[1].has_data():
+        panels[1].set_title("not measured", fontsize=9)
     panels[0].legend(fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -186,7 +205,10 @@ def draw_robustness(table: Table, path: Path) -> None:
 def report(out: Path, name: str, scale: Scale) -> None:
     """Write tables.md and the figures from the CSV files in `out`."""
     table, curves, sweep = by_row(read(out / "runs.csv")), read(out / "curves.csv"), read(out / "sweep.csv")
-    measured = {row["row"]: row for row in read(out / "measure.csv")}
+    measured: dict[str, dict[str, str]] = {}
+    for row in read(out / "sizes.csv") + read(out / "measure.csv"):
+        measured.setdefault(row["row"], {}).update(row)
+    timed = (out / "measure.csv").exists()
     planned = scale.seeds * len(MAIN) + len(EXTRA)
     done = sum(len(seeds) for seeds in table.values())
     lines = [
@@ -202,9 +224,13 @@ def report(out: Path, name: str, scale: Scale) -> None:
         "",
         *results_table(list(MAIN), table, measured, own_reference=False),
         "",
-        "Differences are paired by seed (same images, order and augmentation), with 95 % t-intervals.",
+        "Differences are paired by seed (same images, order, augmentation); 95 % t-intervals, not corrected for there being several.",
         "",
         *verdicts(table),
+        "",
+        "Three views of the same runs, mean top-1 % and cost relative to ViT (GELU); multiply-adds of splines are counted with all bases:",
+        "",
+        *views(table, measured),
         "",
         "## One seed each: too few to rank what is close",
         "",
@@ -214,13 +240,12 @@ def report(out: Path, name: str, scale: Scale) -> None:
         "",
         *sweep_table(sweep),
     ]
-    if not measured:
-        lines += ["", "Time, memory and sizes: not measured yet (`--measure`)."]
+    if not timed:
+        lines += ["", "Time and memory: not measured yet (`--measure`, on a quiet machine)."]
     (out / "tables.md").write_text("\n".join(lines) + "\n")
     if table:
         draw_accuracy(table, out / "accuracy.png")
         draw_curves(curves, measured, out / "curves.png")
         draw_robustness(table, out / "robustness.png")
-    if table and measured:
-        draw_views(table, measured, scale.images * scale.epochs, out / "views.png")
+        draw_views(table, measured, out / "views.png")
     print(f"{out / 'tables.md'}: {done} of {planned} runs")

@@ -93,9 +93,9 @@ class Entry:
     results: tuple[Result, ...]
 
 
-def _rational_flops(x: Sequence[int], *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    """Ten multiply-adds an element: five for P, four for Q, one for the division."""
-    return 2 * 10 * math.prod(x)
+def _rational_flops(x: Sequence[int], numerator: Sequence[int], denominator: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Multiply-adds an element: m for P, n for Q, one for the division; ten at order (5, 4)."""
+    return 2 * (numerator[1] - 1 + denominator[1] + 1) * math.prod(x)
 
 
 def _rational_backward_flops(grad: Sequence[int], *args: Any, out_shape: Any = None, **kwargs: Any) -> int:

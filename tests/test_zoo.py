@@ -27,11 +27,12 @@ def test_sizes_are_the_papers(name, params, low, high, activations):
     assert size.activations / 1e6 == pytest.approx(activations, abs=0.05)
 
 
-def test_counts_by_hand():
+@pytest.mark.parametrize("order", [(5, 4), (3, 2)])
+def test_counts_by_hand(order):
     """test_kat at 160 px: 101 tokens of width 64, 6 blocks, hidden width 192."""
-    size = zoo.measure(timm.create_model("test_kat", device="meta", img_size=160), (3, 160, 160))
+    size = zoo.measure(timm.create_model("test_kat", device="meta", img_size=160, order=order), (3, 160, 160))
     n, d = 101, 64
-    rationals = 10 * n * (d + 3 * d)
+    rationals = (sum(order) + 1) * n * (d + 3 * d)
     assert round(size.gmacs * 1e9) == 100 * 768 * d + 6 * (n * (4 * d * d + 6 * d * d) + rationals) + d * 1000
     assert round(size.attention_gmacs * 1e9) == 6 * 2 * n * n * d
     assert size.activations == 100 * d + 6 * n * (3 * d + d + 3 * d + d) + 1000

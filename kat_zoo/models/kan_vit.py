@@ -35,7 +35,7 @@ class MixerViT(VisionTransformer):
     """
 
     def __init__(self, mixer: str = "mlp", mixer_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(mlp_layer=mixer_layer(mixer, **(mixer_kwargs or {})), **kwargs)  # type: ignore[arg-type]
+        super().__init__(mlp_layer=mixer_layer(mixer, **(mixer_kwargs or {})), **kwargs)
 
 
 def _create_vit(variant: str, pretrained: bool = False, **kwargs: Any) -> VisionTransformer:

@@ -28,7 +28,7 @@ class KATMixer(MlpMixer):
 
         def mixer(in_features: int, hidden_features: int, **options: Any) -> GRKAN:
             groups = math.gcd(num_groups, in_features, hidden_features)
-            inits = {"act1_init": act1_init or "identity", "act2_init": act2_init}
+            inits: dict[str, Any] = {"act1_init": act1_init or "identity", "act2_init": act2_init}
             return GRKAN(in_features, hidden_features, num_groups=groups, **inits, **options)
 
         super().__init__(mlp_layer=mixer, **kwargs)  # type: ignore[arg-type]

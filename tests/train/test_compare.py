@@ -76,12 +76,16 @@ def test_report_of_partial_results(compare, tmp_path):
     runs += [{**base, "row": "karat", "seed": 0, "top1": 70.0}]
     script.write_csv(tmp_path / "runs.csv", runs, fields)
     script.write_csv(tmp_path / "curves.csv", [], script.CURVE_FIELDS)
+    sizes = [{"row": key, "params": n, "mmacs": 20} for key, n in (("vit", 1e6), ("kat", 1.05e6), ("karat", 1.2e6))]
+    script.write_csv(tmp_path / "sizes.csv", sizes, ["row", "params", "mmacs"])
     report.report(tmp_path, "small", rows.SCALES["small"])
     text = (tmp_path / "tables.md").read_text()
     assert "Partial: 7 of " in text and "| KAT + KArAt G3B |" in text and "not run" in text
     # 2, 2.1, 2.2: t(0.975, 2) = 4.303, standard error 0.1 / sqrt(3)
     assert "+2.10 [+1.85, +2.35]" in text and "KAT against ViT (GELU): +2.10 points: better." in text
     assert "KArAt G3B against ViT (GELU): -10.00 points: one seed" in text
+    assert "* equal parameters (M): KAT 83.10 (cost 1.05); ViT (GELU) 81.00 (cost 1.00).\n" in text
+    assert "* equal multiply-adds per image (M): KAT" in text and "equal training time" not in text and "not measured yet" in text
     with (tmp_path / "runs.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 7
 
