@@ -98,9 +98,11 @@ def _rational_flops(x: Sequence[int], numerator: Sequence[int], denominator: Seq
     return 2 * (numerator[1] - 1 + denominator[1] + 1) * math.prod(x)
 
 
-def _rational_backward_flops(grad: Sequence[int], *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    """Thirty an element: P and Q again (9), their derivatives (7), dx (4), and the sums of ten coefficients (10)."""
-    return 2 * 30 * math.prod(grad)
+def _rational_backward_flops(
+    grad: Sequence[int], x: Any, numerator: Sequence[int], denominator: Sequence[int], *args: Any, **kwargs: Any
+) -> int:
+    """Three times the forward: P and Q again (m + n), their derivatives (m + n - 2), dx (4), sums for each coefficient (m + n + 1)."""
+    return 3 * _rational_flops(grad, numerator, denominator)
 
 
 def _fourier_flops(q: Sequence[int], k: Any, v: Any, a: Sequence[int], *args: Any, **kwargs: Any) -> int:

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from ..zoo import OPERATOR_FLOPS
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BATCHES = (2, 3)  # what grows from one to the other is an image's; batch norm takes no single image
 Loss = Callable[[nn.Module, int], Tensor]
 FLOPS: dict[Any, Any] = {  # torch's counter knows attention on GPUs, but not the CPU's, on which the fake tensors lie
     **OPERATOR_FLOPS,
@@ -113,13 +114,13 @@ def count(build: Callable[[], nn.Module], loss: Loss, precision: str = "no") -> 
     model = build().train()
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
-        plain = [_step(model, loss, precision, batch) for batch in (1, 2)]
+        plain = [_step(model, loss, precision, batch) for batch in BATCHES]
         found = [_footprint(model, plain, 0)]
         switch = next((m for m in model.modules() if hasattr(m, "set_grad_checkpointing")), None)
         if switch is not None:
             switch.set_grad_checkpointing()  # type: ignore[operator]
             largest = max((b - a for a, b in zip(plain[0].blocks, plain[1].blocks, strict=True)), default=0)
-            found.append(_footprint(model, [_step(model, loss, precision, batch) for batch in (1, 2)], largest))
+            found.append(_footprint(model, [_step(model, loss, precision, batch) for batch in BATCHES], largest))
     return tuple(found)
 
 
@@ -130,7 +131,7 @@ def _blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def _footprint(model: nn.Module, steps: "list[_Counts]", recomputed: float) -> Footprint:
-    """The counts per image, from steps of one and of two."""
+    """The counts per image, from steps of two sizes of batch."""
     parameters = list(model.parameters())
     blocks = [sum(p.numel() for p in block.parameters()) for block in _blocks(model)]
     saved = steps[1].saved - steps[0].saved
@@ -143,7 +144,7 @@ def _footprint(model: nn.Module, steps: "list[_Counts]", recomputed: float) -> F
         backward_flops=steps[1].backward - steps[0].backward,
         saved=saved,
         recomputed=recomputed,
-        copies=steps[0].saved - saved,
+        copies=steps[0].saved - BATCHES[0] * saved,
     )
 
 
