@@ -32,6 +32,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/kat_model.py
 	$(BIN)/python benchmarks/fourier_attention.py
 	$(BIN)/python benchmarks/kan_formula.py --seeds 20 --targets toy
+	$(BIN)/python benchmarks/atlas.py
 	$(BIN)/kat-zoo kernels report --json benchmarks/kernels.json
 
 clean:

@@ -23,6 +23,7 @@ import numpy as np
 import timm
 from compare import Stopped, one_thread, train_recipe, write_csv
 from compare_rows import ROWS, SCALES, Run, Scale, recipe
+from matplotlib.ticker import ScalarFormatter
 
 from kat_zoo.scaling import fit_power_law
 from kat_zoo.train.classification_config import Recipe
@@ -96,6 +97,12 @@ def draw(rows: Sequence[dict[str, str]], path: Path) -> None:
                 line = "none" if key == "params" else "-"
                 axes.plot(x, y, marker, color=color, alpha=shade, linestyle=line, label=f"{ROWS[family].label}, width {width}")
         axes.set(xscale="log", yscale="log", xlabel=label)
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(ScalarFormatter())
+        if key != "pflops":
+            ticks = sorted({float(r[key]) for r in rows if r["family"] == rows[0]["family"]})
+            axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+            axes.minorticks_off()
     panels[0].set_ylabel("test loss (nats)")
     panels[2].legend(fontsize=7)
     figure.savefig(path, dpi=130)

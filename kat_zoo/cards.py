@@ -125,12 +125,12 @@ import kat_zoo  # registers the models with timm
 import timm
 from PIL import Image
 
-model = timm.create_model("{load}", pretrained=True).eval()
+model = timm.create_model("{load}", {arguments}).eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=model))
 image = transform(Image.open("image.png").convert("{mode}")).unsqueeze(0)
 
 top5 = model(image).softmax(1).topk(5)  # classification
-maps = timm.create_model("{load}", pretrained=True, features_only=True)(image)  # feature maps, (B, C, H, W) each
+maps = timm.create_model("{load}", {arguments}, features_only=True)(image)  # feature maps, (B, C, H, W) each
 embedding = model.forward_head(model.forward_features(image), pre_logits=True)  # (B, {width})
 ```
 """
@@ -228,7 +228,14 @@ def _training(item: Entry) -> str:
     return AUTHORS_TRAINING.format(start=from_vit)
 
 
-def render(item: Entry, title: str = "", load: str = "", training: str = "", measurer: str = "kat_zoo") -> str:
+def render(
+    item: Entry,
+    title: str = "",
+    load: str = "",
+    training: str = "",
+    measurer: str = "kat_zoo",
+    arguments: str = "pretrained=True",
+) -> str:
     """Write the card of a model.
 
     Args:
@@ -237,6 +244,7 @@ def render(item: Entry, title: str = "", load: str = "", training: str = "", mea
         load: what `timm.create_model` takes; its name by default.
         training: how it was trained; from what is known of it by default.
         measurer: who measured what is marked as ours.
+        arguments: further arguments of `timm.create_model` that load the weights.
 
     Returns:
         Markdown with YAML front matter.
@@ -249,7 +257,12 @@ def render(item: Entry, title: str = "", load: str = "", training: str = "", mea
         ("Results", _results(item.results)),
         (
             "Usage",
-            USAGE.format(load=load or item.name, mode="L" if item.input_size[0] == 1 else "RGB", width=item.size.num_features),
+            USAGE.format(
+                load=load or item.name,
+                arguments=arguments,
+                mode="L" if item.input_size[0] == 1 else "RGB",
+                width=item.size.num_features,
+            ),
         ),
         ("Training", training or _training(item)),
         (

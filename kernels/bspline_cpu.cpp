@@ -429,6 +429,8 @@ int run(int task, const void* x, const void* scale, const void* coef, const void
   if ((coef && !job.coef) || (g && !job.g)) return 1;
   const bool by_output = task == kContract || task == kAccumulate;
   const int64_t result_rows = task == kContract ? s.rows : s.in * s.bases();
+  const int64_t results = task == kDense ? s.rows * stride : task == kProject ? s.rows * s.in : result_rows * s.out;
+  advise_huge_pages(result, results * static_cast<int64_t>(sizeof(T)));
   if (by_output && stride != s.out) {
     if (!result_copy.allocate(result_rows * stride)) return 1;
     job.result = result_copy.data;

@@ -8,6 +8,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #define KAT_EXPORT extern "C" __attribute__((visibility("default")))
 #define KAT_INLINE inline __attribute__((always_inline))
 
@@ -49,6 +53,21 @@ void parallel_for(int64_t n, int threads, const F& f) {
   };
   const unsigned team = static_cast<unsigned>(n < threads ? n : threads);
   gomp_parallel(body, &shared, team, 0);
+}
+
+constexpr uintptr_t kHugePage = uintptr_t(1) << 21;
+constexpr int64_t kAdviseFrom = int64_t(1) << 22;  // NumPy's threshold too: below it the allocator reuses memory anyhow
+
+// Asks for huge pages under a result that is about to be written. A large result is fresh memory, and its page faults cost
+// more than the arithmetic: 512 times fewer of them is the gain. Only the huge pages that lie wholly inside are named, so
+// no memory is used that the tensor does not fill. Advice alone: elsewhere than on Linux, or refused, nothing changes.
+inline void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  if (bytes < kAdviseFrom) return;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) / kHugePage * kHugePage;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
 }
 
 // Vectors of L lanes of float or double and the integers of their width.

@@ -410,6 +410,8 @@ int forward(const Inputs<S>& in, const View& out, void* z, int threads) {
   task.carve(plan);
   auto memory = allocate<T>(plan.used * (threads < 1 ? 1 : threads));
   if (!memory) return 1;
+  advise_huge_pages(out.data, pairs * s.tokens * s.value_dim * static_cast<int64_t>(sizeof(S)));
+  advise_huge_pages(z, pairs * s.tokens * s.rank * static_cast<int64_t>(sizeof(T)));
   run_tasks(pairs * task.parts, threads, memory.get(), plan.used, task);
   return 0;
 }
@@ -562,6 +564,10 @@ int backward(const Inputs<S>& in, const Gradients<S>& g, int threads) {
   auto partials = allocate<T>(units * task.partial_size()), memory = allocate<T>(plan.used * (threads < 1 ? 1 : threads));
   if (!packed || !w_t || !partials || !memory) return 1;
   task.partials = partials.get();
+  const int64_t bytes = in.size.batch * in.size.heads * in.size.tokens * static_cast<int64_t>(sizeof(S));
+  advise_huge_pages(g.dq.data, bytes * in.size.dim);
+  advise_huge_pages(g.dk.data, bytes * in.size.dim);
+  advise_huge_pages(g.dv.data, bytes * in.size.value_dim);
   for (int64_t h = 0; h < s.heads; ++h) {
     T* coefficients = packed.get() + h * head_size;
     pack_coefficients(in.a + h * head_size / 2, in.b + h * head_size / 2, s, coefficients);

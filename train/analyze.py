@@ -17,7 +17,7 @@ from . import loader as loaders
 from .checkpoint import list_checkpoints
 from .classification_config import Recipe
 from .config import parse
-from .data import open_dataset
+from .data import open_splits
 from .log import read_log
 from .model import load_model
 
@@ -81,7 +81,7 @@ def open_run(folder: Path) -> FinishedRun:
 def _images(run: FinishedRun, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The first test images as the model sees them, their labels, and what of them is foreground."""
     data = run.recipe.data
-    splits = open_dataset(data.dataset, data.root, data.holdout, run.recipe.seed, data.train_images)
+    splits = open_splits(data, run.recipe.seed)
     resolved = loaders.data_config(data, run.model)
     batches: list[tuple[Tensor, Tensor]] = []
     for batch in loaders.eval_loader(splits.test, data, resolved, 1):

@@ -5,21 +5,27 @@ arguments, or torchrun.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 
 import torch
 from timm.layers import set_fused_attn
 from timm.loss import create_classification_loss
-from timm.task import ClassificationTask
 
 from . import loader as loaders
 from .checkpoint import stop_signals
 from .classification_config import Recipe
-from .data import open_dataset
+from .data import open_splits
+from .distill import create_task
 from .evaluate import Evaluation, evaluate
-from .model import build_model
+from .images import UnreadableImages
+from .memory import Trial, explain_out_of_memory, fit_batch
+from .model import build_model, check_sizes
+from .probe import fit_head
 from .rehearsal import rehearse
-from .run import begin, command, start
+from .report import draw_curves, write_card
+from .run import begin, command, signalled, start
+from .stream import StreamLoader
 
 
 def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
@@ -36,34 +42,54 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
         ValueError: bad configuration, damaged data, or an output folder that holds another run.
         FileNotFoundError: data or checkpoint not there.
         TrainingDiverged: no finite gradient any more.
+        OutOfMemory: with a hint of what would fit.
     """
     accelerator, checkpoint = start(recipe, resume)
+    processes = accelerator.num_processes
 
-    # ---- Data and model ----------------------------------------------------------------------------------------------
-    splits = open_dataset(recipe.data.dataset, recipe.data.root, recipe.data.holdout, recipe.seed, recipe.data.train_images)
+    # ---- Data, model, loss -------------------------------------------------------------------------------------------
+    splits = open_splits(recipe.data, recipe.seed)
     set_fused_attn(recipe.system.fused_attention)
-    model = build_model(recipe.model, len(splits.classes))
+    model = build_model(recipe.model, len(splits.classes), adapt=recipe.mode != "pretrain")
+    resolved = loaders.data_config(recipe.data, model)
+    check_sizes(model, resolved["input_size"], recipe.data.sizes.values())
     if recipe.system.grad_checkpointing:
         model.set_grad_checkpointing()  # type: ignore[operator]  # every timm model has it
-    resolved = loaders.data_config(recipe.data, model)
-    train_batches, sampler, updates_per_epoch = loaders.train_loader(
-        splits.train, recipe.data, recipe.augment, resolved, recipe.seed, recipe.optimizer.grad_accum
-    )
-    test_batches = loaders.eval_loader(splits.test, recipe.data, resolved, accelerator.num_processes)
-
-    # ---- Loss, optimizer, schedule, average; continue or begin -------------------------------------------------------
-    summary = f"{recipe.model.name}: {len(splits.train)} training and {len(splits.test)} evaluation images"
-    run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary)
+    model.to(accelerator.device)
     mixup = loaders.mixup(recipe.augment, len(splits.classes))
     criterion = create_classification_loss(recipe.loss, smoothing=recipe.augment.smoothing, soft_targets=mixup is not None)
-    task = ClassificationTask(run.model, criterion, device=accelerator.device, verbose=False)
+    task = create_task(recipe, model, criterion, resolved, accelerator.device, accelerator.autocast)
+
+    # ---- Before the first update: the head of a linear probe, a batch that fits ------------------------------------------
+    if recipe.probes and checkpoint is None:
+        with stop_signals() as signals:
+            if not fit_head(recipe, accelerator, model, splits.train, resolved, partial(signalled, accelerator, signals)):
+                accelerator.print("stopped by a signal in the linear probe; --resume auto begins it again")
+                return None
+    if recipe.mode == "linear_probe":
+        recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=0), ema=replace(recipe.ema, decay=0.0))
+    trial = Trial(recipe, model, task, resolved["input_size"], len(splits.classes), mixup, accelerator)
+    if recipe.auto_batch_size:
+        recipe = fit_batch(recipe, trial, checkpoint)
+
+    # ---- Loaders, optimizer, schedule, average; continue or begin ----------------------------------------------------
+    unreadable = UnreadableImages(recipe.data.max_unreadable)
+    train_batches, sampler, updates_per_epoch = loaders.train_loader(
+        splits.train, recipe.data, recipe.augment, resolved, recipe.seed, recipe.optimizer.grad_accum, unreadable
+    )
+    if isinstance(train_batches, StreamLoader):
+        accelerator.register_for_checkpointing(train_batches)
+    test_batches = loaders.eval_loader(splits.test, recipe.data, resolved, processes)
+    summary = f"{recipe.model.name}: {len(splits.train)} training and {len(splits.test) or 'streamed'} evaluation images"
+    run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary)
+    task.trainable_module = run.model
     memory_format = torch.channels_last if recipe.system.channels_last else torch.contiguous_format
 
     # ---- Training ----------------------------------------------------------------------------------------------------
-    with stop_signals() as run.signals:
+    with stop_signals() as run.signals, explain_out_of_memory(recipe, trial):
         while True:
-            # -- evaluate, at the end of an epoch
-            if run.evaluation_due:
+            # -- evaluate, at the end of an epoch, and what the linear probe has made
+            if run.evaluation_due or (recipe.probes and run.progress.best is None):
                 if run.stopped():
                     return None
                 raw = result = evaluate(accelerator, run.bare, run.test_batches)
@@ -71,7 +97,11 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
                 if run.ema is not None:
                     result = evaluate(accelerator, run.ema.module, run.test_batches)
                     values |= {"ema_top1": result.top1, "ema_top5": result.top5, "ema_eval_loss": result.loss}
+                if unreadable.names:
+                    values["unreadable_images"] = len(unreadable.names)
                 run.evaluated(values, "top1" if run.ema is None else "ema_top1")
+                if accelerator.is_main_process:
+                    draw_curves(run.folder)
             if run.finished:
                 break
 
@@ -83,8 +113,8 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
                 with accelerator.accumulate(run.model):
                     if mixup is not None:
                         images, targets = mixup(images, targets)
-                    loss = task(images.contiguous(memory_format=memory_format), targets)["loss"]
-                    run.backward({"loss": loss})
+                    outputs = task(images.contiguous(memory_format=memory_format), targets)
+                    run.backward({name: value for name, value in outputs.items() if name.endswith("loss")})
                 if accelerator.sync_gradients:
                     run.update()
                     if run.stopped():
@@ -95,6 +125,8 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
         f"top-1 {result.top1:.2f} %, loss {result.loss:.4f} on {result.samples} images; weights in {run.folder}",
         asdict(result) | {"classes": splits.classes},
     )
+    if accelerator.is_main_process:
+        write_card(run.folder, recipe, resolved, splits.classes, result)
     return result
 
 

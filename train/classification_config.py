@@ -16,7 +16,9 @@ class ModelConfig:
         pretrained: start from the model's published weights.
         checkpoint: start from this file (.safetensors, .pth, .npz).
         init_from: start a KAT from a ViT, transferred by `vit_to_kat`: a timm name, for its published weights, or NAME@FILE.
-        train_only: `all`, `head`, `rationals` (a few thousand coefficients), or patterns as `blocks.11.*,head.*`.
+        new_head: begin with an untrained classifier; one for another number of classes is replaced in any case.
+        train_only: in mode finetune: `all`, `head`, `rationals` (a few thousand coefficients), `last:N` (the last N
+            blocks and what follows them), or patterns of parameter names as `blocks.11.*,head.*`.
     """
 
     name: str = "kat_tiny_patch16_224"
@@ -24,6 +26,7 @@ class ModelConfig:
     pretrained: bool = False
     checkpoint: str | None = None
     init_from: str | None = None
+    new_head: bool = False
     train_only: str = "all"
 
 
@@ -45,6 +48,15 @@ class DataConfig:
         std: per-channel standard deviation, of images scaled to [0, 1].
         interpolation: of resizing: bilinear, bicubic, ...
         crop_pct: part of the resized image that evaluation crops, in (0, 1].
+        sizes: progressive resolution, as `{0: 128, 100: 224}`: first epoch -> side of the training images from then on, in
+            pixels; empty: the input size throughout. Evaluation is at the input size.
+        streaming: read a dataset of the Hub, or local parquet, as a stream instead of copying it; webdatasets always are.
+        samples: images of a training epoch of a stream; None takes the number that the dataset states.
+        shuffle_buffer: images among which a stream is shuffled, beyond the order of its shards.
+        num_classes: for labels that are plain integers, as those of webdatasets.
+        label: column of the labels; None takes the first ClassLabel, or an integer column label, labels or cls.
+        max_unreadable: different training images that one process may find damaged; another image takes the place of
+            each. One more is an error, as is a single one in the evaluation split.
     """
 
     dataset: str = "fashion_mnist"
@@ -58,6 +70,13 @@ class DataConfig:
     std: tuple[float, ...] | None = None
     interpolation: str | None = None
     crop_pct: float | None = None
+    sizes: dict[int, int] = field(default_factory=dict)
+    streaming: bool = False
+    samples: int | None = None
+    shuffle_buffer: int = 1000
+    num_classes: int | None = None
+    label: str | None = None
+    max_unreadable: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,15 +121,55 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class ProbeConfig:
+    """The linear probe of modes linear_probe and lp_ft: logistic regression on the frozen network's features.
+
+    Attributes:
+        holdout: fraction of the training split, in (0, 1), on which the strength of the regularisation is chosen.
+        max_iter: iterations of L-BFGS.
+    """
+
+    holdout: float = 0.1
+    max_iter: int = 1000
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Distillation from a frozen teacher (timm.task).
+
+    Attributes:
+        teacher: a timm name, for its published weights, or NAME@FILE; None is off.
+        kwargs: further arguments of `timm.create_model` for the teacher, as img_size.
+        kind: `soft`: the student's logits learn the teacher's distribution; `token_soft`, `token_hard`: those of the
+            distillation token of a DeiT do, from the distribution or from the likeliest class (arXiv 2012.12877).
+        weight: of the distillation loss, in [0, 1]; the loss against the labels has the rest.
+        temperature: of the softmax of both.
+    """
+
+    teacher: str | None = None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    kind: Literal["soft", "token_soft", "token_hard"] = "soft"
+    weight: float = 0.5
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
 class Recipe(RunRecipe):
     """A whole training run of a classifier.
 
     Attributes:
         task: what `kat-zoo` commands tell recipes apart by.
+        mode: `pretrain`: everything is trained. `finetune`: from given weights, of which a head for other classes is
+            replaced, `model.train_only` what it says. `linear_probe`: only the head is fitted. `lp_ft`: everything is
+            fine-tuned from the head of the linear probe (arXiv 2202.10054).
         model: what is trained.
         data: where images come from.
         augment: training augmentation.
         loss: `ce` or `bce`.
+        probe: of modes linear_probe and lp_ft.
+        distill: teacher.
+        auto_batch_size: try before training how many images at a time fit into memory, and raise
+            `optimizer.grad_accum` accordingly; the global batch stays.
     """
 
     task: Literal["classification"] = "classification"
@@ -118,6 +177,15 @@ class Recipe(RunRecipe):
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: Literal["ce", "bce"] = "ce"
+    mode: Literal["pretrain", "finetune", "linear_probe", "lp_ft"] = "pretrain"
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    auto_batch_size: bool = False
+
+    @property
+    def probes(self) -> bool:
+        """Whether the run begins with a linear probe."""
+        return self.mode in ("linear_probe", "lp_ft")
 
     def __post_init__(self) -> None:
         """Refuse values that no later stage would name as clearly.
@@ -131,7 +199,22 @@ class Recipe(RunRecipe):
             ("data.train_images", self.data.train_images, self.data.train_images is None or self.data.train_images >= 1, "at least 1"),
             ("augment.smoothing", self.augment.smoothing, 0 <= self.augment.smoothing < 1, "in [0, 1)"),
             ("augment.repeats", self.augment.repeats, self.augment.repeats >= 1, "at least 1"),
+            ("data.max_unreadable", self.data.max_unreadable, self.data.max_unreadable >= 0, "at least 0"),
+            ("data.shuffle_buffer", self.data.shuffle_buffer, self.data.shuffle_buffer >= 1, "at least 1"),
+            ("data.samples", self.data.samples, self.data.samples is None or self.data.samples >= 1, "at least 1"),
+            ("data.sizes", self.data.sizes, not self.data.sizes or 0 in self.data.sizes, "empty, or begin at epoch 0"),
+            ("data.sizes", self.data.sizes, all(e >= 0 < s for e, s in self.data.sizes.items()), "epoch: side in pixels"),
+            ("probe.holdout", self.probe.holdout, 0 < self.probe.holdout < 1, "in (0, 1)"),
+            ("probe.max_iter", self.probe.max_iter, self.probe.max_iter >= 1, "at least 1"),
+            ("distill.weight", self.distill.weight, 0 <= self.distill.weight <= 1, "in [0, 1]"),
+            ("distill.temperature", self.distill.temperature, self.distill.temperature > 0, "positive"),
+            ("schedule.epochs", self.schedule.epochs, self.schedule.epochs >= 1 or self.mode == "linear_probe", "at least 1"),
         )
+        start = self.model.pretrained or self.model.checkpoint or self.model.init_from
+        if self.mode != "pretrain" and not start:
+            raise ValueError(f"mode {self.mode} needs weights to start from: model.pretrained, model.checkpoint or model.init_from")
+        if self.mode != "finetune" and self.model.train_only != "all":
+            raise ValueError(f"model.train_only is {self.model.train_only!r}, which mode finetune takes; mode is {self.mode}")
         accum = self.optimizer.grad_accum
         require_batch(self.data.batch_size, self.data.workers, accum)
         if (self.augment.mixup or self.augment.cutmix) and (self.data.batch_size // accum) % 2:

@@ -79,7 +79,7 @@ def read_coco(annotations: Path, folder: Path, masks: bool) -> CocoSplit:
         ids = [category["id"] for category in content["categories"]]
         raise ValueError(f"{annotations} has the category ids {ids}; expected one or more, all different")
     faults: dict[str, list[int]] = {}
-    kept = []
+    kept: list[dict[str, Any]] = []
     for annotation in content["annotations"]:
         place = f"{annotations}: annotation {annotation.get('id')} of image {annotation.get('image_id')}"
         if annotation.get("image_id") not in images:

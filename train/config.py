@@ -138,7 +138,7 @@ class RunRecipe:
         require(
             ("optimizer.lr", self.optimizer.lr, self.optimizer.lr > 0, "positive"),
             ("optimizer.grad_accum", self.optimizer.grad_accum, self.optimizer.grad_accum >= 1, "at least 1"),
-            ("schedule.epochs", self.schedule.epochs, self.schedule.epochs >= 1, "at least 1"),
+            ("schedule.epochs", self.schedule.epochs, self.schedule.epochs >= 0, "at least 0"),
             ("schedule.name", self.schedule.name, self.schedule.name != "plateau", "a schedule known in advance"),
             (
                 "schedule.milestones",

@@ -30,7 +30,7 @@ def open_splits(data: DetectionDataConfig, masks: bool) -> tuple[CocoSplit, Coco
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: see `read_coco`; or the splits have different categories.
+        ValueError: see `read_coco`; or the splits have different categories, or there is nothing to evaluate.
     """
     root = Path(data.root)
     train = read_coco(root / data.train_annotations, root / data.train_images, masks)
@@ -38,6 +38,8 @@ def open_splits(data: DetectionDataConfig, masks: bool) -> tuple[CocoSplit, Coco
     if (train.category_ids, train.classes) != (test.category_ids, test.classes):
         odd = sorted(set(train.classes) ^ set(test.classes))
         raise ValueError(f"{data.train_annotations} and {data.val_annotations} have different categories ({', '.join(odd[:5])})")
+    if not any(test.objects(record["id"]) for record in test.images):
+        raise ValueError(f"{data.val_annotations} has no objects to evaluate")
     return train, test
 
 

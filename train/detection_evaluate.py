@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -39,9 +40,10 @@ class DetectionEvaluation:
     mask_per_class: tuple[float, ...] | None = None
 
     def values(self, prefix: str = "") -> dict[str, float]:
-        """All figures but those of the classes, as box_ap, mask_ap50, ... under a prefix."""
+        """All figures but NaN and those of the classes, as box_ap, mask_ap50, ... under a prefix."""
         kinds = {"box": self.box, "mask": self.mask or {}}
-        return {f"{prefix}{kind}_{name}": value for kind, figures in kinds.items() for name, value in figures.items()}
+        figures = {f"{prefix}{kind}_{name}": value for kind, values in kinds.items() for name, value in values.items()}
+        return {name: value for name, value in figures.items() if not math.isnan(value)}
 
 
 @torch.no_grad()
@@ -88,10 +90,10 @@ def coco_results(detections: dict[str, Tensor], image_id: int, category_ids: lis
         N records; masks, cut at 0.5, are compressed RLE.
     """
     boxes = detections["boxes"].float().cpu()
-    boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
+    boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)  # x, y, width, height
     results: list[dict[str, Any]] = [
         {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
-        for box, label, score in zip(boxes, detections["labels"].tolist(), detections["scores"].float().tolist(), strict=True)
+        for box, label, score in zip(boxes.tolist(), detections["labels"].tolist(), detections["scores"].float().tolist(), strict=True)
     ]
     if "masks" in detections and results:
         masks = (detections["masks"][:, 0] > 0.5).byte().permute(1, 2, 0).cpu().numpy()

@@ -1,4 +1,4 @@
-"""`kat-zoo predict --task detection`: draw the objects that a trained detector finds."""
+"""`kat-zoo predict --task detection`: the objects that a trained detector finds, told and drawn."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from kat_zoo.predict import open_image
 from .config import parse
 from .detection import build_model
 from .detection_config import DetectionRecipe
-from .pictures import as_rgb, colours, save_picture
+from .pictures import as_rgb, colours
 
 SIDE = 480  # pixels that the shorter side of a drawing has at least, so that labels can be read
 
@@ -100,7 +100,7 @@ def draw(image: Tensor, found: dict[str, Tensor], classes: Sequence[str]) -> Ten
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draw objects: `IMAGE... --task detection --model RUN [--min-score S] [--out DIR]`.
+    """Find objects: `IMAGE... --task detection --model RUN [--min-score S] [--out DIR]`.
 
     Args:
         argv: arguments.
@@ -117,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--task", choices=["detection"])
     parser.add_argument("--model", required=True, type=Path, metavar="RUN", help="folder of a finished detection run of kat-zoo train")
     parser.add_argument("--min-score", type=float, default=0.5, help="least score of what is drawn (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder of the pictures (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the drawings; without it there are none")
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.min_score <= 1:
         raise ValueError(f"--min-score {arguments.min_score}: expected a number from 0 to 1")
@@ -128,8 +128,12 @@ def main(argv: Sequence[str]) -> int:
     pictures = [v2.functional.pil_to_tensor(open_image(path, detector.channels)) for path in arguments.images]
     for path, image in zip(arguments.images, pictures, strict=True):
         found = detector.predict(image, arguments.min_score)
-        out = save_picture([(path.name, draw(image, found, detector.classes))], [], arguments.out / f"{path.stem}_detection.png")
-        print(f"{path}: {len(found['boxes'])} objects with a score of {arguments.min_score:g} or more; {out}")
+        print(f"{path}: {len(found['boxes'])} objects with a score of {arguments.min_score:g} or more")
         for box, label, score in zip(found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True):
             print(f"  {detector.classes[label - 1]} {score:.1%}, x {box[0]:.0f} to {box[2]:.0f}, y {box[1]:.0f} to {box[3]:.0f}")
+        if arguments.out is not None:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            drawing = arguments.out / f"{path.stem}_detection.png"
+            v2.functional.to_pil_image(draw(image, found, detector.classes)).save(drawing)
+            print(f"  {drawing}")
     return 0

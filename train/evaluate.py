@@ -4,19 +4,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import timm
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, tqdm
-from timm.models import get_pretrained_cfg
 from timm.task import ClassificationEvaluator
 from torch import Tensor, nn
 
 from .classification_config import DataConfig, ModelConfig
 from .config import parse
-from .data import open_dataset
+from .data import open_splits
 from .loader import data_config, eval_loader
-from .model import load_model
+from .model import check_classes, load_model
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,7 @@ def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[tuple
         with accelerator.autocast():
             logits = model(images)
         logits, labels = accelerator.gather_for_metrics((logits.float(), labels))
+        logits, labels = logits[labels >= 0], labels[labels >= 0]  # of streams, padding is marked
         evaluator.update(logits, labels)
         counts = torch.bincount(labels, minlength=logits.shape[1])
         right = torch.bincount(labels[logits.argmax(1) == labels], minlength=logits.shape[1])
@@ -95,14 +94,14 @@ def main(argv: Sequence[str]) -> int:
         Exit code.
     """
     config, _ = parse(ValidateConfig, argv, "kat-zoo validate")
-    splits = open_dataset(config.data.dataset, config.data.root)
+    splits = open_splits(config.data)
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
         mixed_precision=config.precision,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
     if config.model.pretrained and not config.model.checkpoint:
-        _check_classes(config.model.name, config.data.dataset, len(splits.classes))
+        check_classes(config.model.name, config.data.dataset, len(splits.classes))
     model = load_model(config.model, len(splits.classes))
     resolved = data_config(config.data, model)
     loader = accelerator.prepare(eval_loader(splits.test, config.data, resolved, accelerator.num_processes))
@@ -115,13 +114,3 @@ def main(argv: Sequence[str]) -> int:
     for name, share in zip(splits.classes, result.per_class, strict=True):
         accelerator.print(f"  {name:<{width}}  {share:6.2f} %")
     return 0
-
-
-def _check_classes(name: str, dataset: str, num_classes: int) -> None:
-    """Refuse published weights whose head is for other classes: timm would replace it by an untrained one."""
-    cfg = get_pretrained_cfg(name) if timm.is_model(name) else None
-    if cfg is not None and cfg.num_classes != num_classes:
-        raise ValueError(
-            f"the published weights of {name} know {cfg.num_classes} classes and {dataset} has {num_classes}: there is no "
-            "trained head to validate; fine-tune first, and give model.checkpoint"
-        )

@@ -1,9 +1,10 @@
 """Loaders whose order and augmentation depend on seed and epoch only: not on workers, processes or restarts."""
 
+import itertools
 import random
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +16,9 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_wor
 from torchvision import transforms
 
 from .classification_config import AugmentConfig, DataConfig
-from .data import Images
+from .hub_data import Stream
+from .images import UNREADABLE, Images, UnreadableImages, name_of
+from .stream import StreamLoader, StreamTestLoader, ignore_stop_signals
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -76,40 +79,88 @@ class EpochSampler(Sampler[tuple[int, int]]):
         yield from zip(order[self.first :].tolist(), seeds[self.first :].tolist(), strict=True)
 
 
+class ImageSampler(EpochSampler):
+    """(index, augmentation seed, epoch): the transform may depend on the epoch."""
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:  # type: ignore[override]
+        yield from ((index, seed, self.epoch) for index, seed in super().__iter__())
+
+
+class TrainTransform:
+    """The random transform of an epoch, under a seed of its own for each image.
+
+    Args:
+        augment: augmentation.
+        resolved: from `data_config`.
+        sizes: first epoch -> side of the images from then on, in pixels; empty: the input size throughout.
+    """
+
+    def __init__(self, augment: AugmentConfig, resolved: dict[str, Any], sizes: Mapping[int, int]) -> None:
+        channels = resolved["input_size"][0]
+        shapes = {epoch: (channels, side, side) for epoch, side in sizes.items()} or {0: resolved["input_size"]}
+        self.transforms = {epoch: train_transform(augment, {**resolved, "input_size": shape}) for epoch, shape in shapes.items()}
+
+    def __call__(self, image: Image.Image, seed: int, epoch: int) -> Tensor:
+        """Transform an image as epoch `epoch` does."""
+        with seeded(seed):
+            return self.transforms[max(first for first in self.transforms if first <= epoch)](image)
+
+
 class TrainImages(Dataset):
-    """Augmented images; an item is addressed by the (index, seed) of `EpochSampler`.
+    """Augmented images; an item is addressed by the (index, seed, epoch) of `ImageSampler`.
 
     Args:
         images: what to augment.
         transform: random transform of a PIL image to a tensor.
         mode: PIL mode that images are converted to, as L or RGB.
+        unreadable: counts images that cannot be read; the next that can be takes their place.
     """
 
-    def __init__(self, images: Images, transform: Transform, mode: str) -> None:
-        self.images, self.transform, self.mode = images, transform, mode
+    def __init__(self, images: Images, transform: TrainTransform, mode: str, unreadable: UnreadableImages) -> None:
+        self.images, self.transform, self.mode, self.unreadable = images, transform, mode, unreadable
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        index, seed = key
-        image, label = self.images[index]
-        with seeded(seed):
-            return self.transform(image.convert(self.mode)), label
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int]:
+        index, seed, epoch = key
+        for candidate in (*range(index, len(self)), *range(index)):
+            try:
+                image, label = self.images[candidate]
+                image = image.convert(self.mode)
+            except UNREADABLE as error:
+                self.unreadable.note(name_of(self.images, candidate), error)
+            else:
+                return self.transform(image, seed, epoch), label
+        raise ValueError(f"none of the {len(self)} images can be read")
 
 
 class EvalImages(Dataset):
-    """Images for evaluation, addressed by index; arguments as `TrainImages`."""
+    """Images without augmentation, addressed by index.
 
-    def __init__(self, images: Images, transform: Transform, mode: str) -> None:
-        self.images, self.transform, self.mode = images, transform, mode
+    Args:
+        images: the images.
+        transform: of a PIL image to a tensor.
+        mode: PIL mode that images are converted to, as L or RGB.
+        unreadable: counts images that cannot be read, which get the label -1; None: they are errors.
+    """
+
+    def __init__(self, images: Images, transform: Transform, mode: str, unreadable: UnreadableImages | None = None) -> None:
+        self.images, self.transform, self.mode, self.unreadable = images, transform, mode, unreadable
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = self.images[index]
-        return self.transform(image.convert(self.mode)), label
+        try:
+            image, label = self.images[index]
+            return self.transform(image.convert(self.mode)), label
+        except UNREADABLE as error:
+            if self.unreadable is None:
+                name = name_of(self.images, index)
+                raise ValueError(f"{name} cannot be read, and evaluation leaves no image out: {error}") from error
+            self.unreadable.note(name_of(self.images, index), error)
+            return self.transform(Image.new(self.mode, (8, 8))), -1
 
 
 def data_config(config: DataConfig, model: nn.Module) -> dict[str, Any]:
@@ -138,12 +189,26 @@ def train_transform(augment: AugmentConfig, resolved: dict[str, Any]) -> Transfo
         re_prob=augment.random_erasing,
         re_mode="pixel",
     )
+    _keep_a_bit(transform)
     fit = [transforms.Resize(size[-2:]), transforms.CenterCrop(size[-2:])]
     if augment.crop == "pad":
         transform.transforms[0:1] = [fit[0], transforms.RandomCrop(size[-2:], padding=augment.pad)]
     elif augment.crop == "none":
         transform.transforms[0:1] = fit
     return transform
+
+
+def _keep_a_bit(transform: transforms.Compose) -> None:
+    """Let posterizing keep one bit at least: at its greatest magnitude timm asks for none, which Pillow 12 refuses."""
+    for stage in transform.transforms:
+        policies = getattr(stage, "policy", [getattr(stage, "ops", [])])  # of AutoAugment; of RandAugment and AugMix
+        for op in itertools.chain.from_iterable(policies):
+            if getattr(op, "name", "").startswith("Posterize"):
+                op.level_fn = partial(_at_least_one, op.level_fn)
+
+
+def _at_least_one(level_fn: Callable[..., tuple[int]], *args: Any) -> tuple[int]:
+    return (max(1, level_fn(*args)[0]),)
 
 
 def eval_transform(resolved: dict[str, Any]) -> Transform:
@@ -165,39 +230,69 @@ def image_mode(resolved: dict[str, Any]) -> str:
 
 
 def train_loader(
-    images: Images, config: DataConfig, augment: AugmentConfig, resolved: dict[str, Any], seed: int, accum: int
-) -> tuple[DataLoader, EpochSampler, int]:
-    """Loader of augmented global micro-batches.
+    images: Images | Stream,
+    config: DataConfig,
+    augment: AugmentConfig,
+    resolved: dict[str, Any],
+    seed: int,
+    accum: int,
+    unreadable: UnreadableImages | None = None,
+) -> tuple[DataLoader | StreamLoader, EpochSampler | StreamLoader, int]:
+    """Loader of augmented micro-batches over all processes; that of a stream gives each process its part.
 
     Args:
         images: the training split.
-        config: batch size and workers.
+        config: batch size, workers and sizes.
         augment: augmentation.
         resolved: from `data_config`.
         seed: of order and augmentation.
         accum: micro-batches per update.
+        unreadable: counts images that cannot be read; None: a count of its own, up to `config.max_unreadable`.
 
     Returns:
-        (loader, its sampler, updates per epoch). The last, incomplete update of an epoch is dropped.
+        (loader, what `seek`s its epoch, updates per epoch). The last, incomplete update of an epoch is dropped.
 
     Raises:
-        ValueError: the dataset is smaller than one batch.
+        ValueError: the dataset is smaller than one batch, or repeated augmentation of a stream.
     """
     size = len(images)
     updates = size // config.batch_size
     if not updates:
         raise ValueError(f"data.batch_size {config.batch_size} is larger than the training split of {size} images")
-    sampler = EpochSampler(size, updates * config.batch_size, seed, augment.repeats)
-    dataset = TrainImages(images, train_transform(augment, resolved), image_mode(resolved))
+    transform, mode = TrainTransform(augment, resolved, config.sizes), image_mode(resolved)
+    unreadable = unreadable or UnreadableImages(config.max_unreadable)
+    if isinstance(images, Stream):
+        if augment.repeats > 1:
+            raise ValueError(f"augment.repeats is {augment.repeats}, but a stream gives each image once")
+        stream = StreamLoader(images, transform, mode, seed, config.batch_size // accum, updates * accum, config.workers, unreadable)
+        return stream, stream, updates
+    sampler = ImageSampler(size, updates * config.batch_size, seed, augment.repeats)
+    dataset = TrainImages(images, transform, mode, unreadable)
     batches = BatchSampler(cast(Sampler[int], sampler), config.batch_size // accum, drop_last=True)
     return make_loader(dataset, config.workers, batch_sampler=batches), sampler, updates
 
 
-def eval_loader(images: Images, config: DataConfig, resolved: dict[str, Any], processes: int = 1) -> DataLoader:
-    """Loader of the whole evaluation split, in order."""
-    dataset = EvalImages(images, eval_transform(resolved), image_mode(resolved))
-    batch = -(-min(config.batch_size, 512) // processes) * processes
-    return make_loader(dataset, config.workers, batch_size=batch)
+def eval_loader(
+    images: Images | Stream,
+    config: DataConfig,
+    resolved: dict[str, Any],
+    processes: int = 1,
+    unreadable: UnreadableImages | None = None,
+) -> DataLoader | StreamTestLoader:
+    """Loader of a whole split without augmentation; samples labelled -1 are padding, or unreadable, and do not count.
+
+    Args:
+        images: the split; by index, it comes in order.
+        config: batch size and workers.
+        resolved: from `data_config`.
+        processes: that share a batch.
+        unreadable: counts images that cannot be read; None: they are errors.
+    """
+    transform, mode = eval_transform(resolved), image_mode(resolved)
+    batch = -(-min(config.batch_size, 512) // processes)
+    if isinstance(images, Stream):
+        return StreamTestLoader(images, transform, mode, batch, config.workers, unreadable)
+    return make_loader(EvalImages(images, transform, mode, unreadable), config.workers, batch_size=batch * processes)
 
 
 def make_loader(dataset: Dataset, workers: int, **kwargs: Any) -> DataLoader:
@@ -215,15 +310,9 @@ def make_loader(dataset: Dataset, workers: int, **kwargs: Any) -> DataLoader:
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
-        worker_init_fn=_ignore_stop_signals,
+        worker_init_fn=ignore_stop_signals,
         **kwargs,
     )
-
-
-def _ignore_stop_signals(worker: int) -> None:
-    # Schedulers signal the whole process group: the training process must outlive the batch to write its checkpoint.
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def mixup(augment: AugmentConfig, num_classes: int) -> Mixup | None:

@@ -1,13 +1,17 @@
 """The model of a recipe: created, given its first weights, and frozen where the recipe says so."""
 
 import logging
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from typing import Any
 
 import timm
+import torch
+from timm.models import get_pretrained_cfg, group_parameters, load_state_dict
 from torch import nn
 
 import kat_zoo
+from kat_zoo.hub_folder import count_classes
 
 from .classification_config import ModelConfig
 from .optim import RATIONALS
@@ -15,12 +19,13 @@ from .optim import RATIONALS
 logger = logging.getLogger("kat_zoo")
 
 
-def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
+def build_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn.Module:
     """Create the model to train.
 
     Args:
         config: name, arguments, first weights and what is trained.
         num_classes: used unless config.kwargs has its own.
+        adapt: a checkpoint may be for other classes; it then gets a new head.
 
     Returns:
         The model, on the CPU; parameters that are not trained do not require gradients.
@@ -28,19 +33,22 @@ def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
     Raises:
         ValueError: unknown model, a ViT of another shape, or nothing to train.
     """
-    model = load_model(config, num_classes)
+    model = load_model(config, num_classes, adapt)
     if config.init_from is not None:
         _transfer(model, config.init_from, num_classes)
+    if config.new_head:
+        model.reset_classifier(model.num_classes)  # type: ignore[operator]  # every timm model has it
     freeze(model, config.train_only)
     return model
 
 
-def load_model(config: ModelConfig, num_classes: int) -> nn.Module:
+def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn.Module:
     """Create the configured model.
 
     Args:
         config: name, arguments and weights.
         num_classes: used unless config.kwargs has its own.
+        adapt: a checkpoint may be for other classes; it then gets a new head.
 
     Returns:
         The model, on the CPU.
@@ -52,6 +60,12 @@ def load_model(config: ModelConfig, num_classes: int) -> nn.Module:
         close = timm.list_models(f"*{config.name.split('_')[0]}*")[:8]
         raise ValueError(f"model.name {config.name!r} is not a timm model; similar: {', '.join(close) or 'none'}")
     kwargs: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
+    if config.checkpoint and adapt:
+        known = count_classes(load_state_dict(config.checkpoint), config.name)
+        if known not in (0, kwargs["num_classes"]):
+            logger.warning("%s knows %d classes, the data has %d: the head is new", config.checkpoint, known, kwargs["num_classes"])
+            overlay = {"file": config.checkpoint, "num_classes": known, "custom_load": False}
+            return timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
     pretrained = config.pretrained and not config.checkpoint  # a checkpoint needs no download
     return timm.create_model(config.name, pretrained=pretrained, checkpoint_path=config.checkpoint or "", **kwargs)
 
@@ -73,12 +87,16 @@ def freeze(model: nn.Module, train_only: str) -> None:
 
     Args:
         model: a timm model.
-        train_only: `all`, `head`, `rationals`, or comma-separated patterns of parameter names, as `blocks.11.*,head.*`.
+        train_only: `all`, `head`, `rationals`, `last:N` (the last N blocks and what follows them), or comma-separated
+            patterns of parameter names, as `blocks.11.*,head.*`.
 
     Raises:
         ValueError: no parameter matches.
     """
     if train_only == "all":
+        return
+    if train_only.startswith("last:"):
+        _freeze_first(model, train_only)
         return
     head = getattr(model, "pretrained_cfg", {}).get("classifier", "head")
     known = {"head": [f"{head}.*"], "rationals": [f"*{name}" for name in RATIONALS]}
@@ -87,3 +105,56 @@ def freeze(model: nn.Module, train_only: str) -> None:
         parameter.requires_grad = any(fnmatch(name, pattern) for pattern in patterns)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"model.train_only {train_only!r} matches no parameter of {type(model).__name__}")
+
+
+def _freeze_first(model: nn.Module, train_only: str) -> None:
+    """Leave gradients to the last N of the model's layers, as timm's layer decay counts them, and to what follows them."""
+    last = train_only.removeprefix("last:")
+    layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    blocks = sorted({layer for name, layer in layers.items() if name.startswith(("blocks.", "stages.", "layers."))})
+    if not last.isdecimal() or not 1 <= int(last) <= len(blocks):
+        raise ValueError(f"model.train_only is {train_only!r}; expected last:N with N in [1, {len(blocks)}], the model's blocks")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = layers[name] >= blocks[-int(last)]
+
+
+def check_sizes(model: nn.Module, input_size: tuple[int, int, int], sizes: Iterable[int]) -> None:
+    """Refuse sides of images that the model cannot take, before training begins.
+
+    Args:
+        model: on the CPU.
+        input_size: (channels, height, width), for the channels.
+        sizes: sides, in pixels.
+
+    Raises:
+        ValueError: naming the side.
+    """
+    model.eval()
+    for side in sizes:
+        try:
+            with torch.no_grad():
+                model(torch.zeros(1, input_size[0], side, side))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"data.sizes has {side}, which the model cannot take: {error} (a ViT or KAT needs model.kwargs "
+                "{dynamic_img_size: true}, and multiples of its patch size)"
+            ) from error
+
+
+def check_classes(name: str, dataset: str, num_classes: int) -> None:
+    """Refuse published weights whose head is for other classes: timm would replace it by an untrained one.
+
+    Args:
+        name: timm model name.
+        dataset: what the classes are of, for the message.
+        num_classes: that the head must have.
+
+    Raises:
+        ValueError: it has others.
+    """
+    cfg = get_pretrained_cfg(name) if timm.is_model(name) else None
+    if cfg is not None and cfg.num_classes != num_classes:
+        raise ValueError(
+            f"the published weights of {name} know {cfg.num_classes} classes and {dataset} has {num_classes}: there is no "
+            "trained head; fine-tune first, and give model.checkpoint"
+        )

@@ -61,7 +61,7 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, u
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched=config.name,
-        num_epochs=config.epochs,
+        num_epochs=max(1, config.epochs),
         warmup_epochs=config.warmup_epochs,  # type: ignore[arg-type]  # fractions are fine
         warmup_lr=config.warmup_lr,
         min_lr=config.min_lr,

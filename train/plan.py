@@ -171,6 +171,7 @@ Workload = tuple[Callable[[], nn.Module], Loss, tuple[int, ...], int]  # model, 
 def _classification(recipe: Recipe) -> Workload:
     """Cross-entropy of the recipe's classifier on fake images."""
     classes, images = SIZES.get(recipe.data.dataset, IMAGENET)
+    classes, images = recipe.data.num_classes or classes, recipe.data.samples or recipe.data.train_images or images
     kwargs = {**recipe.model.kwargs, "device": "meta"}
     config = dataclasses.replace(recipe.model, kwargs=kwargs, pretrained=False, checkpoint=None, init_from=None)
 
@@ -266,7 +267,8 @@ def render(recipe: Recipe | SegmentationRecipe, machine: Machine, needs: Plan) -
         f"{recipe.system.precision if recipe.system.precision != 'no' else 'float32'}",
         caption=f"Counted from the model, not measured on a GPU. Time: {machine.utilization:.0%} of "
         f"{machine.tflops or A100[recipe.system.precision]:g} TFLOP/s, assumed; evaluation left out. "
-        f"{machine.reserve:.0%} of the memory is kept for temporary tensors and libraries.",
+        f"{machine.reserve:.0%} of the memory is kept for temporary tensors and libraries."
+        + (" The teacher's forward pass and weights are left out." if isinstance(recipe, Recipe) and recipe.distill.teacher else ""),
     )
     table.add_column("")
     for head in heads:

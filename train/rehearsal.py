@@ -10,7 +10,8 @@ from torch import nn
 from . import loader as loaders
 from .classification_config import Recipe
 from .config import RunRecipe
-from .model import build_model
+from .distill import create_task
+from .model import build_model, check_sizes
 from .optim import create_optimizer, create_scheduler
 
 # (classes, training images); for `folder` and `hub`, whose size only the data knows, as ImageNet.
@@ -32,9 +33,12 @@ def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
         ValueError: whatever would make the run fail before its first update.
     """
     classes, images = SIZES.get(recipe.data.dataset, IMAGENET)
+    classes, images = recipe.data.num_classes or classes, recipe.data.samples or images
     config = dataclasses.replace(recipe.model, pretrained=False, checkpoint=None, init_from=None)
     model = build_model(config, classes).train()
     resolved = loaders.data_config(recipe.data, model)
+    check_sizes(model, resolved["input_size"], recipe.data.sizes.values())
+    model.train()
     transform = loaders.train_transform(recipe.augment, resolved)
     optimizer = create_optimizer(model, recipe.optimizer)
     updates = images // recipe.data.batch_size
@@ -44,7 +48,7 @@ def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
     x, y = torch.randn(batch_size, *resolved["input_size"]), torch.randint(classes, (batch_size,))
     if mixup is not None:
         x, y = mixup(x, y)
-    loss = criterion(model(x), y)
+    loss = create_task(recipe, model, criterion, resolved, x.device, weights=False)(x, y)["loss"]
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
     optimizer.step()

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import DataLoaderConfiguration, DistributedType, set_seed, tqdm
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from timm.scheduler.scheduler import Scheduler
@@ -44,6 +45,10 @@ class TrainingDiverged(RuntimeError):
     """No finite gradient for `system.max_skipped` consecutive updates."""
 
 
+class OutOfMemory(RuntimeError):
+    """Memory ran out; the message says what would fit."""
+
+
 def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
     """Set up this process and seed it; to be called first, so that bad arguments cost nothing.
 
@@ -64,6 +69,9 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
             "accelerate's configuration asks for DeepSpeed, which updates the weights inside backward(), before a gradient can be "
             "checked or clipped here; use FSDP2, which shards the same states: train/configs/accelerate/fsdp2.yaml, docs/launch.md"
         )
+    available = [str(name) for name in get_available_trackers()]
+    if missing := set(recipe.system.trackers) - set(available):  # accelerate would go on without them
+        raise ValueError(f"system.trackers has {', '.join(sorted(missing))}; installed are: {', '.join(available) or 'none'}")
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # without it, several CPU processes would not find each other
         mixed_precision=recipe.system.precision,
@@ -107,6 +115,15 @@ def _check_world(accelerator: Accelerator, processes: int | None, compiled: bool
         raise ValueError("accelerate's configuration has fsdp_version 1; expected 2, as in train/configs/accelerate/fsdp2.yaml")
     if sharded and compiled:
         raise ValueError("system.compile is true under FSDP2; expected false, and dynamo_config in accelerate's configuration")
+
+
+def signalled(accelerator: Accelerator, signals: list[int]) -> bool:
+    """Whether any process has received a stop signal; every process calls it, and all get the same answer."""
+    if accelerator.num_processes == 1:
+        return bool(signals)
+    if signals:
+        accelerator.set_trigger()
+    return accelerator.check_trigger()
 
 
 @dataclass
@@ -245,7 +262,7 @@ class Run:
             metric: the one that decides which weights are best; larger is better, and NaN is never best.
         """
         progress, value = self.progress, values[metric]
-        if progress.evaluated < progress.update:
+        if progress.evaluated < progress.update or progress.best is None:
             self.record(values)
         better = not math.isnan(value) and (progress.best is None or value > progress.best)
         weights = whole_weights(self.ema.module if self.ema is not None else self.bare)
@@ -265,12 +282,7 @@ class Run:
 
     def stopped(self) -> bool:
         """Whether any process has received a stop signal; the run is then saved and finished, and the loop returns."""
-        if self.accelerator.num_processes == 1:
-            stop = bool(self.signals)
-        else:
-            if self.signals:
-                self.accelerator.set_trigger()
-            stop = self.accelerator.check_trigger()
+        stop = signalled(self.accelerator, self.signals)
         if stop:
             self.finish(f"stopped at update {self.progress.update} by a signal: {self.save()}; --resume auto continues")
         return stop
@@ -384,7 +396,7 @@ def command(
         return 0
     try:
         train(recipe, flags.resume)
-    except TrainingDiverged as error:
+    except (TrainingDiverged, OutOfMemory) as error:
         logger.error("%s", error)
         return 1
     PartialState().destroy_process_group()  # after an error it is left alone: the launcher then stops the other processes

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from accelerate.utils import tqdm
@@ -218,7 +218,7 @@ def _write(splits: Splits, config: SceneConfig, out: Path) -> None:
             for kind in ("images", "annotations"):
                 (out / kind / split).mkdir(parents=True)
             for i in range(count):
-                scene = compose(items, config, np.random.default_rng((config.seed, number, i)))
+                scene = compose(cast(Images, items), config, np.random.default_rng((config.seed, number, i)))
                 name, semantic = f"{i + 1:08d}.png", scene.semantic()
                 Image.fromarray(scene.image).save(out / "images" / split / name)
                 Image.fromarray(semantic).save(out / "annotations" / split / name)

@@ -1,5 +1,6 @@
 """`GRKAN`: the channel mixer of KAT, with the signature of a timm `mlp_layer`."""
 
+import contextlib
 import functools
 import logging
 from collections.abc import Sequence
@@ -21,6 +22,36 @@ def _announce_mlp() -> None:
         "kat_zoo: the checkpoint holds plain MLPs: act1 becomes the identity, act2 the GELU as fitted on [-6, 6]. "
         "kat_zoo.vit_to_kat fits the activation and the range of the model it is given."
     )
+
+
+def recompute_in_backward(y: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which a layer applied to `y` keeps the way to compute it instead of y.
+
+    An activation keeps its input and the linear layer after it the activation's output. GR-KAN has an activation more than
+    an MLP, which would cost its block one more tensor.
+
+    Args:
+        y: output of `kat_zoo.kernels.rational`. The context does nothing without a graph, while one is captured, and under
+            hooks of others: gradient checkpointing hands out each kept tensor only once.
+    """
+    if type(y) is not Tensor or torch.compiler.is_compiling() or y.grad_fn is None:
+        return contextlib.nullcontext()
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        return contextlib.nullcontext()
+    node, address, size = y.grad_fn, y.data_ptr(), y.numel()
+
+    def pack(tensor: Tensor) -> Any:
+        same = tensor.data_ptr() == address and tensor.numel() == size and tensor.is_contiguous()
+        return (node, tensor.shape) if same and size else tensor
+
+    def unpack(kept: Any) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        node, shape = kept
+        with torch.no_grad():
+            return torch.ops.kat_zoo.rational(*node.saved_tensors, node.channel_dim).view(shape)
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
 
 class GRKAN(nn.Module):
@@ -81,7 +112,12 @@ class GRKAN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        x = self.fc1(self.drop1(self.act1(x)))
+        x = self.act1(x)
+        if torch.jit.is_scripting():
+            x = self.fc1(self.drop1(x))
+        else:
+            with recompute_in_backward(x):
+                x = self.fc1(self.drop1(x))
         x = self.fc2(self.norm(self.drop2(self.act2(x))))
         return x
 

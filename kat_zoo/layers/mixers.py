@@ -224,15 +224,15 @@ class LANMlp(Mlp):
     """timm's Mlp with an activation learned at every hidden node (LAN, arXiv 2404.19756, appendix B).
 
     Args:
-        in_features: as timm's Mlp, like all that follow but the last.
-        hidden_features: likewise.
-        out_features: likewise.
+        in_features: width of the tokens.
+        hidden_features: number of nodes; in_features by default.
+        out_features: in_features by default.
         act_layer: ignored; timm's blocks pass one to every mlp_layer.
-        norm_layer: likewise.
-        bias: likewise.
-        drop: likewise.
-        device: likewise.
-        dtype: likewise.
+        norm_layer: norm in front of the second layer.
+        bias: of the two layers.
+        drop: dropout rates behind the activation and behind the second layer.
+        device: of the parameters.
+        dtype: of the parameters.
         activation: "prelu", or "rational": a Pade activation of order (5, 4) of its own for every node, GELU at first.
 
     Raises:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -188,6 +189,18 @@ def test_second_order(path, generator):
     assert torch.autograd.gradgradcheck(function, (x, a, b))
 
 
+def test_second_order_where_the_gradient_depends_on_x(generator):
+    """In (f(x)^2)' the incoming gradient is itself a function of x and of the coefficients."""
+    x = torch.randn(3, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    a, b = (c.requires_grad_() for c in coefficients(generator, 1, 2, dtype=torch.float64))
+    seconds = []
+    for function in (rational, rational_reference):
+        (first,) = torch.autograd.grad(function(x, a, b).square().sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), (x, a, b)))
+    for got, want in zip(*seconds, strict=True):
+        torch.testing.assert_close(got, want)
+
+
 def test_third_order(generator):
     x = torch.randn(2, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     a, b = coefficients(generator, 1, 1, dtype=torch.float64)
@@ -274,6 +287,54 @@ def test_fork_after_use_does_not_hang():
     )
     result = run_python(code, PYTHONWARNINGS="ignore")
     assert result.stdout.strip() == "0", result.stderr
+
+
+class FromOperator(torch.utils.data.Dataset):
+    """Rows made by the operator in a worker, with the number of threads it would take there."""
+
+    def __init__(self, x, a, b):
+        self.x, self.a, self.b = x, a, b
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        y, dx, *_ = gradients(rational, self.x[i], self.a, self.b, torch.ones_like(self.x[i]))
+        return y, dx, cpu_library.num_threads()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_forked_data_loader_workers_take_one_thread_each(threads, generator):
+    threads(2)
+    x = torch.randn(4, 2000, 64, generator=generator)
+    a, b = coefficients(generator, 1, 8)
+    expected = gradients(rational, x, a, b, torch.ones_like(x))[:2]  # the parent's pool runs before the fork
+    loader = torch.utils.data.DataLoader(FromOperator(x, a, b), batch_size=2, num_workers=2, multiprocessing_context="fork")
+    *got, counts = (torch.cat(parts) for parts in zip(*loader, strict=True))
+    assert counts.tolist() == [1] * 4
+    for one, two in zip(got, expected, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_large_results_ask_for_huge_pages(generator):
+    """The flag hg on the memory of y and dx, and nothing else: the pages they do not fill stay as they were."""
+    x = torch.randn(1 << 14, 1 << 10, generator=generator)  # 64 MiB: fresh memory, whatever the allocator keeps
+    y, dx, *_ = gradients(rational, x, *coefficients(generator, 1, 8), x)
+    offered = Path("/sys/kernel/mm/transparent_hugepage").exists()
+    for tensor in (y, dx) if sys.platform == "linux" else ():
+        assert ("hg" in flags_of_mapping(tensor.data_ptr() + tensor.nbytes // 2)) == offered
+        assert "hg" not in flags_of_mapping(tensor.data_ptr())
+
+
+def flags_of_mapping(address):
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if line.startswith("VmFlags:") and inside:
+            return line.split()[1:]
+        start, dash, end = line.split()[0].partition("-")
+        if dash and not line.endswith("kB"):
+            inside = int(start, 16) <= address < int(end, 16)
+    raise AssertionError("no such mapping")
 
 
 def test_without_the_compiled_library(monkeypatch, caplog, generator):

@@ -1,11 +1,14 @@
 """GroupRational and GRKAN as modules: initial function, groups, layouts of the coefficients, checkpoints, graphs."""
 
+import contextlib
 import copy
 import logging
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from kat_zoo.kernels import rational_reference
 from kat_zoo.layers import GRKAN, GroupRational
@@ -182,3 +185,39 @@ def test_deepcopy_is_independent():
     other = copy.deepcopy(act)
     other.reset_parameters()
     assert not torch.equal(act.weight_numerator, other.weight_numerator)
+
+
+class CallsOfRational(TorchDispatchMode):
+    calls = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls += function is torch.ops.kat_zoo.rational.default
+        return function(*args, **(kwargs or {}))
+
+
+def keep_everything():
+    return torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)
+
+
+@pytest.mark.parametrize("shape", [(5, 16), (2, 3, 16)])
+@pytest.mark.parametrize("around", [contextlib.nullcontext, keep_everything], ids=["plain", "under hooks"])
+def test_fc1_computes_its_input_again_instead_of_keeping_it(shape, around):
+    torch.manual_seed(0)
+    layer, x = GRKAN(16, 32, drop=(0.0, 0.5)), torch.randn(shape, requires_grad=True)
+    with around():
+        loss = layer(x).square().sum()
+    with CallsOfRational() as mode:
+        loss.backward()
+    assert mode.calls == (around is contextlib.nullcontext)
+    torch.manual_seed(0)
+    twin = GRKAN(16, 32, drop=(0.0, 0.5))
+    twin_x = torch.randn(shape, requires_grad=True)
+    checkpoint(twin, twin_x, use_reentrant=False).square().sum().backward()
+    for one, two in zip([x, *layer.parameters()], [twin_x, *twin.parameters()], strict=True):
+        assert torch.equal(one.grad, two.grad)
+
+
+def test_a_layer_has_second_derivatives():
+    torch.manual_seed(0)
+    layer, x = GRKAN(8, 16).double(), torch.randn(2, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(layer, x)

@@ -3,11 +3,18 @@ import struct
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState
 from PIL import Image
 
 from kat_zoo.train.classification_config import AugmentConfig, DataConfig, ModelConfig, Recipe
 from kat_zoo.train.config import EmaConfig, OptimizerConfig, ScheduleConfig, SystemConfig
 from kat_zoo.train.segmentation_config import SegmentationDataConfig, SegmentationRecipe, SegmenterConfig
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """Let each test choose its precision: accelerate keeps that of the first Accelerator of a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def write_idx(path, array):

@@ -16,8 +16,11 @@ from safetensors.torch import load_file
 from kat_zoo.train.checkpoint import list_checkpoints
 from kat_zoo.train.classification import main, train
 from kat_zoo.train.config import to_yaml
+from kat_zoo.train.data import open_dataset
 from kat_zoo.train.log import read_log
 from kat_zoo.train.run import TrainingDiverged
+
+from .test_hub_data import write_parquet
 
 PLAIN = {"crop": "none", "auto_augment": None, "random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "color_jitter": 0.0}
 
@@ -93,8 +96,15 @@ def test_a_run_leaves_weights_that_timm_loads(recipe, tmp_path):
     run = Path(recipe.output)
     assert result.samples == 50 and 20 < result.top1 <= 100
     assert {path.name for path in run.iterdir()} == {
-        "best.safetensors", "checkpoints", "last.safetensors", "metrics.jsonl", "recipe.yaml", "result.json",
+        "README.md", "best.safetensors", "checkpoints", "curves.csv", "curves.png", "last.safetensors", "metrics.jsonl", "recipe.yaml",
+        "result.json",
     }  # fmt: skip
+    card = (run / "README.md").read_text()
+    assert f"| {result.top1:g} | measured by us: `kat-zoo train --config recipe.yaml` |" in card and "6 epochs, seed 0" in card
+    example = next(line for line in card.splitlines() if line.startswith("model = timm")).split("= ", 1)[1]
+    assert eval(example.replace("last.safetensors", str(run / "last.safetensors")), {"timm": timm}).num_classes == 10
+    curves = (run / "curves.csv").read_text()
+    assert f"run,top1,6.0,{read_log(run / 'metrics.jsonl')[-1]['top1']}" in curves
     assert len(list_checkpoints(run)) == 2
     timm.create_model(recipe.model.name, checkpoint_path=str(run / "last.safetensors"), **recipe.model.kwargs)
     losses = [record["loss"] for record in figures(run) if "loss" in record]
@@ -126,3 +136,76 @@ def test_wrong_world_is_refused(recipe, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="torchrun"):
         train(recipe)
+
+
+def test_progressive_resolution_is_resumed_where_it_stood(recipe, tmp_path):
+    model = {"kwargs": recipe.model.kwargs | {"dynamic_img_size": True}}
+    whole = change(recipe, model=model, data={"sizes": {0: 16, 1: 20}}, system={"checkpoint_every": 1, "keep_checkpoints": 100},
+                   output=str(tmp_path / "whole"))  # fmt: skip
+    result = train(whole)
+    for update in (3, 8):
+        cut = tmp_path / f"cut{update}"
+        shutil.copytree(whole.output, cut)
+        for folder in list_checkpoints(cut)[update:]:
+            shutil.rmtree(folder)
+        assert train(change(whole, output=str(cut)), resume="auto") == result
+        same_run(Path(whole.output), cut)
+    with pytest.raises(ValueError, match="data.sizes has 18, which the model cannot take"):
+        train(change(whole, output=str(tmp_path / "other"), data={"sizes": {0: 18}}))
+    with pytest.raises(ValueError, match="dynamic_img_size: true"):
+        train(change(recipe, output=str(tmp_path / "static"), data={"sizes": {0: 16}}))
+
+
+def test_a_stream_is_resumed_where_it_stood(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    root = write_parquet(tmp_path / "parquet")
+    data = {"dataset": "hub", "root": root, "streaming": True, "samples": 32, "batch_size": 8, "shuffle_buffer": 4}
+    whole = change(recipe, data=data, system={"checkpoint_every": 1, "keep_checkpoints": 100}, output=str(tmp_path / "whole"))  # fmt: skip
+    result = train(whole)
+    assert result.samples == 10
+    cut = tmp_path / "cut"
+    shutil.copytree(whole.output, cut)
+    for folder in list_checkpoints(cut)[6:]:
+        shutil.rmtree(folder)
+    assert train(change(whole, output=str(cut)), resume="auto") == result
+    same_run(Path(whole.output), cut)
+
+
+def test_trackers_are_fed_or_refused(recipe):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with pytest.raises(ValueError, match="system.trackers has clearml; installed are: .*tensorboard"):
+        train(change(recipe, system={"trackers": ("tensorboard", "clearml")}))
+    recipe = change(recipe, system={"trackers": ("tensorboard",)})
+    train(recipe)
+    events = EventAccumulator(str(Path(recipe.output) / "tensorboard"))
+    events.Reload()
+    logged = [(event.step, event.value) for event in events.Scalars("loss")]
+    expected = [(record["update"], record["loss"]) for record in figures(Path(recipe.output)) if "loss" in record]
+    assert [step for step, _ in logged] == [step for step, _ in expected]
+    assert [value for _, value in logged] == pytest.approx([value for _, value in expected])
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # timm's reader leaves files open
+def test_weights_give_the_same_figures_in_timms_own_validation(recipe, tmp_path):
+    """What timm's validate.py does with --checkpoint: its loader, its transforms, its way of loading."""
+    from timm.data import create_dataset, create_loader, resolve_data_config
+
+    images = open_dataset("fashion_mnist", recipe.data.root)
+    for split in ("train", "test"):
+        for i, (image, label) in enumerate(getattr(images, split)):
+            (tmp_path / "folder" / split / str(label)).mkdir(parents=True, exist_ok=True)
+            image.save(tmp_path / "folder" / split / str(label) / f"{i:03d}.png")
+    recipe = change(recipe, augment=PLAIN, data={"dataset": "folder", "root": str(tmp_path / "folder")}, optimizer={"lr": 1e-2})
+    result = train(recipe)
+    model = timm.create_model(recipe.model.name, num_classes=10, **recipe.model.kwargs).eval()
+    timm.models.load_checkpoint(model, str(Path(recipe.output) / "last.safetensors"))
+    config = resolve_data_config({}, model=model)
+    dataset = create_dataset("", root=str(tmp_path / "folder" / "test"), input_img_mode="L")
+    batches = create_loader(
+        dataset, batch_size=16, use_prefetcher=False, num_workers=0, device=torch.device("cpu"), crop_pct=config["crop_pct"],
+        **{key: config[key] for key in ("input_size", "interpolation", "mean", "std", "crop_mode")},
+    )  # fmt: skip
+    with torch.no_grad():
+        right = sum(int((model(x).argmax(1) == y).sum()) for x, y in batches)
+    assert result.top1 == pytest.approx(100 * right / 50)

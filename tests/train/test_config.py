@@ -26,6 +26,7 @@ def read(text, tmp_path, *argv):
         ("output: x\naugment: {crop: centre}\n", "centre"),
         ("seed: 1\n", "output"),
         ("output: x\ndata: {holdout: 1.5}\n", "data.holdout"),
+        ("output: x\ndata: {train_images: 0}\n", "data.train_images"),
         ("output: x\nschedule: {name: plateau}\n", "schedule.name"),
         ("output: x\ndata: {batch_size: 10}\noptimizer: {grad_accum: 3}\n", "grad_accum"),
         ("output: x\ndata: {batch_size: 9}\n", "even"),

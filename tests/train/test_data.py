@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kat_zoo.train import data
-from kat_zoo.train.data import fashion_mnist, hub, open_dataset, read_idx
+from kat_zoo.train import fashion_mnist as fashion_mnist_files
+from kat_zoo.train.classification_config import AugmentConfig, DataConfig
+from kat_zoo.train.data import fashion_mnist, hub, open_dataset
+from kat_zoo.train.fashion_mnist import read_idx
+from kat_zoo.train.loader import eval_loader, train_loader
 
 from .conftest import write_fashion_mnist, write_idx
 
@@ -49,8 +52,8 @@ def test_missing_data_says_how_to_get_it(tmp_path, monkeypatch):
 
 
 def test_without_root_the_hub_comes_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "FASHION_MNIST_FOLDERS", (str(tmp_path / "nowhere"),))
-    monkeypatch.setattr(data, "FASHION_MNIST_HUB", str(tmp_path / "no-such-dataset"))
+    monkeypatch.setattr(fashion_mnist_files, "FOLDERS", (str(tmp_path / "nowhere"),))
+    monkeypatch.setattr(fashion_mnist_files, "HUB_NAME", str(tmp_path / "no-such-dataset"))
     with pytest.raises(FileNotFoundError, match="could not be loaded"):
         fashion_mnist(None)
 
@@ -128,6 +131,33 @@ def test_image_folder_errors(tmp_path):
         open_dataset("folder")
     write_image_folder(tmp_path, splits=("train",))
     with pytest.raises(FileNotFoundError, match="train and val"):
+        open_dataset("folder", str(tmp_path))
+
+
+def test_images_that_cannot_be_read(tmp_path, caplog):
+    """In training another takes their place, up to a limit; evaluation leaves none out; data of which nothing can be read is refused."""
+    write_image_folder(tmp_path, classes=tuple("abcdefghijkl"))
+    bad = tmp_path / "train" / "c" / "0.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    splits = open_dataset("folder", str(tmp_path))
+    resolved = dict(input_size=(3, 6, 6), mean=(0,) * 3, std=(1,) * 3, interpolation="bilinear", crop_pct=1.0, crop_mode="center")
+    plain = AugmentConfig(crop="none", hflip=0.0, color_jitter=0.0, auto_augment=None, random_erasing=0.0)
+    for workers in (0, 2):
+        config = DataConfig(batch_size=4, workers=workers, max_unreadable=1)
+        loader, sampler, _ = train_loader(splits.train, config, plain, resolved, 0, 1)
+        for epoch in range(2):  # the same image twice is one image
+            sampler.seek(epoch)
+            labels = [label for _, batch in loader for label in batch.tolist()]
+            assert sorted(labels) == [0, 1, 3, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    assert "unreadable image " + str(bad) in caplog.text
+    with pytest.raises(ValueError, match="1 unreadable images, more than data.max_unreadable 0: .*c/0.png"):
+        list(train_loader(splits.train, DataConfig(batch_size=4, workers=0), plain, resolved, 0, 1)[0])
+    (tmp_path / "val" / "l" / "0.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="val/l/0.png cannot be read, and evaluation leaves no image out"):
+        list(eval_loader(splits.test, DataConfig(batch_size=4, workers=0), resolved))
+    for path in tmp_path.glob("train/*/0.png"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="first 10 images cannot be read: .*train/a/0.png .UnidentifiedImageError"):
         open_dataset("folder", str(tmp_path))
 
 

@@ -239,6 +239,19 @@ def test_too_few_images_are_refused(coco, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_splits_that_do_not_fit_each_other_are_refused(coco, tmp_path):
+    folder = shutil.copytree(coco, tmp_path / "coco")
+    content = json.loads((folder / "val.json").read_text())
+    (folder / "val.json").write_text(json.dumps(content | {"annotations": []}))
+    recipe = small_recipe(folder, tmp_path / "run")
+    with pytest.raises(ValueError, match="val.json has no objects"):
+        open_splits(recipe.data, masks=True)
+    content["categories"].append({"id": 11, "name": "disc"})
+    (folder / "val.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="different categories .disc"):
+        open_splits(recipe.data, masks=True)
+
+
 @pytest.mark.slow
 def test_two_processes_train_and_count_as_one(coco, tmp_path):
     """Five images on two processes of two: one is evaluated twice, and counted once."""

@@ -1,12 +1,14 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kat_zoo.train.classification_config import AugmentConfig, DataConfig
 from kat_zoo.train.data import open_dataset
-from kat_zoo.train.loader import EpochSampler, seeded, train_loader
+from kat_zoo.train.loader import EpochSampler, seeded, train_loader, train_transform
 
 RESOLVED = dict(input_size=(1, 28, 28), mean=(0.3,), std=(0.3,), interpolation="bilinear", crop_pct=1.0, crop_mode="center")
 STRONG = AugmentConfig(random_erasing=0.5)  # with RandAugment: draws from Python, NumPy and torch
@@ -54,3 +56,35 @@ def test_a_batch_larger_than_the_data_is_refused(data_root):
     images = open_dataset("fashion_mnist", data_root).train
     with pytest.raises(ValueError, match="batch_size 128 .* 96 images"):
         train_loader(images, DataConfig(batch_size=128), STRONG, RESOLVED, 0, 1)
+
+
+@pytest.mark.parametrize("policy", ["3a", "rand-m9-mstd0.5-inc1", "augmix-m5-w3-d2"])
+def test_augmentation_policies_are_repeatable(policy, data_root):
+    augment = AugmentConfig(auto_augment=policy, random_erasing=0.0, crop="none", hflip=0.0)
+    first, plain = batches(data_root, 0, augment=augment), batches(data_root, 0, augment=replace(augment, auto_augment=None))
+    assert torch.equal(batches(data_root, 0, augment=augment), first)
+    assert (first != plain).flatten(1).any(1).float().mean() > 0.3  # of the images, in the same order
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_progressive_resolution_follows_the_epoch(workers, data_root):
+    images = open_dataset("fashion_mnist", data_root).train
+    config = DataConfig(batch_size=16, workers=workers, sizes={0: 14, 2: 20, 3: 28})
+    loader, sampler, _ = train_loader(images, config, STRONG, RESOLVED, 0, 1)
+    for epoch, side in enumerate((14, 14, 20, 28, 28)):
+        sampler.seek(epoch, 80)
+        assert [x.shape[1:] for x, _ in loader] == [(1, side, side)]
+
+
+@pytest.mark.parametrize("policy", ["rand-m10-inc1", "rand-m0", "originalr", "augmix-m10"])
+def test_posterizing_keeps_a_bit_at_the_greatest_magnitude(policy):
+    transform = train_transform(AugmentConfig(auto_augment=policy, mixup=0.0), RESOLVED)
+    ops = [op for stage in transform.transforms for part in getattr(stage, "policy", [getattr(stage, "ops", [])]) for op in part]
+    posterize = [op for op in ops if getattr(op, "name", "").startswith("Posterize")]
+    image = Image.fromarray(np.full((4, 4), 200, np.uint8))
+    for op in posterize:
+        op.prob = 1.0
+        for magnitude in (0, 10):
+            op.magnitude = magnitude
+            assert op(image).getpixel((0, 0)) >= 128
+    assert posterize

@@ -69,3 +69,20 @@ def test_every_recipe_can_be_rehearsed(path, capsys):
     assert model.get("backbone", model.get("name")) in text and "gradient norm" in text and "nan" not in text
     header = path.read_text().split("output:")[0]
     assert "kat-zoo train --config" in header or "accelerate launch" in header
+
+
+@pytest.mark.parametrize("name, lr", [("adamw", 3e-3), ("lamb", 1e-2), ("lion", 1e-3), ("muon", 1e-2)])
+def test_optimizers_of_timm_train_a_kat(name, lr):
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(name="kat_pico_patch4_28", kwargs={"depth": 1, "embed_dim": 24}), 4)
+    optimizer = create_optimizer(model, OptimizerConfig(name=name, lr=lr, decay_rationals=False, layer_decay=0.9))
+    x, y = torch.randn(16, 1, 28, 28), torch.arange(16) % 4
+    before, losses = {name: p.detach().clone() for name, p in model.named_parameters()}, []
+    for _ in range(25):
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+    assert all(not torch.equal(p, before[name]) for name, p in model.named_parameters())

@@ -118,7 +118,8 @@ def test_segmentation_counts_what_its_model_saves():
     recipe = parse(SegmentationRecipe, argv, "test")[0]
     found = plan(recipe, Machine(1)).footprint[0]
     model = segmentation.build_model(dataclasses.replace(recipe.model, pretrained=False, checkpoint=None), 5).train()
-    with SavedBytes([*model.parameters(), *model.buffers()]) as saved, torch.autocast("cpu", torch.bfloat16, enabled=recipe.system.precision == "bf16"):
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=recipe.system.precision == "bf16")
+    with SavedBytes([*model.parameters(), *model.buffers()]) as saved, autocast:
         images = torch.rand(2, model.image_mean.numel(), 64, 64)
         losses = model(images, torch.zeros(2, 64, 64, dtype=torch.long))  # noqa: F841  (alive until counted)
     assert saved.total == pytest.approx(found.copies + 2 * found.saved, rel=1e-3)

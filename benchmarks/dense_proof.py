@@ -1,0 +1,202 @@
+"""Does a KAT carry detection and segmentation? Scenes of Fashion-MNIST items, a pico KAT, its ViT twin and frozen random weights.
+
+    python benchmarks/dense_proof.py --resume        # all runs, then the report
+    python benchmarks/dense_proof.py --report        # table and figures from the checked-in results alone
+
+Every run has one thread, the same scenes, recipe and budget; only the backbone and its first weights differ: KAT and ViT start from
+the weights in the package (trained on Fashion-MNIST classification) and are fine-tuned, `random` is the KAT as initialised, frozen,
+under the same heads. Training scenes hold items of Fashion-MNIST's training split, evaluation scenes items of its test split.
+It can be stopped at any moment and called again with --resume.
+
+Writes benchmarks/results/dense/{runs,curves}.csv, curves.png and pictures.png.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torchvision.transforms import v2
+
+from kat_zoo.train.coco import decode_masks, read_coco
+from kat_zoo.train.config import parse
+from kat_zoo.train.detection_config import DetectionRecipe
+from kat_zoo.train.detection_predict import draw
+from kat_zoo.train.detection_predict import open_run as open_detector
+from kat_zoo.train.log import read_log
+from kat_zoo.train.scenes import SceneConfig, write_scenes
+from kat_zoo.train.segmentation_config import SegmentationRecipe
+
+RESULTS = Path(__file__).parent / "results" / "dense"
+SCENES = {"train": 1200, "val": 200, "size": (64, 64), "objects": (1, 3), "scale": (0.9, 1.5)}
+BACKBONES = {  # name -> (model, first weights from the package, frozen)
+    "KAT": ("kat_pico_patch4_28", True, False),
+    "random": ("kat_pico_patch4_28", False, True),
+    "ViT": ("vit_mlp_pico_patch4_28", True, False),
+}
+TASKS: dict[str, tuple[type, str, list[str]]] = {  # name -> (recipe class, packaged recipe, what differs from it)
+    "detection": (DetectionRecipe, "kat_pico_maskrcnn_scenes", []),
+    "segmentation": (
+        SegmentationRecipe,
+        "kat_pico_upernet_scenes",
+        ["--data.short_side=64", "--data.long_side=256", "--data.crop=64", "--data.stride=43", "--data.workers=0",
+         "--system.precision=bf16", "--system.fused_attention=false", "--system.trackers=[]", "--system.log_every=10",
+         "--system.checkpoint_every=50"],
+    ),
+}  # fmt: skip
+METRICS = {"detection": ("box_ap50", "mask_ap50", "box_ap"), "segmentation": ("miou",)}
+COLOURS = {"KAT": "C0", "ViT": "C1", "random": "C7"}
+FIELDS = ["task", "backbone", "seed", "metric", "percent", "cpu_minutes"]
+CURVE_FIELDS = ["task", "backbone", "seed", "update", "loss"]
+
+
+def plan(task: str, backbone: str, seed: int, work: Path) -> Any:
+    """The recipe of a run."""
+    recipe_class, name, changes = TASKS[task]
+    model, pretrained, frozen = BACKBONES[backbone]
+    neck = "pyramid_args" if task == "detection" else "neck_args"
+    return parse(
+        recipe_class,
+        [
+            "--config", name, f"--output={work / f'{task}_{backbone}_{seed}'}", f"--seed={seed}", f"--data.root={work / 'scenes'}",
+            f"--model.backbone={model}", f"--model.pretrained={pretrained}", f"--model.{neck}.frozen_stages={4 if frozen else -1}",
+            *changes,
+        ],
+        "dense_proof",
+    )[0]  # fmt: skip
+
+
+def run(task: str, backbone: str, seed: int, work: Path) -> bool:
+    """Train, or go on; whether the run is finished. CPU seconds of all sessions add up in cpu.json."""
+    recipe = plan(task, backbone, seed, work)
+    folder = Path(recipe.output)
+    if (folder / "cpu.json").exists() and json.loads((folder / "cpu.json").read_text())["finished"]:
+        return True
+    before = json.loads((folder / "cpu.json").read_text())["seconds"] if (folder / "cpu.json").exists() else 0.0
+    begin = time.process_time()
+    result = import_module(f"kat_zoo.train.{task}").train(recipe, "auto")
+    spent = before + time.process_time() - begin
+    (folder / "cpu.json").write_text(json.dumps({"seconds": spent, "finished": result is not None}))
+    return result is not None
+
+
+def figures(result: dict[str, Any]) -> dict[str, float]:
+    """The figures of a run by the names of METRICS."""
+    flat = {f"{kind}_{name}": value for kind in ("box", "mask") for name, value in (result.get(kind) or {}).items()}
+    return flat | {key: value for key, value in result.items() if isinstance(value, float)}
+
+
+def collect(finished: Sequence[tuple[str, str, int]], work: Path) -> None:
+    """Write runs.csv and curves.csv."""
+    rows, curves = [], []
+    for task, backbone, seed in finished:
+        folder = work / f"{task}_{backbone}_{seed}"
+        values = figures(json.loads((folder / "result.json").read_text()))
+        minutes = json.loads((folder / "cpu.json").read_text())["seconds"] / 60
+        for metric in METRICS[task]:
+            rows.append([task, backbone, seed, metric, f"{values[metric]:.2f}", f"{minutes:.1f}"])
+        for record in read_log(folder / "metrics.jsonl"):
+            if "loss" in record:
+                curves.append([task, backbone, seed, record["update"], f"{record['loss']:.4f}"])
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name, fields, content in (("runs", FIELDS, rows), ("curves", CURVE_FIELDS, curves)):
+        with open(RESULTS / f"{name}.csv", "w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([fields, *content])
+
+
+def read(name: str) -> list[dict[str, str]]:
+    with open(RESULTS / f"{name}.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def report() -> None:
+    """Print the table and draw the curves."""
+    rows, curves = read("runs"), read("curves")
+    for task, metrics in METRICS.items():
+        for metric in metrics:
+            for backbone in BACKBONES:
+                these = [row for row in rows if (row["task"], row["metric"], row["backbone"]) == (task, metric, backbone)]
+                values = [float(row["percent"]) for row in these]
+                if not values:
+                    continue
+                each = ", ".join(f"{value:.1f}" for value in values)
+                minutes = statistics.mean(float(row["cpu_minutes"]) for row in these)
+                print(f"{task} {metric} {backbone}: mean {statistics.mean(values):.1f} % (seeds: {each}); {minutes:.1f} CPU minutes a run")
+    figure = Figure(figsize=(9, 3.2), dpi=120, layout="constrained")
+    tasks = list(dict.fromkeys(r["task"] for r in curves))
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        for _, backbone, seed in dict.fromkeys((r["task"], r["backbone"], r["seed"]) for r in curves if r["task"] == task):
+            these = [r for r in curves if (r["task"], r["backbone"], r["seed"]) == (task, backbone, seed)]
+            points = [(int(r["update"]), float(r["loss"])) for r in these]
+            axes.plot(*zip(*points, strict=True), color=COLOURS[backbone], label=backbone if seed == "0" else None, alpha=0.8)
+        axes.set(title=task, xlabel="update", ylabel="training loss")
+        axes.legend(fontsize=8)
+    figure.savefig(RESULTS / "curves.png")
+
+
+def pictures(work: Path, count: int = 4) -> None:
+    """Draw the first evaluation scenes: the truth, and what the first seed of each backbone finds."""
+    split = read_coco(work / "scenes/annotations/instances_val.json", work / "scenes/images/validation", masks=True)
+    detectors = {
+        name: open_detector(work / f"detection_{name}_0") for name in BACKBONES if (work / f"detection_{name}_0" / "result.json").exists()
+    }
+    figure = Figure(figsize=(2.6 * count, 2.7 * (len(detectors) + 1)), dpi=100, layout="constrained")
+    grid = figure.subplots(len(detectors) + 1, count)
+    for column, record in enumerate(split.images[:count]):
+        with Image.open(split.folder / record["file_name"]) as file:
+            image = v2.functional.pil_to_tensor(file)
+        objects = split.objects(record["id"])
+        boxes = torch.tensor([a["bbox"] for a in objects])
+        boxes[:, 2:] += boxes[:, :2]
+        truth = {"boxes": boxes, "labels": split.labels(objects), "masks": decode_masks(objects, *image.shape[-2:])}
+        found = {"truth": truth} | {name: detector.predict(image, 0.5) for name, detector in detectors.items()}
+        for row, (name, one) in enumerate(found.items()):
+            axes = grid[row, column]
+            axes.imshow(draw(image, one, split.classes).permute(1, 2, 0).numpy())
+            axes.set(xticks=[], yticks=[], ylabel=name if not column else "")
+    figure.savefig(RESULTS / "pictures.png")
+
+
+def order(seeds: int) -> Iterator[tuple[str, str, int]]:
+    """All runs; what is needed first comes first."""
+    for seed in range(seeds):
+        for task in TASKS:
+            for backbone in BACKBONES:
+                yield task, backbone, seed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resume", action="store_true", help="go on with the runs in --work")
+    parser.add_argument("--report", action="store_true", help="only table and curves, from the checked-in results")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("runs/dense_proof"), help="folder of scenes and runs (default: %(default)s)")
+    arguments = parser.parse_args()
+    if arguments.report:
+        report()
+        return
+    if arguments.work.exists() and not arguments.resume:
+        raise SystemExit(f"--work {arguments.work} exists; go on with --resume, or choose another folder")
+    torch.set_num_threads(1)
+    if not (arguments.work / "scenes").exists():
+        write_scenes(SceneConfig(out=str(arguments.work / "scenes"), **SCENES))
+    finished = []
+    for one in order(arguments.seeds):
+        if not run(*one, arguments.work):
+            raise SystemExit(f"{one} was stopped; go on with --resume")
+        finished.append(one)
+        collect(finished, arguments.work)
+    report()
+    pictures(arguments.work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Running out of memory, acted by a model that takes four images at a time."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from timm.models.vision_transformer import VisionTransformer
+
+from kat_zoo.train.classification import main, train
+from kat_zoo.train.config import to_yaml
+from kat_zoo.train.memory import micro_batches
+from kat_zoo.train.run import OutOfMemory
+
+from .test_classification import change, same_run
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Sets how many images fit in training."""
+    forward, limit = VisionTransformer.forward, {"images": 4}
+
+    def small(self, x, *args, **kwargs):
+        if self.training and len(x) > limit["images"]:
+            raise torch.OutOfMemoryError("Tried to allocate 7 GiB: out of memory.")
+        return forward(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(VisionTransformer, "forward", small)
+    return limit
+
+
+def test_the_batch_is_cut_into_passes_that_fit(recipe, room, tmp_path, capsys):
+    found = change(recipe, auto_batch_size=True, system={"checkpoint_every": 1, "keep_checkpoints": 100})
+    train(found)
+    assert "4 images per process fit into memory: optimizer.grad_accum is 4" in capsys.readouterr().out
+    run = Path(found.output)
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["optimizer"]["grad_accum"] == 4
+    given = change(found, auto_batch_size=False, optimizer={"grad_accum": 4}, output=str(tmp_path / "given"))
+    train(given)  # the trial has left no trace in weights and random states
+    same_run(run, tmp_path / "given")
+    room["images"] = 16  # a continued run keeps the number it was begun with
+    train(change(found, schedule={"epochs": 3}), resume="auto")
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["optimizer"]["grad_accum"] == 4
+
+
+def test_without_the_option_there_is_a_hint(recipe, room, tmp_path, caplog):
+    with pytest.raises(OutOfMemory, match="with 8 images per process at a time; 4 would fit: set optimizer.grad_accum to 4"):
+        train(recipe)
+    room["images"] = 1
+    with pytest.raises(OutOfMemory, match="no smaller batch fits"):  # mixup needs pairs
+        train(change(recipe, output=str(tmp_path / "second")))
+    with pytest.raises(OutOfMemory, match="not even 2 image"):
+        train(change(recipe, auto_batch_size=True, output=str(tmp_path / "third")))
+    (tmp_path / "recipe.yaml").write_text(to_yaml(change(recipe, output=str(tmp_path / "fourth"))))
+    assert main(["--config", str(tmp_path / "recipe.yaml")]) == 1 and "out of memory" in caplog.text
+
+
+def test_passes_that_make_up_a_batch(recipe):
+    assert micro_batches(recipe, 1) == [8, 4, 2]  # batch 16 from 2 passes on; mixup takes pairs
+    assert micro_batches(recipe, 2) == [4, 2]
+    assert micro_batches(change(recipe, augment={"mixup": 0.0, "cutmix": 0.0}), 1) == [8, 4, 2, 1]
+    assert micro_batches(recipe, 3) == []
+
+
+def test_other_errors_are_left_alone(recipe, monkeypatch):
+    def fail(self, x):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(VisionTransformer, "forward", fail)
+    with pytest.raises(RuntimeError, match="something else") as error:
+        train(recipe)
+    assert not isinstance(error.value, OutOfMemory)

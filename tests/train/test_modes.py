@@ -1,0 +1,151 @@
+"""Fine-tuning, the linear probe, and LP-FT from the probe's head."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from kat_zoo.train.checkpoint import list_checkpoints
+from kat_zoo.train.classification import train
+from kat_zoo.train.classification_config import ModelConfig
+from kat_zoo.train.data import open_splits
+from kat_zoo.train.loader import data_config, eval_loader
+from kat_zoo.train.model import build_model
+from kat_zoo.train.probe import STRENGTHS, fit
+
+from .test_classification import change, figures, same_run
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_probe_is_the_minimum_of_the_regularised_loss(classes):
+    random = np.random.default_rng(0)
+    labels = random.permutation(np.arange(120) % classes)
+    x = random.normal(size=(120, 5)) + 0.7 * np.eye(5)[labels]
+    probe = fit(x.astype(np.float32), labels, classes, holdout=0.25, max_iter=1000, seed=0)
+    assert list(probe.accuracies) == STRENGTHS.tolist()
+    best = max(probe.accuracies.values())
+    assert probe.strength == min(c for c, accuracy in probe.accuracies.items() if accuracy == best) and best > 100 / classes
+
+    w, b = torch.tensor(probe.weight).double().requires_grad_(), torch.tensor(probe.bias).double().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(torch.tensor(x) @ w.T + b, torch.tensor(labels), reduction="sum")
+    penalty = (w[1] - w[0]).square().sum() / 2 if classes == 2 else w.square().sum() / 2  # two classes have one logit
+    (probe.strength * loss + penalty).backward()
+    scale = probe.strength * np.abs(x).sum()
+    assert w.grad.abs().max() < 1e-4 * scale and b.grad.abs().max() < 1e-4 * scale
+
+
+def test_the_probe_needs_images_of_every_class():
+    with pytest.raises(ValueError, match="class 2 has 0"):
+        fit(np.zeros((4, 2), np.float32), np.array([0, 0, 1, 1]), 3, 0.5, 100, 0)
+
+
+@pytest.fixture
+def start(recipe, tmp_path):
+    """A recipe that begins with given weights, and the path of those."""
+    torch.manual_seed(7)
+    model = timm.create_model(recipe.model.name, num_classes=10, **recipe.model.kwargs)
+    with torch.no_grad():  # features that tell the classes apart
+        model.pos_embed.normal_()
+        model.head.weight.normal_()
+    path = tmp_path / "start.safetensors"
+    save_file(model.state_dict(), path)
+    return change(recipe, model={"checkpoint": str(path)}, system={"checkpoint_every": 1, "keep_checkpoints": 100}), path
+
+
+def test_linear_probe_and_lp_ft(start, tmp_path):
+    recipe, path = start
+    recipe = change(recipe, probe={"holdout": 0.3})
+    probe = change(recipe, mode="linear_probe", output=str(tmp_path / "probe"))
+    result = train(probe)
+
+    # The backbone is bit-identical; the head is that of features without drop-path, patch dropout and augmentation.
+    before, after = load_file(path), load_file(tmp_path / "probe" / "last.safetensors")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"head.weight", "head.bias"}
+    model = timm.create_model(recipe.model.name, checkpoint_path=str(path), num_classes=10, **recipe.model.kwargs).eval()
+    splits = open_splits(recipe.data)
+    images, labels = zip(*eval_loader(splits.train, recipe.data, data_config(recipe.data, model)), strict=True)
+    with torch.no_grad():
+        x = model.forward_head(model.forward_features(torch.cat(images)), pre_logits=True)
+    head = fit(x.numpy(), torch.cat(labels).numpy(), 10, recipe.probe.holdout, recipe.probe.max_iter, recipe.seed)
+    assert np.allclose(after["head.weight"], head.weight, rtol=1e-3, atol=1e-4 * abs(head.weight).max())
+    report = json.loads((tmp_path / "probe" / "probe.json").read_text())
+    assert report["strength"] == head.strength and len(report["accuracies"]) == len(STRENGTHS)
+
+    # LP-FT begins at the probe's figures and trains everything.
+    whole = change(recipe, mode="lp_ft", output=str(tmp_path / "whole"), schedule={"epochs": 1})
+    final = train(whole)
+    first = figures(tmp_path / "whole")[0]
+    assert (first["update"], first["top1"], first["eval_loss"]) == (0, result.top1, result.loss)
+    tuned = load_file(tmp_path / "whole" / "last.safetensors")
+    assert all(not torch.equal(tuned[name], after[name]) for name in ("head.weight", "blocks.0.attn.qkv.weight", "pos_embed"))
+
+    # Killed in the probe, between the stages, and in the second: the run ends where it would have.
+    for update in (None, 0, 3):
+        cut = tmp_path / f"cut{update}"
+        if update is None:
+            cut.mkdir()
+            shutil.copy(tmp_path / "whole" / "probe.json", cut)
+        else:
+            shutil.copytree(tmp_path / "whole", cut)
+            for folder in list_checkpoints(cut)[update + 1 :]:
+                shutil.rmtree(folder)
+        assert train(change(whole, output=str(cut)), resume="auto") == final
+        same_run(tmp_path / "whole", cut)
+
+
+def test_a_stop_in_the_probe_leaves_nothing_half_done(start, capsys, monkeypatch):
+    recipe, _ = start
+    monkeypatch.setattr("kat_zoo.train.classification.signalled", lambda accelerator, signals: True)
+    assert train(change(recipe, mode="lp_ft")) is None
+    assert "--resume auto begins it again" in capsys.readouterr().out
+    assert not list_checkpoints(Path(recipe.output))
+
+
+def test_a_head_for_other_classes_is_replaced_in_fine_tuning_only(start, caplog):
+    recipe, path = start
+    config = ModelConfig(name=recipe.model.name, kwargs=recipe.model.kwargs, checkpoint=str(path))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        build_model(config, 5)
+    model, weights = build_model(config, 5, adapt=True), load_file(path)
+    assert "10 classes, the data has 5" in caplog.text and model.head.out_features == 5
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items() if not name.startswith("head."))
+    assert torch.equal(build_model(config, 10, adapt=True).head.weight, weights["head.weight"])
+    fresh = build_model(ModelConfig(**{**vars(config), "new_head": True}), 10, adapt=True)
+    assert not torch.equal(fresh.head.weight, weights["head.weight"])
+    assert torch.equal(fresh.pos_embed, weights["pos_embed"])
+
+
+def test_the_last_blocks_alone():
+    config = {"name": "kat_pico_patch4_28", "kwargs": {"depth": 3, "embed_dim": 24}}
+    model = build_model(ModelConfig(**config, train_only="last:2"), 10)
+    trained = {".".join(name.split(".")[:2]) for name, p in model.named_parameters() if p.requires_grad}
+    after = {name for name, _ in model.named_parameters() if name.startswith(("norm", "fc_norm", "head"))}
+    assert after and trained == {"blocks.1", "blocks.2", *after}
+    for bad in ("last:0", "last:4", "last:x"):
+        with pytest.raises(ValueError, match=r"last:N with N in \[1, 3\]"):
+            build_model(ModelConfig(**config, train_only=bad), 10)
+
+
+@pytest.mark.parametrize(
+    "sections, named",
+    [
+        ({"mode": "finetune"}, "mode finetune needs weights"),
+        ({"mode": "lp_ft"}, "mode lp_ft needs weights"),
+        ({"model": {"train_only": "head"}}, "mode finetune takes"),
+        ({"mode": "lp_ft", "model": {"train_only": "head", "pretrained": True}}, "mode finetune takes"),
+        ({"probe": {"holdout": 1.0}}, "probe.holdout"),
+        ({"distill": {"temperature": 0.0}}, "distill.temperature"),
+        ({"schedule": {"epochs": 0}}, "schedule.epochs"),
+        ({"data": {"sizes": {3: 16}}}, "begin at epoch 0"),
+        ({"data": {"max_unreadable": -1}}, "max_unreadable"),
+    ],
+)
+def test_modes_and_their_settings_are_checked(recipe, sections, named):
+    with pytest.raises(ValueError, match=named):
+        change(recipe, **sections)
