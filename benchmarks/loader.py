@@ -85,7 +85,7 @@ def throughput(root: Path, workers: int, passes: int) -> dict[str, float]:
             pass
     wall = time.perf_counter() - start
     used, waited = (scheduled() - before) / wall
-    return {"workers": workers, "images_per_s": passes * IMAGES / wall, "cores_used": used, "cores_asked_for": used + waited}
+    return {"workers": workers, "images_per_s": passes * IMAGES / wall, "cores_used": float(used), "cores_asked_for": float(used + waited)}
 
 
 def plot(spent: dict[str, float], rows: list[dict[str, float]], path: Path) -> None:

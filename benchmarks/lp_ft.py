@@ -199,7 +199,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             axis.bar(np.arange(len(table)) + 0.2 * (i - 1.5), means, 0.2, yerr=deviations, capsize=2, label=method)
         axis.set_xticks(range(len(table)), list(table), rotation=15)
         axis.set(ylabel=label, xlabel="test images of classes 5-9", title=f"mean and deviation over {len({r['seed'] for r in rows})} seeds")
-        axis.legend(fontsize="small")
+        axis.margins(y=0.25)
+        axis.legend(fontsize="small", ncols=4, loc="upper right")
     figure.savefig(path, dpi=120)
 
 
