@@ -44,7 +44,7 @@ def write_card(
     item = zoo.Entry(
         name=recipe.model.name,
         size=size,
-        input_size=input_size,  # type: ignore[arg-type]
+        input_size=input_size,
         num_classes=len(classes),
         weights="",
         license="",
