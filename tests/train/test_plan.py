@@ -114,7 +114,7 @@ def test_optimizer_state_is_what_the_optimizer_makes(name, per_element):
 
 
 def test_segmentation_counts_what_its_model_saves():
-    argv = ["--config", "kat_pico_upernet_scenes", "--data.num_classes", "5", "--data.crop", "64", "--data.stride", "64"]
+    argv = ["--config", "kat_pico_upernet_scenes", "--data.num_classes", "5", "--system.fused_attention", "true"]
     recipe = parse(SegmentationRecipe, argv, "test")[0]
     found = plan(recipe, Machine(1)).footprint[0]
     model = segmentation.build_model(dataclasses.replace(recipe.model, pretrained=False, checkpoint=None), 5).train()
