@@ -8,7 +8,7 @@ the weights in the package (trained on Fashion-MNIST classification) and are fin
 under the same heads. Training scenes hold items of Fashion-MNIST's training split, evaluation scenes items of its test split.
 It can be stopped at any moment and called again with --resume.
 
-Writes benchmarks/results/dense/{runs,curves}.csv, curves.png and pictures.png.
+Writes benchmarks/results/dense/{runs,curves}.csv, curves.png, pictures.png (detection) and regions.png (segmentation).
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dense_regions import draw_regions
 from matplotlib.figure import Figure
 from PIL import Image
 from torchvision.transforms import v2
@@ -74,11 +75,16 @@ def plan(task: str, backbone: str, seed: int, work: Path) -> Any:
     )[0]  # fmt: skip
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a run folder holds a finished run of this script."""
+    return (folder / "cpu.json").exists() and bool(json.loads((folder / "cpu.json").read_text())["finished"])
+
+
 def run(task: str, backbone: str, seed: int, work: Path) -> bool:
     """Train, or go on; whether the run is finished. CPU seconds of all sessions add up in cpu.json."""
     recipe = plan(task, backbone, seed, work)
     folder = Path(recipe.output)
-    if (folder / "cpu.json").exists() and json.loads((folder / "cpu.json").read_text())["finished"]:
+    if is_finished(folder):
         return True
     before = json.loads((folder / "cpu.json").read_text())["seconds"] if (folder / "cpu.json").exists() else 0.0
     begin = time.process_time()
@@ -165,10 +171,10 @@ def pictures(work: Path, count: int = 4) -> None:
     figure.savefig(RESULTS / "pictures.png")
 
 
-def order(seeds: int) -> Iterator[tuple[str, str, int]]:
+def order(tasks: Sequence[str], seeds: int) -> Iterator[tuple[str, str, int]]:
     """All runs; what is needed first comes first."""
     for seed in range(seeds):
-        for task in TASKS:
+        for task in tasks:
             for backbone in BACKBONES:
                 yield task, backbone, seed
 
@@ -177,6 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--resume", action="store_true", help="go on with the runs in --work")
     parser.add_argument("--report", action="store_true", help="only table and curves, from the checked-in results")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), help="(default: both)")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/dense_proof"), help="folder of scenes and runs (default: %(default)s)")
     arguments = parser.parse_args()
@@ -188,14 +195,16 @@ def main() -> None:
     torch.set_num_threads(1)
     if not (arguments.work / "scenes").exists():
         write_scenes(SceneConfig(out=str(arguments.work / "scenes"), **SCENES))
-    finished = []
-    for one in order(arguments.seeds):
+    for one in order(arguments.tasks, arguments.seeds):
         if not run(*one, arguments.work):
             raise SystemExit(f"{one} was stopped; go on with --resume")
-        finished.append(one)
-        collect(finished, arguments.work)
+        every = order(list(TASKS), arguments.seeds)
+        collect([one for one in every if is_finished(arguments.work / "_".join(map(str, one)))], arguments.work)
     report()
-    pictures(arguments.work)
+    if "detection" in arguments.tasks:
+        pictures(arguments.work)
+    if "segmentation" in arguments.tasks:
+        draw_regions(arguments.work, list(BACKBONES), RESULTS / "regions.png")
 
 
 if __name__ == "__main__":

@@ -276,15 +276,19 @@ def test_eight_images_can_be_learned_by_heart(tmp_path):
     """Capacity, losses, targets and figures fit each other: AP50 of boxes and masks reaches 95 % on the training images."""
     coco = write_coco(tmp_path / "coco", train=8, val=1)
     recipe = small_recipe(coco, tmp_path / "run")
+    few = {
+        "rpn_pre_nms_top_n_train": 200, "rpn_post_nms_top_n_train": 40, "rpn_pre_nms_top_n_test": 200, "rpn_post_nms_top_n_test": 40,
+        "box_batch_size_per_image": 16, "box_positive_fraction": 0.5,
+    }  # fmt: skip
     recipe = change(
         recipe,
-        model={"backbone_args": {}, "kwargs": {}, "pyramid_args": {"out_channels": 32, "scales": [1, 0.5]}, "pretrained": True},
+        model={"backbone_args": {}, "kwargs": few, "pyramid_args": {"out_channels": 32, "scales": [2, 1]}, "pretrained": True},
         data={"val_images": "train", "val_annotations": "train.json", "batch_size": 8, "min_size": (HEIGHT,), "max_size": WIDTH},
         augment={"resize": "shortest", "hflip": 0.0},
         optimizer={"lr": 1e-3, "grad_accum": 1, "layer_decay": None},
-        schedule={"epochs": 150, "warmup_epochs": 10},
+        schedule={"epochs": 120, "warmup_epochs": 10},
         ema={"decay": 0.0},
-        system={"eval_every": 150, "log_every": 50},
+        system={"eval_every": 120, "log_every": 20},
     )
     result = train(recipe)
     assert result.box["ap50"] >= 95 and result.mask["ap50"] >= 95
