@@ -96,7 +96,8 @@ def count(build: Callable[[], nn.Module], loss: Loss, precision: str = "no") -> 
     * N D (4 + s + 2 m s): the inputs of LayerNorm, fc1, the activation and fc2; a GR-KAN 4 N D more, the input of act1;
     * 16 N: mean and deviation of both LayerNorms.
 
-    With checkpointing, a block holds its input, 4 N D, and one block at a time the rest.
+    With checkpointing, a block holds its input, 4 N D, and one block at a time the rest. Counting turns off what a GR-KAN saves in float32
+    by computing act1's output again, 4 N D a block: there the count is that much too high.
 
     Args:
         build: makes the model, on any device; on `meta` it costs no memory.

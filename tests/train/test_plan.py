@@ -122,7 +122,7 @@ def test_segmentation_counts_what_its_model_saves():
     with SavedBytes([*model.parameters(), *model.buffers()]) as saved, autocast:
         images = torch.rand(2, model.image_mean.numel(), 64, 64)
         losses = model(images, torch.zeros(2, 64, 64, dtype=torch.long))  # noqa: F841  (alive until counted)
-    assert saved.total == pytest.approx(found.copies + 2 * found.saved, rel=1e-3)
+    assert saved.total == pytest.approx(found.copies + 2 * found.saved, rel=5e-3)
     assert found.parameters == sum(p.numel() for p in model.parameters())
 
 
