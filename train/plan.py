@@ -144,7 +144,8 @@ def plan(recipe: Recipe | SegmentationRecipe, machine: Machine) -> Plan:
             f"data.batch_size {batch} must be a multiple of optimizer.grad_accum x GPUs, {accum} x {machine.gpus}: "
             "every GPU gets the same number of images"
         )
-    build, loss, size, per_epoch = (_segmentation if isinstance(recipe, SegmentationRecipe) else _classification)(recipe)
+    workload = _segmentation(recipe) if isinstance(recipe, SegmentationRecipe) else _classification(recipe)
+    build, loss, size, per_epoch = workload
     footprints = count(build, loss, recipe.system.precision)
     state = optimizer_state(build(), recipe.optimizer)
     memory = tuple(_memory(f, state, recipe, machine, 4 * torch.Size(size).numel()) for f in footprints)
@@ -199,14 +200,14 @@ def _segmentation(recipe: SegmentationRecipe) -> Workload:
         labels = torch.empty(batch, data.crop, data.crop, dtype=torch.long)
         return torch.stack(list(model(torch.empty(batch, *size), labels).values())).sum()
 
-    size = (build().image_mean.numel(), data.crop, data.crop)  # type: ignore[operator,union-attr]
+    size = (build().image_mean.numel(), data.crop, data.crop)  # type: ignore[operator]
     return build, loss, size, data.updates_per_epoch or segmentation.ADE20K[1] // data.batch_size
 
 
 def _set_fused(model: nn.Module, recipe: RunRecipe) -> nn.Module:
     for module in model.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = recipe.system.fused_attention
+            setattr(module, "fused_attn", recipe.system.fused_attention)  # noqa: B010  (typed as a tensor or module)
     return model
 
 

@@ -46,7 +46,7 @@ def write_card(
         size=size,
         input_size=input_size,
         num_classes=len(classes),
-        weights="",
+        weights="last.safetensors and best.safetensors, here",
         license="",
         results=(zoo.Result(dataset, split, round(result.top1, 2), "ours", "", "kat-zoo train --config recipe.yaml"),),
     )
