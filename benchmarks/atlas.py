@@ -8,13 +8,13 @@ model is evaluated on the first test images of Fashion-MNIST with its activation
 
 import argparse
 import copy
-import csv
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import timm
 import torch
+from compare_rows import write_csv
 from torch import Tensor, nn
 
 from kat_zoo.demo import classify, preprocess
@@ -156,13 +156,6 @@ def draw(model: nn.Module, inputs: dict[str, Tensor], rows: list[dict[str, objec
     plt.close(figure)
 
 
-def write(path: Path, rows: list[dict[str, object]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=10_000, help="test images for the exchanges; default: %(default)s")
@@ -171,7 +164,7 @@ def main() -> None:
     model = timm.create_model(MODEL, pretrained=True).eval()
     inputs = inputs_of(model, preprocess(MODEL, load_samples()))
     rows = [row for name, act in activations(model).items() for row in numbers(name, act, inputs[name])]
-    write(HERE / "results" / "atlas.csv", rows)
+    write_csv(HERE / "results" / "atlas.csv", rows, list(rows[0]))
     draw(model, inputs, rows, HERE.parent / "docs" / "atlas.png")
 
     test = open_dataset("fashion_mnist", options.data).test
@@ -184,7 +177,7 @@ def main() -> None:
         right = classify(swapped(model, which, make), images).argmax(1) == labels
         results.append({"activations": swap, "images": len(labels), "top1": round(100 * float(right.float().mean()), 2)})
         print(f"{swap}: {results[-1]['top1']} % of {len(labels)}", flush=True)
-    write(HERE / "results" / "atlas_swaps.csv", results)
+    write_csv(HERE / "results" / "atlas_swaps.csv", results, list(results[0]))
 
 
 if __name__ == "__main__":

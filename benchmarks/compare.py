@@ -13,10 +13,8 @@ Writes benchmarks/results/compare/SCALE/{sizes,sweep,runs,curves,measure}.csv, t
 """
 
 import argparse
-import csv
 import json
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -26,7 +24,7 @@ import torch
 from compare_evaluate import RUN_FIELDS, evaluate_run
 from compare_measure import SIZE_FIELDS, measure_all, sizes
 from compare_report import report
-from compare_rows import EXTRA, MAIN, ROWS, SCALES, Run, Scale, recipe, sweep_runs
+from compare_rows import EXTRA, MAIN, ROWS, SCALES, Run, Scale, recipe, sweep_runs, write_csv
 
 from kat_zoo.train.classification import train
 from kat_zoo.train.classification_config import Recipe
@@ -111,15 +109,6 @@ def execute(runs: Sequence[Run], scale: Scale, folder: Path, root: str | None, j
             future.result()
             print(f"[{i}/{len(todo)}] {futures[future].name}", flush=True)
             update()
-
-
-def write_csv(path: Path, rows: Sequence[dict[str, Any]], fields: Sequence[str]) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, path)
 
 
 def collect(scale: Scale, folder: Path, out: Path) -> None:

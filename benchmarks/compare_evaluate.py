@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,9 +58,14 @@ def logits_of(model: nn.Module, images: Tensor, mean: float, std: float) -> Tens
 
 
 def evaluate_run(recipe: Recipe) -> None:
-    """Write evaluation.json: float32 figures of the last weights on the split that the run evaluates."""
+    """Write evaluation.json: float32 figures of the last weights on the test split; of a sweep's run, what the trainer found."""
     folder = Path(recipe.output)
     data = recipe.data
+    figures: dict[str, Any] = {"images": data.train_images, "epochs": recipe.schedule.epochs}
+    if data.holdout:
+        result = json.loads((folder / "result.json").read_text())
+        write_figures(folder, figures | {key: result[key] for key in ("top1", "loss")})
+        return
     splits = open_dataset(data.dataset, data.root, data.holdout, recipe.seed, data.train_images)
     model = load_model(recipe.model, len(splits.classes))
     model.load_state_dict(load_file(folder / "last.safetensors"))
@@ -69,16 +75,17 @@ def evaluate_run(recipe: Recipe) -> None:
     labels = torch.tensor([label for _, label in pairs])
     mean, std = resolved["mean"][0], resolved["std"][0]
     logits = logits_of(model, images, mean, std)
-    figures = {
-        "images": data.train_images,
-        "epochs": recipe.schedule.epochs,
+    figures |= {
         "top1": 100 * float((logits.argmax(1) == labels).float().mean()),
         "loss": float(nn.functional.cross_entropy(logits, labels)),
         "ece": calibration_error(logits.softmax(1).numpy(), labels.numpy()),
     }
-    if not data.holdout:  # the sweep is judged on clean images alone
-        for name, corrupt in CORRUPTIONS.items():
-            predicted = logits_of(model, corrupt(images[:ROBUST_IMAGES]), mean, std).argmax(1)
-            figures[name] = 100 * float((predicted == labels[:ROBUST_IMAGES]).float().mean())
+    for name, corrupt in CORRUPTIONS.items():
+        predicted = logits_of(model, corrupt(images[:ROBUST_IMAGES]), mean, std).argmax(1)
+        figures[name] = 100 * float((predicted == labels[:ROBUST_IMAGES]).float().mean())
+    write_figures(folder, figures)
+
+
+def write_figures(folder: Path, figures: dict[str, float]) -> None:
     rounded = {key: round(value, 4) for key, value in figures.items()}
     write_atomically(folder / "evaluation.json", json.dumps(rounded, indent=2).encode())

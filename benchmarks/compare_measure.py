@@ -4,7 +4,6 @@ One thread, bfloat16 autocast, as the runs; times are medians of steps of all mo
 process during a step, above what it held before.
 """
 
-import csv
 import statistics
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import timm
 import torch
-from compare_rows import ROWS
+from compare_rows import ROWS, write_csv
 from kat_model import memory
 from timm.layers import set_fused_attn
 from torch import Tensor, nn
@@ -74,14 +73,13 @@ def measure_all(path: Path, batch_size: int) -> None:
             start = time.perf_counter()
             step(model, *data)
             seconds[key].append(time.perf_counter() - start)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, MEASURE_FIELDS, lineterminator="\n")
-        writer.writeheader()
-        for key in ROWS:
-            command = [sys.executable, __file__, key, str(batch_size)]
-            peak = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            time_per_image = statistics.median(seconds[key][2:]) * 1e3 / batch_size
-            writer.writerow({"row": key, "ms_per_image": round(time_per_image, 3), "peak_mb": round(peak, 1)})
+    rows = []
+    for key in ROWS:
+        command = [sys.executable, __file__, key, str(batch_size)]
+        peak = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        time_per_image = statistics.median(seconds[key][2:]) * 1e3 / batch_size
+        rows.append({"row": key, "ms_per_image": round(time_per_image, 3), "peak_mb": round(peak, 1)})
+    write_csv(path, rows, MEASURE_FIELDS)
 
 
 if __name__ == "__main__":

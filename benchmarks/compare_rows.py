@@ -1,5 +1,8 @@
 """What `compare.py` compares: the rows, the budgets, and the recipe of a run."""
 
+import csv
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -142,3 +145,13 @@ def recipe(run: Run, scale: Scale, folder: Path, root: str | None) -> Recipe:
             base.system, eval_every=scale.epochs, log_every=max(1, updates // 8), checkpoint_every=100, keep_checkpoints=1, trackers=()
         ),
     )
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]], fields: Sequence[str]) -> None:
+    """Write a table whole or not at all."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fields, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial, path)

@@ -8,7 +8,7 @@ the weights in the package (trained on Fashion-MNIST classification) and are fin
 under the same heads. Training scenes hold items of Fashion-MNIST's training split, evaluation scenes items of its test split.
 It can be stopped at any moment and called again with --resume.
 
-Writes benchmarks/results/dense/{runs,curves}.csv, curves.png and pictures.png.
+Writes benchmarks/results/dense/{runs,curves}.csv, curves.png, pictures.png (detection) and regions.png (segmentation).
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dense_regions import draw_regions
 from matplotlib.figure import Figure
 from PIL import Image
 from torchvision.transforms import v2
@@ -201,7 +202,10 @@ def main() -> None:
         every = order(list(TASKS), arguments.seeds)
         collect([one for one in every if is_finished(arguments.work / "_".join(map(str, one)))], arguments.work)
     report()
-    pictures(arguments.work)
+    if "detection" in arguments.tasks:
+        pictures(arguments.work)
+    if "segmentation" in arguments.tasks:
+        draw_regions(arguments.work, list(BACKBONES), RESULTS / "regions.png")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """Claim: KANRegressor(symbolic=True) finds the formula behind 1000 samples, for nearly every seed, in seconds.
 
     python benchmarks/kan_formula.py --seeds 20 --targets toy     # exp(sin(pi x) + y^2): >= 19 of 20
-    python benchmarks/kan_formula.py --seeds 5                    # all targets -> kan_formula.csv beside this file
-    python benchmarks/kan_formula.py --seeds 5 --noise 0.01
+    python benchmarks/kan_formula.py --seeds 5                    # all targets
+    python benchmarks/kan_formula.py --seeds 5 --noise 0.01       # Gaussian, 1 % of the target's standard deviation
 
-A run counts as right when all edges are symbolic and the root mean square error on 1000 fresh samples is below 1e-6
-(without noise), or below a tenth of the noise (with noise).
+Runs are added to benchmarks/results/kan_formula.csv (--out), one row each; a target, noise and seed that is there already
+is not run again, so that the command can be interrupted. A table of rates and medians of the whole file is printed and
+written beside it (kan_formula_summary.csv). One thread.
+
+A run counts as right when all edges are symbolic and the root mean square error against the true function on 1000 fresh
+samples is below 1e-6 (without noise), or below a fifth of the noise: five times closer to the truth than the data.
 """
 
 import argparse
@@ -42,11 +46,44 @@ def run(name: str, seed: int, noise: float) -> dict:
     model.fit(X, y + sigma * generator.standard_normal(len(y)))
     seconds = time.process_time() - began
     error = float(np.sqrt(np.mean((model.predict(X_new) - y_new) ** 2)))
-    right = model.search_.best.symbolic and error < (0.1 * sigma if noise else 1e-6)
+    right = model.search_.best.symbolic and error < (0.2 * sigma if noise else 1e-6)
     return {
         "target": name, "noise": noise, "seed": seed, "right": int(right), "rmse": f"{error:.2e}",
         "cpu_seconds": round(seconds, 1), "formula": str(model.formula_)[:160],
     }  # fmt: skip
+
+
+def read(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{**row, "noise": float(row["noise"]), "seed": int(row["seed"])} for row in csv.DictReader(file)]
+
+
+def summary(rows: list[dict]) -> list[dict]:
+    """Rates and medians, by noise and target, and over all targets (each counts alike)."""
+    table = []
+    for noise in sorted({row["noise"] for row in rows}):
+        parts = []
+        for name in TARGETS:
+            part = [row for row in rows if row["target"] == name and row["noise"] == noise]
+            if part:
+                right = sum(int(row["right"]) for row in part)
+                parts.append(right / len(part))
+                table.append(
+                    {"target": TARGETS[name][0], "noise": noise, "right": right, "seeds": len(part), "rate": f"{right / len(part):.2f}",
+                     "median_rmse": f"{statistics.median(float(row['rmse']) for row in part):.1e}",
+                     "median_cpu_seconds": statistics.median(float(row["cpu_seconds"]) for row in part)}
+                )  # fmt: skip
+        table.append({"target": "all", "noise": noise, "rate": f"{statistics.mean(parts):.2f}"})
+    return table
+
+
+def write(path: Path, rows: list[dict], names: list[str]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def main() -> None:
@@ -54,28 +91,22 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--noise", type=float, default=0.0)
-    parser.add_argument("--out", type=Path, help="CSV file; rows are added")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "kan_formula.csv")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    rows = read(options.out)
+    done = {(row["target"], row["noise"], row["seed"]) for row in rows}
     for name in options.targets:
-        found = []
         for seed in range(options.seeds):
-            found.append(run(name, seed, options.noise))
-            print(found[-1], flush=True)
-        rows += found
-        median = statistics.median(row["cpu_seconds"] for row in found)
-        print(
-            f"{TARGETS[name][0]}: {sum(row['right'] for row in found)} of {len(found)}, median {median} s", flush=True
-        )
-        if options.out:
-            new = not options.out.exists()
-            with options.out.open("a", newline="") as file:
-                writer = csv.DictWriter(file, rows[0])
-                if new:
-                    writer.writeheader()
-                writer.writerows(found)
-    print(f"all: {sum(row['right'] for row in rows)} of {len(rows)}")
+            if (name, options.noise, seed) in done:
+                continue
+            rows.append(run(name, seed, options.noise))
+            print(rows[-1], flush=True)
+            write(options.out, rows, list(rows[-1]))
+    table = summary(rows)
+    write(options.out.with_name(options.out.stem + "_summary.csv"), table, list(table[0]))
+    for row in table:
+        print(row)
 
 
 if __name__ == "__main__":

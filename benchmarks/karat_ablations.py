@@ -1,27 +1,36 @@
 """Ablations of Fourier-KArAt at pico scale on Fashion-MNIST: the shape of the paper's Tables 7, 8 and 15-20.
 
-Every row is `karat_pico_patch4_28` trained by the shared trainer with one thing changed; the budget (epochs, seeds, images)
-is in the row, as are the CPU minutes it took. Rows that were not trained say "not run".
+Every row is `karat_pico_patch4_28` trained by the shared trainer (recipe karat_pico_fmnist, without the averaged weights)
+with one thing changed and evaluated on all test images. The budget (images, epochs, seed) is in the row, as are the CPU
+minutes of all threads. The table and the picture hold the rows of one budget; what has not run in it says "not run". A row is
+written when its training ends, and a training that was killed goes on at its last epoch: call again with --resume.
 
-    python benchmarks/karat_ablations.py --only grid,rank --epochs 2      # two groups, short
-    python benchmarks/karat_ablations.py --resume                        # go on where an earlier call stopped
+    python benchmarks/karat_ablations.py --images 60000 --epochs 10 --seeds 3 --resume          # days of CPU
+    python benchmarks/karat_ablations.py --only baseline,grid,placement,hybrid --resume         # what is checked in
 
 Writes benchmarks/results/karat_ablations.csv, .md and .png.
 """
 
 import argparse
 import csv
-import tempfile
+import os
+import shutil
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
 
 from kat_zoo.train.classification import train
 from kat_zoo.train.classification_config import Recipe
 from kat_zoo.train.config import parse
 
 HERE = Path(__file__).parent
-FIELDS = ["group", "variant", "seed", "epochs", "top1", "loss", "cpu_minutes"]
+BUDGET = ["images", "epochs"]
+FIELDS = ["group", "variant", "seed", *BUDGET, "top1", "loss", "cpu_minutes"]
 GROUPS: dict[str, tuple[str, dict[str, dict]]] = {
     "baseline": ("softmax and the default operator", {"softmax": {"layers": []}, "fourier G3 r8": {}}),
     "bases": (
@@ -40,28 +49,53 @@ GROUPS: dict[str, tuple[str, dict[str, dict]]] = {
 }
 
 
-def run(kwargs: dict, seed: int, epochs: int) -> tuple[float, float, float]:
-    """Train one variant; (top-1 in percent, loss, CPU minutes of all threads)."""
+def run(kwargs: dict, seed: int, images: int, epochs: int, folder: Path, root: str | None) -> tuple[float, float, float] | None:
+    """Train one variant, or go on with it; (top-1 in percent, loss, CPU minutes), None when a signal stopped it."""
     recipe: Recipe = parse(Recipe, ["--config", "karat_pico_fmnist"], "karat_ablations")[0]
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = replace(
-            recipe,
-            output=folder,
-            seed=seed,
-            model=replace(recipe.model, kwargs=kwargs),
-            schedule=replace(recipe.schedule, epochs=epochs, warmup_epochs=min(1, epochs / 4), decay_epochs=max(1, epochs // 3)),
-            system=replace(recipe.system, eval_every=epochs, keep_checkpoints=1, trackers=()),
-        )
-        start = time.process_time()
-        result = train(recipe)
+    warmup = min(1, epochs / 4) if epochs > 1 else 0  # a decay of one epoch must fit behind it
+    recipe = replace(
+        recipe,
+        output=str(folder / "run"),
+        seed=seed,
+        model=replace(recipe.model, kwargs=kwargs),
+        data=replace(recipe.data, root=root, train_images=images, workers=0),
+        schedule=replace(recipe.schedule, epochs=epochs, warmup_epochs=warmup, decay_epochs=max(1, epochs // 3)),
+        ema=replace(recipe.ema, decay=0.0),
+        system=replace(recipe.system, eval_every=epochs, log_every=20, keep_checkpoints=1, trackers=()),
+    )
+    clock = folder / "cpu_minutes"  # of the calls that were stopped
+    before = float(clock.read_text()) if clock.exists() else 0.0
+    start = time.process_time()
+    result = train(recipe, resume="auto")
+    minutes = before + (time.process_time() - start) / 60
     if result is None:
-        raise KeyboardInterrupt
-    return result.top1, result.loss, (time.process_time() - start) / 60
+        clock.write_text(str(minutes))
+        return None
+    return result.top1, result.loss, minutes
 
 
-def summary(rows: list[dict]) -> list[dict]:
-    """A row per variant of every group: mean top-1 over seeds, or "not run"."""
+def read_rows(path: Path) -> list[dict]:
+    """Rows of earlier calls, all budgets."""
+    if not path.exists():
+        return []
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(rows: list[dict], path: Path) -> None:
+    """Replace the table in one step: a call killed here leaves the old one or the new one."""
+    new = path.with_suffix(".new")
+    with new.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(new, path)
+
+
+def summary(rows: list[dict], images: int, epochs: int) -> list[dict]:
+    """A row per variant of every group: top-1 over the seeds with this budget, None where there is none."""
     table = []
+    rows = [r for r in rows if [int(r[key]) for key in BUDGET] == [images, epochs]]
     for group, (title, variants) in GROUPS.items():
         for variant in variants:
             found = [r for r in rows if (r["group"], r["variant"]) == (group, variant)]
@@ -75,22 +109,30 @@ def summary(rows: list[dict]) -> list[dict]:
                     "low": min(scores, default=None),
                     "high": max(scores, default=None),
                     "seeds": len(scores),
-                    "epochs": "/".join(sorted({r["epochs"] for r in found})),
                     "minutes": sum(float(r["cpu_minutes"]) for r in found),
                 }
             )
     return table
 
 
-def write_table(table: list[dict], path: Path) -> None:
-    lines = ["| ablation | variant | top-1 % | seeds | epochs | CPU minutes |", "|---|---|---|---|---|---|"]
+def write_table(table: list[dict], path: Path, images: int, epochs: int) -> None:
+    """A Markdown table with the budget above it."""
+    minutes = sum(r["minutes"] for r in table)
+    lines = [
+        f"karat_pico_patch4_28 on {images} training images of Fashion-MNIST, {epochs} epochs; top-1 on the 10,000 test images; "
+        f"{minutes:.1f} CPU minutes in all.",
+        "",
+        "| ablation | variant | top-1 % | seeds | CPU minutes |",
+        "|---|---|---|---|---|",
+    ]
     for r in table:
-        score = "not run" if r["top1"] is None else f"{r['top1']:.2f}"
-        lines.append(f"| {r['title']} | {r['variant']} | {score} | {r['seeds']} | {r['epochs']} | {r['minutes']:.1f} |")
+        measured = ["not run", "0", ""] if r["top1"] is None else [f"{r['top1']:.2f}", str(r["seeds"]), f"{r['minutes']:.1f}"]
+        lines.append(f"| {r['title']} | {r['variant']} | {' | '.join(measured)} |")
     path.write_text("\n".join(lines) + "\n")
 
 
-def plot(table: list[dict], path: Path) -> None:
+def plot(table: list[dict], path: Path, images: int, epochs: int) -> None:
+    """Bars of what has run."""
     import matplotlib.pyplot as plt
 
     done = [r for r in table if r["top1"] is not None]
@@ -101,44 +143,57 @@ def plot(table: list[dict], path: Path) -> None:
         axis.plot([r["low"], r["high"]], [i, i], color="black", linewidth=1)
         axis.annotate(f"{r['top1']:.1f}", (r["top1"], i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
     low = min(r["low"] for r in done)
-    axis.set(xlim=(max(0, low - 3), 100), xlabel="Fashion-MNIST top-1 (%)", yticks=range(len(done)))
+    axis.set(xlim=(max(0, low - 5), min(100, max(r["high"] for r in done) + 5)), yticks=range(len(done)))
+    axis.set(xlabel=f"Fashion-MNIST top-1 (%), {images} training images, {epochs} epochs", ylabel="what is changed")
     axis.set_yticklabels([f"{r['group']}: {r['variant']}" for r in done], fontsize=7)
     axis.invert_yaxis()
     figure.savefig(path, dpi=150)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(GROUPS), help="groups: " + ", ".join(GROUPS))
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--images", type=int, default=2000, help="of the training split, chosen by the seed")
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--resume", action="store_true", help="keep the rows of an earlier call and train what is missing")
+    parser.add_argument("--minutes", type=float, help="CPU minutes after which no further training begins")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--root", help="folder of Fashion-MNIST")
+    parser.add_argument("--resume", action="store_true", help="keep the rows of earlier calls and train what is missing")
+    parser.add_argument("--work", type=Path, default=Path("runs/karat_ablations"), help="run folders of unfinished trainings")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "karat_ablations.csv")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     wanted = arguments.only.split(",")
     if unknown := [g for g in wanted if g not in GROUPS]:
         parser.error(f"--only {unknown[0]!r}: expected some of {', '.join(GROUPS)}")
-    rows: list[dict] = []
-    if arguments.resume and arguments.out.exists():
-        with arguments.out.open() as file:
-            rows = list(csv.DictReader(file))
-    for group in wanted:
-        for variant, kwargs in GROUPS[group][1].items():
-            for seed in range(arguments.seeds):
-                key = [group, variant, str(seed), str(arguments.epochs)]
-                if any([r[f] for f in FIELDS[:4]] == key for r in rows):
-                    continue
-                top1, loss, minutes = run(kwargs, seed, arguments.epochs)
-                rows.append(dict(zip(FIELDS, [*key, f"{top1:.2f}", f"{loss:.4f}", f"{minutes:.2f}"], strict=True)))
-                with arguments.out.open("w", newline="") as file:  # after every run: an interrupted call loses one at most
-                    writer = csv.DictWriter(file, FIELDS)
-                    writer.writeheader()
-                    writer.writerows(rows)
-    table = summary(rows)
-    write_table(table, arguments.out.with_suffix(".md"))
-    if rows:
-        plot(table, arguments.out.with_suffix(".png"))
+    rows = read_rows(arguments.out)
+    if rows and not arguments.resume:
+        parser.error(f"--out {arguments.out}: holds {len(rows)} rows of an earlier call; expected --resume, or another file")
+    torch.set_num_threads(arguments.threads)
+    budget = [arguments.images, arguments.epochs]
+    keys = [(group, variant, str(seed)) for seed in range(arguments.seeds) for group in wanted for variant in GROUPS[group][1]]
+    done = {(r["group"], r["variant"], r["seed"], *(int(r[key]) for key in BUDGET)) for r in rows}
+    missing = [key for key in keys if (*key, *budget) not in done]
+    code = 0
+    for group, variant, seed in tqdm(missing, desc="ablations", disable=None):
+        if arguments.minutes is not None and time.process_time() > 60 * arguments.minutes:
+            break
+        folder = arguments.work / "-".join(("_".join((group, *variant.replace("=", "").split())), seed, *map(str, budget)))
+        result = run(GROUPS[group][1][variant], int(seed), *budget, folder, arguments.root)
+        if result is None:
+            code = 130
+            break
+        top1, loss, minutes = result
+        values = [group, variant, seed, *budget, f"{top1:.2f}", f"{loss:.4f}", f"{minutes:.2f}"]
+        rows.append(dict(zip(FIELDS, values, strict=True)))
+        write_rows(rows, arguments.out)
+        shutil.rmtree(folder)
+    table = summary(rows, *budget)
+    write_table(table, arguments.out.with_suffix(".md"), *budget)
+    if any(r["top1"] is not None for r in table):
+        plot(table, arguments.out.with_suffix(".png"), *budget)
+    return code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

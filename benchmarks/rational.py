@@ -4,8 +4,9 @@
     .venv/bin/python benchmarks/rational.py --quick    # two shapes, nothing written
 
 Every method runs in one process in turns; a figure is the minimum of the turns. Ratios are to nn.GELU of the same dtype,
-shape and threads. `forward, preallocated` writes into memory that is there already: on large tensors a fresh result costs
-page faults, which bind GELU and the kernel alike and hide the difference. Nothing is
+shape and threads. On large tensors a fresh result costs page faults of 4 KiB, more than the arithmetic. The kernels ask
+for huge pages there (madvise; torch does so for every tensor with THP_MEM_ALLOC_ENABLE=1, which is not set here), and that
+is most of their lead. `forward, preallocated` writes into memory that is there already: the kernels alone. Nothing is
 reported if the result differs from the float64 reference.
 """
 

@@ -130,7 +130,7 @@ transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, mod
 image = transform(Image.open("image.png").convert("{mode}")).unsqueeze(0)
 
 top5 = model(image).softmax(1).topk(5)  # classification
-maps = timm.create_model("{load}", {arguments}, features_only=True)(image)  # feature maps, (B, C, H, W) each
+maps = {maps}(image{intermediates})  # feature maps, (B, C, H, W) each
 embedding = model.forward_head(model.forward_features(image), pre_logits=True)  # (B, {width})
 ```
 """
@@ -199,7 +199,7 @@ def _details(item: Entry) -> str:
         ("Image size", " x ".join(map(str, item.input_size))),
         ("Classes", str(item.num_classes)),
         ("Paper", about.paper if about else ""),
-        ("Weights", where or f"[{repository}](https://huggingface.co/{repository})"),
+        ("Weights", where or (f"[{repository}](https://huggingface.co/{repository})" if repository != item.weights else item.weights)),
         ("The same as .pth", f"`{pth}` in `adamdad/kat_pretained`" if pth else ""),
         ("License", item.license),
     ]
@@ -249,7 +249,9 @@ def render(
     Returns:
         Markdown with YAML front matter.
     """
-    about = family(item.name)
+    about, of_hub = family(item.name), arguments == "pretrained=True"
+    # A file of weights is for the whole model: one made for features only would not take the classifier's.
+    maps = f'timm.create_model("{load or item.name}", {arguments}, features_only=True)' if of_hub else "model.forward_intermediates"
     biases = [dataset(result.dataset).bias for result in item.results]
     sections = [
         ("", about.description if about else "An image classifier of the kat_zoo package."),
@@ -260,6 +262,8 @@ def render(
             USAGE.format(
                 load=load or item.name,
                 arguments=arguments,
+                maps=maps,
+                intermediates="" if of_hub else ", intermediates_only=True",
                 mode="L" if item.input_size[0] == 1 else "RGB",
                 width=item.size.num_features,
             ),

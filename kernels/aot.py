@@ -40,6 +40,7 @@ class Launch:
     kernel: Any  # triton.compiler.CompiledKernel
     grid: tuple[int, int, int]
     arguments: tuple[Any, ...]
+    constants: dict[str, Any]  # compile-time arguments by name
 
 
 @dataclass
@@ -116,7 +117,7 @@ def compile_only(arch: str) -> Iterator[Recorder]:
 
     def recording_run(self, *args, grid, warmup, **kwargs):
         kernel = run(self, *args, grid=grid, warmup=warmup, **kwargs)
-        recorder.launches.append(Launch(self.__name__, kernel, (*grid, 1, 1)[:3], args))
+        recorder.launches.append(Launch(self.__name__, kernel, (*grid, 1, 1)[:3], args, kwargs))
         return kernel
 
     triton.runtime.driver.set_active(driver)

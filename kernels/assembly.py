@@ -27,7 +27,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a compiled kernel uses; per element that its main loop stores, or loads if it stores none."""
+    """What a compiled kernel uses; per element that its main loop stores, or loads if it stores none, or as it was told."""
 
     registers: int
     stack: int
@@ -122,8 +122,12 @@ def _analyse(
     is_store: Callable[[str], bool],
     is_division: Callable[[str], bool],
     size: Callable[[str], int],
+    per_iteration: float | None,
 ) -> dict[str, float]:
-    """Find the main loop: of the loops that move data, the one with the fewest instructions per element."""
+    """Find the main loop: of the loops that move data, the one with the fewest instructions per element.
+
+    Where the elements of an iteration are given, nothing that moves says which loop it is: the longest one then.
+    """
 
     def total(test: Callable[[str], bool], part: Iterable[Instruction]) -> int:
         return sum(size(i.opcode) for i in part if test(i.opcode))
@@ -134,12 +138,14 @@ def _analyse(
         if start is None or start >= end or not (loads := total(is_load, code[start : end + 1])):
             continue
         stores = total(is_store, code[start : end + 1])
-        candidates.append((not stores, (end + 1 - start) / (stores or loads), start, end, stores or loads))
+        length = end + 1 - start
+        order = (not stores, length / (stores or loads)) if per_iteration is None else (False, -length)
+        candidates.append((*order, start, end, stores or loads))
     if not candidates:
         raise ValueError("the kernel has no loop that loads; its code is not of the form this reader knows")
     _, _, start, end, moved = min(candidates)
     loop = code[start : end + 1]
-    elements = moved / element_bytes
+    elements = moved / element_bytes if per_iteration is None else per_iteration
     leave = _shortest(code, end + 1, lambda i: code[i].opcode in ("EXIT", "s_endpgm"))
     return {
         "load_bits": max(8 * size(i.opcode) for i in loop if is_load(i.opcode)),
@@ -150,12 +156,13 @@ def _analyse(
     }
 
 
-def figures(kernel: Any, element_bytes: int) -> Figures:
+def figures(kernel: Any, element_bytes: int, per_iteration: float | None = None) -> Figures:
     """Figures of a compiled Triton kernel.
 
     Args:
         kernel: a triton.compiler.CompiledKernel for an NVIDIA or AMD target.
         element_bytes: size of an element of the tensor the main loop writes.
+        per_iteration: elements that a thread deals with in an iteration, of kernels whose elements are never in memory.
 
     Raises:
         ValueError: the code has no loop that moves data.
@@ -171,6 +178,7 @@ def figures(kernel: Any, element_bytes: int) -> Figures:
             lambda o: o.startswith("STG"),
             lambda o: o.startswith("MUFU.RCP"),
             _nvidia_bytes,
+            per_iteration,
         )
         spills = sum(o in ("LDL", "STL") for o in opcodes)
         atomics = sum(o in ("ATOM", "ATOMG", "RED", "REDG") for o in opcodes)
@@ -185,6 +193,7 @@ def figures(kernel: Any, element_bytes: int) -> Figures:
         lambda o: o.startswith(("global_store", "buffer_store", "flat_store")),
         lambda o: o.startswith("v_rcp"),
         _amd_bytes,
+        per_iteration,
     )
     spills = int(used["vgpr_spill_count"]) + int(used["sgpr_spill_count"])
     atomics = sum("atomic" in i.opcode for i in code)

@@ -56,7 +56,7 @@ def bspline_basis(x: Tensor, knots: Tensor, order: int = 3, derivative: int = 0,
         ValueError: shapes, dtypes, devices or options that do not fit.
     """
     knots, pad = _prepare(x, knots, order, derivative, extrapolate)
-    basis = torch.ops.kat_zoo.bspline_basis(_wide(x), knots, order, derivative)
+    basis = torch.ops.kat_zoo.bspline_basis(wide(x), knots, order, derivative)
     return (basis[..., pad : basis.shape[-1] - pad] if pad else basis).to(x.dtype)
 
 
@@ -91,11 +91,12 @@ def spline_linear(
     if pad:
         coef = torch.nn.functional.pad(coef, (0, 0, pad, pad))
     rows = x.reshape(-1, x.shape[-1])
-    y = torch.ops.kat_zoo.spline_contract(_wide(rows), knots, _wide(coef), None, order, derivative)
+    y = torch.ops.kat_zoo.spline_contract(wide(rows), knots, wide(coef), None, order, derivative)
     return y.to(x.dtype).reshape(*x.shape[:-1], coef.shape[-1])
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
+    """Bfloat16 and float16 as float32, in which the operators compute."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 

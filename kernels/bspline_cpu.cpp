@@ -14,10 +14,13 @@
 namespace kat {
 namespace {
 
+#define KAT_LAMBDA_INLINE __attribute__((always_inline))
+
 constexpr int kMaxSplineOrder = 7;
 constexpr int64_t kTileBytes = 16 * 1024;  // what stays in L1 beside a channel's coefficients
 constexpr int64_t kMaxTile = 128;          // rows
-constexpr int64_t kChannelBlock = 8;
+constexpr int64_t kGradientBytes = 16 * 1024;  // of the channels that accumulate together, in L1 beside a tile's gradients
+constexpr int64_t kCoefBytes = 256 * 1024;     // of the channels that rows pass by together, in L2
 
 struct Shape {
   int64_t rows, in, out, grid;
@@ -34,8 +37,8 @@ struct Piece {
 
 template <class T, int W>
 struct Channel {
-  const Piece<T, W>* pieces;  // 0: left continuation, 1..G: intervals, G + 1: right continuation
-  const T* breaks;            // the G + 1 domain knots
+  const Piece<T, W>* pieces;  // 0: left continuation, 1..G: intervals (1 stands for all if uniform), G + 1: right one
+  const T* breaks;            // the G + 1 domain knots; not set if uniform
   T first, last, inverse_width;
   bool uniform;
 };
@@ -104,26 +107,22 @@ Channel<T, W> make_channel(const double* t, const Shape& s, Piece<T, W>* pieces,
     uniform = uniform && off <= tolerance && off >= -tolerance;
   }
   double c[kMaxSplineOrder + 1][kMaxSplineOrder + 1], line[kMaxSplineOrder + 2][kMaxSplineOrder + 1] = {};
-  for (int64_t m = 0; m < g; ++m) {
+  const int64_t distinct = uniform ? 1 : g;
+  for (int64_t m = 0; m < distinct; ++m) {
     const double h = t[k + m + 1] - t[k + m];
-    breaks[m] = static_cast<T>(t[k + m]);
-    if (m == 0 || !uniform) {
-      if (h > 0) interval_polynomials(t, k + m, k, c);
-      set_piece(pieces[m + 1], t[k + m], h > 0 ? 1 / h : 0, c, k, s.derivative);
-    } else {
-      pieces[m + 1] = pieces[1];
-      pieces[m + 1].origin = static_cast<T>(t[k + m]);
-    }
+    if (h > 0) interval_polynomials(t, k + m, k, c);
+    set_piece(pieces[m + 1], t[k + m], h > 0 ? 1 / h : 0, c, k, s.derivative);
     if (m == 0) {
       continuation(c, 0, h, k, line);
       set_piece(pieces[0], first, 1, line, std::max(k, 1), s.derivative);
     }
-    if (m == g - 1) {
+    if (m == distinct - 1) {
       continuation(c, 1, h, k, line);
       set_piece(pieces[g + 1], last, 1, line, std::max(k, 1), s.derivative);
     }
   }
-  breaks[g] = static_cast<T>(last);
+  if (!uniform)
+    for (int64_t m = 0; m <= g; ++m) breaks[m] = static_cast<T>(t[k + m]);
   return {pieces, breaks, static_cast<T>(first), static_cast<T>(last), static_cast<T>(1 / width), uniform};
 }
 
@@ -172,9 +171,10 @@ template <class T, int W, int K>
 KAT_INLINE void evaluate(const Channel<T, W>& channel, T x, const Shape& s, T* values, int64_t* begin) {
   using V = typename Vec<T, W>::F;
   const int64_t index = locate(channel, x, s.grid);
-  const Piece<T, W>& piece = channel.pieces[index];
+  const bool shared = channel.uniform && index > 0 && index <= s.grid;
+  const Piece<T, W>& piece = channel.pieces[shared ? 1 : index];
   const int degree = K < 0 ? (s.order > 1 ? s.order : 1) : K;
-  const T u = (x - piece.origin) * piece.scale;
+  const T u = shared ? (x - channel.first) * channel.inverse_width - static_cast<T>(index - 1) : (x - piece.origin) * piece.scale;
   V sum = Storage<T>::template load<W>(piece.coefficient[degree]);
   for (int n = degree - 1; n >= 0; --n) sum = sum * u + Storage<T>::template load<W>(piece.coefficient[n]);
   Storage<T>::template store<W>(values, sum);
@@ -188,7 +188,12 @@ struct Job {
   const T *x, *scale, *coef, *g;  // coef (in, bases, stride) and g (rows, stride) are padded to whole vectors
   T* result;
   int64_t stride;
+  int64_t unit_rows;  // rows of a unit of work of contract, project and dense
   int64_t tile() const { return std::min(kMaxTile, std::max<int64_t>(1, kTileBytes / static_cast<int64_t>(sizeof(T)) / stride)); }
+  // Channels whose coefficients fill so many bytes, at least `least`: how often x, y or g is read again falls with it.
+  int64_t channels_in(int64_t bytes, int64_t least) const {
+    return std::max(least, bytes / (s.bases() * stride * static_cast<int64_t>(sizeof(T))));
+  }
 };
 
 // One channel's non-zero bases over a tile of rows: values[j][row], and the offset of the first one's coefficients.
@@ -263,17 +268,31 @@ KAT_INLINE T horizontal_sum(typename Vec<T, L>::F v) {
   }
 }
 
-// result[b, :] = sum_i scale[b, i] sum_j B_j(x[b, i]) coef[i, j, :] for one tile of rows.
+// Calls f(i, begin, end) for all tiles of rows of a unit and all channels, a block of channels at a time: however large the
+// grid, a block's coefficients come from memory once and from L2 for every further tile.
+template <class T, int W, class F>
+KAT_INLINE void for_tiles(const Job<T, W>& job, int64_t index, const F& f) {
+  const Shape& s = job.s;
+  const int64_t first_row = index * job.unit_rows, last_row = std::min(s.rows, first_row + job.unit_rows);
+  const int64_t block = job.channels_in(kCoefBytes, 16), tile = job.tile();
+  for (int64_t first = 0; first < s.in; first += block) {
+    const int64_t last = std::min(s.in, first + block);
+    for (int64_t begin = first_row; begin < last_row; begin += tile)
+      for (int64_t i = first; i < last; ++i) f(i, begin, std::min(last_row, begin + tile));
+  }
+}
+
+// result[b, :] = sum_i scale[b, i] sum_j B_j(x[b, i]) coef[i, j, :] for one unit of rows.
 // N is the number of vectors in a padded row of outputs where it is known at compile time, else 0 (here and below).
 template <class T, int W, int K, int L, int N>
-KAT_INLINE void contract_tile(const Job<T, W>& job, int64_t index) {
+KAT_INLINE void contract_rows(const Job<T, W>& job, int64_t index) {
   using S = Storage<T>;
   const Shape& s = job.s;
   const int order = K < 0 ? s.order : K;
-  const int64_t stride = N ? N * L : job.stride, begin = index * job.tile(), end = std::min(s.rows, begin + job.tile());
-  std::fill(job.result + begin * stride, job.result + end * stride, T(0));
+  const int64_t stride = N ? N * L : job.stride, first_row = index * job.unit_rows;
+  std::fill(job.result + first_row * stride, job.result + std::min(s.rows, first_row + job.unit_rows) * stride, T(0));
   Tile<T, W> tile;
-  for (int64_t i = 0; i < s.in; ++i) {
+  for_tiles(job, index, [&](int64_t i, int64_t begin, int64_t end) KAT_LAMBDA_INLINE {
     fill<T, W, K, L>(job, i, begin, end, tile);
     const T* channel = job.coef + i * s.bases() * stride;
     for (int64_t b = 0; b < end - begin; ++b) {
@@ -285,18 +304,18 @@ KAT_INLINE void contract_tile(const Job<T, W>& job, int64_t index) {
         S::template store<L>(y + o, sum);
       }
     }
-  }
+  });
 }
 
-// result[b, i] = sum_j B_j(x[b, i]) <coef[i, j, :], g[b, :]> for one tile of rows.
+// result[b, i] = sum_j B_j(x[b, i]) <coef[i, j, :], g[b, :]> for one unit of rows.
 template <class T, int W, int K, int L, int N>
-KAT_INLINE void project_tile(const Job<T, W>& job, int64_t index) {
+KAT_INLINE void project_rows(const Job<T, W>& job, int64_t index) {
   using S = Storage<T>;
   const Shape& s = job.s;
   const int order = K < 0 ? s.order : K;
-  const int64_t stride = N ? N * L : job.stride, begin = index * job.tile(), end = std::min(s.rows, begin + job.tile());
+  const int64_t stride = N ? N * L : job.stride;
   Tile<T, W> tile;
-  for (int64_t i = 0; i < s.in; ++i) {
+  for_tiles(job, index, [&](int64_t i, int64_t begin, int64_t end) KAT_LAMBDA_INLINE {
     fill<T, W, K, L>(job, i, begin, end, tile);
     const T* channel = job.coef + i * s.bases() * stride;
     for (int64_t b = 0; b < end - begin; ++b) {
@@ -310,7 +329,7 @@ KAT_INLINE void project_tile(const Job<T, W>& job, int64_t index) {
       }
       job.result[(begin + b) * s.in + i] = horizontal_sum<T, L>(sum);
     }
-  }
+  });
 }
 
 // result[i, j, :] = sum_b scale[b, i] B_j(x[b, i]) g[b, :] for one block of channels: each has one writer and rows are
@@ -321,7 +340,8 @@ KAT_INLINE void accumulate_block(const Job<T, W>& job, int64_t index) {
   const Shape& s = job.s;
   const int order = K < 0 ? s.order : K;
   const int64_t stride = N ? N * L : job.stride;
-  const int64_t first_channel = index * kChannelBlock, last_channel = std::min(s.in, first_channel + kChannelBlock);
+  const int64_t block = job.channels_in(kGradientBytes, 2);
+  const int64_t first_channel = index * block, last_channel = std::min(s.in, first_channel + block);
   std::fill(job.result + first_channel * s.bases() * stride, job.result + last_channel * s.bases() * stride, T(0));
   Tile<T, W> tile;
   for (int64_t begin = 0; begin < s.rows; begin += job.tile()) {
@@ -349,7 +369,7 @@ template <class T, int W, int K, int L>
 KAT_INLINE void dense_tile(const Job<T, W>& job, int64_t index) {
   const Shape& s = job.s;
   const int order = K < 0 ? s.order : K;
-  const int64_t begin = index * job.tile(), end = std::min(s.rows, begin + job.tile());
+  const int64_t begin = index * job.unit_rows, end = std::min(s.rows, begin + job.unit_rows);
   Tile<T, W> tile;
   std::fill(job.result + begin * job.stride, job.result + end * job.stride, T(0));
   for (int64_t i = 0; i < s.in; ++i) {
@@ -365,8 +385,8 @@ enum Task : int { kContract = 0, kProject = 1, kAccumulate = 2, kDense = 3 };
 
 template <class T, int W, int K, int L, int N>
 KAT_INLINE void unit_of(const Job<T, W>& job, int task, int64_t index) {
-  if (task == kContract) contract_tile<T, W, K, L, N>(job, index);
-  if (task == kProject) project_tile<T, W, K, L, N>(job, index);
+  if (task == kContract) contract_rows<T, W, K, L, N>(job, index);
+  if (task == kProject) project_rows<T, W, K, L, N>(job, index);
   if (task == kAccumulate) accumulate_block<T, W, K, L, N>(job, index);
 }
 
@@ -423,7 +443,7 @@ int run(int task, const void* x, const void* scale, const void* coef, const void
   const int64_t lanes = (isa == kAvx512 ? 64 : isa == kAvx2 ? 32 : 16) / static_cast<int64_t>(sizeof(T));
   const int64_t stride = task == kDense ? s.in * s.bases() : (s.out + lanes - 1) / lanes * lanes;
   Buffer<T> coef_copy, g_copy, result_copy;
-  Job<T, W> job{s, table.channels.get(), static_cast<const T*>(x), static_cast<const T*>(scale), nullptr, nullptr, static_cast<T*>(result), stride};
+  Job<T, W> job{s, table.channels.get(), static_cast<const T*>(x), static_cast<const T*>(scale), nullptr, nullptr, static_cast<T*>(result), stride, 0};
   job.coef = padded(static_cast<const T*>(coef), s.in * s.bases(), s.out, stride, coef_copy);
   job.g = padded(static_cast<const T*>(g), s.rows, s.out, stride, g_copy);
   if ((coef && !job.coef) || (g && !job.g)) return 1;
@@ -440,7 +460,12 @@ int run(int task, const void* x, const void* scale, const void* coef, const void
   if (isa == kAvx2) work = unit_avx2<T, W, K>;
   if (isa == kAvx512) work = unit_avx512<T, W, K>;
 #endif
-  const int64_t units = task == kAccumulate ? (s.in + kChannelBlock - 1) / kChannelBlock : (s.rows + job.tile() - 1) / job.tile();
+  const int64_t tile = job.tile(), tiles = (s.rows + tile - 1) / tile;
+  // Several units a thread, so that a busy core does not hold up the others; the result does not depend on it.
+  const int64_t tiles_per_unit = task == kDense ? 1 : threads > 1 ? (tiles + 4 * threads - 1) / (4 * threads) : tiles;
+  job.unit_rows = tiles_per_unit * tile;
+  const int64_t block = job.channels_in(kGradientBytes, 2);
+  const int64_t units = task == kAccumulate ? (s.in + block - 1) / block : (tiles + tiles_per_unit - 1) / tiles_per_unit;
   parallel_for(units, threads, [&](int64_t i) { work(job, task, i); });
   if (result_copy.data) {
     for (int64_t r = 0; r < result_rows; ++r) {

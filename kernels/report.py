@@ -1,8 +1,10 @@
 """`kat-zoo kernels report`: compile the Triton kernels ahead of time for GPUs that are not there; tabulate the code.
 
-A row is one kernel as KAT launches it at batch 128 and 224 pixels: 128 * 197 tokens, 8 groups. instructions_per_element
-is what a thread executes over the elements it handles, everything outside the main loop included; the branch for inputs
-whose powers overflow is not taken.
+A row is one kernel as the models launch it at batch 128 and 224 pixels, 197 tokens. group_width is what the code depends on:
+the channels of a group of the rational (8 groups), the channels of a head of fourier_attention (3 heads, G = 3, r = 12).
+An element is an input of the rational; of fourier_attention it is a logit, one of the B h N^2 that are never in memory.
+instructions_per_element is what a thread executes over the elements it handles, everything outside the main loop and the
+padding of tiles included; the branch for inputs whose powers overflow is not taken.
 """
 
 import argparse
@@ -11,38 +13,78 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from .aot import Launch
 
 logger = logging.getLogger("kat_zoo")
 
 ARCHS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-WIDTHS = (24, 48, 96, 192, 384)
-TOKENS, GROUPS = 128 * 197, 8
+BATCH, TOKENS, GROUPS = 128, 197, 8
+HEADS, RANK, ORDER = 3, 12, 3
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What the report knows of an operator.
+
+    Attributes:
+        launch: (dtype, width) -> elements worked on; launches every kernel of the operator on uninitialised tensors.
+        widths: what to compile for, unless asked otherwise.
+        iterations: how often a launch's main loop runs; None where the loop itself shows how many elements it handles.
+    """
+
+    launch: Callable[[torch.dtype, int], int]
+    widths: tuple[int, ...]
+    iterations: "Callable[[Launch], int] | None" = None
 
 
 def launch_rational(dtype: torch.dtype, width: int) -> int:
-    """Launch forward and backward on uninitialised tensors; return the number of elements of x."""
+    """Launch forward and backward; return the number of elements of x."""
     from . import rational_triton
 
-    x = torch.empty(TOKENS, GROUPS * width, dtype=dtype)
+    x = torch.empty(BATCH * TOKENS, GROUPS * width, dtype=dtype)
     numerator, denominator = torch.zeros(1, 6), torch.zeros(GROUPS, 4)
     rational_triton.forward(x, numerator, denominator, 1)
     rational_triton.backward(x, x, numerator, denominator, 1)
     return x.numel()
 
 
-# name -> function(dtype, width) that launches every kernel of an operator and returns the elements it works on
-KERNELS: dict[str, Callable[[torch.dtype, int], int]] = {"rational": launch_rational}
+def launch_fourier_attention(dtype: torch.dtype, width: int) -> int:
+    """Launch forward and backward on q, k, v as a model has them; return the number of logits."""
+    from .fourier_attention import _backward_cuda, _forward_cuda
+
+    q, k, v = torch.zeros(BATCH, TOKENS, 3, HEADS, width, dtype=dtype).permute(2, 0, 3, 1, 4).unbind(0)
+    a, w = torch.zeros(HEADS, RANK, TOKENS, ORDER), torch.zeros(HEADS, TOKENS, RANK)
+    out, _ = _forward_cuda(q, k, v, a, a, w)
+    _backward_cuda(out, q, k, v, a, a, w, torch.zeros(BATCH, HEADS, TOKENS, RANK))
+    return BATCH * HEADS * TOKENS**2
+
+
+def iterations_fourier_attention(launch: "Launch") -> int:
+    """Tiles that a program goes through."""
+    owns_queries = launch.name.endswith(("forward_kernel", "query_kernel"))
+    tiles = -(-TOKENS // launch.constants["N" if owns_queries else "M"])
+    return tiles * BATCH // launch.grid[2] if launch.name.endswith("coefficient_kernel") else tiles
+
+
+KERNELS = {
+    "rational": Operator(launch_rational, (24, 48, 96, 192, 384)),
+    "fourier_attention": Operator(launch_fourier_attention, (64,), iterations_fourier_attention),
+}
 
 
 def rows(
     archs: Sequence[str] = ARCHS,
     kernels: Sequence[str] = tuple(KERNELS),
     dtypes: Sequence[str] = tuple(DTYPES),
-    widths: Sequence[int] = WIDTHS,
+    widths: Sequence[int] | None = None,
 ) -> list[dict[str, object]]:
     """Compile and measure.
 
@@ -50,7 +92,7 @@ def rows(
         archs: `sm_90`, `gfx942` and so on.
         kernels: names from `KERNELS`.
         dtypes: names from `DTYPES`.
-        widths: channels of a group.
+        widths: channels of a group or head; None: each operator's own, see `KERNELS`.
 
     Returns:
         A dict per compiled kernel, with the keys kernel, dtype, group_width, arch, registers, stack (bytes), spills
@@ -67,16 +109,18 @@ def rows(
         if unknown := [value for value in given if value not in known]:
             raise ValueError(f"{name}={unknown[0]!r}; expected one of: {', '.join(known)}")
     table: list[dict[str, object]] = []
-    for arch, kernel, dtype, width in ((a, k, d, w) for a in archs for k in kernels for d in dtypes for w in widths):
-        started = time.perf_counter()
+    cases = ((a, k, d, w) for a in archs for k in kernels for d in dtypes for w in widths or KERNELS[k].widths)
+    for arch, kernel, dtype, width in cases:
+        operator, started = KERNELS[kernel], time.perf_counter()
         with compile_only(arch) as recorder:
-            elements = KERNELS[kernel](DTYPES[dtype], width)
+            elements = operator.launch(DTYPES[dtype], width)
         for launch in recorder.launches:
             reduction = launch.name.endswith("reduce_kernel")
-            found = figures(launch.kernel, 4 if reduction else DTYPES[dtype].itemsize)
             threads = (
                 math.prod(launch.grid) * launch.kernel.metadata.num_warps * launch.kernel.metadata.target.warp_size
             )
+            per_iteration = elements / (threads * operator.iterations(launch)) if operator.iterations else None
+            found = figures(launch.kernel, 4 if reduction else DTYPES[dtype].itemsize, per_iteration)
             # A reduction handles what the launch before it wrote.
             handled = launch.arguments[0].numel() if reduction else elements
             per_element = found.loop_instructions + found.overhead * threads / handled
@@ -123,7 +167,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kernel", type=_list(str), default=list(KERNELS), help=f"of {','.join(KERNELS)}")
     parser.add_argument("--dtype", type=_list(str), default=list(DTYPES), help=f"of {','.join(DTYPES)}")
-    parser.add_argument("--width", type=_list(int), default=list(WIDTHS), help="channels of a group, comma-separated")
+    own = "; ".join(f"{name} {','.join(map(str, operator.widths))}" for name, operator in KERNELS.items())
+    parser.add_argument("--width", type=_list(int), help=f"channels of a group or head, comma-separated; default {own}")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
 
 

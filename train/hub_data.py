@@ -105,7 +105,7 @@ def hub(
         Its train split, and the first of its test and validation splits that has labels.
 
     Raises:
-        ValueError: damaged files; no image column, label column or labelled second split; an unknown size.
+        ValueError: damaged files; no image column, label column or labelled second split.
         FileNotFoundError: no such dataset.
     """
     import datasets
@@ -148,8 +148,6 @@ def _splits(
     if len(splits) < 2 or "train" not in splits:
         raise ValueError(f"{name}: of the splits train, {', '.join(others)}, only {', '.join(splits) or 'none'} has labels")
     train, test = splits.values()
-    if isinstance(train, Stream) and not train.samples:
-        raise ValueError(f"{name} does not state how many images it has: give data.samples, the images of an epoch")
     return Splits(train, test, classes)
 
 

@@ -253,9 +253,11 @@ def train_loader(
         (loader, what `seek`s its epoch, updates per epoch). The last, incomplete update of an epoch is dropped.
 
     Raises:
-        ValueError: the dataset is smaller than one batch, or repeated augmentation of a stream.
+        ValueError: the dataset is smaller than one batch, or of unknown size, or repeated augmentation of a stream.
     """
     size = len(images)
+    if not size:
+        raise ValueError(f"data.root {config.root} does not state how many images it has: give data.samples, the images of an epoch")
     updates = size // config.batch_size
     if not updates:
         raise ValueError(f"data.batch_size {config.batch_size} is larger than the training split of {size} images")

@@ -35,7 +35,7 @@ def build_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> n
     """
     model = load_model(config, num_classes, adapt)
     if config.init_from is not None:
-        _transfer(model, config.init_from, num_classes)
+        _transfer(model, config.init_from, num_classes, adapt)
     if config.new_head:
         model.reset_classifier(model.num_classes)  # type: ignore[operator]  # every timm model has it
     freeze(model, config.train_only)
@@ -70,10 +70,10 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn
     return timm.create_model(config.name, pretrained=pretrained, checkpoint_path=config.checkpoint or "", **kwargs)
 
 
-def _transfer(model: nn.Module, source: str, num_classes: int) -> None:
+def _transfer(model: nn.Module, source: str, num_classes: int, adapt: bool) -> None:
     """Fill a KAT with the weights of a ViT; `source` is NAME, for timm's weights, or NAME@FILE."""
     name, _, path = source.partition("@")
-    vit = timm.create_model(name, pretrained=not path, checkpoint_path=path, num_classes=num_classes)
+    vit = load_model(ModelConfig(name=name, pretrained=not path, checkpoint=path or None), num_classes, adapt)
     kat, report = kat_zoo.vit_to_kat(vit)
     logger.info("transferred %s: relative logits error %.2g", source, report.relative_logits_error)
     try:

@@ -44,9 +44,9 @@ def write_card(
     item = zoo.Entry(
         name=recipe.model.name,
         size=size,
-        input_size=input_size,  # type: ignore[arg-type]
+        input_size=input_size,
         num_classes=len(classes),
-        weights="",
+        weights="last.safetensors and best.safetensors, here",
         license="",
         results=(zoo.Result(dataset, split, round(result.top1, 2), "ours", "", "kat-zoo train --config recipe.yaml"),),
     )

@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument("--task", choices=["segmentation"])
     parser.add_argument("--model", required=True, type=Path, metavar="RUN", help="folder of a finished segmentation run of kat-zoo train")
-    parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder of the pictures (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the drawings; without it there are none")
     arguments = parser.parse_args(argv)
     missing = [str(path) for path in arguments.images if not path.is_file()]
     if missing:
@@ -98,9 +98,10 @@ def main(argv: Sequence[str]) -> int:
         if segmenter.classes[0] == "background":
             labels = torch.where(labels == 0, len(palette), labels)  # stays unpainted
         painted, present = overlay_regions(image, labels, len(palette))
-        legend = [(segmenter.classes[i], palette[i]) for i in present]
-        out = arguments.out / f"{path.stem}_segmentation.png"
-        save_picture([(path.name, as_rgb(image)), ("prediction", painted)], legend, out)
-        shares = ", ".join(f"{name} {(labels == i).float().mean():.1%}" for (name, _), i in zip(legend, present, strict=True))
-        print(f"{path}: {shares or 'background only'}; {out}")
+        shares = ", ".join(f"{segmenter.classes[i]} {(labels == i).float().mean():.1%}" for i in present)
+        print(f"{path}: {shares or 'background only'}")
+        if arguments.out is not None:
+            legend = [(segmenter.classes[i], palette[i]) for i in present]
+            panels = [(path.name, as_rgb(image)), ("prediction", painted)]
+            print(f"  {save_picture(panels, legend, arguments.out / f'{path.stem}_segmentation.png')}")
     return 0

@@ -102,9 +102,10 @@ def plot_attention_maps(models: Mapping[str, nn.Module], images: Tensor, path: P
     heads = max(m.shape[1] for m in maps.values())
     count = len(images)
     figure, axes = plt.subplots(
-        count * len(maps), heads + 1, figsize=(1.5 * (heads + 1), 1.6 * count * len(maps)), squeeze=False, layout="constrained"
+        count * len(maps), heads + 1, figsize=(1.5 * (heads + 1), 1.55 * count * len(maps) + 0.7), squeeze=False, layout="compressed"
     )
     rows: list[dict[str, object]] = []
+    drawn: Any = None
     for block, (label, values) in enumerate(maps.items()):
         for i in range(count):
             line: Sequence = axes[block * count + i]
@@ -113,7 +114,7 @@ def plot_attention_maps(models: Mapping[str, nn.Module], images: Tensor, path: P
             line[0].set_ylabel(label, fontsize=8)
             for h in range(heads):
                 if h < values.shape[1]:
-                    line[h + 1].imshow(values[i, h], vmin=0, vmax=1, cmap="viridis")
+                    drawn = line[h + 1].imshow(values[i, h], vmin=0, vmax=1, cmap="viridis")
                     rows += [
                         {"model": label, "image": i, "head": h, "y": y, "x": x, "value": round(float(v), 6)}
                         for y, r in enumerate(values[i, h])
@@ -124,4 +125,6 @@ def plot_attention_maps(models: Mapping[str, nn.Module], images: Tensor, path: P
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
+    label = "attention paid to the patch / the largest of the map"
+    figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.7, aspect=40, label=label)
     return save(figure, rows, path)

@@ -112,13 +112,15 @@ def plot_landscape(surfaces: Mapping[str, tuple[Plane, tuple[Tensor, Tensor, Ten
     """
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(9, 4 * len(surfaces)), layout="constrained")
+    figure = plt.figure(figsize=(10, 4.2 * len(surfaces)), layout="constrained")
     rows: list[dict[str, Any]] = []
     for n, (label, (plane, (x, y, values))) in enumerate(surfaces.items()):
         log = values.clamp(min=1e-6).log10()
         solid = figure.add_subplot(len(surfaces), 2, 2 * n + 1, projection="3d")
         solid.plot_surface(*torch.meshgrid(x, y, indexing="xy"), log.numpy(), cmap="viridis")
         solid.set(xlabel="direction 1", ylabel="direction 2", zlabel="log10 loss", title=label)
+        solid.set_box_aspect(None, zoom=0.8)  # the label of the vertical axis is not part of the layout
+        solid.tick_params(labelsize=7)
         flat = figure.add_subplot(len(surfaces), 2, 2 * n + 2)
         lines = flat.contour(x, y, log, levels=18, cmap="viridis")
         figure.colorbar(lines, ax=flat, label="log10 loss")

@@ -6,8 +6,8 @@ from .library import register_function as register_function
 from .network import KAN as KAN
 
 if TYPE_CHECKING:
+    from .classifier import KANClassifier as KANClassifier
     from .lan import LAN as LAN
-    from .regressor import KANClassifier as KANClassifier
     from .regressor import KANRegressor as KANRegressor
 
 __all__ = ["KAN", "LAN", "KANClassifier", "KANRegressor", "register_function"]
@@ -15,10 +15,14 @@ __all__ = ["KAN", "LAN", "KANClassifier", "KANRegressor", "register_function"]
 
 def __getattr__(name: str) -> Any:
     """Import what needs scikit-learn when it is asked for."""
-    if name in ("KANRegressor", "KANClassifier"):
-        from . import regressor
+    if name == "KANRegressor":
+        from .regressor import KANRegressor
 
-        return getattr(regressor, name)
+        return KANRegressor
+    if name == "KANClassifier":
+        from .classifier import KANClassifier
+
+        return KANClassifier
     if name == "LAN":
         from .lan import LAN
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-seconds", type=float, help="begin no further network shape after this time")
     parser.add_argument("--latex", action="store_true", help="print the chosen formula as LaTeX")
+    parser.add_argument("--quiet", action="store_true", help="do not log each network shape of the search")
     parser.add_argument("--plot", type=Path, help="write a picture of the network (.svg, .pdf or .png)")
     options = parser.parse_args(argv)
     names, values = read_table(options.data)
@@ -54,7 +56,13 @@ def main(argv: Sequence[str]) -> int:
     from .regressor import KANRegressor
 
     regressor: Any = KANRegressor(symbolic=True, random_state=options.seed, max_seconds=options.max_seconds)
-    regressor.fit(values[:, [names.index(name) for name in inputs]], values[:, names.index(options.target)])
+    logger = logging.getLogger("kat_zoo")
+    level = logger.level
+    logger.setLevel(logging.WARNING if options.quiet else logging.INFO)
+    try:
+        regressor.fit(values[:, [names.index(name) for name in inputs]], values[:, names.index(options.target)])
+    finally:
+        logger.setLevel(level)
     to_names = {Symbol(f"x_{i + 1}"): Symbol(name) for i, name in enumerate(inputs)}
     print(f"{'complexity':>10}  {'held-out RMSE':>13}  {options.target} =")
     for size, loss, equation in regressor.table_:

@@ -35,20 +35,31 @@ _FUNCTIONS = {
 }
 
 
+def _shifted(expression: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr]:
+    """b, rest with expression = b + rest and b free of variables, be it a number, pi or log(2)."""
+    return expression.as_independent(*expression.free_symbols, as_Add=True)
+
+
+def _scaled(expression: sympy.Expr) -> tuple[float, sympy.Expr]:
+    """c, rest with expression = c * rest and c free of variables."""
+    c, rest = expression.as_independent(*expression.free_symbols, as_Add=False)
+    return float(c), rest
+
+
 def _affine(argument: sympy.Expr) -> tuple[float, float, sympy.Expr]:
     """a, b, core with argument = a * core + b."""
-    b, rest = argument.as_coeff_Add()
-    a, core = rest.as_coeff_Mul()
-    return float(a), float(b), core
+    b, rest = _shifted(argument)
+    a, core = _scaled(rest)
+    return a, float(b), core
 
 
 def _edge(term: sympy.Expr) -> Edge:
     """One term of a sum as an edge."""
-    c, g = term.as_coeff_Mul()
-    if not g.free_symbols:
-        return "0", (0.0, 0.0, 0.0, float(c * g)), sympy.S.One
+    if not term.free_symbols:
+        return "0", (0.0, 0.0, 0.0, float(term)), sympy.S.One
+    c, g = _scaled(term)
     if g.is_Symbol or g.is_Mul or g.is_Add:
-        return "x", (1.0, 0.0, float(c), 0.0), g
+        return "x", (1.0, 0.0, c, 0.0), g
     if g.is_Pow and g.exp in _POWERS:
         name, argument = _POWERS[g.exp], g.base
     elif g.is_Pow and not g.base.free_symbols:
@@ -60,7 +71,7 @@ def _edge(term: sympy.Expr) -> Edge:
     else:
         raise ValueError(f"{g} is no function of the library")
     a, b, core = _affine(argument)
-    return name, (a, b, float(c), 0.0), core
+    return name, (a, b, c, 0.0), core
 
 
 def _factors(expression: sympy.Expr) -> list[sympy.Expr] | None:
@@ -75,8 +86,29 @@ def _factors(expression: sympy.Expr) -> list[sympy.Expr] | None:
 
 
 def _edges(expression: sympy.Expr) -> list[Edge]:
-    terms = expression.as_ordered_terms() if expression.is_Add else [expression]
-    return [_edge(term) for term in terms]
+    """The edges of a sum, one per node they come from.
+
+    A second function of the same node becomes a node of its own a layer below; a constant joins another edge's d.
+    """
+    if not expression.free_symbols:
+        return [_edge(expression)]
+    constant, rest = _shifted(expression)
+    pairs, clash = [(term, _edge(term)) for term in rest.as_ordered_terms()], True
+    while clash:
+        clash, cores = False, set()
+        pairs.sort(key=lambda pair: pair[1][0] != "x")  # a linear edge keeps its node, the others can be nodes themselves
+        for n, (term, (name, _, core)) in enumerate(pairs):
+            if core in cores and name != "x":
+                c, core = _scaled(term)
+                pairs[n], clash = (term, ("x", (1.0, 0.0, c, 0.0), core)), True
+            cores.add(core)
+    edges: dict[sympy.Expr, Edge] = {}
+    for _, (name, (a, b, c, d), core) in pairs:
+        if core in edges:  # 2 x + pi x, which SymPy keeps apart
+            c += edges[core][1][2]
+        edges[core] = name, (a, b, c, d), core
+    (name, (a, b, c, d), core), *others = edges.values()
+    return [(name, (a, b, c, d + float(constant)), core), *others]
 
 
 def _depth(expression: sympy.Expr, memo: dict[sympy.Expr, int]) -> int:
@@ -160,12 +192,8 @@ def _build(nodes: list, plans: list, grid_size: int, dtype: torch.dtype, options
             one: list[Edge] = [("0", (0.0, 0.0, 0.0, 1.0), sympy.S.One)]
             subnodes = [s for node in plan for s in (node if len(node) == 1 else [*node, *[one] * (arity - len(node))])]
             for j, edges in enumerate(subnodes):
-                used: set[int] = set()
                 for name, affine, core in edges:
-                    i = nodes[number].index(core) if core.free_symbols else next(n for n in range(len(nodes[number])) if n not in used)
-                    if i in used:
-                        raise ValueError(f"two edges from {core} to one node; expected at most one, write them as one function")
-                    used.add(i)
+                    i = nodes[number].index(core) if core.free_symbols else 0
                     layer.function[j, i] = function_index(name)
                     layer.affine[j, i] = torch.tensor(affine, dtype=dtype)
             layer.refresh()

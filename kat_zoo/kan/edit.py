@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from .layer import KANLayer
 from .library import function_index
-from .network import KAN, KANLayer
+from .network import KAN
 
 
 def _copy_edges(source: KANLayer, target: KANLayer, outs: list[int], ins: list[int]) -> None:

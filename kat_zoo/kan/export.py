@@ -7,6 +7,8 @@ from typing import Any
 
 import sympy
 
+_TORCH = ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cosh", "asin", "acos", "atan", "atanh")
+
 
 def to_numpy(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., Any]:
     """NumPy function of the variables, in the given order (special functions from SciPy).
@@ -32,14 +34,15 @@ def to_torch(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., 
             raise ValueError(f"besselj({order}, x): torch knows orders 0 and 1")
         return (_BesselJ0 if order == 0 else _BesselJ1).apply(x)
 
-    names = {
-        name: getattr(torch, name)
-        for name in ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cosh", "sign")
-    }
-    names |= {"Abs": torch.abs, "besselj": bessel, "gamma": _gamma}
-    for function in ("asin", "acos", "atan", "atanh"):
-        names[function] = getattr(torch, function)
-    return sympy.lambdify(_symbols(expression, variables), expression, modules=[names, "math"])
+    def of_numbers_too(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        # A constant such as sqrt(6) comes as a plain number.
+        return lambda x: function(x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=torch.float64))
+
+    functions = {name: getattr(torch, name) for name in _TORCH} | {"Abs": torch.abs, "gamma": _gamma, "sgn": torch.sign}
+    names = {name: of_numbers_too(function) for name, function in functions.items()} | {"besselj": bessel}
+    symbols = _symbols(expression, variables)
+    expression = expression.replace(sympy.sign, sympy.Function("sgn"))  # SymPy would print sign as code for one number
+    return sympy.lambdify(symbols, expression, modules=[names, "math"])
 
 
 def to_c(expression: sympy.Expr, variables: Sequence[str], name: str = "formula") -> str:

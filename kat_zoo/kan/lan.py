@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..kernels.bspline import wide
 from ..layers.spline import BASES, uniform_knots
 
 
@@ -39,11 +40,12 @@ class NodeActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., features) elementwise."""
-        rows = x.reshape(-1, x.shape[-1])
+        rows = wide(x.reshape(-1, x.shape[-1]))
         ones = rows.new_ones(len(rows), 1)  # the projection on a single output of weight 1 is the spline itself
-        spline = torch.ops.kat_zoo.spline_project(ones, rows, self.knots, self.coef.unsqueeze(-1), self.spline_order, 0)
+        coef = wide(self.coef).unsqueeze(-1)
+        spline = torch.ops.kat_zoo.spline_project(ones, rows, self.knots, coef, self.spline_order, 0)
         base = BASES[self.base] if isinstance(self.base, str) else self.base
-        return base(x) + spline.reshape(x.shape)
+        return base(x) + spline.reshape(x.shape).to(x.dtype)
 
 
 class LAN(nn.Module):

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .network import KAN, KANLayer
+from .layer import KANLayer
+from .network import KAN
+
+JACOBIAN_NUMBERS = 1 << 25  # of the part held at a time: 256 MB in float64, however many samples there are
 
 
-@dataclass
+@dataclass(eq=False)
 class _Block:
     """Where one group of parameters of a layer sits in the flat vector."""
 
     layer: KANLayer
     outs: Tensor
     ins: Tensor
-    kind: str  # "coef", "base" or "affine"
+    kind: str  # "numeric": spline coefficients, then the base's weight where there is one; "affine": a, b, c, d
     size: int  # parameters per edge
     start: int
 
@@ -25,40 +28,37 @@ class _Block:
     def stop(self) -> int:
         return self.start + len(self.outs) * self.size
 
-    def _base(self) -> Tensor:
-        weight = self.layer.spline.base_weight
-        assert weight is not None  # noqa: S101  no block of kind "base" without it
-        return weight
+    @property
+    def part(self) -> slice:
+        return slice(self.start, self.stop)
 
     def get(self) -> Tensor:
         if self.kind == "affine":
             return self.layer.affine[self.outs, self.ins].flatten()
-        if self.kind == "coef":
-            return self.layer.spline.coef[self.ins, :, self.outs].flatten()
-        return self._base()[self.outs, self.ins]
+        return self.layer.spline.weights()[self.ins, :, self.outs].flatten()
 
     def set(self, values: Tensor) -> None:
+        values = values.view(-1, self.size)
         if self.kind == "affine":
-            self.layer.affine[self.outs, self.ins] = values.view(-1, 4)
-        elif self.kind == "coef":
-            self.layer.spline.coef[self.ins, :, self.outs] = values.view(-1, self.size)
-        else:
-            self._base()[self.outs, self.ins] = values
+            self.layer.affine[self.outs, self.ins] = values
+            return
+        spline = self.layer.spline
+        spline.coef[self.ins, :, self.outs] = values[:, : spline.coef.shape[1]]
+        if spline.base_weight is not None:
+            spline.base_weight[self.outs, self.ins] = values[:, -1]
 
 
 def _blocks(model: KAN, numeric: bool) -> list[_Block]:
     blocks, start = [], 0
     for layer in model.layers:
-        outs, ins = layer.spline.mask.nonzero(as_tuple=True)
-        kinds = [("coef", outs, ins, layer.spline.coef.shape[1])] if numeric and len(outs) else []
-        if kinds and layer.spline.base_weight is not None:
-            kinds.append(("base", outs, ins, 1))
-        outs, ins = (layer.function >= 0).nonzero(as_tuple=True)
-        if len(outs):
-            kinds.append(("affine", outs, ins, 4))
-        for kind, outs, ins, size in kinds:
-            blocks.append(_Block(layer, outs, ins, kind, size, start))
-            start = blocks[-1].stop
+        kinds = [("affine", layer.function >= 0, 4)]
+        if numeric:
+            kinds.insert(0, ("numeric", layer.spline.mask != 0, layer.spline.weights().shape[1]))
+        for kind, edges, size in kinds:
+            outs, ins = edges.nonzero(as_tuple=True)
+            if len(outs):
+                blocks.append(_Block(layer, outs, ins, kind, size, start))
+                start = blocks[-1].stop
     return blocks
 
 
@@ -76,12 +76,7 @@ class _Local:
             self.edges = torch.einsum("nij,ijo->noi", self.basis, weights) * spline.mask
             self.slopes = torch.einsum("nij,ijo->noi", spline.basis(x, 1), weights) * spline.mask
         for n, block in enumerate(blocks):
-            if block.kind == "coef":
-                self.features[n] = self.basis[:, block.ins, : block.size]
-            elif block.kind == "base":
-                self.features[n] = self.basis[:, block.ins, -1:]
-            else:
-                self.features[n] = self._symbolic(x, block)
+            self.features[n] = self.basis[:, block.ins] if block.kind == "numeric" else self._symbolic(x, block)
         self.subnodes = self.edges.sum(-1)
 
     def _symbolic(self, x: Tensor, block: _Block) -> Tensor:
@@ -115,10 +110,27 @@ class _Local:
         return result
 
 
+class _Covariance:
+    """Covariance (C_in, size, size) of each input's features, gathered over parts of the samples."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.square = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, features: Tensor) -> None:
+        self.count += len(features)
+        self.total = features.sum(0) + self.total
+        self.square = torch.einsum("nij,nik->ijk", features, features) + self.square
+
+    def value(self) -> Tensor:
+        mean = self.total / self.count
+        return self.square / self.count - mean[:, :, None] * mean[:, None, :]
+
+
 class LeastSquares:
     """minimise 1/2 mean_w |model(X) - y|^2 + l1 sum_e std(phi_e) + smoothness / 2 sum |D^2 coef|^2 over the parameters.
 
-    The L1 norm of edges (Liu et al., arXiv 2404.19756, section 2.5) enters each step as its quadratic majoriser.
+    The L1 norm of edges (Liu et al., arXiv 2404.19756, section 2.5), base included, enters each step as its quadratic
+    majoriser.
 
     Args:
         model: a float64 or float32 KAN, changed in place.
@@ -128,6 +140,9 @@ class LeastSquares:
         l1: penalty on the standard deviation of every numeric edge.
         smoothness: penalty on second differences of spline coefficients.
         numeric: also train the splines, not only symbolic edges' a, b, c, d.
+
+    Raises:
+        ValueError: a network of another dtype.
     """
 
     def __init__(
@@ -141,6 +156,8 @@ class LeastSquares:
         smoothness: float = 0.0,
         numeric: bool = True,
     ) -> None:
+        if model.dtype not in (torch.float64, torch.float32):
+            raise ValueError(f"the network is {model.dtype}; expected float64 or float32 for Levenberg-Marquardt")
         self.model, self.X, self.y, self.l1, self.smoothness = model, X, y, l1, smoothness
         w = torch.ones_like(y[:, :1]) if weight is None else weight.reshape(-1, 1).to(y)
         self.weight = w / w.sum()
@@ -172,12 +189,24 @@ class LeastSquares:
 
     def system(self) -> tuple[Tensor, Tensor]:
         """Gauss-Newton matrix and gradient at the current parameters."""
-        h, locals_ = self.X, []
+        matrix, gradient = self.X.new_zeros(self.size, self.size), self.X.new_zeros(self.size)
+        covariances = {n: _Covariance() for n, block in enumerate(self.blocks) if self.l1 and block.kind == "numeric"}
+        rows = max(1, JACOBIAN_NUMBERS // (self.size * self.y.shape[1]))
+        for part in torch.arange(len(self.X)).split(rows):
+            self._add_rows(slice(int(part[0]), int(part[-1]) + 1), matrix, gradient, covariances)
+        self._add_penalties(covariances, matrix, gradient)
+        return matrix, gradient
+
+    def _add_rows(self, rows: slice, matrix: Tensor, gradient: Tensor, covariances: dict[int, _Covariance]) -> None:
+        h, locals_ = self.X[rows], []
         for layer in self.model.layers:
             local = _Local(layer, h, [block for block in self.blocks if block.layer is layer])
             locals_.append(local)
             h = layer.products(local.subnodes)
-        n, outputs = self.y.shape
+            for block in local.blocks:
+                if self.blocks.index(block) in covariances:
+                    covariances[self.blocks.index(block)].add(local.basis)
+        n, outputs = h.shape
         jacobian = h.new_empty(n, outputs, self.size)
         sensitivity = torch.eye(outputs, dtype=h.dtype, device=h.device).expand(n, -1, -1)
         for local in reversed(locals_):
@@ -188,36 +217,32 @@ class LeastSquares:
                 torch.mul(
                     sensitivity[:, :, block.outs, None],
                     features.unsqueeze(1),
-                    out=jacobian[:, :, block.start : block.stop].unflatten(2, (-1, block.size)),
+                    out=jacobian[:, :, block.part].unflatten(2, (-1, block.size)),
                 )
             sensitivity = sensitivity @ local.slopes
-        root = self.weight.sqrt()
-        rows = (jacobian * root.unsqueeze(-1)).view(-1, self.size)
-        residual = ((h - self.y) * root).reshape(-1)
-        matrix, gradient = rows.T @ rows, rows.T @ residual
-        self._add_penalties(locals_, matrix, gradient)
-        return matrix, gradient
+        root = self.weight[rows].sqrt()
+        table = jacobian.mul_(root.unsqueeze(-1)).view(-1, self.size)
+        matrix.addmm_(table.T, table)
+        gradient.addmv_(table.T, ((h - self.y[rows]) * root).reshape(-1))
 
-    def _add_penalties(self, locals_: list[_Local], matrix: Tensor, gradient: Tensor) -> None:
+    def _add_penalties(self, covariances: dict[int, _Covariance], matrix: Tensor, gradient: Tensor) -> None:
         self._quadratics = []
-        for local in locals_ if self.l1 or self.smoothness else ():
-            coef = [block for block in local.blocks if block.kind == "coef"]
-            if not coef:
+        for n, block in enumerate(self.blocks if self.l1 or self.smoothness else ()):
+            if block.kind != "numeric":
                 continue
-            (block,) = coef
+            parameters = block.get().view(-1, block.size)
             quadratic = matrix.new_zeros(len(block.outs), block.size, block.size)
-            if self.l1:
-                basis = local.basis[..., : block.size]
-                centred = basis - basis.mean(0)
-                covariance = torch.einsum("nij,nik->ijk", centred, centred) / len(basis)
-                std = local.edges.std(0, correction=0)[block.outs, block.ins]
-                quadratic += self.l1 / (std + 1e-6)[:, None, None] * covariance[block.ins]
+            if n in covariances:
+                # |s| <= s^2 / 2 s0 + s0 / 2 with s = std(phi), a quadratic form in all that phi is made of.
+                covariance = covariances[n].value()[block.ins]
+                std = torch.einsum("ej,ejk,ek->e", parameters, covariance, parameters).clamp(min=0).sqrt()
+                quadratic += self.l1 / (std + 1e-6)[:, None, None] * covariance
             if self.smoothness:
-                second = torch.eye(block.size, dtype=matrix.dtype, device=matrix.device).diff(n=2, dim=0)
+                bases = block.layer.spline.coef.shape[1]
+                second = torch.eye(bases, block.size, dtype=matrix.dtype, device=matrix.device).diff(n=2, dim=0)
                 quadratic += self.smoothness * second.T @ second
             self._quadratics.append((block, quadratic))
-            coefficients = block.get().view(-1, block.size)
-            gradient[block.start : block.stop] += torch.einsum("ejk,ek->ej", quadratic, coefficients).flatten()
+            gradient[block.part] += torch.einsum("ejk,ek->ej", quadratic, parameters).flatten()
             for e in range(len(block.outs)):
                 at = slice(block.start + e * block.size, block.start + (e + 1) * block.size)
                 matrix[at, at] += quadratic[e]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,106 +9,18 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..layers.spline import KANLinear
-from .library import function_index, function_names, get_function
+from .layer import KANLayer
+from .library import function_names
 
 if TYPE_CHECKING:
     from .training import History
-
-
-def _refresh_after_load(layer: KANLayer, _: Any) -> None:
-    layer.refresh()
-
-
-class KANLayer(nn.Module):
-    """One layer: numeric edges (a `KANLinear`), symbolic edges, then products of sub-nodes.
-
-    An edge from input i to sub-node o is numeric (spline.mask = 1), symbolic (function >= 0) or pruned (neither).
-
-    Args:
-        in_features: inputs.
-        n_sum: output nodes that add their edges.
-        n_mult: output nodes that multiply `arity` sub-nodes.
-        arity: factors of a product.
-        **spline: arguments of `KANLinear`.
-    """
-
-    def __init__(self, in_features: int, n_sum: int, n_mult: int, arity: int, **spline: Any) -> None:
-        super().__init__()
-        self.n_sum, self.n_mult, self.arity = n_sum, n_mult, arity
-        self.spline = KANLinear(in_features, n_sum + n_mult * arity, **spline)
-        like = self.spline.coef
-        shape = (self.spline.out_features, in_features)
-        self.affine = nn.Parameter(torch.zeros(*shape, 4, dtype=like.dtype, device=like.device), requires_grad=False)
-        self.function: Tensor
-        self.register_buffer("function", torch.full(shape, -1, dtype=torch.int64, device=like.device))
-        self._groups: list[tuple[int, list[int], list[int]]] = []
-        self._any_numeric = True
-        self.register_load_state_dict_post_hook(_refresh_after_load)
-
-    def refresh(self) -> None:
-        """Rebuild the host's view of which edges are what; call it after `function` or the mask has changed."""
-        table = self.function.tolist()
-        groups: dict[int, tuple[list[int], list[int]]] = {}
-        for o, row in enumerate(table):
-            for i, index in enumerate(row):
-                if index >= 0:
-                    outs, ins = groups.setdefault(index, ([], []))
-                    outs.append(o)
-                    ins.append(i)
-        self._groups = [(index, *edges) for index, edges in sorted(groups.items())]
-        # Parameters that no edge uses must not ask for gradients: DDP waits for each that does.
-        self.affine.requires_grad_(bool(groups))
-        self._any_numeric = bool((self.spline.mask != 0).any())
-        self.spline.set_mask(self.spline.mask)
-
-    @property
-    def active(self) -> Tensor:
-        """(sub-nodes, inputs) bool: edges that are not pruned."""
-        return (self.spline.mask != 0) | (self.function >= 0)
-
-    def symbolic_edges(self, x: Tensor):
-        """Yield (outs, ins, function, affine (E, 4), argument (N, E)) for each function in use."""
-        for index, outs, ins in self._groups:
-            affine = self.affine[outs, ins]
-            yield outs, ins, get_function(index), affine, affine[:, 0] * x[..., ins] + affine[:, 1]
-
-    def subnodes(self, x: Tensor) -> Tensor:
-        """Sums of incoming edges, (..., C_in) to (..., n_sum + n_mult * arity)."""
-        if self._any_numeric or not self._groups:
-            y = self.spline(x)
-        else:
-            y = x.new_zeros(*x.shape[:-1], self.spline.out_features)
-        for outs, _, function, affine, argument in self.symbolic_edges(x):
-            values = affine[:, 2] * function.torch(argument) + affine[:, 3]
-            y = y.index_add(-1, torch.tensor(outs, device=x.device), values)
-        return y
-
-    def products(self, subnodes: Tensor) -> Tensor:
-        """(..., sub-nodes) to (..., n_sum + n_mult)."""
-        if not self.n_mult:
-            return subnodes
-        factors = subnodes[..., self.n_sum :].unflatten(-1, (self.n_mult, self.arity))
-        return torch.cat([subnodes[..., : self.n_sum], factors.prod(-1)], -1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., C_in) to (..., n_sum + n_mult)."""
-        return self.products(self.subnodes(x))
-
-    def edges(self, x: Tensor) -> Tensor:
-        """Value of every edge, (N, C_in) to (N, sub-nodes, C_in); 0 where pruned."""
-        values = self.spline.edges(x)
-        for outs, ins, function, affine, argument in self.symbolic_edges(x):
-            values[:, outs, ins] = affine[:, 2] * function.torch(argument) + affine[:, 3]
-        return values
 
 
 class KAN(nn.Module):
     """A Kolmogorov-Arnold network (Liu et al., arXiv 2404.19756; products: KAN 2.0, arXiv 2408.10205).
 
     An ordinary nn.Module. Methods that change the shape (`prune`, `expand_width`, ...) return a new network; methods
-    that
-    keep it (`fit`, `refine`, `update_grid`, `fix_symbolic`, ...) work in place. Layers, inputs and outputs of an edge
+    that keep it (`fit`, `refine`, `update_grid`, `fix_symbolic`, ...) work in place. Layers, inputs and outputs of an edge
     are counted as (l, i, j): layer l, from node i to sub-node j.
 
     Args:
@@ -266,45 +177,17 @@ class KAN(nn.Module):
         }
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file with weights and configuration.
+        """Write one safetensors file with weights and configuration; see `kat_zoo.kan.files.save`."""
+        from .files import save
 
-        Raises:
-            ValueError: the base is a callable, which a file cannot hold.
-        """
-        from safetensors.torch import save_file
+        save(self, path)
 
-        config = self.config()
-        if not isinstance(config["base"], str):
-            raise ValueError(f"base={config['base']!r} is a callable; expected a named base to save the network")
-        config["functions"] = function_names()
-        config["dtype"] = str(self.dtype).removeprefix("torch.")
-        state = {name: value.contiguous() for name, value in self.state_dict().items()}
-        save_file(state, path, metadata={"kan": json.dumps(config)})
+    @staticmethod
+    def load(path: str | Path) -> KAN:
+        """Read a file that `save` wrote; see `kat_zoo.kan.files.load`."""
+        from .files import load
 
-    @classmethod
-    def load(cls, path: str | Path) -> KAN:
-        """Read a file that `save` wrote.
-
-        Raises:
-            ValueError: not such a file, or it uses functions that are not registered here.
-        """
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            metadata = (file.metadata() or {}).get("kan")
-            if metadata is None:
-                raise ValueError(f"{path} was not written by KAN.save")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-        config = json.loads(metadata)
-        names, dtype = config.pop("functions"), getattr(torch, config.pop("dtype"))
-        model = cls(**config, dtype=dtype)
-        for name, value in state.items():
-            if name.endswith(".function"):
-                # By name: the order of registered functions may differ here.
-                used = {index: function_index(names[index]) for index in set(value.flatten().tolist()) if index >= 0}
-                value.apply_(lambda index, used=used: used.get(index, -1))
-        model.load_state_dict(state)
-        return model
+        return load(path)
 
     def formula(self, variables: Sequence[str] | None = None, round: int | None = 4) -> list[Any]:
         """SymPy expression of each output; see `kat_zoo.kan.formula.formula`."""

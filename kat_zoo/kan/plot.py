@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .network import KAN, KANLayer
+from .layer import KANLayer
+from .network import KAN
 from .pruning import attribute
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""scikit-learn estimators: KANRegressor (with formulas) and KANClassifier."""
+"""KANRegressor, a scikit-learn estimator that can also find formulas."""
 
 from __future__ import annotations
 
@@ -8,62 +8,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
 
+from .estimator import KANEstimator, seed_of, split, weighted_samples
 from .formula import complexity, formula
 from .library import DEFAULT_LIBRARY
 from .network import KAN
-from .pruning import attribute
 from .search import Problem, Search, search
 
-
-def _split(n: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out rows; nothing is held out of fewer than 20 samples."""
-    order = np.random.default_rng(seed).permutation(n)
-    held = round(part * n) if n >= 20 else 0
-    return np.sort(order[held:]), np.sort(order[:held])
+PENALTIES = (0.1, 0.03, 0.01, 3e-3, 1e-3)  # of y's standard deviation
+CAUTION = 1.0  # standard errors, as in the rule of one standard error (Breiman et al., CART, 1984)
 
 
-def _seed(random_state: Any) -> int:
-    if isinstance(random_state, (int, np.integer)):
-        return int(random_state)
-    from sklearn.utils import check_random_state
-
-    return int(check_random_state(random_state).randint(2**20))
-
-
-class _KANEstimator(BaseEstimator):
-    """What both estimators share: scaling, the held-out split, importances and pictures."""
-
-    def _scale_inputs(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
-        return torch.from_numpy(np.asarray((X - self._center) / self._half, dtype=np.float64))
-
-    def _prepare_inputs(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
-        low, high = X.min(0), X.max(0)
-        self._center = (low + high) / 2
-        half = (high - low) / 2
-        self._half = np.where(half > 0, half, 1.0)
-        return self._scale_inputs(X)
-
-    @property
-    def feature_importances_(self) -> np.ndarray:
-        """Share of each input in the prediction's variation, (features,); they add up to 1."""
-        check_is_fitted(self)
-        if len(self._sample) < 2:
-            return np.full(self.n_features_in_, 1 / self.n_features_in_)
-        scores = attribute(self.network_, self._sample).inputs.numpy()
-        return scores / scores.sum() if scores.sum() > 0 else np.full(len(scores), 1 / len(scores))
-
-    def plot(self, **options: Any):
-        """Matplotlib figure of the fitted network, see `kat_zoo.kan.plot.plot`."""
-        check_is_fitted(self)
-        names = getattr(self, "feature_names_in_", None)
-        return self.network_.plot(self._sample, **{"variables": None if names is None else list(names)} | options)
-
-
-class KANRegressor(RegressorMixin, _KANEstimator):
+class KANRegressor(RegressorMixin, KANEstimator):
     """Regression by a KAN and, with symbolic=True, by a formula found in the data.
 
     Args:
@@ -75,7 +34,8 @@ class KANRegressor(RegressorMixin, _KANEstimator):
         max_seconds: no further shape is begun after this time; None for no limit.
         grid_schedule: grid sizes of the numeric network.
         steps: Levenberg-Marquardt steps per stage.
-        smoothness: the least penalty on the splines' second differences; stronger ones are tried first.
+        smoothness: the least penalty on the splines' second differences; stronger ones, with an L1 penalty on the
+            edges, are tried first.
         validation_fraction: part held out to choose stages and to verify formulas.
         random_state: int, RandomState or None.
 
@@ -120,11 +80,7 @@ class KANRegressor(RegressorMixin, _KANEstimator):
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         self._flat = y.ndim == 1
         y = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
-        if weight is not None:  # a weight of zero is an absent sample, for the split and the scales too
-            X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
-            if not len(X):
-                raise ValueError("sample_weight has no positive value; expected at least one")
+        X, y, weight = weighted_samples(X, y, sample_weight)
         inputs = self._prepare_inputs(X)
         mean, spread = np.average(y, axis=0, weights=weight), y.std(0)
         self._spread = np.where(spread > 0, spread, 1.0)
@@ -132,8 +88,8 @@ class KANRegressor(RegressorMixin, _KANEstimator):
         self._shift = np.where(np.abs(mean) > 2 * spread, mean, 0.0)
         targets = torch.from_numpy((y - self._shift) / self._spread)
         self._sample = inputs[:: max(1, len(inputs) // 2000)]
-        seed = _seed(self.random_state)
-        train, held = _split(len(X), self.validation_fraction, seed)
+        seed = seed_of(self.random_state)
+        train, held = split(len(X), self.validation_fraction, seed)
         w = None if weight is None else torch.from_numpy(weight[train])
         if self.symbolic:
             check = held if len(held) else train
@@ -144,27 +100,41 @@ class KANRegressor(RegressorMixin, _KANEstimator):
             )
         else:
             self.network_ = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed)
-            val = (inputs[held], targets[held]) if len(held) else (None, None)
-            self._fit_path(inputs[train], targets[train], val, w)
+            known = weight is not None and len(held)
+            w_held = torch.from_numpy(weight[held] / weight[held].mean()) if known else torch.ones(len(held))
+            self._fit_path(inputs[train], targets[train], inputs[held], targets[held], w, w_held)
         return self
 
-    def _fit_path(self, x: torch.Tensor, y: torch.Tensor, val: tuple[Any, Any], weight: Any) -> None:
-        """From strong to weak penalties, then finer grids; the stage with the least held-out error stays.
+    def _stages(self, samples: int, held: int) -> list[tuple[float, float, int]]:
+        """(l1, smoothness, grid size) in the order they are tried, each from where the one before ended."""
+        first = self.grid_schedule[0]
+        stages = [(p, p, first) for p in PENALTIES if p > self.smoothness]
+        if held:  # with nothing to judge it by, the network stays smooth
+            finer = [g for g in self.grid_schedule[1:] if g <= samples // 8]
+            stages += [(0.0, self.smoothness, g) for g in (first, *finer)]
+        return stages or [(0.0, self.smoothness, first)]
 
-        A small or noisy table stops at a strong penalty, an exact one goes to the end.
+    def _fit_path(self, x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor, weight: Any, weight_val: Any) -> None:
+        """From strong to weak penalties, then finer grids; a stage must earn its freedom on held-out samples.
+
+        The least penalised network stays that beats the ones before it by more than `CAUTION` standard errors of the
+        difference: a small or noisy table stops at a strong penalty, an exact one goes to the end.
         """
-        best: tuple[float, Any, Any] = (np.inf, None, None)
-        first, finer = self.grid_schedule[0], [g for g in self.grid_schedule[1:] if g <= len(x) // 8]
-        penalties = [(p, p) for p in (0.1, 0.01, 1e-3) if p > self.smoothness] + [(0.0, self.smoothness)]
-        for (l1, smoothness), grid in [*((p, first) for p in penalties), *((penalties[-1], g) for g in finer)]:
+        best: tuple[Tensor | None, Any, Any] = (None, None, None)
+        val = (x_val, y_val) if len(x_val) else (None, None)
+        for l1, smoothness, grid in self._stages(len(x), len(x_val)):
             options = {"grid_schedule": [grid], "steps": self.steps, "l1": l1, "coef_smoothness": smoothness}
             history = self.network_.fit(x, y, *val, sample_weight=weight, **options)
-            if history.best < best[0]:
-                best = (history.best, copy.deepcopy(self.network_), history)
-            elif history.best > 2 * best[0]:
-                break
-        if best[1] is not None:
-            self.network_, self.history_ = best[1], best[2]
+            with torch.no_grad():
+                errors = (self.network_(x_val) - y_val).square().mean(1) * weight_val
+            if best[0] is not None and len(errors) > 1:
+                gain = best[0] - errors
+                if not float(gain.mean()) > CAUTION * float(gain.std()) / len(gain) ** 0.5:
+                    if float(errors.mean()) > 4 * float(best[0].mean()):
+                        break
+                    continue
+            best = (errors, copy.deepcopy(self.network_), history)
+        _, self.network_, self.history_ = best
 
     def __sklearn_tags__(self):
         """Several outputs are fine."""
@@ -213,98 +183,3 @@ class KANRegressor(RegressorMixin, _KANEstimator):
         if not hasattr(self, "formula_"):
             raise ValueError("symbolic=False: there is no formula; expected KANRegressor(symbolic=True)")
         return sympy.latex(self.formula_)
-
-
-class KANClassifier(ClassifierMixin, _KANEstimator):
-    """Classification by a KAN whose outputs are logits.
-
-    Args:
-        hidden: sizes of the hidden layers.
-        grid_schedule: grid sizes.
-        steps: L-BFGS steps (of up to 20 iterations) per grid.
-        l1: penalty on the size of edges.
-        smoothness: penalty on the splines' second differences.
-        validation_fraction: part held out to choose the stage.
-        random_state: int, RandomState or None.
-
-    Attributes:
-        network_: the KAN on scaled inputs; one logit for two classes, else one per class.
-        classes_: the labels.
-    """
-
-    def __init__(
-        self,
-        hidden: Sequence[int] = (5,),
-        *,
-        grid_schedule: Sequence[int] = (3,),
-        steps: int = 5,
-        l1: float = 1e-4,
-        smoothness: float = 1e-4,
-        validation_fraction: float = 0.2,
-        random_state: Any = 0,
-    ) -> None:
-        self.hidden = hidden
-        self.grid_schedule = grid_schedule
-        self.steps = steps
-        self.l1 = l1
-        self.smoothness = smoothness
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANClassifier:  # noqa: N803
-        """Train on X (N, features) and labels y (N,)."""
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(y)
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
-        if weight is not None:
-            X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
-        self.classes_, indices = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"y has one class, {self.classes_[:1]}; expected at least 2")
-        inputs, labels = self._prepare_inputs(X), torch.from_numpy(indices.astype(np.int64))
-        self._sample = inputs[:: max(1, len(inputs) // 2000)]
-        seed = _seed(self.random_state)
-        train, held = _split(len(X), self.validation_fraction, seed)
-        outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
-        self.network_ = KAN([X.shape[1], *self.hidden, outputs], self.grid_schedule[0], seed=seed)
-        val = (inputs[held], labels[held]) if len(held) else (None, None)
-        self.history_ = self.network_.fit(
-            inputs[train],
-            labels[train],
-            *val,
-            optimizer="lbfgs",
-            loss=_classification_loss,
-            grid_schedule=self.grid_schedule,
-            steps=self.steps,
-            l1=self.l1,
-            coef_smoothness=self.smoothness,
-            sample_weight=None if weight is None else weight[train],
-        )
-        return self
-
-    def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Logits: (N,) for two classes, else (N, classes)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        with torch.no_grad():
-            logits = self.network_(self._scale_inputs(X)).numpy()
-        return logits[:, 0] if len(self.classes_) == 2 else logits
-
-    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Probabilities, (N, classes)."""
-        logits = torch.from_numpy(self.decision_function(X))
-        if logits.ndim == 2:
-            return logits.softmax(1).numpy()
-        p = logits.sigmoid().numpy()
-        return np.stack([1 - p, p], 1)
-
-    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Labels, (N,)."""
-        logits = self.decision_function(X)
-        return self.classes_[logits.argmax(1) if logits.ndim == 2 else (logits > 0).astype(int)]
-
-
-def _classification_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    if logits.shape[1] == 1:
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits), reduction="none")
-    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")

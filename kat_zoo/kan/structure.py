@@ -25,11 +25,15 @@ def jacobian(function: Function, x: Tensor, create_graph: bool = False) -> Tenso
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()
         y = function(x)
-        rows = [
-            torch.autograd.grad(y[:, j].sum(), x, create_graph=create_graph, retain_graph=True)[0]
-            for j in range(y.shape[1])
-        ]
-    return torch.stack(rows, 1)
+        return torch.stack([_gradient(y[:, j], x, create_graph) for j in range(y.shape[1])], 1)
+
+
+def _gradient(values: Tensor, x: Tensor, create_graph: bool) -> Tensor:
+    """d values.sum() / dx, zero where values do not depend on x."""
+    if not values.requires_grad:
+        return torch.zeros_like(x)
+    (result,) = torch.autograd.grad(values.sum(), x, create_graph=create_graph, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(x) if result is None else result
 
 
 def hessian(function: Function, x: Tensor, create_graph: bool = False) -> Tensor:
@@ -37,21 +41,10 @@ def hessian(function: Function, x: Tensor, create_graph: bool = False) -> Tensor
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()
         first = jacobian(function, x, create_graph=True)
-        rows = []
-        for j in range(first.shape[1]):
-            entries = []
-            for i in range(first.shape[2]):
-                value = first[:, j, i].sum()
-                constant = not value.requires_grad
-                second = (
-                    None
-                    if constant
-                    else torch.autograd.grad(value, x, create_graph=create_graph, retain_graph=True, allow_unused=True)[
-                        0
-                    ]
-                )
-                entries.append(torch.zeros_like(x) if second is None else second)
-            rows.append(torch.stack(entries, 1))
+        rows = [
+            torch.stack([_gradient(first[:, j, i], x, create_graph) for i in range(first.shape[2])], 1)
+            for j in range(first.shape[1])
+        ]
     return torch.stack(rows, 1)
 
 

@@ -82,7 +82,16 @@ class _Fit:
                 model.tensor(X_val),
                 model.tensor(y_val) if loss is None else torch.as_tensor(y_val, device=model.device),
             )
+            for data in self.val:
+                if data.is_floating_point() and not bool(torch.isfinite(data).all()):
+                    raise ValueError("X_val or y_val holds NaN or infinity; expected finite numbers")
         self.weight = None if weight is None else torch.as_tensor(weight, dtype=model.dtype, device=model.device)
+        if self.weight is not None and (
+            self.weight.shape != (len(self.x),) or not bool((self.weight >= 0).all()) or not float(self.weight.sum()) > 0
+        ):
+            raise ValueError(
+                f"sample_weight has shape {tuple(self.weight.shape)}; expected ({len(self.x)},), no negative value, a positive sum"
+            )
         self.history = History()
         self.state: dict[str, Any] | None = None
 
@@ -134,7 +143,8 @@ def fit(
 ) -> History:
     """Train a network in place.
 
-    A step that ends in NaN or diverges is taken back, the step size is lowered and the log says so.
+    A step that ends in NaN or diverges is taken back, the step size is lowered and the log says so. However `fit` ends,
+    by an interrupt too, the network has the parameters of the best stage.
 
     Args:
         model: the network.
@@ -180,20 +190,22 @@ def fit(
     if update_grid and len(run.x) > 1:
         model.update_grid(run.x, adapt=0.0)
     done = 0
-    with _bar(progress, len(stages) * steps) as advance:
-        for grid_size in stages:
-            if grid_size != model.grid_size:
-                model.refine(grid_size)
-            if optimizer == "lm":
-                _lm_stage(run, steps, l1, coef_smoothness, update_grid, early_stopping, done, advance)
-            else:
-                penalties = (l1, entropy, coef_smoothness)
-                _torch_stage(
-                    run, optimizer, steps, lr, batch_size, penalties, update_grid, early_stopping, seed, done, advance
-                )
-            done += steps
-    if run.state is not None:
-        model.load_state_dict(run.state)
+    try:
+        with _bar(progress, len(stages) * steps) as advance:
+            for grid_size in stages:
+                if grid_size != model.grid_size:
+                    model.refine(grid_size)
+                if optimizer == "lm":
+                    _lm_stage(run, steps, l1, coef_smoothness, update_grid, early_stopping, done, advance)
+                else:
+                    penalties = (l1, entropy, coef_smoothness)
+                    _torch_stage(
+                        run, optimizer, steps, lr, batch_size, penalties, update_grid, early_stopping, seed, done, advance
+                    )
+                done += steps
+    finally:  # an interrupt leaves the best stage so far, too
+        if run.state is not None:
+            model.load_state_dict(run.state)
     return run.history
 
 

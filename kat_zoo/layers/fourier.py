@@ -231,6 +231,8 @@ def _announce_general(what: str) -> None:
 class GeneralHeads(OperatorHeads):
     """All other variants of the paper, in tiles of queries: no N x N map is kept, the backward recomputes each tile.
 
+    torch.compile and torch.export take it as it is; torch.jit.script and torch.fx.symbolic_trace are refused.
+
     Args:
         num_heads: h.
         num_tokens: N, prefix tokens included.
@@ -315,9 +317,26 @@ class GeneralHeads(OperatorHeads):
     def _tile(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return self.attention(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5) @ v
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, recompute: bool = True) -> Tensor:
-        """Attend on (B, h, N, d); recompute=False keeps every tile for the backward."""
-        if recompute:
+    def __prepare_scriptable__(self) -> "GeneralHeads":
+        """Called by torch.jit.script, which knows neither checkpointing nor a table of functions."""
+        raise self._refused("torch.jit.script", "torch.compile or torch.export.export")
+
+    def _refused(self, what: str, instead: str) -> ValueError:
+        return ValueError(
+            f"{what}: no support for basis={self.basis}, operator_order={self.order}, projection={self.projection}, which runs in "
+            f"tiles of plain PyTorch; expected the standard Fourier operator, or {instead}"
+        )
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend on (B, h, N, d).
+
+        Raises:
+            ValueError: traced by torch.fx.symbolic_trace, which cannot follow a loop over tiles.
+        """
+        if isinstance(q, torch.fx.Proxy):
+            raise self._refused("torch.fx.symbolic_trace", "torch.export.export, or timm's create_feature_extractor")
+        # Under functional_call, a tile recomputed in the backward would find the module's own parameters again: keep it.
+        if all(isinstance(p, nn.Parameter) for p in self.parameters()):
             tiles = [checkpoint(self._tile, tile, k, v, use_reentrant=False) for tile in q.split(TILE_QUERIES, 2)]
         else:
             tiles = [self._tile(tile, k, v) for tile in q.split(TILE_QUERIES, 2)]
@@ -368,9 +387,7 @@ class KArAtAttention(Attention):
             return operator(q, k, v)
         own = dict(operator.named_parameters())
         parameters = operator.resampled(own, grid.current, grid.native, grid.num_prefix)
-        # A tile recomputed in the backward would find the operator's own parameters again, not these.
-        options = {"recompute": False} if isinstance(operator, GeneralHeads) else {}
-        return torch.func.functional_call(operator, parameters, (q, k, v), options)
+        return torch.func.functional_call(operator, parameters, (q, k, v))
 
     def set_operators(self, operators: nn.ModuleList, head_counts: Sequence[int]) -> None:
         """Give the heads to operators, in order.

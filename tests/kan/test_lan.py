@@ -32,6 +32,16 @@ def test_learned_activations_beat_fixed_ones():
     assert losses[1] < 0.5 * losses[0]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions(dtype):
+    lan, x = LAN([2, 8, 1], seed=1), torch.rand(6, 2)
+    nn.init.normal_(lan.activations[0].coef)
+    expected = lan(x)
+    y = lan.to(dtype)(x.to(dtype))
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05)
+
+
 def test_activation_is_one_spline_per_channel():
     lan = LAN([2, 3, 1], base="sin")
     activation = lan.activations[0]

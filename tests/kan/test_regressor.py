@@ -3,7 +3,10 @@ import pickle
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.datasets import load_diabetes, make_friedman1
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
@@ -87,6 +90,45 @@ def test_several_outputs_and_weights():
     wrong[:150] += 5
     weight = np.r_[np.zeros(150), np.ones(150)]
     assert KANRegressor(steps=8).fit(X, wrong, weight).score(X, y) > 0.99
+
+
+def noisy(rows, seed=0):
+    """One useful input of eight, noise as large as the signal; the target comes without noise for the test."""
+    generator = np.random.default_rng(seed)
+    X = generator.normal(size=(rows, 8))
+    return X, X[:, 0] + generator.normal(size=rows), X[:, 0]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_noise_is_not_learned(seed):
+    X, y, _ = noisy(120, seed)
+    X_new, _, truth = noisy(500, seed + 100)
+    assert KANRegressor().fit(X, y).score(X_new, truth) > 0.85  # ridge regression: 0.85 and 0.97
+
+
+def test_few_rows_are_fitted_smoothly():
+    X = np.linspace(-1, 1, 12)[:, None]
+    noise = 0.3 * np.random.default_rng(0).standard_normal(12)
+    dense = np.linspace(-1, 1, 100)[:, None]
+    assert np.abs(KANRegressor().fit(X, X[:, 0] + noise).predict(dense) - dense[:, 0]).max() < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["diabetes", "friedman1"])
+def test_beats_forests_on_small_tables(name):
+    """Small tables are where splines should shine; a linear model is the bar on diabetes."""
+    if name == "diabetes":
+        X, y = load_diabetes(return_X_y=True)
+        truth = y
+    else:
+        X, y = make_friedman1(400, noise=1.0, random_state=0)
+        truth = make_friedman1(400, noise=0.0, random_state=0)[1]
+    scores = {}
+    for model in (KANRegressor(), RidgeCV(np.logspace(-3, 3, 13)), RandomForestRegressor(random_state=0)):
+        folds = KFold(5, shuffle=True, random_state=0).split(X)
+        scores[type(model).__name__] = np.mean([clone(model).fit(X[a], y[a]).score(X[b], truth[b]) for a, b in folds])
+    assert scores["KANRegressor"] > scores["RandomForestRegressor"], scores
+    assert scores["KANRegressor"] > scores["RidgeCV"] - 0.03, scores
 
 
 def test_pipelines_and_grid_search():

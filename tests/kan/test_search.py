@@ -1,14 +1,17 @@
 import numpy as np
 import pytest
+import torch
 
 from kat_zoo import cli
-from kat_zoo.kan import KANRegressor
+from kat_zoo.kan import KAN, KANRegressor
+from kat_zoo.kan.shapes import linear_groups
 
 TARGETS = {
     "toy": (lambda x: np.exp(np.sin(np.pi * x[0]) + x[1] ** 2), 2, (-1, 1), [2, 1, 1]),
     "product": (lambda x: x[0] * x[1], 2, (-1, 1), [2, [0, 1]]),
     "quotient": (lambda x: x[0] / x[1], 2, (0.5, 2), [2, 1, 1]),
     "velocities": (lambda x: (x[0] + x[1]) / (1 + x[0] * x[1]), 2, (-0.9, 0.9), [2, 1, 1]),
+    "distance": (lambda x: np.hypot(x[0] - x[1], x[2] - x[3]), 4, (-1, 1), [4, 2, 1, 1]),
 }
 
 
@@ -32,6 +35,18 @@ def test_finds_the_formula_when_given_the_shape(name):
 def test_finds_the_formula_on_its_own(name, seed):
     X, y, _ = sample(name, seed=seed)
     assert KANRegressor(symbolic=True, random_state=seed).fit(X, y).exact_
+
+
+def test_inputs_that_enter_as_a_sum_are_found():
+    x = torch.rand(100, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = KAN.from_formula("sqrt((x_1 - x_2)**2 + (2*x_3 + x_4)**2 + 1)", ["x_1", "x_2", "x_3", "x_4"])
+    groups = linear_groups(model, x)
+    expected = torch.tensor([[1.0, -1, 0, 0], [0, 0, 1, 0.5]], dtype=x.dtype)
+    assert groups.shape == (2, 4)
+    signs = (groups * expected).sum(1, keepdim=True).sign()  # a direction has no sign
+    torch.testing.assert_close(signs * groups, expected)
+    apart = KAN.from_formula("x_1*x_2 + sin(x_3) + exp(x_4)", ["x_1", "x_2", "x_3", "x_4"])
+    assert linear_groups(apart, x) is None
 
 
 def test_noise_keeps_the_structure():

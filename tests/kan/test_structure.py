@@ -19,6 +19,14 @@ def test_jacobian_and_hessian_agree_with_torch_func():
             torch.testing.assert_close(hessian(model, x)[n, j], expected)
 
 
+def test_derivatives_of_constants_are_zero():
+    x = points(4)
+    assert jacobian(lambda z: torch.ones(4, 2, dtype=z.dtype), x).abs().max() == 0
+    model = KAN.from_formula(["3", "x_1 + 2"], ["x_1", "x_2", "x_3"])
+    torch.testing.assert_close(jacobian(model, x)[:, 1, 0], torch.ones(4, dtype=x.dtype))
+    assert jacobian(model, x)[:, 0].abs().max() == 0 and hessian(model, x).abs().max() == 0
+
+
 def test_second_derivatives_train():
     """A PDE loss needs the gradient of a Laplacian."""
     model, x = KAN([2, 3, 1], 5, seed=1), points(20, 2)

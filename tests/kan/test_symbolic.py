@@ -1,5 +1,8 @@
 import copy
+import ctypes
 import math
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -87,6 +90,11 @@ def test_formula_equals_the_network():
         "exp(-x_1**2)/(x_2 + 2)",
         "besselj(0, 20*x_1) + erf(x_2)",
         "log(x_1 + 3)*tanh(x_2)**2",
+        "x_1 + 1",
+        "sin(pi*x_1) + x_2*pi + 2*x_2",
+        "exp(sin(x_1)) + sin(x_1) + x_1 + log(2)",
+        "x_1 + x_1**2 + sin(3*x_1) - 4",
+        "exp(x_1*x_2 + x_1) - x_2*(x_1 + x_1**3) + 2**x_2",
     ],
 )
 def test_compiler_formula_and_exports_agree(text):
@@ -115,21 +123,25 @@ def test_compiler_with_several_outputs_and_bad_input():
         KAN.from_formula("x + y", ["x"])
 
 
-def test_c_code_runs(tmp_path):
-    import ctypes
-    import shutil
-    import subprocess
-
+def test_every_function_exports_to_numpy_torch_and_c(tmp_path):
     compiler = shutil.which("gcc") or shutil.which("cc")
     assert compiler, "the package itself is built with a C compiler"
-    source = export.to_c(sympy.sympify("exp(x)*besselj(0, 3*y) + Abs(x)**3"), ["x", "y"])
+    t = sympy.Symbol("t")
+    expressions = {f"f{n}": get_function(name).expression(2 * t / 3) for n, name in enumerate(function_names())}
+    source = "".join(export.to_c(expression, ["t"], name) for name, expression in expressions.items())
     (tmp_path / "f.c").write_text("#define _GNU_SOURCE\n#include <math.h>\n" + source)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "f.so", tmp_path / "f.c", "-lm"], check=True)
-    function = ctypes.CDLL(str(tmp_path / "f.so")).formula
-    function.restype, function.argtypes = ctypes.c_double, [ctypes.c_double] * 2
-    from scipy.special import j0
-
-    assert function(0.3, 0.4) == pytest.approx(math.exp(0.3) * j0(1.2) + 0.3**3)
+    compiled = ctypes.CDLL(str(tmp_path / "f.so"))
+    points = torch.tensor([0.3, 0.6, 0.9], dtype=torch.float64)
+    for (name, expression), known in zip(expressions.items(), function_names(), strict=True):
+        expected = get_function(known).torch(points * 2 / 3)
+        ours = torch.as_tensor(export.to_torch(expression, ["t"])(points), dtype=torch.float64)
+        torch.testing.assert_close(ours.expand(3), expected, rtol=1e-9, atol=1e-12, msg=lambda text, known=known: f"{known}: {text}")
+        array = np.broadcast_to(export.to_numpy(expression, ["t"])(points.numpy()), 3)
+        np.testing.assert_allclose(array, expected, rtol=1e-9, atol=1e-12, err_msg=known)
+        function = compiled[name]
+        function.restype, function.argtypes = ctypes.c_double, [ctypes.c_double]
+        np.testing.assert_allclose([function(v) for v in points.tolist()], expected, rtol=1e-9, atol=1e-12, err_msg=known)
 
 
 def test_numeric_edges_stay_in_the_formula_and_out_of_code():

@@ -1,6 +1,6 @@
-"""Compiles kernels, which the test session interprets, and prints what test_rational_aot.py looks at.
+"""Compiles kernels, which the test session interprets, and prints what the test_*_aot.py look at.
 
-usage: aot_probe.py default|slow
+usage: aot_probe.py default|slow|attention|attention_slow
 """
 
 import json
@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from kat_zoo.kernels import aot, rational_triton, report
+from kat_zoo.kernels import aot, assembly, rational_triton, report
 
 
 def step(shape, channel_dim=1, rows=(1, 8), order=(5, 4), dtype=torch.bfloat16, gpu=None):
@@ -71,8 +71,42 @@ def slow():
         (torch.float64, (64, 96), (5, 4)),
     ):
         step(shape, dtype=dtype, order=order)
-    return {"rows": report.rows()}
+    return {"rows": report.rows(kernels=["rational"])}
+
+
+def attention_step(batch=2, tokens=197, heads=3, dim=64, order=3, rank=12, dtype=torch.bfloat16, arch="sm_90"):
+    """Forward and backward of Fourier attention, as the operator launches them."""
+    from kat_zoo.kernels.fourier_attention import _backward_cuda, _forward_cuda
+
+    q, k, v = torch.zeros(batch, tokens, 3, heads, dim, dtype=dtype).permute(2, 0, 3, 1, 4).unbind(0)
+    a, w = torch.zeros(heads, rank, tokens, order), torch.zeros(heads, tokens, rank)
+    with aot.compile_only(arch) as recorder:
+        out, z = _forward_cuda(q, k, v, a, a, w)
+        _backward_cuda(out, q, k, v, a, a, w, z)
+    return recorder
+
+
+def attention():
+    calls = {"first": {}, "batch 3": {"batch": 3}, "batch 16": {"batch": 16}, "one image": {"batch": 1}}
+    calls |= {"208 tokens": {"tokens": 208}, "65 tokens": {"tokens": 65}, "other head": {"dim": 32}}
+    recorders = {name: attention_step(**arguments) for name, arguments in calls.items()}
+    return {
+        "compilations": {name: [len(recorder.launches), recorder.compiled] for name, recorder in recorders.items()},
+        "rows": report.rows(["sm_90"], ["fourier_attention"], ["bfloat16"], [64]),
+    }
+
+
+def attention_slow():
+    """Spills of the kernels for other grid sizes, ranks and heads."""
+    spills = {}
+    for arch in ("sm_80", "sm_90"):
+        for dtype in (torch.float32, torch.bfloat16):
+            for size in ({"order": 1}, {"order": 5, "rank": 24}, {"order": 11}, {"dim": 96}):
+                for launch in attention_step(arch=arch, dtype=dtype, **size).launches:
+                    spills[f"{arch} {dtype} {size} {launch.name}"] = assembly.figures(launch.kernel, 4, 1.0).spills
+    return {"rows": report.rows(kernels=["fourier_attention"]), "spills": spills}
 
 
 if __name__ == "__main__":
-    print(json.dumps({"default": default, "slow": slow}[sys.argv[1]]()))
+    parts = {"default": default, "slow": slow, "attention": attention, "attention_slow": attention_slow}
+    print(json.dumps(parts[sys.argv[1]]()))

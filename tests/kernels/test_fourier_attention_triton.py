@@ -1,9 +1,15 @@
 """The Triton kernels in Triton's interpreter (or on a GPU) against the float64 reference."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+import triton
+import triton.language as tl
+from triton.runtime import interpreter
 
-from kat_zoo.kernels import fourier_attention_reference
+from kat_zoo.kernels import fourier_attention_reference, fourier_attention_triton
 from kat_zoo.kernels.fourier_attention import _backward_cuda, _forward_cuda
 
 NAMES = ("out", "dq", "dk", "dv", "da", "db", "dw")
@@ -62,3 +68,40 @@ def test_triton_empty_batch():
     tensors, grad = inputs(0, 2, 5, 4, 4, 3, 2, torch.float32)
     got = kernels(tensors, grad)
     assert got[0].shape == (0, 2, 5, 4) and all(t.abs().sum() == 0 for t in got[4:])
+
+
+@triton.jit
+def sincos_kernel(p_x, p_sine, p_cosine, n, sincos: tl.constexpr, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    sine, cosine = sincos(tl.load(p_x + offsets, mask=offsets < n))
+    tl.store(p_sine + offsets, sine, mask=offsets < n)
+    tl.store(p_cosine + offsets, cosine, mask=offsets < n)
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    """Multiply-adds that round once, as on every GPU; the interpreter's round twice."""
+
+    def fma(self, x, y, z):
+        exact = x.data.astype(np.float64) * y.data + z.data
+        return interpreter.TensorHandle(exact.astype(x.data.dtype), x.dtype.scalar)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fma", fma)
+
+
+def test_sine_and_cosine_within_two_ulp(fused, generator):
+    near_zeros = torch.arange(1, 20000, dtype=torch.float64) * (math.pi / 2)
+    uniform = torch.rand(50_000, generator=generator, dtype=torch.float64) * 2 - 1
+    x = torch.cat([uniform * s for s in (0.8, 30, 3000, 2.0**17)] + [near_zeros, -near_zeros]).float()
+    sine, cosine = torch.empty_like(x), torch.empty_like(x)
+    sincos_kernel[(triton.cdiv(len(x), 1 << 16),)](x, sine, cosine, len(x), fourier_attention_triton._sincos, 1 << 16)
+    for got, exact in ((sine, x.double().sin()), (cosine, x.double().cos())):
+        ulp = torch.from_numpy(np.spacing(exact.abs().float().numpy()))
+        assert ((got - exact) / ulp).abs().max() <= 2
+
+
+def test_logits_that_no_attention_reaches_are_not_silently_wrong(fused):
+    x = torch.tensor([2.0**18, -3e38, math.nan, 0.0])
+    sine, cosine = torch.empty_like(x), torch.empty_like(x)
+    sincos_kernel[(1,)](x, sine, cosine, 4, fourier_attention_triton._sincos, 4)
+    assert sine.isnan().tolist() == cosine.isnan().tolist() == [True, True, True, False]

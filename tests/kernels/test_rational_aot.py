@@ -1,23 +1,10 @@
 """The Triton kernels compiled ahead of time, without a GPU: what the code uses, and what makes Triton compile again."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from kat_zoo.kernels import aot
 
-
-def probe(part):
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment["CUDA_VISIBLE_DEVICES"] = ""
-    script = Path(__file__).with_name("aot_probe.py")
-    done = subprocess.run([sys.executable, script, part], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+from .aot import probe
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from accelerate import PartialState
+from PIL import Image
 from safetensors.torch import load_file
 
 from kat_zoo.train.checkpoint import list_checkpoints
@@ -101,8 +103,13 @@ def test_a_run_leaves_weights_that_timm_loads(recipe, tmp_path):
     }  # fmt: skip
     card = (run / "README.md").read_text()
     assert f"| {result.top1:g} | measured by us: `kat-zoo train --config recipe.yaml` |" in card and "6 epochs, seed 0" in card
-    example = next(line for line in card.splitlines() if line.startswith("model = timm")).split("= ", 1)[1]
-    assert eval(example.replace("last.safetensors", str(run / "last.safetensors")), {"timm": timm}).num_classes == 10
+    Image.new("L", (30, 30), 90).save(run / "image.png")
+    example = card.split("```python\n")[1].split("```")[0]
+    for name in ("last.safetensors", "image.png"):
+        example = example.replace(name, str(run / name))
+    exec(example, names := {})
+    assert names["top5"].indices.shape == (1, 5) and names["maps"][-1].shape == (1, 24, 7, 7)
+    (run / "image.png").unlink()
     curves = (run / "curves.csv").read_text()
     assert f"run,top1,6.0,{read_log(run / 'metrics.jsonl')[-1]['top1']}" in curves
     assert len(list_checkpoints(run)) == 2
@@ -133,6 +140,7 @@ def test_without_finite_gradients_the_run_stops_and_names_the_last_good_checkpoi
 
 
 def test_wrong_world_is_refused(recipe, monkeypatch):
+    PartialState()  # of one process; set up with two, it would wait for the other
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="torchrun"):
         train(recipe)

@@ -145,8 +145,9 @@ def test_webdataset_tars(tmp_path):
     write_tar(tmp_path / "val-0000.tar", range(3))
     with pytest.raises(ValueError, match="data.num_classes"):
         open_dataset("webdataset", str(tmp_path))
-    with pytest.raises(ValueError, match="data.samples"):
-        open_dataset("webdataset", str(tmp_path), num_classes=2)
+    unsized = open_dataset("webdataset", str(tmp_path), num_classes=2).train
+    with pytest.raises(ValueError, match="give data.samples"):
+        train_loader(unsized, DataConfig(batch_size=4), EXACT, RESOLVED, 0, 1)
     splits = open_dataset("webdataset", str(tmp_path), num_classes=2, samples=12)
     assert splits.classes == ("0", "1") and isinstance(splits.test, Stream)
     loader, _, updates = train_loader(splits.train, DataConfig(batch_size=4, workers=0), EXACT, RESOLVED, 0, 1)

@@ -37,6 +37,8 @@ def test_init_from_a_vit_keeps_its_function(tmp_path):
     x = torch.randn(4, 3, 160, 160)
     with torch.no_grad():
         assert (kat(x) - vit(x)).norm() / vit(x).norm() < 0.15  # no calibration images; a fresh KAT is at 1.4
+    kat = build_model(config, 5, adapt=True)  # fine-tuning for other classes keeps all but the head
+    assert kat.head.out_features == 5 and torch.equal(kat.pos_embed, vit.pos_embed)
     with pytest.raises(ValueError, match="shape of the model"):
         build_model(ModelConfig(name="kat_tiny_patch16_224", init_from=config.init_from), 7)
 

@@ -1,7 +1,10 @@
 """Fine-tuning, the linear probe, and LP-FT from the probe's head."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +16,14 @@ from safetensors.torch import load_file, save_file
 from kat_zoo.train.checkpoint import list_checkpoints
 from kat_zoo.train.classification import train
 from kat_zoo.train.classification_config import ModelConfig
+from kat_zoo.train.config import to_yaml
 from kat_zoo.train.data import open_splits
 from kat_zoo.train.loader import data_config, eval_loader
 from kat_zoo.train.model import build_model
 from kat_zoo.train.probe import STRENGTHS, fit
 
-from .test_classification import change, figures, same_run
+from .test_classification import PLAIN, change, figures, same_run
+from .test_hub_data import write_parquet
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -149,3 +154,29 @@ def test_the_last_blocks_alone():
 def test_modes_and_their_settings_are_checked(recipe, sections, named):
     with pytest.raises(ValueError, match=named):
         change(recipe, **sections)
+
+
+@pytest.mark.slow
+def test_two_processes(start, tmp_path):
+    """The probe's head and the fine-tuning are those of one process; a stream is shared, continued, and evaluated exactly."""
+    recipe, _ = start
+    kwargs = recipe.model.kwargs | {"drop_path_rate": 0.0, "patch_drop_rate": 0.0}
+    plain = change(recipe, mode="lp_ft", augment=PLAIN, model={"kwargs": kwargs}, optimizer={"name": "sgd", "lr": 0.05},
+                   schedule={"epochs": 1}, output=str(tmp_path / "lp_ft1"))  # fmt: skip
+    data = {"dataset": "hub", "root": write_parquet(tmp_path / "parquet"), "streaming": True, "samples": 32, "batch_size": 8, "workers": 1}
+    stream = change(recipe, data=data, model={"checkpoint": None}, auto_batch_size=True)
+    (tmp_path / "lp_ft.yaml").write_text(to_yaml(plain))
+    (tmp_path / "stream.yaml").write_text(to_yaml(stream))
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python", sys.executable]
+    done = subprocess.run(
+        [sys.executable, *command, str(Path(__file__).parent / "two_processes_modes.py"), str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    train(plain)
+    probes = [json.loads((tmp_path / run / "probe.json").read_text()) for run in ("lp_ft1", "lp_ft2")]
+    assert probes[0] == probes[1]
+    one, two = (load_file(tmp_path / run / "last.safetensors") for run in ("lp_ft1", "lp_ft2"))
+    assert max((one[key] - two[key]).abs().max().item() for key in one) <= 1e-5
+    assert json.loads((tmp_path / "whole2" / "result.json").read_text())["samples"] == 10
+    same_run(tmp_path / "whole2", tmp_path / "cut2")

@@ -1,0 +1,1 @@
+"""The experiments of the KAN paper; `kan_paper.py` runs them."""

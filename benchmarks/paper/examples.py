@@ -1,0 +1,62 @@
+"""Section 4.1: small functions whose trained and pruned networks can be read."""
+
+import io
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from kat_zoo.kan import KAN
+
+from .common import Rows, rmse, uniform
+
+# Name -> (shape, function, range), the shapes of the paper before pruning.
+EXAMPLES = {
+    "xy": ([2, 5, 1], lambda x: x[:, :1] * x[:, 1:], (-1, 1)),
+    "x/y": ([2, 5, 1], lambda x: x[:, :1] / x[:, 1:], (0.5, 2)),
+    "digit": ([1, 1], lambda x: (torch.floor(10 * x) % 2), (0, 1)),
+    "exp(J0(20x)+y^2)": ([2, 5, 1], lambda x: torch.exp(torch.special.bessel_j0(20 * x[:, :1]) + x[:, 1:] ** 2), (-1, 1)),
+    "tanh(5(sum x^4 - 1))": ([3, 5, 1], lambda x: torch.tanh(5 * ((x**4).sum(1, keepdim=True) - 1)), (-1, 1)),
+    "distance": (
+        [4, 3, 3, 1],
+        lambda x: torch.hypot(x[:, 0] - x[:, 1], x[:, 2] - x[:, 3])[:, None],
+        (-1, 1),
+    ),
+}
+
+
+def _panel(model: KAN, x: torch.Tensor) -> np.ndarray:
+    buffer = io.BytesIO()
+    model.plot(x).savefig(buffer, format="png", dpi=80)
+    buffer.seek(0)
+    return imread(buffer)
+
+
+def examples(small: bool) -> tuple[Rows, Figure]:
+    """Edges and held-out RMSE before and after L1 training and pruning; the picture shows the pruned networks."""
+    rows: Rows = []
+    figure = Figure(figsize=(12, 7), layout="constrained")
+    for axes, (name, (width, function, (low, high))) in zip(figure.subplots(2, 3).flat, EXAMPLES.items(), strict=True):
+        x, x_test = uniform(1000, width[0], low, high, 0), uniform(1000, width[0], low, high, 1)
+        y, y_test = function(x), function(x_test)
+        best = None
+        for seed in range(2 if small else 8):
+            model = KAN(width, 10, seed=seed, grid_range=(low, high))
+            for l1 in (1e-2, 1e-3):
+                model.fit(x, y, steps=20, l1=l1, coef_smoothness=1e-5)
+            pruned = model.prune(x)
+            pruned.fit(x, y, grid_schedule=[10, 20], steps=20, coef_smoothness=1e-8)
+            error = rmse(pruned, x_test, y_test)
+            if best is None or error < best[0]:
+                best = error, pruned, seed, model.num_edges(), rmse(model, x_test, y_test)
+        error, pruned, seed, edges, sparse_error = best
+        rows.append(
+            {"function": name, "shape": width, "seed": seed, "edges": edges, "test_rmse": f"{sparse_error:.2e}",
+             "pruned_shape": pruned.nodes, "pruned_edges": pruned.num_edges(), "pruned_test_rmse": f"{error:.2e}"}
+        )  # fmt: skip
+        print(rows[-1], flush=True)
+        axes.imshow(_panel(pruned, x))
+        axes.set_title(f"{name}: {pruned.nodes}, RMSE {error:.1e}", fontsize=9)
+        axes.axis("off")
+    return rows, figure

@@ -1,0 +1,75 @@
+"""What the scikit-learn estimators share: scaling, the held-out split, importances, pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from .pruning import attribute
+
+
+def split(n: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out rows; nothing is held out of fewer than 20 samples."""
+    order = np.random.default_rng(seed).permutation(n)
+    held = round(part * n) if n >= 20 else 0
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed from scikit-learn's random_state: an int stands for itself."""
+    if isinstance(random_state, (int, np.integer)):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**20))
+
+
+class KANEstimator(BaseEstimator):
+    """Base of KANRegressor and KANClassifier."""
+
+    def _scale_inputs(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
+        return torch.from_numpy(np.asarray((X - self._center) / self._half, dtype=np.float64))
+
+    def _prepare_inputs(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
+        low, high = X.min(0), X.max(0)
+        self._center = (low + high) / 2
+        half = (high - low) / 2
+        self._half = np.where(half > 0, half, 1.0)
+        return self._scale_inputs(X)
+
+    @property
+    def feature_importances_(self) -> np.ndarray:
+        """Share of each input in the prediction's variation, (features,); they add up to 1."""
+        check_is_fitted(self)
+        if len(self._sample) < 2:
+            return np.full(self.n_features_in_, 1 / self.n_features_in_)
+        scores = attribute(self.network_, self._sample).inputs.numpy()
+        return scores / scores.sum() if scores.sum() > 0 else np.full(len(scores), 1 / len(scores))
+
+    def plot(self, **options: Any):
+        """Matplotlib figure of the fitted network, see `kat_zoo.kan.plot.plot`."""
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        return self.network_.plot(self._sample, **{"variables": None if names is None else list(names)} | options)
+
+
+def weighted_samples(
+    X: np.ndarray,  # noqa: N803
+    y: np.ndarray,
+    sample_weight: Any,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Samples and weights without those of weight zero, which are absent for the split and the scales too.
+
+    Raises:
+        ValueError: a negative weight, or none that is positive.
+    """
+    if sample_weight is None:
+        return X, y, None
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    known = weight > 0
+    if not known.any():
+        raise ValueError("sample_weight has no positive value; expected at least one")
+    return X[known], y[known], weight[known]

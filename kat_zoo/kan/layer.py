@@ -1,0 +1,101 @@
+"""A layer of a KAN: numeric and symbolic edges, sums and products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.spline import KANLinear
+from .library import get_function
+
+
+def _refresh_after_load(layer: KANLayer, _: Any) -> None:
+    layer.refresh()
+
+
+class KANLayer(nn.Module):
+    """One layer: numeric edges (a `KANLinear`), symbolic edges, then products of sub-nodes.
+
+    An edge from input i to sub-node o is numeric (spline.mask = 1), symbolic (function >= 0) or pruned (neither).
+
+    Args:
+        in_features: inputs.
+        n_sum: output nodes that add their edges.
+        n_mult: output nodes that multiply `arity` sub-nodes.
+        arity: factors of a product.
+        **spline: arguments of `KANLinear`.
+    """
+
+    def __init__(self, in_features: int, n_sum: int, n_mult: int, arity: int, **spline: Any) -> None:
+        super().__init__()
+        self.n_sum, self.n_mult, self.arity = n_sum, n_mult, arity
+        self.spline = KANLinear(in_features, n_sum + n_mult * arity, **spline)
+        like = self.spline.coef
+        shape = (self.spline.out_features, in_features)
+        self.affine = nn.Parameter(torch.zeros(*shape, 4, dtype=like.dtype, device=like.device), requires_grad=False)
+        self.function: Tensor
+        self.register_buffer("function", torch.full(shape, -1, dtype=torch.int64, device=like.device))
+        self._groups: list[tuple[int, list[int], list[int]]] = []
+        self._any_numeric = self._spline_used = True
+        self.register_load_state_dict_post_hook(_refresh_after_load)
+
+    def refresh(self) -> None:
+        """Rebuild the host's view of which edges are what; call it after `function` or the mask has changed."""
+        table = self.function.tolist()
+        groups: dict[int, tuple[list[int], list[int]]] = {}
+        for o, row in enumerate(table):
+            for i, index in enumerate(row):
+                if index >= 0:
+                    outs, ins = groups.setdefault(index, ([], []))
+                    outs.append(o)
+                    ins.append(i)
+        self._groups = [(index, *edges) for index, edges in sorted(groups.items())]
+        self._any_numeric = bool((self.spline.mask != 0).any())
+        # Parameters that no edge uses must not ask for gradients: DDP waits for each that does.
+        self.affine.requires_grad_(bool(groups))
+        if self._spline_used != (self._any_numeric or not groups):
+            self._spline_used = not self._spline_used
+            self.spline.requires_grad_(self._spline_used)
+        self.spline.set_mask(self.spline.mask)
+
+    @property
+    def active(self) -> Tensor:
+        """(sub-nodes, inputs) bool: edges that are not pruned."""
+        return (self.spline.mask != 0) | (self.function >= 0)
+
+    def symbolic_edges(self, x: Tensor):
+        """Yield (outs, ins, function, affine (E, 4), argument (N, E)) for each function in use."""
+        for index, outs, ins in self._groups:
+            affine = self.affine[outs, ins]
+            yield outs, ins, get_function(index), affine, affine[:, 0] * x[..., ins] + affine[:, 1]
+
+    def subnodes(self, x: Tensor) -> Tensor:
+        """Sums of incoming edges, (..., C_in) to (..., n_sum + n_mult * arity)."""
+        if self._spline_used:
+            y = self.spline(x)
+        else:
+            y = x.new_zeros(*x.shape[:-1], self.spline.out_features)
+        for outs, _, function, affine, argument in self.symbolic_edges(x):
+            values = affine[:, 2] * function.torch(argument) + affine[:, 3]
+            y = y.index_add(-1, torch.tensor(outs, device=x.device), values)
+        return y
+
+    def products(self, subnodes: Tensor) -> Tensor:
+        """(..., sub-nodes) to (..., n_sum + n_mult)."""
+        if not self.n_mult:
+            return subnodes
+        factors = subnodes[..., self.n_sum :].unflatten(-1, (self.n_mult, self.arity))
+        return torch.cat([subnodes[..., : self.n_sum], factors.prod(-1)], -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C_in) to (..., n_sum + n_mult)."""
+        return self.products(self.subnodes(x))
+
+    def edges(self, x: Tensor) -> Tensor:
+        """Value of every edge, (N, C_in) to (N, sub-nodes, C_in); 0 where pruned."""
+        values = self.spline.edges(x)
+        for outs, ins, function, affine, argument in self.symbolic_edges(x):
+            values[:, outs, ins] = affine[:, 2] * function.torch(argument) + affine[:, 3]
+        return values
