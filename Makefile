@@ -34,6 +34,9 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/kan_formula.py --seeds 20 --targets toy
 	$(BIN)/python benchmarks/atlas.py
 	$(BIN)/kat-zoo kernels report --json benchmarks/kernels.json
+	$(BIN)/python benchmarks/lp_ft.py
+	$(BIN)/python benchmarks/resume.py
+	$(BIN)/python benchmarks/loader.py --passes 2
 
 clean:
 	rm -rf build *.egg-info $(VENV)

@@ -54,6 +54,7 @@ TASKS: dict[str, tuple[type, str, list[str]]] = {  # name -> (recipe class, pack
     ),
 }  # fmt: skip
 METRICS = {"detection": ("box_ap50", "mask_ap50", "box_ap"), "segmentation": ("miou",)}
+DRAWN = 0.3  # least score in pictures.png: so short a training is rarely sure
 COLOURS = {"KAT": "C0", "ViT": "C1", "random": "C7"}
 FIELDS = ["task", "backbone", "seed", "metric", "percent", "cpu_minutes"]
 CURVE_FIELDS = ["task", "backbone", "seed", "update", "loss"]
@@ -149,7 +150,7 @@ def report() -> None:
 
 
 def pictures(work: Path, count: int = 4) -> None:
-    """Draw the first evaluation scenes: the truth, and what the first seed of each backbone finds."""
+    """Draw the first evaluation scenes: the truth, and what the first seed of each backbone finds with a score of DRAWN or more."""
     split = read_coco(work / "scenes/annotations/instances_val.json", work / "scenes/images/validation", masks=True)
     detectors = {
         name: open_detector(work / f"detection_{name}_0") for name in BACKBONES if (work / f"detection_{name}_0" / "result.json").exists()
@@ -163,7 +164,7 @@ def pictures(work: Path, count: int = 4) -> None:
         boxes = torch.tensor([a["bbox"] for a in objects])
         boxes[:, 2:] += boxes[:, :2]
         truth = {"boxes": boxes, "labels": split.labels(objects), "masks": decode_masks(objects, *image.shape[-2:])}
-        found = {"truth": truth} | {name: detector.predict(image, 0.5) for name, detector in detectors.items()}
+        found = {"truth": truth} | {name: detector.predict(image, DRAWN) for name, detector in detectors.items()}
         for row, (name, one) in enumerate(found.items()):
             axes = grid[row, column]
             axes.imshow(draw(image, one, split.classes).permute(1, 2, 0).numpy())

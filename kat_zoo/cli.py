@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("kat_zoo.train.tasks:predict_main", "classify image files, or draw objects or regions found in them"),
     "scenes": ("kat_zoo.train.scenes:main", "compose scenes of Fashion-MNIST items as COCO and ADE20K data"),
     "train": ("kat_zoo.train.tasks:train_main", "train a classifier, detector or segmentation model from a recipe"),
+    "plan": ("kat_zoo.train.plan:main", "what a recipe needs: parameters, FLOPs, memory, batch that fits, updates, time"),
     "validate": ("kat_zoo.train.tasks:validate_main", "evaluate weights on a dataset's test split"),
     "analyze": ("kat_zoo.train.analyze:main", "pictures of finished runs: landscape, spectra, attention maps, ..."),
     "bench": ("kat_zoo.bench:main", "time the activation and KAT against GELU, a device copy and timm's ViT"),

@@ -98,6 +98,13 @@ def _rational_flops(x: Sequence[int], numerator: Sequence[int], denominator: Seq
     return 2 * (numerator[1] - 1 + denominator[1] + 1) * math.prod(x)
 
 
+def _rational_backward_flops(
+    grad: Sequence[int], x: Any, numerator: Sequence[int], denominator: Sequence[int], *args: Any, **kwargs: Any
+) -> int:
+    """Three times the forward: P and Q again (m + n), their derivatives (m + n - 2), dx (4), sums for each coefficient (m + n + 1)."""
+    return 3 * _rational_flops(grad, numerator, denominator)
+
+
 def _fourier_flops(q: Sequence[int], k: Any, v: Any, a: Sequence[int], *args: Any, **kwargs: Any) -> int:
     """Logits, 2 G harmonics of r components, and the two products of rank r."""
     batch, heads, tokens, dim = q
@@ -105,9 +112,38 @@ def _fourier_flops(q: Sequence[int], k: Any, v: Any, a: Sequence[int], *args: An
     return 2 * batch * heads * tokens * (tokens * dim + 2 * order * tokens * rank + 2 * rank * v[3])
 
 
+def _fourier_backward_flops(grad: Any, q: Sequence[int], k: Any, v: Any, a: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Logits again and their two products for q and k; the harmonics for the logits, a and b; four products of rank r."""
+    batch, heads, tokens, dim = q
+    rank, order = a[1], a[3]
+    return 2 * batch * heads * tokens * (3 * tokens * dim + 4 * order * tokens * rank + 4 * rank * v[3])
+
+
 def _spline_flops(x: Sequence[int], knots: Any, coef: Sequence[int], *args: Any, **kwargs: Any) -> int:
     """The product with all bases, as papers count; of them the kernel multiplies the order + 1 that are not zero."""
     return 2 * x[0] * math.prod(coef)
+
+
+def _spline_project_flops(grad: Any, x: Sequence[int], knots: Any, coef: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Gradients of the inputs or of their scales: as the forward."""
+    return 2 * x[0] * math.prod(coef)
+
+
+def _spline_accumulate_flops(grad: Any, x: Sequence[int], *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    """Gradients of the coefficients: as the forward."""
+    return 2 * x[0] * math.prod(out_shape)
+
+
+# What torch's FlopCounterMode needs to know of our operators (`custom_mapping`).
+OPERATOR_FLOPS: dict[Any, Any] = {
+    torch.ops.kat_zoo.rational: _rational_flops,
+    torch.ops.kat_zoo.rational_backward: _rational_backward_flops,
+    torch.ops.kat_zoo.fourier_attention: _fourier_flops,
+    torch.ops.kat_zoo.fourier_attention_backward: _fourier_backward_flops,
+    torch.ops.kat_zoo.spline_contract: _spline_flops,
+    torch.ops.kat_zoo.spline_project: _spline_project_flops,
+    torch.ops.kat_zoo.spline_accumulate: _spline_accumulate_flops,
+}
 
 
 def measure(model: nn.Module, input_size: Sequence[int]) -> Size:
@@ -126,12 +162,7 @@ def measure(model: nn.Module, input_size: Sequence[int]) -> Size:
         outputs.append(output.numel())
 
     hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d, KANLinear))]
-    counted = {
-        torch.ops.kat_zoo.rational: _rational_flops,
-        torch.ops.kat_zoo.fourier_attention: _fourier_flops,
-        torch.ops.kat_zoo.spline_contract: _spline_flops,
-    }
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=counted) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=OPERATOR_FLOPS) as counter:
         model.eval()(torch.empty(1, *input_size, device="meta"))
     for hook in hooks:
         hook.remove()

@@ -56,7 +56,8 @@ void parallel_for(int64_t n, int threads, const F& f) {
 }
 
 constexpr uintptr_t kHugePage = uintptr_t(1) << 21;
-constexpr int64_t kAdviseFrom = int64_t(1) << 22;  // NumPy's threshold too: below it the allocator reuses memory anyhow
+// From here on glibc maps every allocation anew; smaller ones mostly get memory it has kept, where the advice was measured to cost.
+constexpr int64_t kAdviseFrom = int64_t(1) << 25;
 
 // Asks for huge pages under a result that is about to be written. A large result is fresh memory, and its page faults cost
 // more than the arithmetic: 512 times fewer of them is the gain. Only the huge pages that lie wholly inside are named, so

@@ -15,6 +15,8 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from timm.utils import ModelEmaV3
+from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 logger = logging.getLogger("kat_zoo")
 
@@ -60,6 +62,21 @@ def save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
     _sync(path.parent)
 
 
+def whole_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict with whole tensors, on the CPU; every process calls it, for FSDP2 gathers the parts."""
+    return {
+        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu()
+        for name, value in model.state_dict().items()
+    }
+
+
+def _load_whole(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Load what `whole_weights` gave; a sharded model takes its part."""
+    parts = {name: value for name, value in model.state_dict().items() if isinstance(value, DTensor)}
+    cut = {name: distribute_tensor(weights[name].to(v.device), v.device_mesh, v.placements) for name, v in parts.items()}
+    model.load_state_dict({**weights, **cut})
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -98,10 +115,11 @@ def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress, ema
         partial.mkdir(parents=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(partial), safe_serialization=True)
+    average = None if ema is None else whole_weights(ema.module)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        if ema is not None:
-            save_weights(ema.module.state_dict(), partial / "ema.safetensors")
+        if average is not None:
+            save_weights(average, partial / "ema.safetensors")
         write_atomically(partial / "progress.json", json.dumps(asdict(progress)).encode())
         for path in partial.rglob("*"):
             _sync(path)
@@ -131,7 +149,7 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, ema: ModelEmaV3 | No
         raise FileNotFoundError(f"{folder} is not a checkpoint of kat-zoo train (no progress.json)")
     accelerator.load_state(str(folder))
     if ema is not None:
-        ema.module.load_state_dict(load_file(folder / "ema.safetensors"))
+        _load_whole(ema.module, load_file(folder / "ema.safetensors"))
     return Progress(**json.loads((folder / "progress.json").read_text()))
 
 

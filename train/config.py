@@ -96,6 +96,7 @@ class SystemConfig:
         keep_checkpoints: newest checkpoints that are kept.
         max_skipped: consecutive updates without a finite gradient before the run stops.
         trackers: accelerate's, as tensorboard or wandb; the JSONL log is always written.
+        processes: processes that must take part, or the run is refused; None takes what the launcher starts.
     """
 
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -109,6 +110,7 @@ class SystemConfig:
     keep_checkpoints: int = 2
     max_skipped: int = 20
     trackers: tuple[str, ...] = ("tensorboard",)
+    processes: int | None = None
 
 
 @dataclass(frozen=True)

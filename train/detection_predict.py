@@ -92,7 +92,8 @@ def draw(image: Tensor, found: dict[str, Tensor], classes: Sequence[str]) -> Ten
     chosen: Any = [palette[label - 1] for label in labels]
     if "masks" in found:
         masks = found["masks"].bool().repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
-        picture = draw_segmentation_masks(picture, masks, alpha=0.4, colors=chosen)
+        for mask, colour in reversed(list(zip(masks, chosen, strict=True))):  # one by one: torchvision blackens where masks overlap
+            picture = draw_segmentation_masks(picture, mask, alpha=0.4, colors=[colour])
     scores = [f" {score:.0%}" for score in found["scores"].tolist()] if "scores" in found else [""] * len(labels)
     names = [f"{classes[label - 1]}{score}" for label, score in zip(labels, scores, strict=True)]
     boxes = zoom * found["boxes"]

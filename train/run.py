@@ -18,12 +18,22 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DataLoaderConfiguration, set_seed, tqdm
+from accelerate.utils import DataLoaderConfiguration, DistributedType, set_seed, tqdm
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from .checkpoint import Progress, find_resume, list_checkpoints, load_checkpoint, save_checkpoint, save_weights, write_atomically
+from .checkpoint import (
+    Progress,
+    find_resume,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    save_weights,
+    whole_weights,
+    write_atomically,
+)
 from .config import RunRecipe, parse, to_yaml
 from .log import JsonlLog
 from .optim import create_optimizer, create_scheduler
@@ -50,10 +60,15 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
         (accelerator, checkpoint to continue from or None).
 
     Raises:
-        ValueError: the output folder holds another run, or the number of processes is not the one that was launched.
+        ValueError: the output folder holds another run, or the processes are not those that were asked for.
         FileNotFoundError: the checkpoint is not there.
     """
     checkpoint = find_resume(Path(recipe.output), resume)
+    if _asked_for("DEEPSPEED"):
+        raise ValueError(
+            "accelerate's configuration asks for DeepSpeed, which updates the weights inside backward(), before a gradient can be "
+            "checked or clipped here; use FSDP2, which shards the same states: train/configs/accelerate/fsdp2.yaml, docs/launch.md"
+        )
     available = [str(name) for name in get_available_trackers()]
     if missing := set(recipe.system.trackers) - set(available):  # accelerate would go on without them
         raise ValueError(f"system.trackers has {', '.join(sorted(missing))}; installed are: {', '.join(available) or 'none'}")
@@ -67,13 +82,39 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
         log_with=list(recipe.system.trackers) or None,
         project_dir=recipe.output,
     )
-    if accelerator.num_processes != int(os.environ.get("WORLD_SIZE", "1")):
-        raise ValueError(
-            f"{os.environ['WORLD_SIZE']} processes were launched, but accelerate runs {accelerator.num_processes}; "
-            "on CPUs launch with: torchrun --standalone --nproc_per_node N"
-        )
+    _check_world(accelerator, recipe.system.processes, recipe.system.compile)
     set_seed(recipe.seed)  # equal initial weights everywhere
     return accelerator, checkpoint
+
+
+def _asked_for(library: str) -> bool:
+    """Whether `accelerate launch` was told to use FSDP or DEEPSPEED."""
+    return os.environ.get(f"ACCELERATE_USE_{library}", "false").lower() == "true"
+
+
+def _check_world(accelerator: Accelerator, processes: int | None, compiled: bool) -> None:
+    """Refuse to train in another world than the one asked for: accelerate falls back in silence."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise ValueError(
+            f"{launched} processes were launched, but accelerate runs {accelerator.num_processes}; "
+            "on CPUs launch with: torchrun --standalone --nproc_per_node N"
+        )
+    if processes not in (None, launched):
+        raise ValueError(
+            f"system.processes is {processes}, but the launcher started {launched} (accelerate launch --cpu starts one, whatever "
+            "--num_processes says); see docs/launch.md"
+        )
+    sharded = accelerator.distributed_type == DistributedType.FSDP
+    if _asked_for("FSDP") and not sharded:
+        raise ValueError(
+            f"accelerate's configuration asks for FSDP, but accelerate runs {accelerator.distributed_type.value}: "
+            "it shards on two or more GPUs only"
+        )
+    if sharded and not accelerator.is_fsdp2:
+        raise ValueError("accelerate's configuration has fsdp_version 1; expected 2, as in train/configs/accelerate/fsdp2.yaml")
+    if sharded and compiled:
+        raise ValueError("system.compile is true under FSDP2; expected false, and dynamo_config in accelerate's configuration")
 
 
 def signalled(accelerator: Accelerator, signals: list[int]) -> bool:
@@ -224,8 +265,8 @@ class Run:
         if progress.evaluated < progress.update or progress.best is None:
             self.record(values)
         better = not math.isnan(value) and (progress.best is None or value > progress.best)
+        weights = whole_weights(self.ema.module if self.ema is not None else self.bare)
         if self.accelerator.is_main_process:
-            weights = (self.ema.module if self.ema is not None else self.bare).state_dict()
             for name in ("last", "best") if better else ("last",):
                 save_weights(weights, self.folder / f"{name}.safetensors")
         progress.best, progress.evaluated = value if better else progress.best, progress.update
@@ -300,6 +341,8 @@ def begin(
     if system.compile:
         model.get_submodule(compiled).compile()  # in place: the names of the weights stay
     model, optimizer, train_batches, test_batches = accelerator.prepare(model, optimizer, train_batches, test_batches)
+    if ema is not None and accelerator.is_fsdp2:
+        ema.module = fsdp2_prepare_model(accelerator, ema.module)  # sharded as the model, so that each process averages its part
     set_seed(recipe.seed, device_specific=True)  # from here on, dropout and mixup differ between processes
 
     progress = load_checkpoint(accelerator, checkpoint, ema) if checkpoint else Progress()

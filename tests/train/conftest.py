@@ -14,7 +14,7 @@ from kat_zoo.train.segmentation_config import SegmentationDataConfig, Segmentati
 @pytest.fixture(autouse=True)
 def fresh_accelerate():
     """Let each test choose its precision: accelerate keeps that of the first Accelerator of a process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    AcceleratorState._reset_state(reset_partial_state=False)
 
 
 def write_idx(path, array):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from accelerate import PartialState
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -139,6 +140,7 @@ def test_without_finite_gradients_the_run_stops_and_names_the_last_good_checkpoi
 
 
 def test_wrong_world_is_refused(recipe, monkeypatch):
+    PartialState()  # of one process; set up with two, it would wait for the other
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="torchrun"):
         train(recipe)

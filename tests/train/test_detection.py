@@ -26,7 +26,9 @@ from kat_zoo.train.detection import train
 from kat_zoo.train.detection_config import DetectionAugmentConfig
 from kat_zoo.train.detection_data import EvalScenes, TrainScenes, eval_loader, open_splits, train_transform
 from kat_zoo.train.detection_evaluate import coco_results, evaluate, summarise
+from kat_zoo.train.detection_predict import draw
 from kat_zoo.train.log import read_log
+from kat_zoo.train.pictures import colours
 
 from .detection_scenes import HEIGHT, WIDTH, small_recipe, write_coco
 from .test_classification import change, same_run
@@ -213,6 +215,30 @@ def test_commands(coco, tmp_path, capsys):
         (["predict", picture, "--task", "tracking", "--model", str(run)], "task 'tracking'"),
     ):
         assert cli.main(bad) == 2 and named in capsys.readouterr().err
+
+
+def test_overlapping_objects_are_all_drawn():
+    """The surest object is on top; boxes and masks grow with the picture; nothing else is painted."""
+    masks = torch.zeros(2, 40, 40, dtype=torch.bool)
+    masks[0, 5:20, 5:20] = masks[1, 10:30, 10:30] = True
+    found = {"boxes": torch.tensor([[5.0, 5, 20, 20], [10, 10, 30, 30]]), "labels": torch.tensor([1, 2]), "masks": masks}
+    image = torch.full((1, 40, 40), 100, dtype=torch.uint8)
+    first, second = (torch.tensor(colour) for colour in colours(2))
+    picture = draw(image, found, ("a", "b"))
+    zoom = picture.shape[1] // 40
+    assert picture.shape == (3, 480, 480) and zoom == 12
+
+    def blend(colour, below):
+        return 0.4 * colour + 0.6 * below
+
+    def at(x, y):
+        return picture[:, y * zoom + 6, x * zoom + 6].float()
+
+    grey = torch.full((3,), 100.0)
+    assert (at(35, 35) - grey).abs().max() == 0
+    assert (at(25, 25) - blend(second, grey)).abs().max() <= 2
+    assert (at(15, 15) - blend(first, blend(second, grey))).abs().max() <= 2
+    assert torch.equal(draw(image, {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}, ("a", "b")).unique(), torch.tensor([100]))
 
 
 @pytest.mark.parametrize(

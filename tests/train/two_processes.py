@@ -1,16 +1,96 @@
-"""What two processes do in test_distributed.py; started by torchrun with the folder of the recipes."""
+"""What each of two processes does in test_distributed.py; the argument is the folder of the recipes."""
 
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
+import timm
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, init_device_mesh
 
-from kat_zoo.train.checkpoint import list_checkpoints
+from kat_zoo.train import run
+from kat_zoo.train.checkpoint import list_checkpoints, whole_weights
 from kat_zoo.train.classification import train
 from kat_zoo.train.classification_config import Recipe
 from kat_zoo.train.config import parse
+
+
+def cut_copy(whole: str, cut: str, update: int) -> None:
+    """A copy of a run, as if it had been killed after `update`; checkpoints were written at every update."""
+    if PartialState().is_main_process:
+        shutil.copytree(whole, cut)
+        for checkpoint in list_checkpoints(Path(cut))[update:]:
+            shutil.rmtree(checkpoint)
+    PartialState().wait_for_everyone()
+
+
+def sharded_accelerator(*args, **kwargs) -> Accelerator:
+    """accelerate's own FSDP2, which it reserves for GPUs, on gloo."""
+    accelerator = Accelerator(*args, **kwargs)
+    PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=["Block"],
+        state_dict_type="SHARDED_STATE_DICT",
+    )
+    return accelerator
+
+
+def step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    loss = nn.functional.cross_entropy(model(images), labels)
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach())
+
+
+def compare_sharding(name: str) -> None:
+    """A step under `fully_shard` by block is the step under DDP, and our operators are given plain tensors."""
+    rank, kwargs = PartialState().process_index, {"depth": 2, "embed_dim": 24, "num_classes": 10}
+    images = torch.randn(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))[rank::2]
+    labels = torch.arange(8)[rank::2]
+    torch.manual_seed(0)
+    plain = timm.create_model(name, **kwargs)
+    sharded = timm.create_model(name, **kwargs)
+    sharded.load_state_dict(plain.state_dict())
+    mesh = init_device_mesh("cpu", (2,))
+    for block in sharded.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+    parts = [p for p in sharded.parameters() if isinstance(p, DTensor)]
+    assert len(parts) == len(list(plain.parameters())) and sum(p.to_local().numel() for p in parts) < sum(p.numel() for p in parts)
+
+    given = []
+    for module in sharded.modules():
+        if type(module).__name__ in ("GroupRational", "FourierHeads"):
+            module.register_forward_pre_hook(
+                lambda m, inputs: given.extend(isinstance(t, DTensor) for t in [*inputs, *m.parameters(recurse=False)])
+            )
+    losses = [step(model, images, labels) for model in (nn.parallel.DistributedDataParallel(plain), sharded)]
+    assert abs(losses[0] - losses[1]) < 1e-6 and given and not any(given)
+    whole = whole_weights(sharded)
+    assert max((value - whole[key]).abs().max().item() for key, value in plain.state_dict().items()) < 1e-6
+
+
+def die_in_the_middle(recipe: Recipe) -> None:
+    """Process 1 is gone after three updates; process 0 must not wait for it."""
+    if PartialState().process_index == 1:
+        original = run.Run.update
+
+        def update(self: run.Run) -> None:
+            original(self)
+            if self.progress.update == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        run.Run.update = update  # type: ignore[method-assign]
+    train(recipe)
 
 
 def main(folder: Path) -> None:
@@ -20,15 +100,24 @@ def main(folder: Path) -> None:
         return parse(Recipe, ["--config", str(folder / f"{name}.yaml"), "--output", str(folder / output)], "test")[0]
 
     train(recipe("plain", "plain2"))
-    whole = recipe("random", "whole2")
+    whole, cut = recipe("random", "whole2"), recipe("random", "cut2")
     train(whole)
-    cut = recipe("random", "cut2")
-    if PartialState().is_main_process:
-        shutil.copytree(whole.output, cut.output)
-        for checkpoint in list_checkpoints(Path(cut.output))[8:]:
-            shutil.rmtree(checkpoint)
-    PartialState().wait_for_everyone()
+    cut_copy(whole.output, cut.output, 8)
     train(cut, resume="auto")
+    train(recipe("plain", "one_to_two"), resume="auto")
+
+    for name in ("kat_pico_patch4_28", "karat_pico_patch4_28"):
+        compare_sharding(name)
+    run.Accelerator = sharded_accelerator  # type: ignore[misc]
+    whole, cut = recipe("plain", "sharded2"), recipe("plain", "sharded_cut2")
+    train(whole)
+    cut_copy(whole.output, cut.output, 8)
+    train(cut, resume="auto")
+    run.Accelerator = Accelerator  # type: ignore[misc]
+    PartialState().distributed_type = DistributedType.MULTI_CPU
+
+    print("done", flush=True)
+    die_in_the_middle(recipe("plain", "dead"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""Worlds that are refused, accelerate's configuration files, and the SLURM script, as far as a machine without GPUs can tell."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import timm
+
+from kat_zoo.train.classification import train
+from kat_zoo.train.config import RECIPES
+
+from .test_classification import change
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "environment, processes, message",
+    [
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, None, "asks for FSDP, but accelerate runs NO"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, None, "fsdp2.yaml"),
+        ({}, 2, "system.processes is 2, but the launcher started 1"),
+        ({}, 0, "system.processes is 0"),
+    ],
+)
+def test_a_world_that_was_not_asked_for_is_refused(environment, processes, message, recipe, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        train(change(recipe, system={"processes": processes}))
+    assert not Path(recipe.output).exists()
+
+
+def launch_environment(path):
+    """What `accelerate launch --config_file` would give to the processes."""
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    settings = load_config_from_file(str(path))  # refuses unknown keys
+    arguments = launch_command_parser().parse_args(["--config_file", str(path), "script.py"])
+    arguments.use_fsdp, arguments.multi_gpu = settings.distributed_type == "FSDP", settings.distributed_type == "MULTI_GPU"
+    arguments.num_processes, arguments.num_machines = settings.num_processes, settings.num_machines
+    arguments.mixed_precision, arguments.num_cpu_threads_per_process, arguments.dynamo_backend = settings.mixed_precision, 1, "no"
+    for key, value in getattr(settings, "fsdp_config", {}).items():
+        assert hasattr(arguments, key), f"{path} has {key}, which accelerate launch does not know"
+        setattr(arguments, key, value)
+    return settings, prepare_multi_gpu_env(arguments)
+
+
+def test_accelerate_reads_the_configurations():
+    settings, environment = launch_environment(RECIPES / "accelerate" / "one_node.yaml")
+    assert (settings.distributed_type, settings.num_processes) == ("MULTI_GPU", 8) and "ACCELERATE_USE_FSDP" not in environment
+    settings, environment = launch_environment(RECIPES / "accelerate" / "fsdp2.yaml")
+    assert environment["ACCELERATE_USE_FSDP"] == "true" and environment["FSDP_VERSION"] == "2"
+    wrapped = environment["FSDP_TRANSFORMER_CLS_TO_WRAP"]
+    for name in ("test_kat", "karat_pico_patch4_28"):
+        assert sum(type(module).__name__ == wrapped for module in timm.create_model(name).modules()) >= 4
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_slurm_script_starts_each_task_and_queues_what_is_not_finished(finished, tmp_path):
+    stubs = {
+        "srun": 'shift; SLURM_PROCID=5 SLURM_LOCALID=1 exec "$@"',
+        "scontrol": 'case $1 in show) printf "node7\\nnode8\\n";; *) echo "scontrol $*" >> calls;; esac',
+        "kat-zoo": 'echo "$RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR $*" >> calls',
+    }
+    (tmp_path / "bin").mkdir()
+    for name, body in stubs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    if finished:
+        (tmp_path / "runs" / "some_recipe").mkdir(parents=True)
+        (tmp_path / "runs" / "some_recipe" / "result.json").touch()
+    environment = {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_NTASKS": "16", "SLURM_JOB_ID": "42",
+    }  # fmt: skip
+    command = ["bash", str(ROOT / "docs" / "kat_zoo.sbatch"), "some_recipe", "--data.root", "a b"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[0] == "5 1 16 node7 train --config some_recipe --system.processes 16 --resume auto --data.root a b"
+    assert calls[1:] == ([] if finished else ["scontrol requeue 42"])

@@ -1,0 +1,149 @@
+"""The planner: its counts against what PyTorch really saves, against formulas written by hand, and against arithmetic."""
+
+import dataclasses
+
+import pytest
+import timm
+import torch
+
+from kat_zoo import cli
+from kat_zoo.train import segmentation
+from kat_zoo.train.classification_config import ModelConfig, Recipe
+from kat_zoo.train.config import OptimizerConfig, parse
+from kat_zoo.train.footprint import SavedBytes, count
+from kat_zoo.train.plan import Machine, optimizer_state, plan
+from kat_zoo.train.segmentation_config import SegmentationRecipe
+
+SIZE, N, D, H, DEPTH = (1, 28, 28), 49, 24, 3, 2
+KWARGS = {"embed_dim": D, "depth": DEPTH, "num_heads": H}
+
+
+def build(name, device="meta", **kwargs):
+    return timm.create_model(name, device=device, num_classes=10, **{**KWARGS, **kwargs})
+
+
+def loss(model, batch):
+    return model(torch.zeros(batch, *SIZE)).float().square().mean()
+
+
+@pytest.mark.parametrize("name, kwargs", [("kat_pico_patch4_28", {"drop_path_rate": 0.1}), ("karat_pico_patch4_28", {})])
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_saved_bytes_are_those_of_a_real_step(name, kwargs, precision):
+    counts = count(lambda: build(name, **kwargs), loss, precision)
+    for footprint, checkpointing in zip(counts, (False, True), strict=True):
+        model = build(name, device="cpu", **kwargs).train()
+        model.set_grad_checkpointing(checkpointing)
+        for batch in (1, 3):
+            with SavedBytes(list(model.parameters())) as saved, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loss(model, batch)
+            # 4 bytes an image: the mask of drop-path is one number
+            assert saved.total == pytest.approx(footprint.copies + batch * footprint.saved, abs=8 * DEPTH)
+
+
+def test_counter_sees_what_autograd_saves():
+    x, w = torch.randn(5, 7, requires_grad=True), torch.randn(7, 7, requires_grad=True)
+    with SavedBytes([w]) as saved:
+        (x @ w).exp()[:2].sum()  # x, and the result of exp; w is known, a view counts as its storage, once
+    assert saved.total == 4 * (35 + 35)
+
+
+@pytest.mark.parametrize("precision, s", [("no", 4), ("bf16", 2)])
+def test_a_block_holds_what_the_formula_says(precision, s):
+    plain, checkpointed = count(lambda: build("kat_pico_patch4_28"), loss, precision)
+    block = N * D * (4 + 5 * s) + 4 * H * N + N * D * (4 + s + 2 * 4 * s) + 4 * N * D + 16 * N
+    assert checkpointed.recomputed == block
+    assert 1 <= plain.saved / (DEPTH * block) < 1.2  # patches, final norm, head
+    assert checkpointed.saved < plain.saved - DEPTH * (block - 4 * N * D) + 8
+
+
+def test_flops_of_a_block_by_hand():
+    one, _ = count(lambda: build("kat_pico_patch4_28", depth=DEPTH - 1), loss)
+    two, checkpointed = count(lambda: build("kat_pico_patch4_28"), loss)
+    linear, attention, activations = 12 * N * D * D, 2 * N * N * D, 10 * 5 * N * D  # multiply-adds
+    assert two.forward_flops - one.forward_flops == 2 * (linear + attention + activations)
+    backward = 2 * linear + 2.5 * attention + 3 * activations  # attention's is 5 products: the logits again
+    assert two.backward_flops - one.backward_flops == 2 * backward
+    again = linear - 4 * N * D * D + attention + activations  # nothing needs the output of fc2 again
+    assert checkpointed.backward_flops == two.backward_flops + DEPTH * 2 * again
+
+
+@pytest.mark.parametrize("train_only", ["head", "rationals"])
+def test_frozen_parameters_cost_no_gradients(train_only):
+    model = ModelConfig("kat_pico_patch4_28", KWARGS, pretrained=True, train_only=train_only)
+    recipe = dataclasses.replace(small(), mode="finetune", model=model)
+    full, part = plan(small(), Machine(1)), plan(recipe, Machine(1))
+    trained = 10 * D + 10 if train_only == "head" else 2 * DEPTH * (6 + 8 * 4)
+    assert part.footprint[0].trained == trained and part.memory[0].gradients == 4 * trained
+    assert part.memory[0].optimizer == 8 * trained
+    assert part.footprint[0].backward_flops < full.footprint[0].backward_flops
+    assert part.footprint[0].forward_flops == full.footprint[0].forward_flops
+
+
+def small():
+    return parse(Recipe, ["--config", "kat_pico_fmnist", "--model.kwargs", str(KWARGS), "--schedule.epochs", "12"], "test")[0]
+
+
+def test_arithmetic_of_a_run():
+    recipe, machine = small(), Machine(gpus=2, gpu_memory=0.02, tflops=1e-3, utilization=0.5, reserve=0.25)
+    needs = plan(recipe, machine)
+    params = needs.footprint[0].parameters
+    memory = needs.memory[0]
+    assert params == sum(p.numel() for p in build("kat_pico_patch4_28").parameters())
+    assert (memory.weights, memory.gradients, memory.optimizer, memory.average) == (4 * params, 8 * params, 8 * params, 4 * params)
+    assert needs.updates_per_epoch == 60_000 // 64 and needs.updates == 12 * 937 and needs.images_per_pass == 32
+    fits = (0.75 * 0.02e9 - memory.fixed) / memory.per_image
+    assert needs.fits[0] == int(fits) and 0 < fits < 1000
+    flops = needs.footprint[0].forward_flops + needs.footprint[0].backward_flops
+    assert needs.hours[0] == pytest.approx(12 * 937 * 64 * flops / (2 * 0.5e9) / 3600)
+    assert plan(recipe, dataclasses.replace(machine, gpu_memory=1e-4)).grad_accum[0] is None
+    sharded = plan(recipe, dataclasses.replace(machine, strategy="fsdp2")).memory[0]
+    assert (sharded.gradients, sharded.optimizer, sharded.average) == (2 * params, 4 * params, 2 * params)
+
+
+def test_accumulation_is_what_makes_the_batch_fit():
+    recipe = small()
+    memory = plan(recipe, Machine(1)).memory[0]
+    room = (memory.fixed + 20 * memory.per_image) / 1e9
+    assert plan(recipe, Machine(1, gpu_memory=room, reserve=0)).grad_accum[0] == 4  # 16 of 64 at a time; 32 would be too many
+
+
+@pytest.mark.parametrize("name, per_element", [("adamw", 2), ("lion", 1), ("sgd", 1), ("lamb", 2)])
+def test_optimizer_state_is_what_the_optimizer_makes(name, per_element):
+    model = build("kat_pico_patch4_28", device="cpu")
+    config = OptimizerConfig(name=name, layer_decay=0.7)
+    assert optimizer_state(model, config) == per_element * sum(p.numel() for p in model.parameters())
+
+
+def test_segmentation_counts_what_its_model_saves():
+    argv = ["--config", "kat_pico_upernet_scenes", "--data.num_classes", "5", "--system.fused_attention", "true"]
+    recipe = parse(SegmentationRecipe, argv, "test")[0]
+    found = plan(recipe, Machine(1)).footprint[0]
+    model = segmentation.build_model(dataclasses.replace(recipe.model, pretrained=False, checkpoint=None), 5).train()
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=recipe.system.precision == "bf16")
+    with SavedBytes([*model.parameters(), *model.buffers()]) as saved, autocast:
+        images = torch.rand(2, model.image_mean.numel(), 64, 64)
+        losses = model(images, torch.zeros(2, 64, 64, dtype=torch.long))  # noqa: F841  (alive until counted)
+    assert saved.total == pytest.approx(found.copies + 2 * found.saved, rel=5e-3)
+    assert found.parameters == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "argv, named",
+    [
+        (["--gpus", "7"], "data.batch_size 64 must be a multiple"),
+        (["--gpus", "0"], "--gpus is 0"),
+        (["--strategy", "zero"], "--strategy is 'zero'"),
+        (["--utilization", "1.5"], "--utilization is 1.5"),
+        (["--model.name", "kat_huge"], "kat_huge"),
+        (["--task", "detection"], "'detection' cannot be planned"),
+    ],
+)
+def test_what_cannot_be_planned_is_named(argv, named, capsys):
+    assert cli.main(["plan", "--config", "kat_pico_fmnist", *argv]) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_command_prints_the_table(capsys):
+    assert cli.main(["plan", "--config", "kat_pico_fmnist", "--gpus", "8"]) == 0
+    text = capsys.readouterr().out
+    assert "455,162" in text and "11,244" in text and "with checkpointing" in text
