@@ -100,8 +100,9 @@ class KANRegressor(RegressorMixin, KANEstimator):
             )
         else:
             self.network_ = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed)
-            known = weight is not None and len(held)
-            w_held = torch.from_numpy(weight[held] / weight[held].mean()) if known else torch.ones(len(held))
+            w_held = torch.ones(len(held))
+            if weight is not None and len(held):
+                w_held = torch.from_numpy(weight[held] / weight[held].mean())
             self._fit_path(inputs[train], targets[train], inputs[held], targets[held], w, w_held)
         return self
 
