@@ -202,12 +202,13 @@ def plot(rows: list[dict], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    clock = next(r["clock"] for r in rows if r["part"] == "tokens")
     labels = {"softmax": "softmax (fused)", "karat": "Fourier-KArAt (ours)", "karat_matmul": "Fourier-KArAt (matrix products)"}
     for name, label in labels.items():
         series = [r for r in rows if r["part"] == "tokens" and r["what"] == name]
         for axis, key in zip(axes, ("median_ms", "peak_mb"), strict=True):
             axis.plot([int(r["tokens"]) for r in series], [float(r[key]) for r in series], marker="o", label=label)
-    axes[0].set(xlabel="tokens N", ylabel="forward + backward (ms, median)", yscale="log", xscale="log", title="Time")
+    axes[0].set(xlabel="tokens N", ylabel=f"forward + backward ({clock} ms, median)", yscale="log", xscale="log", title="Time")
     axes[1].set(xlabel="tokens N", ylabel="peak memory of a step (MB)", yscale="log", xscale="log", title="Memory")
     for axis in axes:
         axis.set_xticks(TOKENS, [str(t) for t in TOKENS])

@@ -32,6 +32,10 @@ def target(arch: str) -> GPUTarget:
     raise ValueError(f"arch={arch!r}; expected an NVIDIA name such as sm_90 or an AMD name such as gfx942")
 
 
+# KiB a block may ask for (CUDA C++ Programming Guide, technical specifications per compute capability).
+_SHARED_MEMORY = {75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 120: 99}
+
+
 @dataclass
 class Launch:
     """One kernel launch that was compiled instead of run."""
@@ -81,7 +85,7 @@ class _CompileOnlyDriver(DriverBase):
         return 0
 
     def get_device_properties(self, device: object) -> dict[str, int]:
-        return {"max_shared_mem": 48 * 1024}
+        return {"max_shared_mem": _SHARED_MEMORY.get(self.gpu.arch, 64 if self.gpu.backend == "hip" else 48) * 1024}
 
     def load_binary(self, name: str, binary: bytes, shared: int, device: object) -> tuple:
         return None, None, 0, 0, 1024

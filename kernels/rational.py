@@ -259,7 +259,7 @@ class _Rational(torch.autograd.Function):
             return torch.ops.kat_zoo.rational.default(x, numerator, denominator, channel_dim)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         arguments = (grad, *ctx.saved_tensors, ctx.channel_dim)
         if torch.is_grad_enabled():  # create_graph=True
             return (*torch.ops.kat_zoo.rational_backward.default(*arguments), None)

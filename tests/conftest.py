@@ -6,29 +6,32 @@ import torch
 
 from .hub.server import HubServer
 
+# No test reaches the network: the Hub is a server on loopback. It is named here, at import, because the conftest of a folder
+# given on the command line imports huggingface_hub before any hook runs.
+SERVER = HubServer()
+HOME = tempfile.TemporaryDirectory()
+os.environ |= {
+    "HF_ENDPOINT": SERVER.url,
+    "HF_HOME": HOME.name,
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "NO_PROXY": "127.0.0.1",
+}
+for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "TRANSFORMERS_CACHE"):
+    os.environ.pop(name, None)
+
 
 def pytest_configure(config):
     # Triton kernels run in Triton's interpreter unless a GPU is asked for. This must be set before timm imports triton.
     if "gpu" not in config.getoption("markexpr").replace("not gpu", ""):
         os.environ["TRITON_INTERPRET"] = "1"
-    # No test reaches the network: the Hub is a server on loopback, named before huggingface_hub is imported.
-    config.hub_server = HubServer()
-    config.hub_home = tempfile.TemporaryDirectory()
-    os.environ |= {
-        "HF_ENDPOINT": config.hub_server.url,
-        "HF_HOME": config.hub_home.name,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "NO_PROXY": "127.0.0.1",
-    }
-    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "TRANSFORMERS_CACHE"):
-        os.environ.pop(name, None)
-    config.hub_server.start()
+    config.hub_server = SERVER
+    SERVER.start()
 
 
 def pytest_unconfigure(config):
-    config.hub_server.stop()
-    config.hub_home.cleanup()
+    SERVER.stop()
+    HOME.cleanup()
 
 
 def pytest_collection_modifyitems(config, items):

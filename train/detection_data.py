@@ -115,7 +115,7 @@ class TrainScenes(Dataset):
         boxes = torch.tensor([a["bbox"] for a in objects], dtype=torch.float32).reshape(-1, 4)
         sample: dict[str, Any] = {
             "image": tv_tensors.Image(read_image(self.split, record, self.channels)),
-            "boxes": tv_tensors.BoundingBoxes(  # type: ignore[call-overload]  # torchvision's stubs want a format's name
+            "boxes": tv_tensors.BoundingBoxes(
                 torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1), format="XYXY", canvas_size=size
             ),
         }

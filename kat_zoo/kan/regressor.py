@@ -19,7 +19,7 @@ from .network import KAN
 from .search import Problem, Search, search
 
 PENALTIES = (0.1, 0.03, 0.01, 3e-3, 1e-3)  # of y's standard deviation
-CAUTION = 1.0  # standard errors, as in the rule of one standard error (Breiman et al., CART, 1984)
+CAUTION = 2.0  # standard errors; the rule of one (Breiman et al., CART, 1984) errs too often over so many stages
 
 
 class KANRegressor(RegressorMixin, KANEstimator):
@@ -100,8 +100,9 @@ class KANRegressor(RegressorMixin, KANEstimator):
             )
         else:
             self.network_ = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed)
-            known = weight is not None and len(held)
-            w_held = torch.from_numpy(weight[held] / weight[held].mean()) if known else torch.ones(len(held))
+            w_held = torch.ones(len(held))
+            if weight is not None and len(held):
+                w_held = torch.from_numpy(weight[held] / weight[held].mean())
             self._fit_path(inputs[train], targets[train], inputs[held], targets[held], w, w_held)
         return self
 
@@ -109,9 +110,10 @@ class KANRegressor(RegressorMixin, KANEstimator):
         """(l1, smoothness, grid size) in the order they are tried, each from where the one before ended."""
         first = self.grid_schedule[0]
         stages = [(p, p, first) for p in PENALTIES if p > self.smoothness]
-        if held:  # with nothing to judge it by, the network stays smooth
-            finer = [g for g in self.grid_schedule[1:] if g <= samples // 8]
-            stages += [(0.0, self.smoothness, g) for g in (first, *finer)]
+        if held:  # with nothing to judge it by, or far more parameters than samples, the network stays penalised
+            spline = self.network_.layers[0].spline
+            room = 2 * samples / self.network_.num_edges() - spline.spline_order - 1
+            stages += [(0.0, self.smoothness, g) for g in self.grid_schedule if g <= room]
         return stages or [(0.0, self.smoothness, first)]
 
     def _fit_path(self, x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor, weight: Any, weight_val: Any) -> None:

@@ -129,9 +129,11 @@ def test_sine_and_cosine_within_two_ulp(isa):
 def test_huge_and_undefined_logits():
     tensors, grad = inputs(1, 1, 10, 4, 4, 3, 1)
     tensors[0] *= 1e12
-    expected = fourier_attention_reference(*tensors, scale=1.0)
-    assert (fourier_attention(*tensors, scale=1.0) - expected).abs().max() < 50  # the logits' own rounding decides the phase
-    assert fourier_attention(*tensors, scale=1.0).isfinite().all()
+    _, _, v, a, b, w = tensors
+    # The logits' own rounding decides every phase, so only the amplitudes are left to hold: |z| <= sum over keys and harmonics.
+    amplitudes = torch.hypot(a, b).sum((-1, -2))
+    bound = torch.einsum("hr,bhrd->bhd", amplitudes, (w.mT @ v).abs())[:, :, None]
+    assert (fourier_attention(*tensors, scale=1.0).abs() <= bound * (1 + 1e-5)).all()
     tensors[0][0, 0, 3] = math.nan
     out = fourier_attention(*tensors)
     assert out[0, 0, 3].isnan().all()

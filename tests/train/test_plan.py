@@ -69,7 +69,8 @@ def test_flops_of_a_block_by_hand():
 
 @pytest.mark.parametrize("train_only", ["head", "rationals"])
 def test_frozen_parameters_cost_no_gradients(train_only):
-    recipe = dataclasses.replace(small(), model=ModelConfig("kat_pico_patch4_28", KWARGS, train_only=train_only))
+    model = ModelConfig("kat_pico_patch4_28", KWARGS, pretrained=True, train_only=train_only)
+    recipe = dataclasses.replace(small(), mode="finetune", model=model)
     full, part = plan(small(), Machine(1)), plan(recipe, Machine(1))
     trained = 10 * D + 10 if train_only == "head" else 2 * DEPTH * (6 + 8 * 4)
     assert part.footprint[0].trained == trained and part.memory[0].gradients == 4 * trained
