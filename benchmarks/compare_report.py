@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from compare_evaluate import CORRUPTIONS
 from compare_rows import EXTRA, MAIN, RATES, ROWS, Scale
-from scipy.stats import ttest_rel
+from scipy.stats import t
 
 REFERENCE = "vit"
 COSTS: dict[str, Callable[[dict[str, str]], float | None]] = {
@@ -38,11 +38,12 @@ def paired(a: dict[int, dict[str, float]], b: dict[int, dict[str, float]], key: 
     """Mean of a - b over the seeds they share, and its 95 % t-interval where there are two or more."""
     seeds = sorted(a.keys() & b.keys())
     left, right = [a[s][key] for s in seeds], [b[s][key] for s in seeds]
-    mean = statistics.fmean(x - y for x, y in zip(left, right, strict=True))
+    differences = [x - y for x, y in zip(left, right, strict=True)]
+    mean = statistics.fmean(differences)
     if len(seeds) < 2:
         return mean, None
-    interval = ttest_rel(left, right).confidence_interval(0.95)
-    return mean, (float(interval.low), float(interval.high))
+    half = float(t.ppf(0.975, len(seeds) - 1)) * statistics.stdev(differences) / len(seeds) ** 0.5
+    return mean, (mean - half, mean + half)
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

@@ -180,7 +180,7 @@ def test_bfloat16(name):
     output = half(x.bfloat16())
     assert output.dtype == torch.bfloat16
     # Waves of order 4 multiply the rounding of their argument, in two layers of each block.
-    tolerance = 0.2 if "fourier" in name else 0.05
+    tolerance = 0.3 if "fourier" in name else 0.05
     for y in (output, autocast):
         assert (y - expected).norm() < tolerance * expected.norm()
     half.train()
@@ -289,8 +289,8 @@ def test_arguments_survive_json(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_full_size(name):
-    reset = {"weight_init": "reset"} if isinstance(full_size(name), VisionTransformer) else {}
-    model = timm.create_model(name, **reset).train()
+    model = timm.create_model(name).train()
+    torch.nn.init.trunc_normal_(model.get_classifier().weight, std=0.02)  # a head of zeros lets no gradient through
     x = images(name, batch=1)
     logits_sum(model, x).backward()
     assert_every_parameter_has_a_gradient(model)

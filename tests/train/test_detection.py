@@ -312,9 +312,9 @@ def test_eight_images_can_be_learned_by_heart(tmp_path):
         data={"val_images": "train", "val_annotations": "train.json", "batch_size": 8, "min_size": (HEIGHT,), "max_size": WIDTH},
         augment={"resize": "shortest", "hflip": 0.0},
         optimizer={"lr": 1e-3, "grad_accum": 1, "layer_decay": None},
-        schedule={"epochs": 120, "warmup_epochs": 10},
+        schedule={"epochs": 180, "warmup_epochs": 10},
         ema={"decay": 0.0},
-        system={"eval_every": 120, "log_every": 20},
+        system={"eval_every": 180, "log_every": 20},
     )
     result = train(recipe)
     assert result.box["ap50"] >= 95 and result.mask["ap50"] >= 95
