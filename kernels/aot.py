@@ -67,10 +67,10 @@ class _CompileOnlyDriver(DriverBase):
         return False  # never chosen by itself
 
     def map_python_to_cpp_type(self, ty: str) -> str:
-        raise NotImplementedError("kat_zoo.kernels.aot compiles, it does not launch")
+        raise RuntimeError("kat_zoo.kernels.aot compiles, it does not launch")
 
     def get_benchmarker(self) -> Callable:
-        raise NotImplementedError("kat_zoo.kernels.aot compiles, it does not measure")
+        raise RuntimeError("kat_zoo.kernels.aot compiles, it does not measure")
 
     def get_current_target(self) -> GPUTarget:
         return self.gpu

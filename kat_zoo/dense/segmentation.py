@@ -1,5 +1,6 @@
 """Semantic segmentation on plain ViTs: the UperNet heads of transformers and the DPT head of segmentation_models_pytorch."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from .pyramid import SimpleFeaturePyramid
 AUXILIARY_LEVEL = 2  # the map of patches itself, as UperNetFCNHead expects
 
 
-class SegmentationModel(LayerDecay, nn.Module):
+class SegmentationModel(LayerDecay, nn.Module, ABC):
     """A model of images in [0, 1] that gives logits of classes for every pixel, or losses; subclasses define `heads`.
 
     Args:
@@ -57,9 +58,9 @@ class SegmentationModel(LayerDecay, nn.Module):
     image_mean: Tensor
     image_std: Tensor
 
+    @abstractmethod
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the logits and those of the auxiliary head, at any resolution, for normalised and padded images."""
-        raise NotImplementedError
 
     def _normalised(self, images: Tensor) -> Tensor:
         channels = self.image_mean.shape[0]

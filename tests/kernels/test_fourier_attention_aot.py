@@ -1,5 +1,7 @@
 """The Triton kernels of Fourier attention compiled ahead of time: what the code uses, and what makes Triton compile again."""
 
+import functools
+
 import pytest
 
 from .aot import probe
@@ -10,6 +12,11 @@ KERNELS = {f"fourier_attention_{name}" for name in ("forward", "query", "key", "
 @pytest.fixture(scope="module")
 def compiled():
     return probe("attention")
+
+
+@functools.cache
+def slow_probe():
+    return probe("attention_slow")
 
 
 def check(row):
@@ -29,12 +36,18 @@ def test_goals(compiled):
 
 @pytest.mark.slow
 def test_goals_of_every_kernel():
-    found = probe("attention_slow")
+    found = slow_probe()
     assert len(found["rows"]) == 5 * 3 * 4  # architectures, dtypes, kernels
     for row in found["rows"]:
         check(row)
-    # Other grid sizes, ranks and heads fit the shared memory of both architectures; some of them spill.
-    assert len(found["spills"]) == 4 * 4 * 2 * 2  # kernels, sizes, dtypes, architectures
+    assert len(found["spills"]) == 4 * 4 * 2 * 2  # kernels, sizes, dtypes, architectures: all fit the shared memory
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="8 of 64 kernels spill: grid size 11 above all, then rank 24 and heads of 96")
+def test_other_sizes_do_not_spill():
+    spills = slow_probe()["spills"]
+    assert not any(spills.values()), spills
 
 
 def test_nothing_compiles_again_for_another_batch_or_image_size(compiled):

@@ -170,7 +170,10 @@ def test_load_pretrained_adapts(name, in_chans, num_classes):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_bfloat16(name):
+def test_bfloat16(name, request):
+    if name == "vit_fourier_tiny_patch16_224":
+        reason = "pure bfloat16 rounds the arguments of the waves: features drift by 25 % at this width (autocast does not)"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     model, x = create(name), images(name)
     expected = model(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -180,7 +183,7 @@ def test_bfloat16(name):
     output = half(x.bfloat16())
     assert output.dtype == torch.bfloat16
     # Waves of order 4 multiply the rounding of their argument, in two layers of each block.
-    tolerance = 0.3 if "fourier" in name else 0.05
+    tolerance = 0.2 if "fourier" in name else 0.05
     for y in (output, autocast):
         assert (y - expected).norm() < tolerance * expected.norm()
     half.train()
