@@ -8,20 +8,17 @@ A derivative with respect to x only replaces B by B'. Each keeps x and its other
 """
 
 import functools
-import logging
 
 import torch
 from torch import Tensor
 
-from . import cpu_library
+from . import cpu_library, fallback
 from .bspline_reference import (
     bspline_basis_reference,
     spline_accumulate_reference,
     spline_contract_reference,
     spline_project_reference,
 )
-
-logger = logging.getLogger("kat_zoo")
 
 MAX_SPLINE_ORDER = 7
 _CONTRACT, _PROJECT, _ACCUMULATE, _DENSE = range(4)
@@ -128,11 +125,6 @@ def _prepare(x: Tensor, knots: Tensor, order: int, derivative: int, extrapolate:
     return torch.cat([knots[:, :1] - steps.flip(0) * width, knots, knots[:, -1:] + steps * width], 1), pad
 
 
-@functools.cache
-def _announce_fallback(device: str) -> None:
-    logger.warning("kat_zoo: no kernel for %s tensors; B-splines run in plain PyTorch, which is slower.", device)
-
-
 def _call(
     task: int, x: Tensor, scale: Tensor | None, coef: Tensor | None, grad: Tensor | None, result: Tensor, sizes
 ) -> Tensor:
@@ -222,7 +214,7 @@ def _accumulate_fake(
 def _elsewhere(reference):
     def run(*args):
         x = args[0]
-        _announce_fallback(x.device.type)
+        fallback.announce("B-splines", x.device.type)
         return reference(*args).to(x.dtype)
 
     return run

@@ -29,35 +29,55 @@ namespace kat {
 enum Isa : int { kPortable = 0, kAvx2 = 1, kAvx512 = 2 };
 enum DType : int { kFloat32 = 0, kFloat64 = 1, kBFloat16 = 2, kFloat16 = 3 };
 
-// GOMP_parallel of the OpenMP runtime that torch has loaded; null: one thread. Linking a runtime of our own would start a
-// second pool beside torch's. Defined in rational_cpu.cpp.
+// GOMP_parallel and omp_get_thread_num of the OpenMP runtime that torch has loaded; null: one thread. Linking a runtime of our own
+// would start a second pool beside torch's. Defined in rational_cpu.cpp.
 using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+using OmpThreadNum = int (*)();
 extern GompParallel gomp_parallel;
+extern OmpThreadNum omp_thread_num;
 
-// Calls f(i) for i in [0, n). Chunks are drawn from a counter, so a pool that gives fewer threads than asked for still does
-// all the work; results may depend on i alone, never on the thread.
+constexpr int kMaxTeam = 256;
+
+// Calls f(i) for i in [0, n). Each thread of the team begins with its own stretch, the one that torch's operators before and
+// after give it, so that a core finds in its cache what it wrote there. Then it helps the others: a slow core holds nobody up,
+// and a pool that gives fewer threads than asked for still does all the work. Results may depend on i alone.
 template <class F>
 void parallel_for(int64_t n, int threads, const F& f) {
-  if (threads <= 1 || n <= 1 || gomp_parallel == nullptr) {
+  if (threads <= 1 || n <= 1 || gomp_parallel == nullptr || omp_thread_num == nullptr) {
     for (int64_t i = 0; i < n; ++i) f(i);
     return;
   }
+  struct alignas(64) Stretch {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
   struct Shared {
     const F* f;
-    int64_t n;
-    std::atomic<int64_t> next;
-  } shared{&f, n, {0}};
+    int team;
+    Stretch stretches[kMaxTeam];
+  } shared;
+  shared.f = &f;
+  shared.team = static_cast<int>(n < threads ? n : threads);
+  if (shared.team > kMaxTeam) shared.team = kMaxTeam;
+  for (int t = 0; t < shared.team; ++t) {
+    shared.stretches[t].next = n * t / shared.team;
+    shared.stretches[t].end = n * (t + 1) / shared.team;
+  }
   auto body = [](void* p) {
     auto* s = static_cast<Shared*>(p);
-    for (int64_t i; (i = s->next.fetch_add(1, std::memory_order_relaxed)) < s->n;) (*s->f)(i);
+    const int own = omp_thread_num();
+    for (int k = 0; k < s->team; ++k) {
+      Stretch& stretch = s->stretches[(own + k) % s->team];
+      for (int64_t i; (i = stretch.next.fetch_add(1, std::memory_order_relaxed)) < stretch.end;) (*s->f)(i);
+    }
   };
-  const unsigned team = static_cast<unsigned>(n < threads ? n : threads);
-  gomp_parallel(body, &shared, team, 0);
+  gomp_parallel(body, &shared, static_cast<unsigned>(shared.team), 0);
 }
 
 constexpr uintptr_t kHugePage = uintptr_t(1) << 21;
-// From here on glibc maps every allocation anew; smaller ones mostly get memory it has kept, where the advice was measured to cost.
-constexpr int64_t kAdviseFrom = int64_t(1) << 25;
+// A result of 18.5 MiB and its gradient may go back to the system when they are freed; then they cost 4700 page faults each
+// time anew, which the advice was seen to remove. Where the allocator has kept the memory, it cost nothing measurable.
+constexpr int64_t kAdviseFrom = int64_t(1) << 23;
 
 // Asks for huge pages under a result that is about to be written. A large result is fresh memory, and its page faults cost
 // more than the arithmetic: 512 times fewer of them is the gain. Only the huge pages that lie wholly inside are named, so

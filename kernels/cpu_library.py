@@ -22,18 +22,20 @@ _forced_isa: list[int] = []
 _forked = False
 
 
-def _torch_gomp_parallel() -> int | None:
-    """Address of GOMP_parallel in the OpenMP runtime that torch itself uses, or None."""
+def _torch_openmp() -> tuple[int | None, int | None]:
+    """Addresses of GOMP_parallel and omp_get_thread_num in the OpenMP runtime that torch itself uses, or None."""
     root = Path(torch.__file__).parent
     names = [path for folder in (root / "lib", root.parent / "torch.libs") for path in glob.glob(f"{folder}/lib*omp*")]
     for name in [*names, "libgomp.so.1", "libiomp5.so", "libomp.so.5", "libomp.so"]:
         try:
             # RTLD_NOLOAD: only a runtime that is in the process already; loading another would start a second pool.
             library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
-            return ctypes.cast(library.GOMP_parallel, ctypes.c_void_p).value
+            functions = (library.GOMP_parallel, library.omp_get_thread_num)
         except (OSError, AttributeError):
             continue
-    return None
+        parallel, thread_num = (ctypes.cast(function, ctypes.c_void_p).value for function in functions)
+        return parallel, thread_num
+    return None, None
 
 
 def _after_fork_in_child() -> None:
@@ -61,13 +63,13 @@ def load() -> ctypes.CDLL | None:
     pointer, integer, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     coefficients: list[Any] = [pointer, integer, pointer, integer]
     shape: list[Any] = [long, integer, long, integer, integer, integer, integer]
-    library.kat_set_gomp_parallel.argtypes = [pointer]
+    library.kat_set_openmp.argtypes = [pointer, pointer]
     library.kat_rational_forward.argtypes = [integer, pointer, pointer, *coefficients, *shape]
     library.kat_rational_backward.argtypes = [integer, pointer, pointer, pointer, *coefficients, pointer, pointer, *shape]
-    gomp_parallel = _torch_gomp_parallel()
-    if gomp_parallel is None:
+    parallel, thread_num = _torch_openmp()
+    if parallel is None:
         logger.warning("kat_zoo: torch's OpenMP runtime was not found; the CPU kernels run on one thread.")
-    library.kat_set_gomp_parallel(gomp_parallel)
+    library.kat_set_openmp(parallel, thread_num)
     return library
 
 

@@ -1,20 +1,16 @@
 """`fourier_attention`: Fourier-KArAt attention as a torch operator; C++ on CPUs, Triton on GPUs, tiled PyTorch elsewhere."""
 
 import ctypes
-import functools
-import logging
 
 import torch
 from torch import Tensor
 
-from . import cpu_library
+from . import cpu_library, fallback
 from .fourier_attention_reference import (
     fourier_attention_reference,
     fourier_attention_tiled,
     fourier_attention_tiled_backward,
 )
-
-logger = logging.getLogger("kat_zoo")
 
 _LIBRARY = torch.library.Library("kat_zoo", "FRAGMENT")
 _LIBRARY.define(
@@ -101,11 +97,6 @@ def _new_scores(q: Tensor, a: Tensor) -> Tensor:
     return q.new_empty(*q.shape[:3], a.shape[1], dtype=_compute_dtype(q))
 
 
-@functools.cache
-def _announce_fallback(device: str) -> None:
-    logger.warning("kat_zoo: no kernel for %s tensors; fourier_attention runs in plain PyTorch, which is slower.", device)
-
-
 def _rows(t: Tensor) -> Tensor:
     """Return t with contiguous channels; what the C++ kernel asks for."""
     return t if t.stride(-1) == 1 else t.contiguous()
@@ -169,28 +160,26 @@ def _tiled_backward(grad, q, k, v, a, b, w, z, scale=None) -> tuple[Tensor, ...]
 
 
 def _forward_fallback(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
-    _announce_fallback(q.device.type)
+    fallback.announce("fourier_attention", q.device.type)
     return _tiled(q, k, v, a, b, w, scale)
 
 
 def _forward_cuda(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
-    if q.dtype == torch.float64:
+    kernels = fallback.triton_module("fourier_attention_triton")
+    if kernels is None or q.dtype == torch.float64:
         return _forward_fallback(q, k, v, a, b, w, scale)
     _check(q, k, v, a, b, w)
-    from . import fourier_attention_triton  # triton is imported when the first CUDA tensor arrives, never before
-
     out, z = heads_inside(v), _new_scores(q, a)
-    fourier_attention_triton.forward(q, k, v, a, b, w, _scale(q, scale), out, z)
+    kernels.forward(q, k, v, a, b, w, _scale(q, scale), out, z)
     return out, z
 
 
 def _backward_cuda(grad, q, k, v, a, b, w, z, scale=None) -> tuple[Tensor, ...]:
-    if q.dtype == torch.float64:
+    kernels = fallback.triton_module("fourier_attention_triton")
+    if kernels is None or q.dtype == torch.float64:
         return _tiled_backward(grad, q, k, v, a, b, w, z, scale)
-    from . import fourier_attention_triton
-
     dq, dk = heads_inside(q), heads_inside(k)
-    dv, *rest = fourier_attention_triton.backward(grad, q, k, v, a, b, w, z, _scale(q, scale), dq, dk)
+    dv, *rest = kernels.backward(grad, q, k, v, a, b, w, z, _scale(q, scale), dq, dk)
     return (dq, dk, heads_inside(v).copy_(dv), *rest)
 
 
@@ -222,7 +211,8 @@ def _setup_context_backward(ctx, inputs, output) -> None:
 def _autograd_backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
     """Second order: differentiate the reference's gradients. z is a function of q, k, a and b, so nothing flows through it."""
     with torch.enable_grad():
-        grad, *inputs = (t.detach().requires_grad_() for t in ctx.saved_tensors)
+        # Aliases, for grad may itself be a function of q: what flows through it is added by the engine, not here.
+        grad, *inputs = (t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors)
         q, k, v, a, b, w = inputs
         out = fourier_attention_reference(q, k, v, a, b, w, ctx.scale)
         first = torch.autograd.grad(out, inputs, grad, create_graph=True)
@@ -240,6 +230,7 @@ def _autograd_backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
 for _device, _forward, _backward in (
     ("CPU", _forward_cpu, _backward_cpu),
     ("CUDA", _forward_cuda, _backward_cuda),
+    ("XPU", _forward_cuda, _backward_cuda),  # the same Triton kernels
     ("CompositeExplicitAutograd", _forward_fallback, _tiled_backward),
 ):
     _LIBRARY.impl("fourier_attention", _forward, _device)

@@ -222,29 +222,36 @@ def _pack(a: Tensor, b: Tensor) -> Tensor:
     return _pad_rank(torch.stack([a, b]).permute(1, 4, 0, 3, 2)).contiguous()
 
 
+def _tiles(dtype: torch.dtype, dim: int, order: int) -> dict[str, int]:
+    """Tiles of queries (M) and keys (N), warps and stages with which no kernel spills; found by compiling for sm_80 and sm_90."""
+    full = dtype == torch.float32
+    if order > 4:  # the gradients of a and b alone are 2 G accumulators
+        return {"M": 32, "N": 16, "num_warps": 8, "num_stages": 2} if full else {"M": 16, "N": 16, "num_warps": 4, "num_stages": 1}
+    size = 16 if full and dim > 64 else 32
+    return {"M": size, "N": size, "num_warps": 4, "num_stages": 2}  # 48 KiB of shared memory, what every GPU grants without asking
+
+
 def _constants(q: Tensor, rank: int, order: int) -> dict[str, object]:
     """Compile-time sizes, by the layer's shape and dtype alone: never the batch, never the number of tokens."""
+    dim = max(16, triton.next_power_of_2(q.shape[-1]))
     return {
+        **_tiles(q.dtype, dim, order),
         "G": order,
-        "M": 32,
-        "N": 32 if order <= 4 else 16,
-        "D": max(16, triton.next_power_of_2(q.shape[-1])),
+        "D": dim,
         "R": _padded_rank(rank),
         # 16-bit inputs round far above the 10 bits of TF32; float32 inputs keep all of theirs.
         "PRECISION": "ieee" if q.dtype == torch.float32 else "tf32",
         # The interpreter multiplies the bits of bfloat16 as integers: it gets float32 operands.
         "DTYPE": TYPES[q.dtype] if isinstance(fourier_attention_forward_kernel, triton.JITFunction) else tl.float32,
-        "num_warps": 4,
-        "num_stages": 2,  # 48 KiB of shared memory, what every GPU grants without asking
     }
 
 
-def _narrow(constants: dict[str, object], q: Tensor) -> dict[str, object]:
+def _narrow(constants: dict[str, object], q: Tensor, order: int) -> dict[str, object]:
     """For kernels whose second product contracts what the first one made: two warps pass no tile of it to each other.
 
-    That halves their instructions. In float32 the products take the registers of four warps.
+    That halves their instructions. In float32, and in high orders, the products take the registers of more warps.
     """
-    return constants if q.dtype == torch.float32 else {**constants, "num_warps": 2}
+    return constants if q.dtype == torch.float32 or order > 4 else {**constants, "num_warps": 2}
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float, out: Tensor, z: Tensor) -> None:
@@ -261,7 +268,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, sc
     sizes = (heads, tokens, dim, value_dim, rank, scale)
     grid = (triton.cdiv(tokens, constants["M"]), batch * heads)
     with _on_device(q):
-        fourier_attention_forward_kernel[grid](q, k, _pack(a, b), u, out, z, *strides, *sizes, **_narrow(constants, q))
+        fourier_attention_forward_kernel[grid](q, k, _pack(a, b), u, out, z, *strides, *sizes, **_narrow(constants, q, order))
 
 
 def backward(
@@ -295,6 +302,6 @@ def backward(
             fourier_attention_query_kernel[query_grid](q, k, packed, dz, dq, *strides, *dq.stride()[:3], *tail, **constants)
             fourier_attention_key_kernel[key_grid](q, k, packed, dz, dk, *strides, *dk.stride()[:3], *tail, **constants)
             grid = (key_grid[0], heads, parts)
-            fourier_attention_coefficient_kernel[grid](q, k, dz, partial, *strides, batch, *tail, **_narrow(constants, q))
+            fourier_attention_coefficient_kernel[grid](q, k, dz, partial, *strides, batch, *tail, **_narrow(constants, q, order))
     da, db = partial.sum(0)[..., :rank].permute(2, 0, 4, 3, 1).to(a.dtype).contiguous().unbind(0)
     return dv, da, db, dw

@@ -14,10 +14,13 @@ VERSION = 1
 BACKENDS = ("cpu", "cuda", "rocm")
 MODULES = (
     "cpu_library",
+    "fallback",
     "fourier_attention",
     "fourier_attention_reference",
     "fourier_attention_triton",
     "rational",
+    "rational_formulas",
+    "rational_kernels",
     "rational_reference",
     "rational_triton",
 )

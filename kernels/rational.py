@@ -1,18 +1,12 @@
 """`rational`: the group-rational activation as a torch operator, sent to C++ on CPUs, Triton on GPUs, PyTorch elsewhere."""
 
-import functools
-import importlib
-import logging
 import math
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from . import cpu_library
+from . import cpu_library, fallback
 from .rational_reference import rational_backward_reference, rational_reference
-
-logger = logging.getLogger("kat_zoo")
 
 MAX_ORDER = 8
 
@@ -104,11 +98,6 @@ def like_rows(tensor: Tensor, rows: Tensor) -> Tensor:
     return torch.empty_like(rows, dtype=tensor.dtype).copy_(tensor)
 
 
-@functools.cache
-def _announce_fallback(device: str) -> None:
-    logger.warning("kat_zoo: no kernel for %s tensors; rational runs in plain PyTorch, which is slower.", device)
-
-
 def _kernel_coefficients(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
     """Contiguous coefficients in the dtype the kernels compute in."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -193,7 +182,7 @@ def _backward_cpu(
 def _forward_reference(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
     channel_dim = _check(x, numerator, denominator, channel_dim)
     if x.device.type != "cpu":  # without a compiler, cpu_library.load has said so
-        _announce_fallback(x.device.type)
+        fallback.announce("rational", x.device.type)
     return torch.empty_like(as_rows(x, channel_dim)[0]).copy_(rational_reference(x, numerator, denominator, channel_dim))
 
 
@@ -205,20 +194,9 @@ def _backward_reference(
     return torch.empty_like(as_rows(x, channel_dim)[0]).copy_(dx), da, db
 
 
-@functools.cache
-def _triton_kernels() -> ModuleType | None:
-    """The Triton kernels, imported when the first CUDA tensor arrives; None where triton is not installed."""
-    try:
-        return importlib.import_module(".rational_triton", __package__)
-    except ModuleNotFoundError as error:
-        if error.name != "triton":
-            raise
-        return None
-
-
 def _forward_cuda(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
     channel_dim = _check(x, numerator, denominator, channel_dim)
-    rational_triton = _triton_kernels()
+    rational_triton = fallback.triton_module("rational_triton")
     if rational_triton is None:
         return _forward_reference(x, numerator, denominator, channel_dim)
     return rational_triton.forward(x, numerator, denominator, channel_dim)
@@ -228,7 +206,7 @@ def _backward_cuda(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1
 ) -> tuple[Tensor, Tensor, Tensor]:
     channel_dim = _check(x, numerator, denominator, channel_dim, grad)
-    rational_triton = _triton_kernels()
+    rational_triton = fallback.triton_module("rational_triton")
     if rational_triton is None:
         return _backward_reference(grad, x, numerator, denominator, channel_dim)
     return rational_triton.backward(grad, x, numerator, denominator, channel_dim)
@@ -265,6 +243,11 @@ class _Rational(torch.autograd.Function):
             return (*torch.ops.kat_zoo.rational_backward.default(*arguments), None)
         with torch._C._AutoDispatchBelowAutograd():
             return (*torch.ops.kat_zoo.rational_backward.default(*arguments), None)
+
+
+def is_rational_node(node: object) -> bool:
+    """Whether `node`, a tensor's grad_fn or None, is that of `rational`: it has `saved_tensors` and `channel_dim`."""
+    return isinstance(node, _Rational._backward_cls)
 
 
 def _forward_autograd(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:

@@ -6,6 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+REPORT = Path(__file__).parents[2] / "benchmarks/kernels.json"
+
+
+def checked_in(operator):
+    """Rows of the checked-in report of an operator's kernels."""
+    return [row for row in json.loads(REPORT.read_text()) if row["kernel"].startswith(operator)]
+
 
 def probe(part):
     """What `aot_probe.py PART` prints."""

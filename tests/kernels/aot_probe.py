@@ -5,10 +5,19 @@ usage: aot_probe.py default|slow|attention|attention_slow
 
 import json
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import torch
 
 from kat_zoo.kernels import aot, assembly, rational_triton, report
+
+
+def report_of(operator):
+    """All rows of the report of an operator's kernels; an architecture to a process."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        parts = pool.map(report.rows, [[arch] for arch in report.ARCHS], [[operator]] * len(report.ARCHS))
+        return [row for part in parts for row in part]
 
 
 def step(shape, channel_dim=1, rows=(1, 8), order=(5, 4), dtype=torch.bfloat16, gpu=None):
@@ -71,7 +80,7 @@ def slow():
         (torch.float64, (64, 96), (5, 4)),
     ):
         step(shape, dtype=dtype, order=order)
-    return {"rows": report.rows(kernels=["rational"])}
+    return {"rows": report_of("rational")}
 
 
 def attention_step(batch=2, tokens=197, heads=3, dim=64, order=3, rank=12, dtype=torch.bfloat16, arch="sm_90"):
@@ -104,7 +113,7 @@ def attention_slow():
             for size in ({"order": 1}, {"order": 5, "rank": 24}, {"order": 11}, {"dim": 96}):
                 for launch in attention_step(arch=arch, dtype=dtype, **size).launches:
                     spills[f"{arch} {dtype} {size} {launch.name}"] = assembly.figures(launch.kernel, 4, 1.0).spills
-    return {"rows": report.rows(kernels=["fourier_attention"]), "spills": spills}
+    return {"rows": report_of("fourier_attention"), "spills": spills}
 
 
 if __name__ == "__main__":

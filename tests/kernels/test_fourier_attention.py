@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kat_zoo.kernels import cpu_library, fourier_attention, fourier_attention_reference
+from kat_zoo.kernels import cpu_library, fallback, fourier_attention, fourier_attention_reference
 
 module = importlib.import_module("kat_zoo.kernels.fourier_attention")
 NAMES = ("out", "dq", "dk", "dv", "da", "db", "dw")
@@ -147,6 +147,20 @@ def test_gradcheck_first_and_second_order():
     assert torch.autograd.gradgradcheck(fourier_attention, leaves)
 
 
+def test_third_order():
+    """The second derivative is itself differentiable, also where the incoming gradient depends on the inputs."""
+    tensors, _ = inputs(1, 2, 4, 3, 2, 2, 2, torch.float64)
+    thirds = []
+    for function in (fourier_attention, fourier_attention_reference):
+        leaves = [t.detach().requires_grad_() for t in tensors]
+        y = function(*leaves).square().sum()
+        for _ in range(2):
+            y = torch.autograd.grad(y, leaves[0], create_graph=True)[0].square().sum()
+        thirds.append(torch.autograd.grad(y, leaves))
+    for got, want in zip(*thirds, strict=True):
+        torch.testing.assert_close(got, want)
+
+
 def test_empty_batch():
     tensors, grad = inputs(0, 2, 5, 4, 4, 3, 2)
     got = results(fourier_attention, tensors, grad)
@@ -235,7 +249,7 @@ def test_saves_only_its_inputs_and_z():
 
 
 def test_fallback_is_announced_once(caplog):
-    module._announce_fallback.cache_clear()
+    fallback.announce.cache_clear()
     tensors, _ = inputs(1, 1, 4, 2, 2, 2, 1)
     with caplog.at_level(logging.WARNING, logger="kat_zoo"):
         for _ in range(2):

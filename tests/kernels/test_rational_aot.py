@@ -4,7 +4,7 @@ import pytest
 
 from kat_zoo.kernels import aot
 
-from .aot import probe
+from .aot import checked_in, probe
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,17 @@ def test_goals(compiled):
         check(row)
 
 
-@pytest.mark.slow
-def test_goals_of_every_kernel():
-    rows = probe("slow")["rows"]
-    assert len(rows) == 5 * 3 * 5 * 3  # architectures, dtypes, widths, kernels
+def test_goals_of_every_kernel_in_the_checked_in_report():
+    rows = checked_in("rational")
+    assert len({(r["kernel"], r["dtype"], r["group_width"], r["arch"]) for r in rows}) == len(rows) == 3 * 3 * 5 * 5
     for row in rows:
         check(row)
+
+
+@pytest.mark.slow
+def test_the_checked_in_report_is_what_the_kernels_compile_to():
+    """With the versions of constraints.txt."""
+    assert probe("slow")["rows"] == checked_in("rational")
 
 
 def test_nothing_compiles_again_for_another_batch_or_image_size(compiled):
