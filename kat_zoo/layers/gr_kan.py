@@ -10,6 +10,8 @@ import torch
 from timm.layers.helpers import to_2tuple
 from torch import Tensor, nn
 
+from kat_zoo.kernels.rational import is_rational_node
+
 from .init import rational_coefficients, variance_gain
 from .rational import GroupRational
 
@@ -31,10 +33,10 @@ def recompute_in_backward(y: Tensor) -> contextlib.AbstractContextManager[Any]:
     an MLP, which would cost its block one more tensor.
 
     Args:
-        y: output of `kat_zoo.kernels.rational`. The context does nothing without a graph, while one is captured, and under
-            hooks of others: gradient checkpointing hands out each kept tensor only once.
+        y: output of `kat_zoo.kernels.rational`. The context does nothing for another tensor, without a graph, while one is
+            captured, and under hooks of others: gradient checkpointing hands out each kept tensor only once.
     """
-    if type(y) is not Tensor or torch.compiler.is_compiling() or y.grad_fn is None:
+    if type(y) is not Tensor or torch.compiler.is_compiling() or not is_rational_node(y.grad_fn):
         return contextlib.nullcontext()
     if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
         return contextlib.nullcontext()

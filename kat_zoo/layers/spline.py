@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -15,6 +16,11 @@ BASES: dict[str, Callable[[Tensor], Tensor]] = {
     "sin": torch.sin,
     "zero": torch.zeros_like,
 }
+
+
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether a value is an integer, NumPy's included, of at least `least`."""
+    return isinstance(value, Integral) and int(value) >= least
 
 
 def uniform_knots(grid_size: int, order: int, low: Tensor, high: Tensor) -> Tensor:
@@ -68,12 +74,16 @@ class KANLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if min(in_features, out_features, grid_size) < 1:
+        if not all(is_count(n) for n in (in_features, out_features, grid_size)):
             raise ValueError(
-                f"in_features={in_features}, out_features={out_features}, grid_size={grid_size}; expected at least 1"
+                f"in_features={in_features}, out_features={out_features}, grid_size={grid_size}; expected integers of at least 1"
             )
-        if not 0 <= spline_order <= MAX_SPLINE_ORDER:
-            raise ValueError(f"spline_order={spline_order}; expected 0 to {MAX_SPLINE_ORDER}")
+        if not is_count(spline_order, 0) or spline_order > MAX_SPLINE_ORDER:
+            raise ValueError(f"spline_order={spline_order}; expected an integer from 0 to {MAX_SPLINE_ORDER}")
+        if not noise_scale >= 0:
+            raise ValueError(f"noise_scale={noise_scale}; expected at least 0")
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f"dtype={dtype}; expected a floating-point type, such as torch.float32")
         if not grid_range[0] < grid_range[1]:
             raise ValueError(f"grid_range={grid_range}; expected low < high")
         if isinstance(base, str) and base not in BASES:

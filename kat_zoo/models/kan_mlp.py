@@ -16,6 +16,7 @@ from timm.models._manipulate import checkpoint_seq
 from torch import Tensor, nn
 
 from ..layers.mixers import SplineLinear
+from .builder import fmnist_cfg
 
 __all__ = ["PixelClassifier"]
 
@@ -132,25 +133,9 @@ def _create_classifier(variant: str, pretrained: bool = False, **kwargs: Any) ->
     return build_model_with_cfg(PixelClassifier, variant, pretrained, **kwargs)
 
 
-def _cfg(**kwargs: Any) -> dict[str, Any]:
-    return {
-        "url": "",
-        "num_classes": 10,
-        "input_size": (1, 28, 28),
-        "pool_size": None,
-        "crop_pct": 1.0,
-        "interpolation": "bicubic",
-        "fixed_input_size": True,
-        "mean": (0.2860,),
-        "std": (0.3530,),
-        "first_conv": None,
-        "classifier": "head",
-        "license": "mit",
-        **kwargs,
-    }
-
-
-default_cfgs = generate_default_cfgs({"kan_mlp_pico_28.untrained": _cfg(), "mlp_pico_28.untrained": _cfg()})
+default_cfgs = generate_default_cfgs(
+    {"kan_mlp_pico_28.untrained": fmnist_cfg(first_conv=None), "mlp_pico_28.untrained": fmnist_cfg(first_conv=None)}
+)
 
 
 @register_model

@@ -8,18 +8,15 @@ models have 9.25, 36.2 and 143.2M. Others: `vit_fourier_*` (Fourier series on th
 learned at every node, arXiv 2404.19756, appendix B), `vit_swiglu_*` (arXiv 2002.05202).
 """
 
-from pathlib import Path
 from typing import Any
 
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 from ..layers.mixers import mixer_layer
+from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg
 
 __all__ = ["MixerViT"]
-
-WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 class MixerViT(VisionTransformer):
@@ -39,72 +36,29 @@ class MixerViT(VisionTransformer):
 
 
 def _create_vit(variant: str, pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    out_indices = kwargs.pop("out_indices", 3)
-    return build_model_with_cfg(
-        MixerViT if "mixer" in kwargs else VisionTransformer,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
-        **kwargs,
-    )
-
-
-def _cfg(url: str = "", **kwargs: Any) -> dict[str, Any]:
-    return {
-        "url": url,
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": None,
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "fixed_input_size": True,
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-        "license": "mit",
-        **kwargs,
-    }
-
-
-def _pico_cfg(**kwargs: Any) -> dict[str, Any]:
-    return _cfg(num_classes=10, input_size=(1, 28, 28), crop_pct=1.0, mean=(0.2860,), std=(0.3530,), **kwargs)
+    model = MixerViT if "mixer" in kwargs else VisionTransformer
+    return build_with_features(model, variant, pretrained, checkpoint_filter_fn, **kwargs)
 
 
 default_cfgs = generate_default_cfgs(
     {
-        "vit_mlp_tiny_patch16_224.untrained": _cfg(),
-        "vit_mlp_small_patch16_224.untrained": _cfg(),
-        "vit_mlp_base_patch16_224.untrained": _cfg(),
-        "vit_mlp_pico_patch4_28.fmnist": _pico_cfg(file=str(WEIGHTS / "vit_mlp_pico_patch4_28.fmnist.safetensors")),
-        "vit_kan_tiny_patch16_224.untrained": _cfg(),
-        "vit_kan_small_patch16_224.untrained": _cfg(),
-        "vit_kan_base_patch16_224.untrained": _cfg(),
-        "vit_kan_pico_patch4_28.untrained": _pico_cfg(),
-        "vit_fourier_tiny_patch16_224.untrained": _cfg(),
-        "vit_fourier_pico_patch4_28.untrained": _pico_cfg(),
-        "vit_lan_tiny_patch16_224.untrained": _cfg(),
-        "vit_lan_pico_patch4_28.untrained": _pico_cfg(),
-        "vit_swiglu_tiny_patch16_224.untrained": _cfg(),
-        "vit_swiglu_pico_patch4_28.untrained": _pico_cfg(),
+        "vit_mlp_tiny_patch16_224.untrained": default_cfg(),
+        "vit_mlp_small_patch16_224.untrained": default_cfg(),
+        "vit_mlp_base_patch16_224.untrained": default_cfg(),
+        "vit_mlp_pico_patch4_28.fmnist": fmnist_cfg(file=str(WEIGHTS / "vit_mlp_pico_patch4_28.fmnist.safetensors")),
+        "vit_kan_tiny_patch16_224.untrained": default_cfg(),
+        "vit_kan_small_patch16_224.untrained": default_cfg(),
+        "vit_kan_base_patch16_224.untrained": default_cfg(),
+        "vit_kan_pico_patch4_28.fmnist": fmnist_cfg(file=str(WEIGHTS / "vit_kan_pico_patch4_28.fmnist.safetensors")),
+        "vit_fourier_tiny_patch16_224.untrained": default_cfg(),
+        "vit_fourier_pico_patch4_28.untrained": fmnist_cfg(),
+        "vit_lan_tiny_patch16_224.untrained": default_cfg(),
+        "vit_lan_pico_patch4_28.untrained": fmnist_cfg(),
+        "vit_swiglu_tiny_patch16_224.untrained": default_cfg(),
+        "vit_swiglu_pico_patch4_28.untrained": fmnist_cfg(),
     }
 )
 
-TINY: dict[str, Any] = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
-SMALL: dict[str, Any] = {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
-BASE: dict[str, Any] = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
-# As kat_pico_patch4_28.
-PICO: dict[str, Any] = {
-    "img_size": 28,
-    "patch_size": 4,
-    "in_chans": 1,
-    "embed_dim": 96,
-    "depth": 4,
-    "num_heads": 3,
-    "class_token": False,
-    "global_pool": "avg",
-}
 KAN = {"mixer": "kan", "mlp_ratio": 1.0}
 FOURIER = {"mixer": "fourier", "mlp_ratio": 1.0}
 LAN = {"mixer": "lan"}

@@ -8,27 +8,27 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import Attention
-from timm.models import build_model_with_cfg, clean_state_dict, generate_default_cfgs, register_model
+from timm.models import clean_state_dict, generate_default_cfgs, register_model
 from timm.models.vision_transformer import Block, VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
 from torch import Tensor, nn
 
 from ..layers.edges import check_choice
-from ..layers.fourier import FourierHeads, GeneralHeads, KArAtAttention, OperatorHeads, PatchGrid, SoftmaxHeads
+from ..layers.fourier import FourierHeads, OperatorHeads, SoftmaxHeads
+from ..layers.general_heads import GeneralHeads
+from ..layers.karat_attention import KArAtAttention, PatchGrid
 from ..layers.mixers import mixer_layer
+from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg
 from .norm import norm_with_eps
 
 __all__ = ["KArAt"]
 
 logger = logging.getLogger("kat_zoo")
 
-WEIGHTS = Path(__file__).parent.parent / "weights"
 MODES = ("blockwise", "universal")
 PLACEMENTS = ("all", "early", "middle", "late")
 OPERATOR = ".attn.operators."
@@ -237,36 +237,14 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: KArAt) -> dict[str, 
 
 
 def _create_karat(variant: str, pretrained: bool = False, **kwargs: Any) -> KArAt:
-    out_indices = kwargs.pop("out_indices", 3)
-    return build_model_with_cfg(
-        KArAt,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
-        **kwargs,
-    )
+    return build_with_features(KArAt, variant, pretrained, checkpoint_filter_fn, **kwargs)
 
 
-def _cfg(url: str = "", **kwargs: Any) -> dict[str, Any]:
-    return {
-        "url": url,
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": None,
-        "crop_pct": 0.9,
-        "interpolation": "bicubic",
-        "fixed_input_size": True,
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-        "license": "mit",
-        "paper_name": "Kolmogorov-Arnold Attention: Is Learnable Attention Better For Vision Transformers?",
-        "paper_ids": "arXiv:2503.10632",
-        **kwargs,
-    }
-
+_PAPER = {
+    "paper_name": "Kolmogorov-Arnold Attention: Is Learnable Attention Better For Vision Transformers?",
+    "paper_ids": "arXiv:2503.10632",
+}
+_cfg = partial(default_cfg, crop_pct=0.9, **_PAPER)
 
 default_cfgs = generate_default_cfgs(
     {
@@ -276,24 +254,11 @@ default_cfgs = generate_default_cfgs(
         "karat_small_g3u_patch16_224.untrained": _cfg(),
         "karat_base_g1b_patch16_224.untrained": _cfg(),
         "karat_base_g1u_patch16_224.untrained": _cfg(),
-        "karat_pico_patch4_28.fmnist": _cfg(
-            file=str(WEIGHTS / "karat_pico_patch4_28.fmnist.safetensors"),
-            num_classes=10,
-            input_size=(1, 28, 28),
-            crop_pct=1.0,
-            mean=(0.2860,),
-            std=(0.3530,),
-        ),
-        "karat_kat_pico_patch4_28.untrained": _cfg(
-            num_classes=10, input_size=(1, 28, 28), crop_pct=1.0, mean=(0.2860,), std=(0.3530,)
-        ),
+        "karat_pico_patch4_28.fmnist": fmnist_cfg(file=str(WEIGHTS / "karat_pico_patch4_28.fmnist.safetensors"), **_PAPER),
+        "karat_kat_pico_patch4_28.untrained": fmnist_cfg(**_PAPER),
         "test_karat.untrained": _cfg(input_size=(3, 96, 96), crop_pct=0.95),
     }
 )
-
-TINY = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
-SMALL = {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
-BASE = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
 
 
 @register_model
@@ -341,37 +306,14 @@ def karat_base_g1u_patch16_224(pretrained: bool = False, **kwargs: Any) -> KArAt
 @register_model
 def karat_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> KArAt:
     """KArAt (G3B, rank 8) for 28x28 grey images: 49 tokens, averaged; 0.73M parameters."""
-    model_args = dict(
-        img_size=28,
-        patch_size=4,
-        in_chans=1,
-        embed_dim=96,
-        depth=6,
-        num_heads=3,
-        class_token=False,
-        global_pool="avg",
-        grid_size=3,
-        rank=8,
-    )
+    model_args = dict(PICO, depth=6, grid_size=3, rank=8)
     return _create_karat("karat_pico_patch4_28", pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def karat_kat_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> KArAt:
     """KArAt and KAT in one: kat_pico_patch4_28 with Fourier attention (G3B, rank 8), 0.49M parameters."""
-    model_args = dict(
-        img_size=28,
-        patch_size=4,
-        in_chans=1,
-        embed_dim=96,
-        depth=4,
-        num_heads=3,
-        class_token=False,
-        global_pool="avg",
-        grid_size=3,
-        rank=8,
-        mixer="gr_kan",
-    )
+    model_args = dict(PICO, grid_size=3, rank=8, mixer="gr_kan")
     return _create_karat("karat_kat_pico_patch4_28", pretrained, **dict(model_args, **kwargs))
 
 

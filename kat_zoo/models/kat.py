@@ -6,25 +6,23 @@ Published weights: https://huggingface.co/adamdad (MIT)
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.attention import Attention
-from timm.models import build_model_with_cfg, clean_state_dict, generate_default_cfgs, register_model
+from timm.models import clean_state_dict, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
 from torch import Tensor
 
 from ..layers.gr_kan import GRKAN
 from ..layers.init import init_attention_mimetic, rational_coefficients
+from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg
 from .norm import norm_with_eps
 from .pretrained import fetch_weights
 
 __all__ = ["KAT"]
 
-WEIGHTS = Path(__file__).parent.parent / "weights"
 WEIGHT_INITS = ("upstream", "upstream_mimetic", "kan", "kan_mimetic")
 
 
@@ -128,35 +126,11 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: KAT) -> dict[str, Te
 def _create_kat(variant: str, pretrained: bool = False, **kwargs: Any) -> KAT:
     if pretrained:
         fetch_weights(variant, **kwargs)
-    out_indices = kwargs.pop("out_indices", 3)
-    return build_model_with_cfg(
-        KAT,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
-        **kwargs,
-    )
+    return build_with_features(KAT, variant, pretrained, checkpoint_filter_fn, **kwargs)
 
 
-def _cfg(url: str = "", **kwargs: Any) -> dict[str, Any]:
-    return {
-        "url": url,
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": None,
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "fixed_input_size": True,
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-        "license": "mit",
-        "paper_name": "Kolmogorov-Arnold Transformer",
-        "paper_ids": "arXiv:2409.10594",
-        **kwargs,
-    }
+_PAPER = {"paper_name": "Kolmogorov-Arnold Transformer", "paper_ids": "arXiv:2409.10594"}
+_cfg = partial(default_cfg, **_PAPER)
 
 
 # The same weights as .pth files of the repository adamdad/kat_pretained (sic), for
@@ -190,14 +164,7 @@ default_cfgs = generate_default_cfgs(
         "kat_small_patch16_224.adamdad_vitft_in1k": _cfg(hf_hub_id="adamdad/kat_small_patch16_224.vitft"),
         "kat_base_patch16_224.adamdad_in1k": _cfg(hf_hub_id="adamdad/kat_base_patch16_224"),
         "kat_base_patch16_224.adamdad_vitft_in1k": _cfg(hf_hub_id="adamdad/kat_base_patch16_224.vitft"),
-        "kat_pico_patch4_28.fmnist": _cfg(
-            file=str(WEIGHTS / "kat_pico_patch4_28.fmnist.safetensors"),
-            num_classes=10,
-            input_size=(1, 28, 28),
-            crop_pct=1.0,
-            mean=(0.2860,),
-            std=(0.3530,),
-        ),
+        "kat_pico_patch4_28.fmnist": fmnist_cfg(file=str(WEIGHTS / "kat_pico_patch4_28.fmnist.safetensors"), **_PAPER),
         "test_kat.untrained": _cfg(input_size=(3, 160, 160), crop_pct=0.95),
     }
 )
@@ -206,35 +173,29 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def kat_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT-T/16, 5.7M parameters."""
-    model_args = dict(patch_size=16, embed_dim=192, depth=12, num_heads=3)
-    return _create_kat("kat_tiny_patch16_224", pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_kat("kat_tiny_patch16_224", pretrained, **dict(TINY, **kwargs))
 
 
 @register_model
 def kat_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT-S/16, 22.1M parameters."""
-    model_args = dict(patch_size=16, embed_dim=384, depth=12, num_heads=6)
-    return _create_kat("kat_small_patch16_224", pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_kat("kat_small_patch16_224", pretrained, **dict(SMALL, **kwargs))
 
 
 @register_model
 def kat_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT-B/16, 86.6M parameters."""
-    model_args = dict(patch_size=16, embed_dim=768, depth=12, num_heads=12)
-    return _create_kat("kat_base_patch16_224", pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_kat("kat_base_patch16_224", pretrained, **dict(BASE, **kwargs))
 
 
 @register_model
 def kat_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT for 28x28 grey images (49 tokens, averaged), 0.46M parameters."""
-    model_args = dict(
-        img_size=28, patch_size=4, in_chans=1, embed_dim=96, depth=4, num_heads=3, class_token=False, global_pool="avg"
-    )
-    return _create_kat("kat_pico_patch4_28", pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_kat("kat_pico_patch4_28", pretrained, **dict(PICO, **kwargs))
 
 
 @register_model
 def test_kat(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT for tests."""
     model_args = dict(patch_size=16, embed_dim=64, depth=6, num_heads=2, mlp_ratio=3, dynamic_img_size=True)
-    return _create_kat("test_kat", pretrained=pretrained, **dict(model_args, **kwargs))
+    return _create_kat("test_kat", pretrained, **dict(model_args, **kwargs))

@@ -4,11 +4,12 @@ import math
 from typing import Any
 
 from timm.data.constants import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from timm.models.mlp_mixer import MlpMixer, checkpoint_filter_fn
 
 from ..layers.gr_kan import GRKAN
 from ..layers.rational import GroupRational
+from .builder import build_with_features, default_cfg, fmnist_cfg
 
 __all__ = ["KATMixer"]
 
@@ -46,38 +47,14 @@ class KATMixer(MlpMixer):
 
 
 def _create_mixer(variant: str, pretrained: bool = False, **kwargs: Any) -> KATMixer:
-    out_indices = kwargs.pop("out_indices", 3)
-    return build_model_with_cfg(
-        KATMixer,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
-        **kwargs,
-    )
+    return build_with_features(KATMixer, variant, pretrained, checkpoint_filter_fn, **kwargs)
 
 
-def _cfg(**kwargs: Any) -> dict[str, Any]:
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": None,
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "fixed_input_size": True,
-        "mean": IMAGENET_INCEPTION_MEAN,
-        "std": IMAGENET_INCEPTION_STD,
-        "first_conv": "stem.proj",
-        "classifier": "head",
-        "license": "mit",
-        **kwargs,
-    }
-
-
-PICO = {"num_classes": 10, "input_size": (1, 28, 28), "crop_pct": 1.0, "mean": (0.2860,), "std": (0.3530,)}
 default_cfgs = generate_default_cfgs(
-    {"kat_mixer_s16_224.untrained": _cfg(), "kat_mixer_pico_patch4_28.untrained": _cfg(**PICO)}
+    {
+        "kat_mixer_s16_224.untrained": default_cfg(first_conv="stem.proj", mean=IMAGENET_INCEPTION_MEAN, std=IMAGENET_INCEPTION_STD),
+        "kat_mixer_pico_patch4_28.untrained": fmnist_cfg(first_conv="stem.proj"),
+    }
 )
 
 

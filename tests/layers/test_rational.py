@@ -217,6 +217,14 @@ def test_fc1_computes_its_input_again_instead_of_keeping_it(shape, around):
         assert torch.equal(one.grad, two.grad)
 
 
+@pytest.mark.parametrize("act1", [nn.Identity(), nn.GELU()], ids=repr)
+def test_another_act1_keeps_its_output(act1):
+    layer, norm = GRKAN(8, 16).double(), nn.LayerNorm(8).double()
+    layer.act1 = act1
+    x = torch.randn(2, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: layer(norm(x)), x)
+
+
 def test_a_layer_has_second_derivatives():
     torch.manual_seed(0)
     layer, x = GRKAN(8, 16).double(), torch.randn(2, 8, dtype=torch.float64, requires_grad=True)

@@ -230,8 +230,10 @@ def test_meta_device_and_init_weights(name):
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.fill_(float("nan"))
-    model.init_weights()
-    fresh = timm.create_model(name, **shrink(name))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # of 2^24 weights, timm's trunc_normal_ sets one to -2, which is the deviation of a small tensor
+        model.init_weights()
+        fresh = timm.create_model(name, **shrink(name))
     for key, value in fresh.state_dict().items():
         other = model.state_dict()[key]
         assert other.isfinite().all(), key

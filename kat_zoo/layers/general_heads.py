@@ -1,0 +1,150 @@
+"""The variants of Fourier-KArAt's attention (arXiv 2503.10632) that have no kernel: other bases, orders and projections."""
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from timm.models._features_fx import register_notrace_module
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .edges import Edges, check_choice
+from .fourier import OperatorHeads, reset_map
+
+logger = logging.getLogger("kat_zoo")
+
+ORDERS = ("w_phi", "phi_w", "phi_phi")
+PROJECTIONS = ("none", "simplex")
+TILE_QUERIES = 16  # tile x N x r elements at once for bases that do not factorise
+
+
+def project_simplex(x: Tensor) -> Tensor:
+    """Project each row (last axis) onto the probability simplex, the nearest point in the Euclidean norm."""
+    ordered = x.sort(-1, descending=True).values
+    count = torch.arange(1, x.shape[-1] + 1, device=x.device, dtype=x.dtype)
+    threshold = (ordered.cumsum(-1) - 1) / count
+    last = (ordered > threshold).sum(-1, keepdim=True) - 1
+    return (x - threshold.gather(-1, last)).relu()
+
+
+@functools.cache
+def _announce_general(what: str) -> None:
+    logger.warning("kat_zoo: no kernel for %s; this attention runs in tiles of plain PyTorch, which is slower.", what)
+
+
+@register_notrace_module
+class GeneralHeads(OperatorHeads):
+    """All other variants of the paper, in tiles of queries: no N x N map is kept, the backward recomputes each tile.
+
+    torch.compile and torch.export take it as it is; torch.jit.script and torch.fx.symbolic_trace are refused.
+
+    Args:
+        num_heads: h.
+        num_tokens: N, prefix tokens included.
+        grid_size: G of the Fourier basis.
+        rank: r.
+        basis: see `Edges`.
+        base_function: see `Edges`.
+        order: "w_phi", W Phi(A); "phi_w", Phi(W A); "phi_phi", Phi2(Phi1(A)).
+        projection: "none", or "simplex": each row of the attention is projected onto the probability simplex.
+        init: see `Edges`.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+
+    token_axes = {"inner.coefficients": (3, True), "outer.coefficients": (2, True), "w": (1, True)}
+
+    def __init__(
+        self,
+        num_heads: int,
+        num_tokens: int,
+        grid_size: int = 3,
+        rank: int = 12,
+        *,
+        basis: str = "fourier",
+        base_function: str = "zero",
+        order: str = "w_phi",
+        projection: str = "none",
+        init: str = "scaled",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.order = check_choice("operator_order", order, ORDERS)
+        self.projection = check_choice("projection", projection, PROJECTIONS)
+        make = functools.partial(
+            Edges,
+            num_heads,
+            basis=basis,
+            order=grid_size,
+            base_function=base_function,
+            init=init,
+            device=device,
+            dtype=dtype,
+        )
+        self.basis = basis
+        self.inner: Any = make(inputs=num_tokens, outputs=rank) if order != "phi_w" else None
+        self.outer: Any = make(inputs=rank, outputs=num_tokens) if order != "w_phi" else None
+        shape = (num_heads, num_tokens, rank)
+        self.w: Any = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if order != "phi_phi" else None
+        self.reset_parameters()
+        _announce_general(f"basis={basis}, base_function={base_function}, operator_order={order}, projection={projection}")
+
+    def reset_parameters(self) -> None:
+        """Draw w; the edges have their own."""
+        if self.w is not None:
+            reset_map(self.w)
+
+    def resampled(
+        self, state: Mapping[str, Tensor], new_grid: Sequence[int], old_grid: Sequence[int], num_prefix: int
+    ) -> dict[str, Tensor]:
+        """As in the base class; only the weights are densities, not the shifts, scales and denominators."""
+        result = super().resampled(state, new_grid, old_grid, num_prefix)
+        factor = old_grid[0] * old_grid[1] / (new_grid[0] * new_grid[1])
+        for name, value in result.items():
+            if name != "w" and self.basis != "fourier":
+                axis = self.token_axes[name][0]
+                value[6 if self.basis == "rational" else 1 :].narrow(axis, num_prefix, value.shape[axis] - num_prefix).div_(factor)
+        return result
+
+    def attention(self, logits: Tensor) -> Tensor:
+        """Map rows of logits (B, h, M, N) to rows of the attention, same shape."""
+        if self.order == "phi_w":
+            z = logits @ self.w
+        else:
+            z = self.inner(logits)
+        rows = z @ self.w.transpose(-1, -2) if self.order == "w_phi" else self.outer(z)
+        return project_simplex(rows) if self.projection == "simplex" else rows
+
+    def _tile(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.attention(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5) @ v
+
+    def __prepare_scriptable__(self) -> "GeneralHeads":
+        """Called by torch.jit.script, which knows neither checkpointing nor a table of functions."""
+        raise self._refused("torch.jit.script", "torch.compile or torch.export.export")
+
+    def _refused(self, what: str, instead: str) -> ValueError:
+        return ValueError(
+            f"{what}: no support for basis={self.basis}, operator_order={self.order}, projection={self.projection}, which runs in "
+            f"tiles of plain PyTorch; expected the standard Fourier operator, or {instead}"
+        )
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend on (B, h, N, d).
+
+        Raises:
+            ValueError: traced by torch.fx.symbolic_trace, which cannot follow a loop over tiles.
+        """
+        if isinstance(q, torch.fx.Proxy):
+            raise self._refused("torch.fx.symbolic_trace", "torch.export.export, or timm's create_feature_extractor")
+        # Under functional_call, a tile recomputed in the backward would find the module's own parameters again: keep it.
+        if all(isinstance(p, nn.Parameter) for p in self.parameters()):
+            tiles = [checkpoint(self._tile, tile, k, v, use_reentrant=False) for tile in q.split(TILE_QUERIES, 2)]
+        else:
+            tiles = [self._tile(tile, k, v) for tile in q.split(TILE_QUERIES, 2)]
+        return torch.cat(tiles, 2)

@@ -1,0 +1,111 @@
+"""timm's Attention with the heads of Fourier-KArAt (arXiv 2503.10632)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.layers import Attention
+from timm.models._features_fx import register_notrace_function
+from torch import Tensor, nn
+
+from .fourier import OperatorHeads
+
+
+@torch.fx.wrap
+@register_notrace_function
+def check_no_mask(x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    """Return x, or raise ValueError: an operator over a fixed set of keys has no meaning under a mask."""
+    if attn_mask is not None or is_causal:
+        raise ValueError(
+            "attn_mask / is_causal: Fourier-KArAt sums learned functions over all N keys, without a mask; expected None / False"
+        )
+    return x
+
+
+@dataclass
+class PatchGrid:
+    """Where a model of dynamic image size notes the grid of the images it is working on, for its attention layers.
+
+    Attributes:
+        native: (height, width) in patches that the operators have parameters for.
+        current: (height, width) in patches of the images in work.
+        num_prefix: tokens before the patches.
+    """
+
+    native: tuple[int, int]
+    current: tuple[int, int]
+    num_prefix: int
+
+
+class KArAtAttention(Attention):
+    """timm's Attention (same qkv, proj and norms, same names) whose heads are given by `set_operators`.
+
+    A class of its own because timm builds attention layers without telling them the number of tokens or the depth.
+    """
+
+    head_counts: list[int]
+    dynamic: bool
+    __constants__ = ["dynamic"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.operators = nn.ModuleList()
+        self.head_counts = []
+        self.dynamic = False
+
+    def set_dynamic(self, patch_grid: PatchGrid) -> None:
+        """Interpolate the operators in every forward to the grid noted in `patch_grid`."""
+        self.patch_grid = patch_grid
+        self.dynamic = True
+
+    @torch.jit.ignore
+    def _interpolated(self, operator: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Call an operator with its parameters on the current grid; gradients flow to the parameters as they are."""
+        grid = self.patch_grid
+        if not isinstance(operator, OperatorHeads) or grid.current == grid.native:
+            return operator(q, k, v)
+        own = dict(operator.named_parameters())
+        parameters = operator.resampled(own, grid.current, grid.native, grid.num_prefix)
+        return torch.func.functional_call(operator, parameters, (q, k, v))
+
+    def set_operators(self, operators: nn.ModuleList, head_counts: Sequence[int]) -> None:
+        """Give the heads to operators, in order.
+
+        Args:
+            operators: modules called as (q, k, v) on (B, heads, N, d).
+            head_counts: heads of each; their sum is num_heads.
+
+        Raises:
+            ValueError: the counts do not add up, or attention dropout is asked of an operator without an N x N map.
+        """
+        if sum(head_counts) != self.num_heads or len(head_counts) != len(operators):
+            raise ValueError(f"head_counts={list(head_counts)}: expected {len(operators)} counts that sum to {self.num_heads}")
+        if self.attn_drop.p > 0:
+            raise ValueError(f"attn_drop_rate={self.attn_drop.p}: there is no attention map to drop from; expected 0")
+        self.operators = operators
+        self.head_counts = list(head_counts)
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Attend: (B, N, C) -> (B, N, C).
+
+        Raises:
+            ValueError: a mask, or another number of tokens than the operators have parameters for.
+        """
+        x = check_no_mask(x, attn_mask, is_causal)
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        q, k = self.q_norm(q).type_as(v), self.k_norm(k).type_as(v)
+        outs = []
+        start = 0
+        for i, operator in enumerate(self.operators):
+            stop = start + self.head_counts[i]
+            if self.dynamic:
+                outs.append(self._interpolated(operator, q[:, start:stop], k[:, start:stop], v[:, start:stop]))
+            else:
+                outs.append(operator(q[:, start:stop], k[:, start:stop], v[:, start:stop]))
+            start = stop
+        out = torch.cat(outs, 1) if len(outs) > 1 else outs[0]
+        out = self.norm(out.transpose(1, 2).reshape(batch, tokens, self.attn_dim))
+        return self.proj_drop(self.proj(out))
