@@ -43,16 +43,12 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         validation_fraction: float = 0.2,
         random_state: Any = 0,
     ) -> None:
-        self.hidden = hidden
-        self.grid_schedule = grid_schedule
-        self.steps = steps
+        super().__init__(hidden, grid_schedule, steps, smoothness, validation_fraction, random_state)
         self.l1 = l1
-        self.smoothness = smoothness
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANClassifier:  # noqa: N803
         """Train on X (N, features) and labels y (N,)."""
+        self._check_parameters()
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         X, y, weight = weighted_samples(X, y, sample_weight)

@@ -139,7 +139,7 @@ def from_formula(
         **options: further arguments of `KAN`.
 
     Raises:
-        ValueError: a function or power outside the library, or symbols that `variables` lacks.
+        ValueError: a function or power outside the library, symbols that `variables` lacks, or a name twice.
     """
     listed = list(expressions) if isinstance(expressions, (list, tuple)) else [expressions]
     outputs = [sympy.expand_power_base(sympy.sympify(e)) for e in listed]
@@ -147,6 +147,8 @@ def from_formula(
     symbols = [sympy.Symbol(v) for v in variables] if variables is not None else found
     if not set(found) <= set(symbols) or not symbols:
         raise ValueError(f"variables={[str(s) for s in symbols]}; expected all of {[str(s) for s in found]}, at least one")
+    if len(set(symbols)) < len(symbols):
+        raise ValueError(f"variables={[str(s) for s in symbols]}; expected distinct names")
     memo: dict[sympy.Expr, int] = {}
     layers = max(1, *(_depth(e, memo) for e in outputs))
     plan = [_plan(e, layers, memo) for e in outputs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,32 @@ def seed_of(random_state: Any) -> int:
 
 
 class KANEstimator(BaseEstimator):
-    """Base of KANRegressor and KANClassifier."""
+    """Base of KANRegressor and KANClassifier, which document the parameters they share."""
+
+    def __init__(
+        self,
+        hidden: Sequence[int],
+        grid_schedule: Sequence[int],
+        steps: int,
+        smoothness: float,
+        validation_fraction: float,
+        random_state: Any,
+    ) -> None:
+        self.hidden = hidden
+        self.grid_schedule = grid_schedule
+        self.steps = steps
+        self.smoothness = smoothness
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+
+    def _check_parameters(self) -> None:
+        """Raise a ValueError for parameters that only `fit` can judge: scikit-learn wants constructors that accept all."""
+        if not len(self.grid_schedule):
+            raise ValueError(f"grid_schedule={self.grid_schedule}; expected at least one grid size")
+        if not self.smoothness >= 0:
+            raise ValueError(f"smoothness={self.smoothness}; expected at least 0")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction={self.validation_fraction}; expected 0 <= validation_fraction < 1")
 
     def _scale_inputs(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
         return torch.from_numpy(np.asarray((X - self._center) / self._half, dtype=np.float64))

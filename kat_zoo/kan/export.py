@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,9 +50,12 @@ def to_c(expression: sympy.Expr, variables: Sequence[str], name: str = "formula"
     """A C function `double name(double x_1, ...)` (math.h, POSIX j0 and j1 for Bessel functions).
 
     Raises:
-        ValueError: the expression holds other variables, or numeric edges (phi_l_i_j).
+        ValueError: the expression holds other variables, or numeric edges (phi_l_i_j); a name that C does not allow.
     """
     symbols = _symbols(expression, variables)
+    for text in (name, *map(str, symbols)):
+        if not re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII):
+            raise ValueError(f"{text!r} is no name in C; expected letters, digits and underscores")
     bessel = [(lambda n, x: n == 0, lambda n, x: f"j0({x})"), (lambda n, x: n == 1, lambda n, x: f"j1({x})")]
     # SymPy passes the arguments as text to the second function of a pair, as expressions to the first.
     body = sympy.ccode(expression, user_functions={"besselj": bessel, "gamma": "tgamma"})

@@ -205,8 +205,10 @@ def formula(
         output_affine: (scale, shift) per output: the answer is scale * output + shift.
 
     Raises:
-        ValueError: not one distinct name per input.
+        ValueError: not one distinct name per input, or negative decimals.
     """
+    if round is not None and round < 0:
+        raise ValueError(f"round={round}; expected decimals of at least 0, or None")
     symbols = [sympy.Symbol(name) for name in variable_names(model, variables)]
     pairs = input_affine or [(1.0, 0.0)] * len(symbols)
     inputs = [Linear(shift, {symbol: scale}) for symbol, (scale, shift) in zip(symbols, pairs, strict=True)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import bspline_basis
-from ..layers.spline import KANLinear
+from ..layers.spline import KANLinear, is_count
 from .network import KAN
 
 
@@ -74,10 +74,10 @@ def refine(model: KAN, grid_size: int) -> float:
         1e-10 in float64 for a finer grid.
 
     Raises:
-        ValueError: grid_size below 1.
+        ValueError: grid_size below 1, or no integer.
     """
-    if grid_size < 1:
-        raise ValueError(f"grid_size={grid_size}; expected at least 1")
+    if not is_count(grid_size):
+        raise ValueError(f"grid_size={grid_size}; expected an integer of at least 1")
     change = 0.0
     for layer in model.layers:
         spline = layer.spline
@@ -134,13 +134,14 @@ def update_grid(
         The relative change of the output.
 
     Raises:
-        ValueError: adapt outside [0, 1), or X too small.
+        ValueError: adapt outside [0, 1), a negative margin or max_change, X too small or not finite.
     """
     if not 0 <= adapt < 1:
         raise ValueError(f"adapt={adapt}; expected 0 <= adapt < 1, a grid of bare quantiles may repeat knots")
-    x = model.tensor(X)
-    if len(x) < 2:
-        raise ValueError(f"X has {len(x)} samples; expected at least 2")
+    for name, value in (("margin", margin), ("max_change", max_change)):
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name}={value}; expected at least 0")
+    x = model.samples(X)
     with torch.no_grad():
         before = model(x)
         scale = before.std(correction=0).clamp(min=1e-12)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..kernels.bspline import wide
-from ..layers.spline import BASES, uniform_knots
+from ..kernels.bspline import MAX_SPLINE_ORDER, wide
+from ..layers.spline import BASES, is_count, uniform_knots
+from .network import as_table
+from .training import History, fit
 
 
 class NodeActivation(nn.Module):
@@ -21,6 +24,9 @@ class NodeActivation(nn.Module):
         spline_order: degree of its pieces.
         base: name in `kat_zoo.layers.spline.BASES` or a callable.
         grid_range: of the grid.
+
+    Raises:
+        ValueError: a base or size that makes no sense.
     """
 
     def __init__(
@@ -32,6 +38,12 @@ class NodeActivation(nn.Module):
         grid_range: tuple[float, float] = (-3.0, 3.0),
     ) -> None:
         super().__init__()
+        if isinstance(base, str) and base not in BASES:
+            raise ValueError(f"base={base!r}; expected one of {', '.join(BASES)} or a callable")
+        if not is_count(grid_size):
+            raise ValueError(f"grid_size={grid_size}; expected an integer of at least 1")
+        if not is_count(spline_order, 0) or spline_order > MAX_SPLINE_ORDER:
+            raise ValueError(f"spline_order={spline_order}; expected an integer from 0 to {MAX_SPLINE_ORDER}")
         self.base, self.spline_order = base, spline_order
         self.coef = nn.Parameter(torch.zeros(features, grid_size + spline_order))
         low, high = (torch.tensor([v], dtype=torch.float64) for v in grid_range)
@@ -58,9 +70,12 @@ class LAN(nn.Module):
         base: what the splines are added to; "sin" makes a SIREN with learnable activations.
         omega: factor of the first layer's argument and of the weights' scale for base "sin" (SIREN, arXiv 2006.09661).
         seed: of the weights.
+        grid_range: of the activations' grids.
+        device: of the parameters.
+        dtype: of the parameters; torch's default.
 
     Raises:
-        ValueError: fewer than two layers.
+        ValueError: a width, base or size that makes no sense.
     """
 
     def __init__(
@@ -71,13 +86,17 @@ class LAN(nn.Module):
         base: str | Callable[[Tensor], Tensor] = "silu",
         omega: float = 30.0,
         seed: int = 0,
+        grid_range: tuple[float, float] = (-3.0, 3.0),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if len(width) < 2:
-            raise ValueError(f"width={list(width)}; expected at least inputs and outputs")
+        if len(width) < 2 or not all(is_count(n) for n in width):
+            raise ValueError(f"width={list(width)}; expected at least inputs and outputs, integers of at least 1")
         generator = torch.Generator().manual_seed(seed)
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(width, width[1:], strict=False))
-        self.activations = nn.ModuleList(NodeActivation(n, grid_size, spline_order, base) for n in width[1:-1])
+        self.activations = nn.ModuleList(NodeActivation(n, grid_size, spline_order, base, grid_range) for n in width[1:-1])
+        self.nodes, self.grid_size = list(width), grid_size
         with torch.no_grad():
             for number, (linear, fan_in) in enumerate(zip(self.linears, width, strict=False)):
                 assert isinstance(linear, nn.Linear)  # noqa: S101  for type checkers
@@ -89,6 +108,54 @@ class LAN(nn.Module):
                 linear.bias.uniform_(
                     -math.pi if base == "sin" else -0.1, math.pi if base == "sin" else 0.1, generator=generator
                 )
+        if device is not None or dtype is not None:
+            self.to(device=device, dtype=dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters."""
+        return self._last.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return self._last.weight.device
+
+    @property
+    def _last(self) -> nn.Linear:
+        return cast(nn.Linear, self.linears[-1])
+
+    def tensor(self, x: Any) -> Tensor:
+        """Array-like (N, C) as a tensor of the network's dtype and device."""
+        return as_table(x, self.dtype, self.device)
+
+    def fit(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        X_val: Any = None,  # noqa: N803
+        y_val: Any = None,
+        *,
+        optimizer: str = "lbfgs",
+        steps: int = 50,
+        lr: float | None = None,
+        batch_size: int | None = None,
+        sample_weight: Any = None,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        early_stopping: bool = True,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> History:
+        """Train in place, as `kat_zoo.kan.training.fit` does, with "lbfgs" or "adam"; grids stay as they are.
+
+        Raises:
+            ValueError: data or options that do not fit.
+        """
+        if optimizer == "lm":
+            raise ValueError("optimizer='lm' knows activations on edges only; expected 'lbfgs' or 'adam'")
+        options: dict[str, Any] = {"optimizer": optimizer, "steps": steps, "lr": lr, "batch_size": batch_size, "loss": loss}
+        options |= {"sample_weight": sample_weight, "early_stopping": early_stopping, "seed": seed, "progress": progress}
+        return fit(cast(Any, self), X, y, X_val, y_val, update_grid=False, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., inputs) to (..., outputs)."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .layer import KANLayer
 from .network import KAN
+from .normal import Dual, Primal
 
 JACOBIAN_NUMBERS = 1 << 25  # of the part held at a time: 256 MB in float64, however many samples there are
 
@@ -164,7 +165,7 @@ class LeastSquares:
         self.blocks = _blocks(model, numeric)
         self.size = self.blocks[-1].stop if self.blocks else 0
         self.damping = 1e-3
-        self._quadratics: list[tuple[_Block, Tensor]] = []
+        self._quadratics: list[Tensor] = []
 
     def get(self) -> Tensor:
         """Flat vector of the trained parameters."""
@@ -178,7 +179,7 @@ class LeastSquares:
     def _penalty(self) -> float:
         """Value of the quadratic penalties of the latest `system` at the present parameters."""
         value = 0.0
-        for block, quadratic in self._quadratics:
+        for block, quadratic in zip(self.blocks if self.l1 or self.smoothness else (), self._quadratics, strict=False):
             c = block.get().view(-1, block.size)
             value += 0.5 * float(torch.einsum("ej,ejk,ek->", c, quadratic, c))
         return value
@@ -187,17 +188,23 @@ class LeastSquares:
         """Weighted mean of the squared errors (summed over outputs)."""
         return float(((self.model(self.X) - self.y).square() * self.weight).sum())
 
-    def system(self) -> tuple[Tensor, Tensor]:
-        """Gauss-Newton matrix and gradient at the current parameters."""
-        matrix, gradient = self.X.new_zeros(self.size, self.size), self.X.new_zeros(self.size)
+    def system(self, kind: type[Primal] | type[Dual] | None = None) -> Primal | Dual:
+        """Gauss-Newton system at the current parameters, with fewer rows than parameters a `Dual` one."""
+        if kind is None:
+            kind = Dual if self.y.numel() < self.size else Primal
+        system = kind(self.X.new_zeros(self.size))
         covariances = {n: _Covariance() for n, block in enumerate(self.blocks) if self.l1 and block.kind == "numeric"}
         rows = max(1, JACOBIAN_NUMBERS // (self.size * self.y.shape[1]))
         for part in torch.arange(len(self.X)).split(rows):
-            self._add_rows(slice(int(part[0]), int(part[-1]) + 1), matrix, gradient, covariances)
-        self._add_penalties(covariances, matrix, gradient)
-        return matrix, gradient
+            self._add_rows(slice(int(part[0]), int(part[-1]) + 1), system, covariances)
+        self._quadratics = [self._quadratic(block, covariances.get(n)) for n, block in enumerate(self.blocks)]
+        slopes = [torch.einsum("ejk,ek->ej", q, b.get().view(-1, b.size)) for b, q in zip(self.blocks, self._quadratics, strict=True)]
+        system.penalise(
+            [(b.start, q) for b, q in zip(self.blocks, self._quadratics, strict=True)], torch.cat([s.flatten() for s in slopes])
+        )
+        return system
 
-    def _add_rows(self, rows: slice, matrix: Tensor, gradient: Tensor, covariances: dict[int, _Covariance]) -> None:
+    def _add_rows(self, rows: slice, system: Primal | Dual, covariances: dict[int, _Covariance]) -> None:
         h, locals_ = self.X[rows], []
         for layer in self.model.layers:
             local = _Local(layer, h, [block for block in self.blocks if block.layer is layer])
@@ -221,31 +228,22 @@ class LeastSquares:
                 )
             sensitivity = sensitivity @ local.slopes
         root = self.weight[rows].sqrt()
-        table = jacobian.mul_(root.unsqueeze(-1)).view(-1, self.size)
-        matrix.addmm_(table.T, table)
-        gradient.addmv_(table.T, ((h - self.y[rows]) * root).reshape(-1))
+        system.add(jacobian.mul_(root.unsqueeze(-1)).view(-1, self.size), ((h - self.y[rows]) * root).reshape(-1))
 
-    def _add_penalties(self, covariances: dict[int, _Covariance], matrix: Tensor, gradient: Tensor) -> None:
-        self._quadratics = []
-        for n, block in enumerate(self.blocks if self.l1 or self.smoothness else ()):
-            if block.kind != "numeric":
-                continue
-            parameters = block.get().view(-1, block.size)
-            quadratic = matrix.new_zeros(len(block.outs), block.size, block.size)
-            if n in covariances:
-                # |s| <= s^2 / 2 s0 + s0 / 2 with s = std(phi), a quadratic form in all that phi is made of.
-                covariance = covariances[n].value()[block.ins]
-                std = torch.einsum("ej,ejk,ek->e", parameters, covariance, parameters).clamp(min=0).sqrt()
-                quadratic += self.l1 / (std + 1e-6)[:, None, None] * covariance
-            if self.smoothness:
-                bases = block.layer.spline.coef.shape[1]
-                second = torch.eye(bases, block.size, dtype=matrix.dtype, device=matrix.device).diff(n=2, dim=0)
-                quadratic += self.smoothness * second.T @ second
-            self._quadratics.append((block, quadratic))
-            gradient[block.part] += torch.einsum("ejk,ek->ej", quadratic, parameters).flatten()
-            for e in range(len(block.outs)):
-                at = slice(block.start + e * block.size, block.start + (e + 1) * block.size)
-                matrix[at, at] += quadratic[e]
+    def _quadratic(self, block: _Block, covariance: _Covariance | None) -> Tensor:
+        """Matrices (E, size, size) of the quadratic penalties on a block's edges."""
+        parameters = block.get().view(-1, block.size)
+        quadratic = parameters.new_zeros(len(block.outs), block.size, block.size)
+        if covariance is not None:
+            # |s| <= s^2 / 2 s0 + s0 / 2 with s = std(phi), a quadratic form in all that phi is made of.
+            own = covariance.value()[block.ins]
+            std = torch.einsum("ej,ejk,ek->e", parameters, own, parameters).clamp(min=0).sqrt()
+            quadratic += self.l1 / (std + 1e-6)[:, None, None] * own
+        if self.smoothness and block.kind == "numeric":
+            bases = block.layer.spline.coef.shape[1]
+            second = torch.eye(bases, block.size, dtype=parameters.dtype, device=parameters.device).diff(n=2, dim=0)
+            quadratic += self.smoothness * second.T @ second
+        return quadratic
 
     def minimise(self, steps: int, tolerance: float = 1e-9) -> float:
         """Take up to `steps` damped Gauss-Newton steps; return the mean squared error.
@@ -258,12 +256,12 @@ class LeastSquares:
             for _ in range(steps if self.size else 0):
                 if not error > 0 or stale >= 2:
                     break
-                matrix, gradient = self.system()
-                if not bool(torch.isfinite(matrix).all()):
+                system = self.system()
+                if not system.finite():
                     break
                 start = self.get()
                 value = 0.5 * error + self._penalty()
-                new = self._step(matrix, gradient, start, value)
+                new = self._step(system, start, value)
                 if new is None:
                     self.set(start)
                     self.damping = 1e-3
@@ -273,21 +271,17 @@ class LeastSquares:
                 error = new
         return error
 
-    def _step(self, matrix: Tensor, gradient: Tensor, start: Tensor, value: float) -> float | None:
+    def _step(self, system: Primal | Dual, start: Tensor, value: float) -> float | None:
         """One accepted step (its squared error), or None where no damping gives one."""
-        diagonal = matrix.diagonal().clone()
-        largest = float(diagonal.max())
-        diagonal += 1e-12 * largest + 1e-300
         growth = 2.0
         while self.damping < 1e10:
-            factor, info = torch.linalg.cholesky_ex(matrix + torch.diag(self.damping * diagonal + 1e-14 * largest))
-            if int(info) == 0:
-                step = torch.cholesky_solve(gradient[:, None], factor)[:, 0]
+            found = system.step(self.damping)
+            if found is not None:
+                step, predicted = found
                 self.set(start - step)
                 error = self.error()
                 gained = value - 0.5 * error - self._penalty()
                 if gained > 0:  # false for NaN, too
-                    predicted = float(step @ (gradient - 0.5 * (matrix @ step)))
                     ratio = gained / predicted if predicted > 0 else 1.0
                     self.damping = max(self.damping * max(1 / 5, 1 - (2 * ratio - 1) ** 3), 1e-15)
                     return error

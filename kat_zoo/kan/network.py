@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -9,11 +10,24 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..layers.spline import is_count
 from .layer import KANLayer
 from .library import function_names
 
 if TYPE_CHECKING:
     from .training import History
+
+
+def as_table(x: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Array-like (N, C) as a tensor.
+
+    Raises:
+        ValueError: not two dimensions.
+    """
+    x = torch.as_tensor(x, dtype=dtype, device=device)
+    if x.ndim != 2:
+        raise ValueError(f"expected a table (samples, columns), got shape {tuple(x.shape)}")
+    return x
 
 
 class KAN(nn.Module):
@@ -35,10 +49,22 @@ class KAN(nn.Module):
         seed: of the initial values; torch's global generator is left alone.
         device: of parameters.
         dtype: of parameters.
+        activation_on: "edges", or "nodes": then this is a `kat_zoo.kan.LAN` of the same dtype, which takes that class's
+            arguments.
 
     Raises:
         ValueError: a width, size or option that makes no sense.
     """
+
+    def __new__(cls, *args: Any, activation_on: str = "edges", **options: Any) -> Any:
+        """Make room for a network, or return a LAN."""
+        if activation_on not in ("edges", "nodes"):
+            raise ValueError(f"activation_on={activation_on!r}; expected 'edges' or 'nodes'")
+        if activation_on == "edges":
+            return super().__new__(cls)
+        from .lan import LAN
+
+        return LAN(*args, **({"dtype": torch.float64} | options))
 
     def __init__(
         self,
@@ -54,11 +80,12 @@ class KAN(nn.Module):
         seed: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float64,
+        activation_on: str = "edges",
     ) -> None:
         super().__init__()
         self.width = _parse_width(width)
-        if mult_arity < 2:
-            raise ValueError(f"mult_arity={mult_arity}; expected at least 2")
+        if not is_count(mult_arity, 2):
+            raise ValueError(f"mult_arity={mult_arity!r}; expected an integer of at least 2")
         self.mult_arity = mult_arity
         generator = torch.Generator().manual_seed(seed)
         spline: dict[str, Any] = {"base": base, "grid_range": grid_range, "extrapolate": extrapolate, "noise_scale": noise_scale}
@@ -108,9 +135,15 @@ class KAN(nn.Module):
 
     def tensor(self, x: Any) -> Tensor:
         """Array-like (N, C) as a tensor of the network's dtype and device."""
-        x = torch.as_tensor(x, dtype=self.dtype, device=self.device)
-        if x.ndim != 2:
-            raise ValueError(f"expected a table (samples, columns), got shape {tuple(x.shape)}")
+        return as_table(x, self.dtype, self.device)
+
+    def samples(self, x: Any) -> Tensor:
+        """`tensor` of what statistics are taken of: at least 2 rows, as many columns as inputs, all finite."""
+        x = self.tensor(x)
+        if len(x) < 2 or x.shape[1] != self.nodes[0]:
+            raise ValueError(f"X has shape {tuple(x.shape)}; expected at least 2 samples of {self.nodes[0]} inputs")
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("X holds NaN or infinity; expected finite numbers")
         return x
 
     def activations(self, x: Any) -> list[Tensor]:
@@ -300,12 +333,20 @@ class KAN(nn.Module):
 
 
 def _parse_width(width: Sequence[int | Sequence[int]]) -> list[tuple[int, int]]:
+    error = ValueError(f"width={width!r}; expected a list of positive integers or pairs [n_sum, n_mult]")
+    if not isinstance(width, Sequence) or isinstance(width, str):
+        raise error
     entries: list[tuple[int, int]] = []
     for entry in width:
-        n_sum, n_mult = (entry, 0) if isinstance(entry, int) else (int(entry[0]), int(entry[1]))
-        if n_sum < 0 or n_mult < 0 or n_sum + n_mult < 1:
-            raise ValueError(f"width={list(width)}; expected positive integers or pairs [n_sum, n_mult]")
-        entries.append((n_sum, n_mult))
+        pair = tuple(entry) if isinstance(entry, Sequence) else (entry, 0)
+        if len(pair) != 2 or not all(is_count(n, 0) for n in pair) or not any(pair):
+            raise error
+        entries.append((int(pair[0]), int(pair[1])))
     if len(entries) < 2 or entries[0][1]:
         raise ValueError(f"width={list(width)}; expected at least inputs and outputs, and inputs without products")
     return entries
+
+
+# For help() and editors: without it they would show __new__'s.
+_init = inspect.signature(KAN.__init__)
+KAN.__signature__ = _init.replace(parameters=list(_init.parameters.values())[1:], return_annotation=_init.empty)  # type: ignore[attr-defined]

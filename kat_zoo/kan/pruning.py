@@ -40,11 +40,9 @@ def attribute(model: KAN, X: Any) -> Attribution:  # noqa: N803
         X: (N, inputs) samples, at least 2.
 
     Raises:
-        ValueError: fewer than 2 samples.
+        ValueError: fewer than 2 samples, another number of columns, or values that are not finite.
     """
-    x = model.tensor(X)
-    if len(x) < 2:
-        raise ValueError(f"X has {len(x)} samples; expected at least 2")
+    x = model.samples(X)
     with torch.no_grad():
         activations = model.activations(x)
         nodes = [torch.ones(model.nodes[-1], dtype=model.dtype, device=model.device)]
@@ -172,7 +170,7 @@ def prune(model: KAN, X: Any, node_threshold: float = 1e-2, edge_threshold: floa
     Raises:
         ValueError: a negative threshold.
     """
-    if node_threshold < 0 or edge_threshold < 0:
+    if not (node_threshold >= 0 and edge_threshold >= 0):
         raise ValueError(f"node_threshold={node_threshold}, edge_threshold={edge_threshold}; expected at least 0")
     pruned = select(model, [list(range(n)) for n in model.nodes])
     _remove_weak(pruned, X, node_threshold, by_node=True)
@@ -207,7 +205,12 @@ def prune_inputs(model: KAN, X: Any, threshold: float = 1e-2) -> tuple[KAN, list
 
     Returns:
         The network and the numbers of the inputs it keeps.
+
+    Raises:
+        ValueError: a negative threshold.
     """
+    if not threshold >= 0:
+        raise ValueError(f"threshold={threshold}; expected at least 0")
     scores = attribute(model, X).inputs
     alive = scores >= threshold
     alive[scores.argmax()] = True

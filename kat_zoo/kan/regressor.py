@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from .additive import fit_additive
 from .estimator import KANEstimator, seed_of, split, weighted_samples
 from .formula import complexity, formula
 from .library import DEFAULT_LIBRARY
@@ -40,7 +42,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
         random_state: int, RandomState or None.
 
     Attributes:
-        network_: the KAN on scaled data.
+        network_: the KAN on scaled data; of width [inputs, outputs] where an additive model was as good as any.
+        history_: of the network's last stage; None for an additive model.
         formula_: SymPy expression (a list for several outputs) where symbolic=True; undefined functions phi_l_i_j stand
             for edges that no function fits.
         exact_: whether the formula is symbolic and right to 1e-6 on held-out data.
@@ -63,20 +66,16 @@ class KANRegressor(RegressorMixin, KANEstimator):
         validation_fraction: float = 0.2,
         random_state: Any = 0,
     ) -> None:
-        self.hidden = hidden
+        super().__init__(hidden, grid_schedule, steps, smoothness, validation_fraction, random_state)
         self.symbolic = symbolic
         self.widths = widths
         self.library = library
         self.restarts = restarts
         self.max_seconds = max_seconds
-        self.grid_schedule = grid_schedule
-        self.steps = steps
-        self.smoothness = smoothness
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANRegressor:  # noqa: N803
         """Train on X (N, features) and y (N,) or (N, outputs)."""
+        self._check_parameters()
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         self._flat = y.ndim == 1
         y = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
@@ -100,10 +99,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
             )
         else:
             self.network_ = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed)
-            w_held = torch.ones(len(held))
-            if weight is not None and len(held):
-                w_held = torch.from_numpy(weight[held] / weight[held].mean())
-            self._fit_path(inputs[train], targets[train], inputs[held], targets[held], w, w_held)
+            every = torch.ones(len(X)) if weight is None else torch.from_numpy(weight)
+            self._fit_path(inputs, targets, every.double(), torch.from_numpy(train), torch.from_numpy(held))
         return self
 
     def _stages(self, samples: int, held: int) -> list[tuple[float, float, int]]:
@@ -116,27 +113,40 @@ class KANRegressor(RegressorMixin, KANEstimator):
             stages += [(0.0, self.smoothness, g) for g in self.grid_schedule if g <= room]
         return stages or [(0.0, self.smoothness, first)]
 
-    def _fit_path(self, x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor, weight: Any, weight_val: Any) -> None:
-        """From strong to weak penalties, then finer grids; a stage must earn its freedom on held-out samples.
+    def _fit_path(self, x: Tensor, y: Tensor, weight: Tensor, train: Tensor, held: Tensor) -> None:
+        """From an additive model to networks under weaker and weaker penalties; a step must earn its freedom.
 
-        The least penalised network stays that beats the ones before it by more than `CAUTION` standard errors of the
-        difference: a small or noisy table stops at a strong penalty, an exact one goes to the end.
+        The least penalised network stays that beats the ones before it on held-out samples by more than `CAUTION`
+        standard errors of the difference: a small or noisy table stops early, an exact one goes to the end. An
+        additive model that nothing beats, a linear one often, is refitted on all samples.
         """
-        best: tuple[Tensor | None, Any, Any] = (None, None, None)
-        val = (x_val, y_val) if len(x_val) else (None, None)
-        for l1, smoothness, grid in self._stages(len(x), len(x_val)):
-            options = {"grid_schedule": [grid], "steps": self.steps, "l1": l1, "coef_smoothness": smoothness}
-            history = self.network_.fit(x, y, *val, sample_weight=weight, **options)
+
+        def errors_of(network: KAN) -> Tensor:
             with torch.no_grad():
-                errors = (self.network_(x_val) - y_val).square().mean(1) * weight_val
+                return (network(x[held]) - y[held]).square().mean(1) * weight[held]
+
+        best: tuple[Tensor | None, KAN, Any] = (None, self.network_, None)
+        penalties, least = None, math.inf
+        if len(held):
+            additive = KAN([x.shape[1], y.shape[1]], self.grid_schedule[0], base="zero")
+            penalties = fit_additive(additive, x[train], y[train], weight[train])
+            best = errors_of(additive), additive, None
+        val = (x[held], y[held]) if len(held) else (None, None)
+        for l1, smoothness, grid in self._stages(len(train), len(held)):
+            options = {"grid_schedule": [grid], "steps": self.steps, "l1": l1, "coef_smoothness": smoothness}
+            history = self.network_.fit(x[train], y[train], *val, sample_weight=weight[train], **options)
+            errors = errors_of(self.network_)
             if best[0] is not None and len(errors) > 1:
+                if float(errors.mean()) > 4 * least:
+                    break
+                least = min(least, float(errors.mean()))
                 gain = best[0] - errors
                 if not float(gain.mean()) > CAUTION * float(gain.std()) / len(gain) ** 0.5:
-                    if float(errors.mean()) > 4 * float(best[0].mean()):
-                        break
                     continue
-            best = (errors, copy.deepcopy(self.network_), history)
+            best = errors, copy.deepcopy(self.network_), history
         _, self.network_, self.history_ = best
+        if self.history_ is None and penalties is not None:
+            fit_additive(self.network_, x, y, weight, penalties)
 
     def __sklearn_tags__(self):
         """Several outputs are fine."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from .network import KAN
 from .problem import EXACT, Candidate, Problem, Width
 from .shapes import GOOD, PROMISING, linear_groups, structure
 from .symbolise import symbolise
@@ -80,10 +81,21 @@ def search(
     Returns:
         All candidates, the chosen one in `best`. The search ends with the first exact formula, or when `PATIENCE`
         shapes in a row are no better than a good one before them.
+
+    Raises:
+        ValueError: shapes or limits that make no sense.
     """
+    if restarts < 1 or (max_seconds is not None and not max_seconds > 0):
+        raise ValueError(f"restarts={restarts}, max_seconds={max_seconds}; expected at least 1, and above 0 or None")
+    inputs, outputs = problem.X.shape[1], problem.y.shape[1]
+    if widths is not None and not widths:
+        raise ValueError(f"widths={widths}; expected at least one shape, or None for a list of its own")
+    for shape in widths or ():
+        if KAN(shape).nodes[:: len(shape) - 1] != [inputs, outputs]:
+            raise ValueError(f"widths={widths}; expected shapes from {inputs} inputs to {outputs} outputs")
     began, result = time.monotonic(), Search()
     shapes: list[tuple[Width, Tensor | None]] = [
-        (width, None) for width in widths or default_widths(problem.X.shape[1], problem.y.shape[1])
+        (width, None) for width in widths or default_widths(inputs, outputs)
     ]
     numeric: list[Candidate] = []
     number = stale = 0

@@ -122,10 +122,12 @@ def test_symmetry(function: Function, x: Tensor, group: list[int], threshold: fl
         The answer and the median of 1 - |cos|.
 
     Raises:
-        ValueError: a group of fewer than two inputs, or of all.
+        ValueError: a group of fewer than two inputs, of all, or of others.
     """
     if not 2 <= len(group) < x.shape[1]:
         raise ValueError(f"group={group}; expected at least two of the {x.shape[1]} inputs, not all")
+    if len(set(group)) < len(group) or not all(0 <= i < x.shape[1] for i in group):
+        raise ValueError(f"group={group}; expected distinct numbers from 0 to {x.shape[1] - 1}")
     other = x.roll(1, 0).clone()
     other[:, group] = x[:, group]
     a, b = (torch.nn.functional.normalize(jacobian(function, z)[:, 0, group], dim=1) for z in (x, other))

@@ -29,6 +29,13 @@ def _samples(model: KAN, layer: int, i: int, j: int, X: Any) -> tuple[Tensor, Te
         return h[:, i].double(), module.edges(h)[:, j, i].double()
 
 
+def _check_library(library: Sequence[str] | None) -> None:
+    if library is not None and not len(library):
+        raise ValueError(f"library={library}; expected at least one name, or None for the default")
+    for name in library or ():
+        function_index(name)
+
+
 def suggest_symbolic(
     model: KAN,
     layer: int,
@@ -55,10 +62,11 @@ def suggest_symbolic(
         Suggestions, best score first.
 
     Raises:
-        ValueError: there is no such edge or function.
+        ValueError: there is no such edge or function, an empty library, or top below 1.
     """
-    for name in library or ():
-        function_index(name)
+    if top < 1:
+        raise ValueError(f"top={top}; expected at least 1")
+    _check_library(library)
     return fit_library(*_samples(model, layer, i, j, X), library, worth)[:top]
 
 
@@ -95,8 +103,8 @@ def fix_symbolic(
         if suggestion is None:
             raise ValueError(f"function {function!r} cannot be fitted to edge ({layer}, {i}, {j})")
         affine, r2 = suggestion.affine, suggestion.r2
-    elif len(affine) != 4:
-        raise ValueError(f"affine={tuple(affine)}; expected four numbers (a, b, c, d)")
+    elif len(affine) != 4 or not all(math.isfinite(v) for v in affine):
+        raise ValueError(f"affine={tuple(affine)}; expected four finite numbers (a, b, c, d)")
     with torch.no_grad():
         module.affine[j, i] = torch.tensor(affine, dtype=model.dtype, device=model.device)
         module.function[j, i] = index
@@ -155,9 +163,19 @@ def auto_symbolic(
 
     Returns:
         For each edge that was numeric its function, or None where none fits: that edge stays numeric.
+
+    Raises:
+        ValueError: data or options that do not fit, or an unknown function.
     """
-    x = model.tensor(X)
+    _check_library(library)
+    if not r2_threshold <= 1 or not tolerance > 0 or steps < 1:
+        raise ValueError(
+            f"r2_threshold={r2_threshold}, tolerance={tolerance}, steps={steps}; expected at most 1, above 0, at least 1"
+        )
+    x = model.samples(X)
     target = None if y is None else model.tensor(y)
+    if target is not None and target.shape != (len(x), model.nodes[-1]):
+        raise ValueError(f"y has shape {tuple(target.shape)}; expected {(len(x), model.nodes[-1])}")
     result: dict[tuple[int, int, int], Suggestion | None] = {}
     pending = [edge for edge in model.edges() if model.edge_kind(*edge) == "numeric"]
     error = math.inf if target is None else float((model(x) - target).detach().square().sum(1).mean().sqrt())

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..layers.spline import is_count
 from .lm import LeastSquares
 from .network import KAN
 
@@ -64,6 +65,9 @@ class _Fit:
 
     def __init__(self, model: KAN, X: Any, y: Any, X_val: Any, y_val: Any, weight: Any, loss: Any) -> None:  # noqa: N803
         self.model, self.loss = model, loss
+        for name, parameter in model.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise ValueError(f"the network's {name} holds NaN or infinity; expected finite parameters")
         self.x = model.tensor(X)
         self.y = model.tensor(y) if loss is None else torch.as_tensor(y, device=model.device)
         if len(self.x) != len(self.y) or len(self.x) == 0:
@@ -82,6 +86,10 @@ class _Fit:
                 model.tensor(X_val),
                 model.tensor(y_val) if loss is None else torch.as_tensor(y_val, device=model.device),
             )
+            if len(self.val[0]) != len(self.val[1]) or len(self.val[0]) == 0:
+                raise ValueError(f"X_val has {len(self.val[0])} samples and y_val {len(self.val[1])}; expected the same positive number")
+            if loss is None and self.val[1].shape[1] != model.nodes[-1]:
+                raise ValueError(f"y_val has {self.val[1].shape[1]} columns; expected {model.nodes[-1]}, the network's outputs")
             for data in self.val:
                 if data.is_floating_point() and not bool(torch.isfinite(data).all()):
                     raise ValueError("X_val or y_val holds NaN or infinity; expected finite numbers")
@@ -182,10 +190,11 @@ def fit(
         raise ValueError(
             "optimizer='lm' minimises squared errors; expected 'lbfgs' or 'adam' for loss, entropy or batches"
         )
-    if steps < 1 or (batch_size is not None and batch_size < 1) or min(l1, entropy, coef_smoothness) < 0:
-        raise ValueError(f"steps={steps}, batch_size={batch_size}; expected at least 1, and penalties of at least 0")
-    run = _Fit(model, X, y, X_val, y_val, sample_weight, loss)
     stages = list(grid_schedule) if grid_schedule is not None else [model.grid_size]
+    _check_options(steps, batch_size, stages, lr, {"l1": l1, "entropy": entropy, "coef_smoothness": coef_smoothness})
+    if optimizer == "lm" and lr is not None:
+        raise ValueError(f"lr={lr}; expected None for optimizer='lm', which finds its own step size")
+    run = _Fit(model, X, y, X_val, y_val, sample_weight, loss)
     run.record(0, True)
     if update_grid and len(run.x) > 1:
         model.update_grid(run.x, adapt=0.0)
@@ -206,7 +215,22 @@ def fit(
     finally:  # an interrupt leaves the best stage so far, too
         if run.state is not None:
             model.load_state_dict(run.state)
+        else:
+            logger.warning("fit: no step gave a finite error; the network may be undefined on X, as log is at -1")
     return run.history
+
+
+def _check_options(steps: int, batch_size: int | None, stages: list[int], lr: float | None, penalties: dict[str, float]) -> None:
+    for name, count in (("steps", steps), ("batch_size", batch_size)):
+        if count is not None and not is_count(count):
+            raise ValueError(f"{name}={count}; expected an integer of at least 1")
+    if not stages or not all(is_count(n) for n in stages):
+        raise ValueError(f"grid_schedule={stages}; expected at least one grid size, integers of at least 1")
+    if lr is not None and not 0 < lr < math.inf:
+        raise ValueError(f"lr={lr}; expected a positive number")
+    for name, value in penalties.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value}; expected a number of at least 0")
 
 
 class _bar:  # noqa: N801  a context manager that reads like a function

@@ -6,6 +6,7 @@ import torch
 
 from kat_zoo.kan import KAN
 from kat_zoo.kan.lm import LeastSquares
+from kat_zoo.kan.normal import Dual, Primal
 
 
 def number(value):
@@ -41,7 +42,8 @@ def test_jacobian_of_least_squares_is_that_of_autograd():
     x, y = data(30)
     problem = LeastSquares(model, x, y)
     with torch.no_grad():
-        matrix, gradient = problem.system()
+        system = problem.system(Primal)
+        matrix, gradient = system.matrix, system.gradient
         start = problem.get()
 
     def residual(parameters):
@@ -90,6 +92,18 @@ def test_divergence_is_caught_and_announced(caplog):
         model.fit(x, y, optimizer="adam", lr=1e6, steps=5, loss=explosive)
     assert "diverged" in caplog.text
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters()) and bool(torch.isfinite(model(x)).all())
+
+
+def test_networks_that_are_nowhere_finite_are_refused_or_announced(caplog):
+    x, y = data(20)
+    model = KAN([2, 1])
+    with caplog.at_level(logging.WARNING, "kat_zoo"):
+        model.fix_symbolic(0, 0, 0, "log", affine=(1.0, -5.0, 1.0, 0.0))
+        model.fit(x, y, steps=2)
+    assert "no step gave a finite error" in caplog.text
+    model.layers[0].spline.coef.data[0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"layers.0.spline.coef holds NaN"):
+        model.fit(x, y)
 
 
 def test_fit_is_reproducible_and_leaves_global_state_alone(tmp_path, monkeypatch, capsys):
@@ -291,9 +305,30 @@ def test_memory_of_least_squares_is_bounded(monkeypatch):
     for numbers in (1 << 25, 1):  # all samples at once, one at a time
         monkeypatch.setattr(lm, "JACOBIAN_NUMBERS", numbers)
         with torch.no_grad():
-            systems.append(LeastSquares(symbolic_mix(), x, y, l1=0.1, smoothness=0.1).system())
-    for one, other in zip(*systems, strict=True):
-        torch.testing.assert_close(one, other)
+            systems.append(LeastSquares(symbolic_mix(), x, y, l1=0.1, smoothness=0.1).system(Primal))
+    for name in ("matrix", "gradient"):
+        torch.testing.assert_close(*(getattr(system, name) for system in systems))
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("penalties", [{}, {"l1": 0.1, "smoothness": 0.01}])
+@pytest.mark.parametrize("damping", [1e-6, 1e-2, 10.0])
+def test_rows_by_rows_gives_the_step_of_parameters_by_parameters(outputs, penalties, damping):
+    x, y = data(20)
+    model = KAN([2, [2, 1], outputs], 4, seed=3)
+    model.fix_symbolic(0, 0, 1, "sin", affine=(2.0, 0.3, 1.5, -0.2))
+    weight = torch.rand(20, generator=torch.Generator().manual_seed(0))
+    problem = LeastSquares(model, x, torch.cat([y, y.square()], 1)[:, :outputs], weight=weight, **penalties)
+    with torch.no_grad():
+        (step, predicted), (expected, expected_predicted) = (problem.system(kind).step(damping) for kind in (Dual, Primal))
+        assert isinstance(problem.system(), Dual)
+    torch.testing.assert_close(step, expected, rtol=1e-6, atol=1e-6 * expected.abs().max().item())
+    assert predicted == pytest.approx(expected_predicted, rel=1e-6)
+
+
+def test_fewer_rows_than_parameters_are_met_exactly():
+    x, y = data(20)
+    assert LeastSquares(KAN([2, 5, 1], 5), x, y).minimise(60) < 1e-24
 
 
 def test_l1_reaches_the_base():

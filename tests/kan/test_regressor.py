@@ -1,3 +1,4 @@
+import functools
 import pickle
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from kat_zoo.kan import KANClassifier, KANRegressor
 
@@ -21,46 +22,21 @@ EXPECTED_FAILURES = {
 SMALL = {"hidden": (2,), "grid_schedule": (3,), "steps": 3}
 
 
-# The checks of the default suite; the others take minutes for an estimator that trains networks.
-QUICK = {
-    "check_estimators_nan_inf",
-    "check_estimators_dtypes",
-    "check_fit2d_1sample",
-    "check_dict_unchanged",
-    "check_no_attributes_set_in_init",
-    "check_n_features_in",
-    "check_estimators_empty_data_messages",
-    "check_parameters_default_constructible",
-    "check_sample_weights_shape",
-    "check_estimators_unfitted",
-    "check_supervised_y_no_nan",
-    "check_do_not_raise_errors_in_init_or_set_param",
-}
+contract = functools.partial(parametrize_with_checks, expected_failed_checks=lambda estimator: EXPECTED_FAILURES)
+conversions = pytest.mark.filterwarnings("ignore::UserWarning")  # the checks themselves provoke conversions
 
 
-def run_checks(estimator, only=None):
-    ran = set()
-    for instance, check in estimator_checks_generator(estimator):
-        name = getattr(check, "func", check).__name__
-        if name in EXPECTED_FAILURES or name == "check_array_api_input":  # the latter needs SCIPY_ARRAY_API=1
-            continue
-        if only is None or name in only:
-            check(clone(instance))
-            ran.add(name)
-    return ran
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # the checks themselves provoke conversions
-@pytest.mark.parametrize("estimator", [KANRegressor(**SMALL), KANClassifier(**SMALL)], ids=["regressor", "classifier"])
-def test_scikit_learn_contract_in_brief(estimator):
-    assert len(run_checks(estimator, QUICK)) >= 10
+@conversions
+@contract([KANRegressor(**SMALL), KANClassifier(**SMALL | {"steps": 1})])
+def test_scikit_learn_contract_of_small_networks(estimator, check):
+    check(estimator)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("estimator", [KANRegressor(), KANClassifier()], ids=["regressor", "classifier"])
-def test_scikit_learn_contract(estimator):
-    run_checks(estimator)
+@conversions
+@contract([KANRegressor(), KANClassifier()])
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
 
 
 def table(n=300, seed=0):
@@ -104,6 +80,16 @@ def test_noise_is_not_learned(seed):
     X, y, _ = noisy(120, seed)
     X_new, _, truth = noisy(500, seed + 100)
     assert KANRegressor().fit(X, y).score(X_new, truth) > 0.85  # ridge regression: 0.85 and 0.97
+
+
+def test_an_additive_table_with_noise_ends_as_an_additive_model_of_all_rows():
+    X, y, _ = noisy(150)
+    X_new, _, truth = noisy(500, 100)
+    model = KANRegressor().fit(X, y)
+    assert model.network_.nodes == [8, 1] and model.feature_importances_.argmax() == 0
+    assert model.score(X_new, truth) > RidgeCV(np.logspace(-3, 3, 13)).fit(X, y).score(X_new, truth)
+    y[-1] += 100  # whichever part a row is in, it counts in the end
+    assert np.abs(KANRegressor().fit(X, y).predict(X_new) - model.predict(X_new)).max() > 1e-3
 
 
 def test_few_rows_are_fitted_smoothly():

@@ -165,7 +165,7 @@ def test_fix_and_unfix():
         model.unfix(0, 1, 0)
     with pytest.raises(ValueError, match="unknown function"):
         model.fix_symbolic(0, 0, 0, "nothing")
-    with pytest.raises(ValueError, match="four numbers"):
+    with pytest.raises(ValueError, match="four finite numbers"):
         model.fix_symbolic(0, 0, 0, "sin", affine=(1.0,))
 
 

@@ -1,0 +1,73 @@
+"""Every public call names the argument it refuses and says what would be right."""
+
+import pytest
+import sympy
+import torch
+
+from kat_zoo.kan import KAN, LAN, KANClassifier, KANRegressor, export
+from kat_zoo.kan import structure as tools
+from kat_zoo.layers import KANLinear
+
+NAN = float("nan")
+X = torch.rand(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+Y = X[:, :1] * X[:, 1:]
+
+
+def kan():
+    return KAN([2, 2, 1])
+
+
+CALLS = {
+    "width=5": lambda: KAN(5),
+    "width='251'": lambda: KAN("251"),
+    r"width=\[2, 2.5, 1\]": lambda: KAN([2, 2.5, 1]),
+    r"width=\[2, \[1, 1, 1\], 1\]": lambda: KAN([2, [1, 1, 1], 1]),
+    "mult_arity=2.5": lambda: KAN([2, 1], mult_arity=2.5),
+    "grid_size=2.5": lambda: KANLinear(2, 1, 2.5),
+    "spline_order=1.5": lambda: KANLinear(2, 1, 3, 1.5),
+    "noise_scale=-1": lambda: KANLinear(2, 1, noise_scale=-1),
+    "dtype=torch.int32": lambda: KANLinear(2, 1, dtype=torch.int32),
+    r"grid_schedule=\[\]": lambda: kan().fit(X, Y, grid_schedule=[]),
+    r"grid_schedule=\[3.5\]": lambda: kan().fit(X, Y, grid_schedule=[3.5]),
+    "steps=1.5": lambda: kan().fit(X, Y, steps=1.5),
+    "batch_size=0": lambda: kan().fit(X, Y, optimizer="adam", batch_size=0),
+    "l1=nan": lambda: kan().fit(X, Y, l1=NAN),
+    "lr=0.1; expected None": lambda: kan().fit(X, Y, lr=0.1),
+    "lr=-1": lambda: kan().fit(X, Y, optimizer="adam", lr=-1),
+    "X_val has 5 samples and y_val 4": lambda: kan().fit(X, Y, X[:5], Y[:4]),
+    "y_val has 2 columns": lambda: kan().fit(X, Y, X[:5], X[:5]),
+    "refine|grid_size=2.5; expected an integer": lambda: kan().refine(2.5),
+    "margin=-0.1": lambda: kan().update_grid(X, margin=-0.1),
+    "max_change=-1": lambda: kan().update_grid(X, max_change=-1),
+    "update_grid|X holds NaN": lambda: kan().update_grid(X * NAN),
+    "attribute|expected at least 2 samples of 2 inputs": lambda: kan().attribute(X[:, :1]),
+    "node_threshold=nan": lambda: kan().prune(X, NAN),
+    "threshold=-1": lambda: kan().prune_inputs(X, -1),
+    "expected distinct names": lambda: KAN.from_formula("x", ["x", "x"]),
+    "top=0": lambda: kan().suggest_symbolic(0, 0, 0, X, top=0),
+    r"library=\[\]": lambda: kan().suggest_symbolic(0, 0, 0, X, library=[]),
+    r"affine=\(nan": lambda: kan().fix_symbolic(0, 0, 0, "sin", affine=(NAN, 0, 1, 0)),
+    "r2_threshold=2": lambda: kan().auto_symbolic(X, r2_threshold=2),
+    "steps=0": lambda: kan().auto_symbolic(X, Y, steps=0),
+    r"y has shape \(3, 1\)": lambda: kan().auto_symbolic(X, Y[:3]),
+    "unknown function 'foo'": lambda: kan().auto_symbolic(X, library=["foo"]),
+    "round=-2": lambda: kan().formula(round=-2),
+    "'1 bad' is no name in C": lambda: export.to_c(sympy.Symbol("x"), ["x"], "1 bad"),
+    r"group=\[0, 7\]": lambda: tools.test_symmetry(KAN([3, 1]), torch.rand(9, 3, dtype=torch.float64), [0, 7]),
+    r"width=\[2, 0, 1\]": lambda: LAN([2, 0, 1]),
+    "base='foo'": lambda: LAN([2, 3, 1], base="foo"),
+    "grid_size=0": lambda: LAN([2, 3, 1], grid_size=0),
+    r"grid_schedule=\(\)": lambda: KANRegressor(grid_schedule=()).fit(X, Y[:, 0]),
+    "smoothness=-1": lambda: KANRegressor(smoothness=-1).fit(X, Y[:, 0]),
+    "validation_fraction=1.5": lambda: KANClassifier(validation_fraction=1.5).fit(X, Y[:, 0] > 0.2),
+    "restarts=0": lambda: KANRegressor(symbolic=True, restarts=0).fit(X, Y[:, 0]),
+    "max_seconds=-1": lambda: KANRegressor(symbolic=True, max_seconds=-1).fit(X, Y[:, 0]),
+    r"widths=\[\]": lambda: KANRegressor(symbolic=True, widths=[]).fit(X, Y[:, 0]),
+    r"widths=\[\[2, 2\]\]; expected shapes from 2 inputs to 1": lambda: KANRegressor(symbolic=True, widths=[[2, 2]]).fit(X, Y[:, 0]),
+}
+
+
+@pytest.mark.parametrize("message", CALLS)
+def test_names_the_argument_its_value_and_what_would_be_right(message):
+    with pytest.raises(ValueError, match=message.partition("|")[2] or message):
+        CALLS[message]()
