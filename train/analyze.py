@@ -163,7 +163,7 @@ def main(argv: Sequence[str]) -> int:
         Exit code.
 
     Raises:
-        ValueError: an unknown analysis.
+        ValueError: an unknown analysis, a number out of range, or two run folders of one name.
         FileNotFoundError: not a run folder.
     """
     parser = ArgumentParser(prog="kat-zoo analyze", description=__doc__)
@@ -177,7 +177,13 @@ def main(argv: Sequence[str]) -> int:
     wanted = arguments.what.split(",")
     if unknown := [name for name in wanted if name not in ANALYSES]:
         raise ValueError(f"--what {unknown[0]!r}: expected some of {', '.join(ANALYSES)}")
-    runs = [open_run(folder) for folder in arguments.runs]
+    for name, least in (("images", 1), ("loss_images", 1), ("grid", 2)):
+        if getattr(arguments, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: expected {least} or more")
+    labels = [folder.resolve().name for folder in arguments.runs]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"runs {', '.join(labels)}: expected folders of different names, which label the pictures")
+    runs = [open_run(folder.resolve()) for folder in arguments.runs]
     for name in wanted:
         made = ANALYSES[name](runs, arguments.out, arguments)
         for path in made if isinstance(made, list) else [made]:

@@ -13,6 +13,7 @@ from types import FrameType
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -21,6 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 logger = logging.getLogger("kat_zoo")
 
 PREFIX, PARTIAL = "update_", ".partial"
+MODEL_FILES = {DistributedType.FSDP: "pytorch_model_fsdp*", DistributedType.DEEPSPEED: "pytorch_model"}  # accelerate's names
 
 
 @dataclass
@@ -144,9 +146,16 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, ema: ModelEmaV3 | No
 
     Raises:
         FileNotFoundError: `folder` is not a checkpoint.
+        ValueError: it was written under another way of sharding.
     """
     if not (folder / "progress.json").is_file():
         raise FileNotFoundError(f"{folder} is not a checkpoint of kat-zoo train (no progress.json)")
+    weights = MODEL_FILES.get(accelerator.distributed_type, "model.safetensors")
+    if not any(folder.glob(weights)):  # accelerate would go on with the weights there are, or fail without a reason
+        raise ValueError(
+            f"checkpoint {folder} has no {weights}: DDP (or one process), FSDP2 and DeepSpeed do not read each other's checkpoints; "
+            "continue as the run was begun, or start another from its last.safetensors (model.checkpoint)"
+        )
     accelerator.load_state(str(folder))
     if ema is not None:
         _load_whole(ema.module, load_file(folder / "ema.safetensors"))

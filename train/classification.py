@@ -22,9 +22,10 @@ from .images import UnreadableImages
 from .memory import Trial, explain_out_of_memory, fit_batch
 from .model import build_model, check_sizes
 from .probe import fit_head
+from .processes import signalled, start
 from .rehearsal import rehearse
 from .report import draw_curves, write_card
-from .run import begin, command, signalled, start
+from .run import begin, command
 from .stream import StreamLoader
 
 
@@ -88,37 +89,29 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     # ---- Training ----------------------------------------------------------------------------------------------------
     with stop_signals() as run.signals, explain_out_of_memory(recipe, trial):
         while True:
+            if run.stopped():
+                return None
+
             # -- evaluate, at the end of an epoch, and what the linear probe has made
             if run.evaluation_due or (recipe.probes and run.progress.best is None):
-                if run.stopped():
-                    return None
-                raw = result = evaluate(accelerator, run.bare, run.test_batches)
-                values = {"top1": raw.top1, "top5": raw.top5, "eval_loss": raw.loss}
-                if run.ema is not None:
-                    result = evaluate(accelerator, run.ema.module, run.test_batches)
-                    values |= {"ema_top1": result.top1, "ema_top5": result.top5, "ema_eval_loss": result.loss}
+                values: dict[str, float] = {}
+                for prefix, weights in run.weights.items():
+                    result = evaluate(accelerator, weights, run.test_batches)
+                    values |= result.values(prefix)
                 if unreadable.names:
                     values["unreadable_images"] = len(unreadable.names)
-                run.evaluated(values, "top1" if run.ema is None else "ema_top1")
+                run.evaluated(values, f"{prefix}top1")
                 if accelerator.is_main_process:
                     draw_curves(run.folder)
             if run.finished:
                 break
 
             # -- train for the rest of the epoch
-            run.model.train()
-            epoch, done = divmod(run.progress.update, updates_per_epoch)
-            sampler.seek(epoch, done * recipe.data.batch_size)
-            for images, targets in run.train_batches:
-                with accelerator.accumulate(run.model):
-                    if mixup is not None:
-                        images, targets = mixup(images, targets)
-                    outputs = task(images.contiguous(memory_format=memory_format), targets)
-                    run.backward({name: value for name, value in outputs.items() if name.endswith("loss")})
-                if accelerator.sync_gradients:
-                    run.update()
-                    if run.stopped():
-                        return None
+            for images, targets in run.micro_batches(sampler):
+                if mixup is not None:
+                    images, targets = mixup(images, targets)
+                outputs = task(images.contiguous(memory_format=memory_format), targets)
+                run.backward({name: value for name, value in outputs.items() if name.endswith("loss")})
 
     # ---- End ---------------------------------------------------------------------------------------------------------
     run.finish(

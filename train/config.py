@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 
@@ -128,6 +128,11 @@ class RunRecipe:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     system: SystemConfig = field(default_factory=SystemConfig)
+
+    @property
+    def batch_size(self) -> int:
+        """Images per update: `data.batch_size`; each task has a `data` of its own."""
+        return cast(Any, self).data.batch_size
 
     def __post_init__(self) -> None:
         """Refuse values that no later stage would name as clearly; each task adds its own.

@@ -4,29 +4,26 @@ One process: `kat-zoo train --config RECIPE`. Several: `accelerate launch -m kat
 arguments, or torchrun.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from timm.layers import set_fused_attn
-from torch import nn
-
-from kat_zoo import dense
 
 from .checkpoint import stop_signals
+from .dense_runs import build_head
 from .detection_config import DetectionDataConfig, DetectionRecipe, DetectorConfig
 from .detection_data import EvalScenes, TrainScenes, eval_loader, open_splits, train_loader, train_transform
 from .detection_evaluate import DetectionEvaluation, evaluate
-from .optim import create_optimizer
-from .rehearsal import describe_optimizer
-from .run import begin, command, start
+from .processes import start
+from .rehearsal import try_update
+from .run import begin, command
 
 COCO = (80, 117_266)  # classes, and training images with objects, for a rehearsal without data
 
 
-def build_model(config: DetectorConfig, num_classes: int, data: DetectionDataConfig) -> nn.Module:
+def build_model(config: DetectorConfig, num_classes: int, data: DetectionDataConfig) -> Any:
     """Create the detector to train.
 
     Args:
@@ -41,20 +38,14 @@ def build_model(config: DetectorConfig, num_classes: int, data: DetectionDataCon
         ValueError: unknown backbone or arguments that do not fit.
         FileNotFoundError: no such checkpoint.
     """
-    backbone_args = dict(config.backbone_args)
-    if config.checkpoint is not None:
-        with open(config.checkpoint, "rb"):  # timm would look for it on the Hub
-            backbone_args["pretrained_cfg_overlay"] = {"file": config.checkpoint}
-    arguments: dict[str, Any] = {
-        "pretrained_backbone": config.pretrained or config.checkpoint is not None,
-        "backbone_args": backbone_args,
-        "pyramid_args": config.pyramid_args,
-        "min_size": data.min_size[-1],
-        "max_size": data.max_size,
-        "_skip_resize": True,  # in training only; as torchvision's own recipes with jitter
-        **config.kwargs,
-    }
-    return getattr(dense, config.head)(config.backbone, num_classes + 1, **arguments)
+    return build_head(
+        config,
+        num_classes + 1,
+        pyramid_args=config.pyramid_args,
+        min_size=data.min_size[-1],
+        max_size=data.max_size,
+        _skip_resize=True,  # in training only; as torchvision's own recipes with jitter
+    )
 
 
 def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | None:
@@ -78,7 +69,7 @@ def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | 
     # ---- Data and model ----------------------------------------------------------------------------------------------
     train_split, test_split = open_splits(data, masks)
     set_fused_attn(recipe.system.fused_attention)
-    model: Any = build_model(recipe.model, len(train_split.classes), data)
+    model = build_model(recipe.model, len(train_split.classes), data)
     if recipe.system.grad_checkpointing:
         model.backbone.set_grad_checkpointing()
     mean = model.transform.image_mean
@@ -94,31 +85,22 @@ def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | 
     # ---- Training ----------------------------------------------------------------------------------------------------
     with stop_signals() as run.signals:
         while True:
+            if run.stopped():
+                return None
+
             # -- evaluate, at the end of an epoch
             if run.evaluation_due:
-                if run.stopped():
-                    return None
-                result = evaluate(accelerator, run.bare, run.test_batches, test_split, masks)
-                values, metric = result.values(), "box_ap"
-                if run.ema is not None:
-                    result = evaluate(accelerator, run.ema.module, run.test_batches, test_split, masks)
-                    values, metric = values | result.values("ema_"), "ema_box_ap"
-                run.evaluated(values, metric)
+                values: dict[str, float] = {}
+                for prefix, weights in run.weights.items():
+                    result = evaluate(accelerator, weights, run.test_batches, test_split, masks)
+                    values |= result.values(prefix)
+                run.evaluated(values, f"{prefix}box_ap")
             if run.finished:
                 break
 
             # -- train for the rest of the epoch
-            run.model.train()
-            epoch, done = divmod(run.progress.update, updates_per_epoch)
-            sampler.seek(epoch, done * data.batch_size)
-            for images, targets in run.train_batches:
-                with accelerator.accumulate(run.model):
-                    losses = run.model(images, targets)
-                    run.backward({"loss": torch.stack(list(losses.values())).sum(), **losses})
-                if accelerator.sync_gradients:
-                    run.update()
-                    if run.stopped():
-                        return None
+            for images, targets in run.micro_batches(sampler):
+                run.backward(run.model(images, targets))
 
     # ---- End ---------------------------------------------------------------------------------------------------------
     mask_ap = f", mask AP {result.mask['ap']:.1f} %" if result.mask else ""
@@ -134,7 +116,7 @@ def rehearse(recipe: DetectionRecipe, side: int = 128) -> str:
 
     Args:
         recipe: the whole configuration; published weights are not fetched, data is not opened.
-        side: of the two noise images, in pixels.
+        side: of the noise image, in pixels.
 
     Returns:
         A summary.
@@ -143,27 +125,20 @@ def rehearse(recipe: DetectionRecipe, side: int = 128) -> str:
         ValueError: whatever would make the run fail before its first update.
     """
     classes, count = COCO
-    model: Any = build_model(dataclasses.replace(recipe.model, pretrained=False, checkpoint=None), classes, recipe.data).train()
+    model = build_model(recipe.model.untrained(), classes, recipe.data).train()
     mean = model.transform.image_mean
     transform = train_transform(recipe.data, recipe.augment, mean)
-    optimizer = create_optimizer(model, recipe.optimizer)
     updates = count // recipe.data.batch_size
     boxes = torch.tensor([[0.1, 0.2, 0.6, 0.9], [0.5, 0.1, 0.9, 0.5]]) * side
     masks = torch.zeros(2, side, side, dtype=torch.uint8)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes.long().tolist(), strict=True):
         mask[y0:y1, x0:x1] = 1
     target = {"boxes": boxes, "labels": torch.tensor([1, classes]), "masks": masks}
-    losses = model([torch.rand(len(mean), side, side) for _ in range(2)], [target, target])
-    sum(losses.values()).backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
-    optimizer.step()
-    named = ", ".join(f"{name} {float(value.detach()):.3f}" for name, value in losses.items())
+    losses = model([torch.rand(len(mean), side, side)], [target])
     lines = [
         f"{recipe.model.head} on {recipe.model.backbone}: {sum(p.numel() for p in model.parameters()):,} parameters, {classes} classes",
         f"{recipe.schedule.epochs * updates:,} updates of {recipe.data.batch_size} images, were the data COCO 2017",
-        *describe_optimizer(optimizer, recipe, updates),
-        f"one update on noise of {side} x {side}: {named}, gradient norm {float(norm):.3g}",
-        f"training transform: {' '.join(str(transform).split())}",
+        *try_update(model, recipe, updates, losses, f"{side} x {side}", transform),
     ]
     return "\n".join(lines)
 

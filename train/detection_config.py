@@ -4,29 +4,21 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .config import RunRecipe, require, require_batch
+from .dense_config import DenseModelConfig
 
 
 @dataclass(frozen=True)
-class DetectorConfig:
+class DetectorConfig(DenseModelConfig):
     """What is trained: a detector of `kat_zoo.dense` on a plain ViT.
 
     Attributes:
         head: `mask_rcnn`, `faster_rcnn`, `retinanet` or `fcos`.
-        backbone: timm model name.
-        pretrained: start the backbone from its published weights.
-        checkpoint: start the backbone from this file (.safetensors, .pth), as a classifier's run leaves it.
-        backbone_args: arguments of `timm.create_model`, as drop_path_rate.
         pyramid_args: arguments of `SimpleFeaturePyramid`, as out_channels, window_size, frozen_stages.
         kwargs: arguments of torchvision's class, as box_score_thresh.
     """
 
     head: Literal["mask_rcnn", "faster_rcnn", "retinanet", "fcos"] = "mask_rcnn"
-    backbone: str = "kat_small_patch16_224"
-    pretrained: bool = False
-    checkpoint: str | None = None
-    backbone_args: dict[str, Any] = field(default_factory=dict)
     pyramid_args: dict[str, Any] = field(default_factory=dict)
-    kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,5 +103,4 @@ class DetectionRecipe(RunRecipe):
             ("augment.crop", augment.crop, min(augment.crop) >= 1, "two positive numbers"),
             ("augment.hflip", augment.hflip, 0 <= augment.hflip <= 1, "in [0, 1]"),
         )
-        if self.model.pretrained and self.model.checkpoint:
-            raise ValueError("model.pretrained and model.checkpoint both name weights of the backbone; give one")
+        self.model.check()

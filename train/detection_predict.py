@@ -1,21 +1,18 @@
 """`kat-zoo predict --task detection`: the objects that a trained detector finds, told and drawn."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from kat_zoo.arguments import ArgumentParser
-from kat_zoo.predict import open_image
+from kat_zoo.predict import require_images
 
-from .config import parse
+from .dense_runs import predict_parser, read_pictures, read_run
 from .detection import build_model
 from .detection_config import DetectionRecipe
 from .pictures import as_rgb, colours
@@ -62,13 +59,9 @@ def open_run(folder: Path) -> Detector:
         FileNotFoundError: not a finished run.
         ValueError: a run of another task.
     """
-    for name in ("recipe.yaml", "result.json", "last.safetensors"):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder / name}: no such file; expected the folder of a finished detection run of kat-zoo train")
-    recipe, _ = parse(DetectionRecipe, ["--config", str(folder / "recipe.yaml")], "kat-zoo predict")
-    classes = tuple(json.loads((folder / "result.json").read_text())["classes"])
-    model = build_model(dataclasses.replace(recipe.model, pretrained=False, checkpoint=None), len(classes), recipe.data)
-    model.load_state_dict(load_file(folder / "last.safetensors"))
+    recipe, classes, weights = read_run(folder, DetectionRecipe, "detection")
+    model = build_model(recipe.model.untrained(), len(classes), recipe.data)
+    model.load_state_dict(weights)
     return Detector(recipe, model.eval(), classes)
 
 
@@ -113,21 +106,14 @@ def main(argv: Sequence[str]) -> int:
         FileNotFoundError: a file is missing, or not a run folder.
         ValueError: an unreadable image, or a score out of range.
     """
-    parser = ArgumentParser(prog="kat-zoo predict --task detection", description=__doc__)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument("--task", choices=["detection"])
-    parser.add_argument("--model", required=True, type=Path, metavar="RUN", help="folder of a finished detection run of kat-zoo train")
+    parser = predict_parser("detection", __doc__)
     parser.add_argument("--min-score", type=float, default=0.5, help="least score of what is drawn (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the drawings; without it there are none")
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.min_score <= 1:
         raise ValueError(f"--min-score {arguments.min_score}: expected a number from 0 to 1")
-    missing = [str(path) for path in arguments.images if not path.is_file()]
-    if missing:
-        raise FileNotFoundError(f"no such image: {', '.join(missing)}")
+    require_images(arguments.images)
     detector = open_run(arguments.model)
-    pictures = [v2.functional.pil_to_tensor(open_image(path, detector.channels)) for path in arguments.images]
-    for path, image in zip(arguments.images, pictures, strict=True):
+    for path, image in zip(arguments.images, read_pictures(arguments.images, detector.channels), strict=True):
         found = detector.predict(image, arguments.min_score)
         print(f"{path}: {len(found['boxes'])} objects with a score of {arguments.min_score:g} or more")
         for box, label, score in zip(found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True):

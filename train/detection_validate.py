@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, tqdm
+from accelerate.utils import tqdm
 
 from .coco import read_coco
 from .config import parse
 from .detection_data import EvalScenes, eval_loader
 from .detection_evaluate import evaluate
 from .detection_predict import open_run
+from .processes import evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,21 +56,19 @@ def main(argv: Sequence[str]) -> int:
     split = read_coco(annotations, Path(config.images or Path(data.root) / data.val_images), masks)
     if split.classes != detector.classes:
         raise ValueError(f"{annotations} has the classes {', '.join(split.classes)}; the run has {', '.join(detector.classes)}")
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision=config.precision,
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
-    )
-    loader = accelerator.prepare(eval_loader(EvalScenes(split, detector.channels), data, accelerator.num_processes))
-    batches = tqdm(loader, desc="validate", unit="batch")
-    result = evaluate(accelerator, detector.model.to(accelerator.device), batches, split, masks)
-    kinds = {"box": (result.box, result.box_per_class)}
-    if result.mask is not None and result.mask_per_class is not None:
-        kinds["mask"] = (result.mask, result.mask_per_class)
-    for kind, (figures, _) in kinds.items():
-        accelerator.print(f"{kind}: " + ", ".join(f"{name} {value:.2f} %" for name, value in figures.items()) + f", {result.images} images")
-    width = max(map(len, split.classes))
-    for i, name in enumerate(split.classes):
-        shares = "  ".join(f"{kind} AP {per_class[i]:6.2f} %" for kind, (_, per_class) in kinds.items())
-        accelerator.print(f"  {name:<{width}}  {shares}")
+    with evaluation(config.precision) as accelerator:
+        loader = accelerator.prepare(eval_loader(EvalScenes(split, detector.channels), data, accelerator.num_processes))
+        batches = tqdm(loader, desc="validate", unit="batch")
+        result = evaluate(accelerator, detector.model.to(accelerator.device), batches, split, masks)
+        kinds = {"box": (result.box, result.box_per_class)}
+        if result.mask is not None and result.mask_per_class is not None:
+            kinds["mask"] = (result.mask, result.mask_per_class)
+        for kind, (figures, _) in kinds.items():
+            accelerator.print(
+                f"{kind}: " + ", ".join(f"{name} {value:.2f} %" for name, value in figures.items()) + f", {result.images} images"
+            )
+        width = max(map(len, split.classes))
+        for i, name in enumerate(split.classes):
+            shares = "  ".join(f"{kind} AP {per_class[i]:6.2f} %" for kind, (_, per_class) in kinds.items())
+            accelerator.print(f"  {name:<{width}}  {shares}")
     return 0

@@ -51,9 +51,10 @@ def load_teacher(recipe: Recipe, num_classes: int, input_size: tuple[int, int, i
         weights: load them; False for a rehearsal.
 
     Raises:
-        ValueError: unknown, made for other classes, or for other images.
+        ValueError: none, unknown, made for other classes, or for other images.
     """
-    assert recipe.distill.teacher is not None
+    if recipe.distill.teacher is None:
+        raise ValueError("distill.teacher is None; expected a timm name, or NAME@FILE")
     name, _, path = recipe.distill.teacher.partition("@")
     config = ModelConfig(name=name, kwargs=recipe.distill.kwargs)
     if weights:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, tqdm
+from accelerate.utils import tqdm
 from timm.task import ClassificationEvaluator
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ from .config import parse
 from .data import open_splits
 from .loader import data_config, eval_loader
 from .model import check_classes, load_model
+from .processes import evaluation
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Evaluation:
     top1: float
     top5: float
     per_class: tuple[float, ...]
+
+    def values(self, prefix: str = "") -> dict[str, float]:
+        """The figures of the log, under a prefix."""
+        return {f"{prefix}top1": self.top1, f"{prefix}top5": self.top5, f"{prefix}eval_loss": self.loss}
 
 
 @torch.no_grad()
@@ -81,7 +86,7 @@ class ValidateConfig:
     task: Literal["classification"] = "classification"
     model: ModelConfig = field(default_factory=lambda: ModelConfig(name="kat_pico_patch4_28", pretrained=True))
     data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=256))
-    precision: str = "no"
+    precision: Literal["no", "bf16", "fp16"] = "no"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -95,22 +100,18 @@ def main(argv: Sequence[str]) -> int:
     """
     config, _ = parse(ValidateConfig, argv, "kat-zoo validate")
     splits = open_splits(config.data)
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision=config.precision,
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
-    )
-    if config.model.pretrained and not config.model.checkpoint:
-        check_classes(config.model.name, config.data.dataset, len(splits.classes))
-    model = load_model(config.model, len(splits.classes))
-    resolved = data_config(config.data, model)
-    loader = accelerator.prepare(eval_loader(splits.test, config.data, resolved, accelerator.num_processes))
-    result = evaluate(accelerator, model.to(accelerator.device), tqdm(loader, desc="validate", unit="batch"))
-    accelerator.print(
-        f"{config.model.name} on {config.data.dataset}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, "
-        f"loss {result.loss:.4f}, {result.samples} images"
-    )
-    width = max(map(len, splits.classes))
-    for name, share in zip(splits.classes, result.per_class, strict=True):
-        accelerator.print(f"  {name:<{width}}  {share:6.2f} %")
+    with evaluation(config.precision) as accelerator:
+        if config.model.pretrained and not config.model.checkpoint:
+            check_classes(config.model.name, config.data.dataset, len(splits.classes))
+        model = load_model(config.model, len(splits.classes))
+        resolved = data_config(config.data, model)
+        loader = accelerator.prepare(eval_loader(splits.test, config.data, resolved, accelerator.num_processes))
+        result = evaluate(accelerator, model.to(accelerator.device), tqdm(loader, desc="validate", unit="batch"))
+        accelerator.print(
+            f"{config.model.name} on {config.data.dataset}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, "
+            f"loss {result.loss:.4f}, {result.samples} images"
+        )
+        width = max(map(len, splits.classes))
+        for name, share in zip(splits.classes, result.per_class, strict=True):
+            accelerator.print(f"  {name:<{width}}  {share:6.2f} %")
     return 0

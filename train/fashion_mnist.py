@@ -67,14 +67,14 @@ def fashion_mnist(root: str | None) -> Splits:
     for folder in candidates:
         if any(folder.glob("train-images-idx3-ubyte*")):
             return Splits(_idx_split(folder, "train"), _idx_split(folder, "t10k"), CLASSES)
-    reason = "data.root is given, so the Hub was not asked"
+    reason, cause = "data.root is given, so the Hub was not asked", None
     if root is None:
         try:
             return hub(HUB_NAME)
         except Exception as error:  # any failure of the network stack ends in the one message that helps
-            reason = f"the Hub dataset {HUB_NAME} could not be loaded: {type(error).__name__}"
+            reason, cause = f"the Hub dataset {HUB_NAME} could not be loaded: {type(error).__name__}", error
     raise FileNotFoundError(
         f"Fashion-MNIST was not found in {', '.join(map(str, candidates))} ({reason}). Install the Debian package "
         "dataset-fashion-mnist, or run torchvision.datasets.FashionMNIST('data', download=True), or give data.root "
         "a folder with the four idx files."
-    )
+    ) from cause

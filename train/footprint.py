@@ -1,15 +1,17 @@
 """What one training step of a model computes and holds, counted without computing it: on tensors that have a shape only."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from ..analysis.costs import SavedBytes
 from ..zoo import OPERATOR_FLOPS
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -22,6 +24,8 @@ FLOPS: dict[Any, Any] = {  # torch's counter knows attention on GPUs, but not th
         lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
     ),
 }
+
+NORM_WEIGHT = {torch.ops.aten.native_layer_norm.default: 2, torch.ops.aten.native_batch_norm.default: 1}  # position among the arguments
 
 
 @dataclass(frozen=True)
@@ -53,36 +57,17 @@ class Footprint:
     copies: float
 
 
-class SavedBytes(AbstractContextManager):
-    """Counts the bytes that autograd saves while it is entered, each storage once.
+class Float32Statistics(TorchDispatchMode):
+    """Gives fake tensors the mean and deviation that norms keep in float32 where they normalise 16-bit values with float32 weights.
 
-    Args:
-        known: tensors whose storages are not counted, as parameters.
+    PyTorch's shape rules of these operators say 16 bits; its kernels, on CPUs and GPUs, return float32.
     """
 
-    def __init__(self, known: Sequence[Tensor] = ()) -> None:
-        self.seen = {_identity(t) for t in known}
-        self.alive: list[Tensor] = []  # a storage that is freed could give its address to another
-        self.total = 0
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda t: t)
-
-    def _pack(self, t: Tensor) -> Tensor:
-        if _identity(t) not in self.seen:
-            self.seen.add(_identity(t))
-            self.alive.append(t.detach())
-            self.total += t.untyped_storage().nbytes()
-        return t
-
-    def __enter__(self) -> "SavedBytes":
-        self._hooks.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._hooks.__exit__(*error)
-
-
-def _identity(t: Tensor) -> int:
-    return t.untyped_storage()._cdata
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Run the operator; of a norm with float32 weights, widen the statistics."""
+        found = func(*args, **(kwargs or {}))
+        weight = args[NORM_WEIGHT[func]] if func in NORM_WEIGHT else None
+        return found if weight is None else (found[0], *(t.to(weight.dtype) for t in found[1:]))
 
 
 def count(build: Callable[[], nn.Module], loss: Loss, precision: str = "no") -> tuple[Footprint, ...]:
@@ -169,7 +154,7 @@ def _step(model: nn.Module, loss: Loss, precision: str, batch: int) -> _Counts:
         for block in _blocks(model):
             stack.callback(block.register_forward_pre_hook(lambda *_: blocks.append(-saved.total)).remove)
             stack.callback(block.register_forward_hook(lambda *_: blocks.append(blocks.pop() + saved.total)).remove)
-        with saved, autocast:
+        with saved, autocast, Float32Statistics():
             value = loss(model, batch)
         forward = counter.get_total_flops()
         if value.requires_grad:

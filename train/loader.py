@@ -124,7 +124,7 @@ class TrainImages(Dataset):
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int]:
         index, seed, epoch = key
-        for candidate in (*range(index, len(self)), *range(index)):
+        for candidate in itertools.chain(range(index, len(self)), range(index)):
             try:
                 image, label = self.images[candidate]
                 image = image.convert(self.mode)
@@ -171,11 +171,29 @@ def data_config(config: DataConfig, model: nn.Module) -> dict[str, Any]:
 
 
 def train_transform(augment: AugmentConfig, resolved: dict[str, Any]) -> Transform:
-    """The training transform of timm; `crop: pad` replaces its random resized crop by a padded crop, as DeiT did."""
+    """The training transform of timm; `crop: pad` replaces its random resized crop by a padded crop, as DeiT did.
+
+    Raises:
+        ValueError: timm does not know the policy `augment.auto_augment`.
+    """
     size = resolved["input_size"]
+    try:
+        transform = _timm_transform(augment, resolved)
+    except (AssertionError, KeyError) as error:
+        raise ValueError(f"augment.auto_augment is {augment.auto_augment!r}, which timm refuses: {error}") from error
+    _keep_a_bit(transform)
+    fit = [transforms.Resize(size[-2:]), transforms.CenterCrop(size[-2:])]
+    if augment.crop == "pad":
+        transform.transforms[0:1] = [fit[0], transforms.RandomCrop(size[-2:], padding=augment.pad)]
+    elif augment.crop == "none":
+        transform.transforms[0:1] = fit
+    return transform
+
+
+def _timm_transform(augment: AugmentConfig, resolved: dict[str, Any]) -> transforms.Compose:
     jitter: Any = augment.color_jitter or None  # None is off, though timm's annotation leaves it out
-    transform = create_transform(
-        size,
+    return create_transform(
+        resolved["input_size"],
         is_training=True,
         scale=augment.scale,
         ratio=augment.ratio,
@@ -189,13 +207,6 @@ def train_transform(augment: AugmentConfig, resolved: dict[str, Any]) -> Transfo
         re_prob=augment.random_erasing,
         re_mode="pixel",
     )
-    _keep_a_bit(transform)
-    fit = [transforms.Resize(size[-2:]), transforms.CenterCrop(size[-2:])]
-    if augment.crop == "pad":
-        transform.transforms[0:1] = [fit[0], transforms.RandomCrop(size[-2:], padding=augment.pad)]
-    elif augment.crop == "none":
-        transform.transforms[0:1] = fit
-    return transform
 
 
 def _keep_a_bit(transform: transforms.Compose) -> None:

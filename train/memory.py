@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import find_executable_batch_size, gather
+from accelerate.utils import DistributedType, find_executable_batch_size, gather
 from accelerate.utils.memory import should_reduce_batch_size
 from timm.data import Mixup
 from torch import nn
@@ -140,9 +140,12 @@ def explain_out_of_memory(recipe: Recipe, trial: Trial) -> Iterator[None]:
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the activations
         candidates = micro_batches(recipe, trial.accelerator.num_processes)
-        fits = largest(candidates[1:], trial)
+        sharded = trial.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        fits = 0 if sharded else largest(candidates[1:], trial)
         hint = "no smaller batch fits: choose a smaller model or smaller images"
-        if fits:
+        if sharded:  # to try, this process would wait for the others
+            hint = "raise optimizer.grad_accum, or set auto_batch_size to true"
+        elif fits:
             accum = recipe.data.batch_size // (fits * trial.accelerator.num_processes)
             hint = f"{fits} would fit: set optimizer.grad_accum to {accum}, or auto_batch_size to true"
         raise OutOfMemory(f"out of memory with {candidates[0]} images per process at a time; {hint}") from error

@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Iterable
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from timm.models import get_pretrained_cfg, group_parameters, load_state_dict
@@ -55,12 +57,20 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn
 
     Raises:
         ValueError: unknown model.
+        FileNotFoundError: no such checkpoint.
     """
     if not timm.is_model(config.name):
         close = timm.list_models(f"*{config.name.split('_')[0]}*")[:8]
         raise ValueError(f"model.name {config.name!r} is not a timm model; similar: {', '.join(close) or 'none'}")
+    if config.checkpoint and not Path(config.checkpoint).is_file():  # timm's error has no message
+        raise FileNotFoundError(f"{config.checkpoint}: no such checkpoint of {config.name}")
     kwargs: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
-    if config.checkpoint and adapt:
+    if config.checkpoint and config.checkpoint.endswith(".npz"):  # of which timm leaves out a head for other classes, in silence
+        with np.load(config.checkpoint) as arrays:
+            known = len(arrays["head/bias"]) if "head/bias" in arrays else 0
+        if known != kwargs["num_classes"]:
+            logger.warning("%s knows %d classes, the data has %d: the head is new", config.checkpoint, known, kwargs["num_classes"])
+    elif config.checkpoint and adapt:
         known = count_classes(load_state_dict(config.checkpoint), config.name)
         if known not in (0, kwargs["num_classes"]):
             logger.warning("%s knows %d classes, the data has %d: the head is new", config.checkpoint, known, kwargs["num_classes"])
@@ -119,25 +129,26 @@ def _freeze_first(model: nn.Module, train_only: str) -> None:
 
 
 def check_sizes(model: nn.Module, input_size: tuple[int, int, int], sizes: Iterable[int]) -> None:
-    """Refuse sides of images that the model cannot take, before training begins.
+    """Refuse images that the model cannot take, before training begins.
 
     Args:
         model: on the CPU.
-        input_size: (channels, height, width), for the channels.
-        sizes: sides, in pixels.
+        input_size: (channels, height, width).
+        sizes: sides of progressive resolution, in pixels.
 
     Raises:
-        ValueError: naming the side.
+        ValueError: naming the setting and its value.
     """
     model.eval()
-    for side in sizes:
+    shapes = {f"data.input_size is {list(input_size)}": input_size}
+    for name, shape in (shapes | {f"data.sizes has {side}": (input_size[0], side, side) for side in sizes}).items():
         try:
             with torch.no_grad():
-                model(torch.zeros(1, input_size[0], side, side))
+                model(torch.zeros(1, *shape))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"data.sizes has {side}, which the model cannot take: {error} (a ViT or KAT needs model.kwargs "
-                "{dynamic_img_size: true}, and multiples of its patch size)"
+                f"{name}, which the model cannot take: {error} (a ViT or KAT of other sizes needs model.kwargs "
+                "{dynamic_img_size: true} or img_size, and multiples of its patch size; other channels, in_chans)"
             ) from error
 
 

@@ -11,18 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from . import loader as loaders
-from . import segmentation
 from .classification_config import Recipe
 from .config import OptimizerConfig, RunRecipe, parse
-from .footprint import Footprint, Loss, count
-from .model import build_model
+from .footprint import Footprint, count
 from .optim import create_optimizer
-from .rehearsal import IMAGENET, SIZES
-from .segmentation_config import SegmentationRecipe
 from .tasks import find_task
+from .workload import RECIPES, PlannedRecipe, workload
 
-RECIPES: dict[str, type[RunRecipe]] = {"classification": Recipe, "segmentation": SegmentationRecipe}
 STRATEGIES = ("ddp", "fsdp2")
 # Dense peak of an A100 in TFLOP/s (NVIDIA's data sheet): float32 without TF32, which PyTorch leaves off, and 16-bit.
 A100 = {"no": 19.5, "bf16": 312.0, "fp16": 312.0}
@@ -112,6 +107,7 @@ class Plan:
         updates: of the whole run.
         hours: of the whole run, evaluation left out.
         images_per_second: that all GPUs together train, and all loaders must deliver.
+        assumed: what the counts take for granted about the images, a sentence; empty where nothing depends on them.
     """
 
     footprint: tuple[Footprint, ...]
@@ -123,13 +119,14 @@ class Plan:
     updates: int
     hours: tuple[float, ...]
     images_per_second: tuple[float, ...]
+    assumed: str = ""
 
 
-def plan(recipe: Recipe | SegmentationRecipe, machine: Machine) -> Plan:
+def plan(recipe: PlannedRecipe, machine: Machine) -> Plan:
     """Work out what a recipe needs.
 
     Args:
-        recipe: of a classifier or a segmentation model; no data is opened and no weights are fetched.
+        recipe: of any task; no data is opened and no weights are fetched.
         machine: the GPUs.
 
     Returns:
@@ -144,71 +141,26 @@ def plan(recipe: Recipe | SegmentationRecipe, machine: Machine) -> Plan:
             f"data.batch_size {batch} must be a multiple of optimizer.grad_accum x GPUs, {accum} x {machine.gpus}: "
             "every GPU gets the same number of images"
         )
-    workload = _segmentation(recipe) if isinstance(recipe, SegmentationRecipe) else _classification(recipe)
-    build, loss, size, per_epoch = workload
-    footprints = count(build, loss, recipe.system.precision)
-    state = optimizer_state(build(), recipe.optimizer)
-    memory = tuple(_memory(f, state, recipe, machine, 4 * torch.Size(size).numel()) for f in footprints)
+    work = workload(recipe)
+    footprints = count(work.build, work.loss, recipe.system.precision)
+    state = optimizer_state(work.build(), recipe.optimizer)
+    memory = tuple(_memory(f, state, recipe, machine, 4 * torch.Size(work.image).numel()) for f in footprints)
     fits = tuple(m.images(1e9 * machine.gpu_memory * (1 - machine.reserve)) for m in memory)
     peak = 1e12 * (machine.tflops or A100[recipe.system.precision])
     speeds = tuple(machine.gpus * peak * machine.utilization / (f.forward_flops + f.backward_flops) for f in footprints)
-    updates = per_epoch * recipe.schedule.epochs
+    updates = work.updates_per_epoch * recipe.schedule.epochs
     return Plan(
         footprint=footprints,
         memory=memory,
         fits=fits,
         images_per_pass=batch // (accum * machine.gpus),
         grad_accum=tuple(_accumulation(batch // machine.gpus, n) for n in fits),
-        updates_per_epoch=per_epoch,
+        updates_per_epoch=work.updates_per_epoch,
+        assumed=work.assumed,
         updates=updates,
         hours=tuple(updates * batch / speed / 3600 for speed in speeds),
         images_per_second=speeds,
     )
-
-
-Workload = tuple[Callable[[], nn.Module], Loss, tuple[int, ...], int]  # model, loss, size of an image, updates per epoch
-
-
-def _classification(recipe: Recipe) -> Workload:
-    """Cross-entropy of the recipe's classifier on fake images."""
-    classes, images = SIZES.get(recipe.data.dataset, IMAGENET)
-    classes, images = recipe.data.num_classes or classes, recipe.data.samples or recipe.data.train_images or images
-    kwargs = {**recipe.model.kwargs, "device": "meta"}
-    config = dataclasses.replace(recipe.model, kwargs=kwargs, pretrained=False, checkpoint=None, init_from=None)
-
-    def build() -> nn.Module:
-        return _set_fused(build_model(config, classes), recipe)
-
-    def loss(model: nn.Module, batch: int) -> Tensor:
-        logits = model(torch.empty(batch, *size))
-        return nn.functional.cross_entropy(logits.float(), torch.empty(batch, dtype=torch.long))
-
-    size = tuple(loaders.data_config(recipe.data, build())["input_size"])
-    return build, loss, size, images // recipe.data.batch_size
-
-
-def _segmentation(recipe: SegmentationRecipe) -> Workload:
-    """The losses of the recipe's segmentation model on fake crops."""
-    data = recipe.data
-    classes = data.num_classes or segmentation.ADE20K[0]
-    config = dataclasses.replace(recipe.model, pretrained=False, checkpoint=None)
-
-    def build() -> nn.Module:
-        return _set_fused(segmentation.build_model(config, classes), recipe)
-
-    def loss(model: nn.Module, batch: int) -> Tensor:
-        labels = torch.empty(batch, data.crop, data.crop, dtype=torch.long)
-        return torch.stack(list(model(torch.empty(batch, *size), labels).values())).sum()
-
-    size = (build().image_mean.numel(), data.crop, data.crop)  # type: ignore[operator]
-    return build, loss, size, data.updates_per_epoch or segmentation.ADE20K[1] // data.batch_size
-
-
-def _set_fused(model: nn.Module, recipe: RunRecipe) -> nn.Module:
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            setattr(module, "fused_attn", recipe.system.fused_attention)  # noqa: B010  (typed as a tensor or module)
-    return model
 
 
 def optimizer_state(model: nn.Module, config: OptimizerConfig) -> float:
@@ -258,9 +210,9 @@ def _accumulation(images: int, fits: int) -> int | None:
     return next((n for n in range(1, images + 1) if not images % n and images // n <= fits), None)
 
 
-def render(recipe: Recipe | SegmentationRecipe, machine: Machine, needs: Plan) -> Table:
+def render(recipe: PlannedRecipe, machine: Machine, needs: Plan) -> Table:
     """The plan as a table for the terminal."""
-    name = f"{recipe.model.head} of {recipe.model.backbone}" if isinstance(recipe, SegmentationRecipe) else recipe.model.name
+    name = recipe.model.name if isinstance(recipe, Recipe) else f"{recipe.model.head} of {recipe.model.backbone}"
     heads = ["as it is", "with checkpointing"][: len(needs.footprint)]
     chosen = heads[-1 if recipe.system.grad_checkpointing else 0]
     table = Table(
@@ -269,7 +221,8 @@ def render(recipe: Recipe | SegmentationRecipe, machine: Machine, needs: Plan) -
         caption=f"Counted from the model, not measured on a GPU. Time: {machine.utilization:.0%} of "
         f"{machine.tflops or A100[recipe.system.precision]:g} TFLOP/s, assumed; evaluation left out. "
         f"{machine.reserve:.0%} of the memory is kept for temporary tensors and libraries."
-        + (" The teacher's forward pass and weights are left out." if isinstance(recipe, Recipe) and recipe.distill.teacher else ""),
+        + (" The teacher's forward pass and weights are left out." if isinstance(recipe, Recipe) and recipe.distill.teacher else "")
+        + (f" {needs.assumed}" if needs.assumed else ""),
     )
     table.add_column("")
     for head in heads:
@@ -319,7 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code.
 
     Raises:
-        ValueError: a detector's recipe, or options that do not fit.
+        ValueError: options that do not fit.
     """
     helps = {
         "gpus": "number of GPUs",
@@ -334,10 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for field in dataclasses.fields(Machine)
     }
     arguments = sys.argv[1:] if argv is None else argv
-    task = find_task(arguments)
-    if task not in RECIPES:
-        raise ValueError(f"task {task!r} cannot be planned: what it computes depends on the images; expected {' or '.join(RECIPES)}")
-    recipe, options = parse(RECIPES[task], arguments, "kat-zoo plan", **flags)
+    recipe, options = parse(RECIPES[find_task(arguments)], arguments, "kat-zoo plan", **flags)
     machine = Machine(**vars(options))
     Console(soft_wrap=False).print(render(recipe, machine, plan(recipe, machine)))
     return 0

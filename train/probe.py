@@ -6,6 +6,7 @@ its strength chosen on a part of the training split that the fit did not see. Wh
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -156,6 +157,11 @@ def fit(x: np.ndarray, labels: np.ndarray, num_classes: int, holdout: float, max
     counts = np.bincount(labels, minlength=num_classes)
     if counts.min() < 2:
         raise ValueError(f"a linear probe needs two training images of each class; class {counts.argmin()} has {counts.min()}")
+    held = math.ceil(holdout * len(labels))
+    if min(held, len(labels) - held) < num_classes:
+        raise ValueError(
+            f"probe.holdout {holdout} of {len(labels)} training images is {held}; both parts must hold all {num_classes} classes"
+        )
     train, test = train_test_split(np.arange(len(labels)), test_size=holdout, stratify=labels, random_state=seed)
 
     def regress(strength: float, rows: np.ndarray) -> Any:

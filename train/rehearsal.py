@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from timm.loss import create_classification_loss
-from torch import nn
+from torch import Tensor, nn
 
 from . import loader as loaders
 from .classification_config import Recipe
@@ -33,14 +35,13 @@ def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
         ValueError: whatever would make the run fail before its first update.
     """
     classes, images = SIZES.get(recipe.data.dataset, IMAGENET)
-    classes, images = recipe.data.num_classes or classes, recipe.data.samples or images
+    classes, images = recipe.data.num_classes or classes, recipe.data.samples or recipe.data.train_images or images
     config = dataclasses.replace(recipe.model, pretrained=False, checkpoint=None, init_from=None)
     model = build_model(config, classes).train()
     resolved = loaders.data_config(recipe.data, model)
     check_sizes(model, resolved["input_size"], recipe.data.sizes.values())
     model.train()
     transform = loaders.train_transform(recipe.augment, resolved)
-    optimizer = create_optimizer(model, recipe.optimizer)
     updates = images // recipe.data.batch_size
     mixup = loaders.mixup(recipe.augment, classes)
     criterion = create_classification_loss(recipe.loss, smoothing=recipe.augment.smoothing, soft_targets=mixup is not None)
@@ -49,33 +50,47 @@ def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
     if mixup is not None:
         x, y = mixup(x, y)
     loss = create_task(recipe, model, criterion, resolved, x.device, weights=False)(x, y)["loss"]
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
-    optimizer.step()
 
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     lines = [
         f"{recipe.model.name}: {sum(p.numel() for p in model.parameters()):,} parameters, {trained:,} trained",
         f"{recipe.data.dataset}: {classes} classes, input {tuple(resolved['input_size'])}, "
         f"{recipe.schedule.epochs * updates:,} updates of {recipe.data.batch_size} images",
-        *describe_optimizer(optimizer, recipe, updates),
-        f"one update on noise: loss {float(loss.detach()):.3f}, gradient norm {float(norm):.3g}",
-        f"training transform: {' '.join(str(transform).split())}",
+        *try_update(model, recipe, updates, {"loss": loss}, " x ".join(map(str, x.shape[2:])), transform),
     ]
     return "\n".join(lines)
 
 
-def describe_optimizer(optimizer: torch.optim.Optimizer, recipe: RunRecipe, updates_per_epoch: int) -> list[str]:
-    """What --dry-run of every task says of the optimizer.
+def try_update(
+    model: nn.Module, recipe: RunRecipe, updates_per_epoch: int, losses: Mapping[str, Tensor], size: str, transform: Any
+) -> list[str]:
+    """Make one update, and say what --dry-run of every task says of it.
 
     Args:
-        optimizer: from `create_optimizer`.
+        model: to update.
         recipe: of any task.
         updates_per_epoch: optimizer updates in one epoch.
+        losses: of the model on noise, name -> scalar; their sum is minimised.
+        size: of the noise.
+        transform: of the training images.
 
     Returns:
-        A line for each kind of parameter group and one with the learning rate over the run.
+        A line for each kind of parameter group, and one each for the learning rate over the run, the update and the transform.
     """
+    optimizer = create_optimizer(model, recipe.optimizer)
+    torch.stack(list(losses.values())).sum().backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
+    optimizer.step()
+    named = ", ".join(f"{name} {float(value.detach()):.3f}" for name, value in losses.items())
+    return [
+        *_describe_optimizer(optimizer, recipe, updates_per_epoch),
+        f"one update on noise of {size}: {named}, gradient norm {float(norm):.3g}",
+        f"training transform: {' '.join(str(transform).split())}",
+    ]
+
+
+def _describe_optimizer(optimizer: torch.optim.Optimizer, recipe: RunRecipe, updates_per_epoch: int) -> list[str]:
+    """A line for each kind of parameter group and one with the learning rate over the run."""
     groups: Counter[tuple[float, float]] = Counter()
     for group in optimizer.param_groups:
         groups[group["weight_decay"], round(group.get("lr_scale", 1.0), 4)] += len(group["params"])

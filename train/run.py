@@ -1,24 +1,22 @@
-"""What the training loops of all tasks share: processes, run folder, guarded updates, logs, checkpoints, stop signals.
+"""What the training loops of all tasks share: run folder, guarded updates, logs, checkpoints, stop signals.
 
-A loop reads: `start`, build data and model, `begin`, then `with stop_signals() as run.signals` over epochs, `Run.update` after each
-global batch, `Run.evaluated` after each evaluation, `Run.finish`. See `classification.train`.
+A loop reads: `processes.start`, build data and model, `begin`, then `with stop_signals() as run.signals` over epochs: `Run.evaluated`
+where an evaluation is due, `Run.backward` on each of `Run.micro_batches`; at the end `Run.finish`. See `segmentation.train`.
 """
 
 import json
 import logging
 import math
-import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import DataLoaderConfiguration, DistributedType, set_seed, tqdm
+from accelerate.utils import DistributedType, set_seed, tqdm
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -26,7 +24,6 @@ from torch import Tensor, nn
 
 from .checkpoint import (
     Progress,
-    find_resume,
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
@@ -37,6 +34,8 @@ from .checkpoint import (
 from .config import RunRecipe, parse, to_yaml
 from .log import JsonlLog
 from .optim import create_optimizer, create_scheduler
+from .processes import signalled
+from .zero import configure_zero
 
 logger = logging.getLogger("kat_zoo")
 
@@ -47,83 +46,6 @@ class TrainingDiverged(RuntimeError):
 
 class OutOfMemory(RuntimeError):
     """Memory ran out; the message says what would fit."""
-
-
-def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
-    """Set up this process and seed it; to be called first, so that bad arguments cost nothing.
-
-    Args:
-        recipe: of any task.
-        resume: `no`, `auto` (the newest checkpoint of the run folder, if any), or the folder of a checkpoint.
-
-    Returns:
-        (accelerator, checkpoint to continue from or None).
-
-    Raises:
-        ValueError: the output folder holds another run, or the processes are not those that were asked for.
-        FileNotFoundError: the checkpoint is not there.
-    """
-    checkpoint = find_resume(Path(recipe.output), resume)
-    if _asked_for("DEEPSPEED"):
-        raise ValueError(
-            "accelerate's configuration asks for DeepSpeed, which updates the weights inside backward(), before a gradient can be "
-            "checked or clipped here; use FSDP2, which shards the same states: train/configs/accelerate/fsdp2.yaml, docs/launch.md"
-        )
-    available = [str(name) for name in get_available_trackers()]
-    if missing := set(recipe.system.trackers) - set(available):  # accelerate would go on without them
-        raise ValueError(f"system.trackers has {', '.join(sorted(missing))}; installed are: {', '.join(available) or 'none'}")
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # without it, several CPU processes would not find each other
-        mixed_precision=recipe.system.precision,
-        gradient_accumulation_steps=recipe.optimizer.grad_accum,
-        # The loader's batch is the global one, so that a run does not depend on the number of processes.
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
-        rng_types=[],  # the sampler is the same in all processes without any exchange
-        log_with=list(recipe.system.trackers) or None,
-        project_dir=recipe.output,
-    )
-    _check_world(accelerator, recipe.system.processes, recipe.system.compile)
-    set_seed(recipe.seed)  # equal initial weights everywhere
-    return accelerator, checkpoint
-
-
-def _asked_for(library: str) -> bool:
-    """Whether `accelerate launch` was told to use FSDP or DEEPSPEED."""
-    return os.environ.get(f"ACCELERATE_USE_{library}", "false").lower() == "true"
-
-
-def _check_world(accelerator: Accelerator, processes: int | None, compiled: bool) -> None:
-    """Refuse to train in another world than the one asked for: accelerate falls back in silence."""
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != launched:
-        raise ValueError(
-            f"{launched} processes were launched, but accelerate runs {accelerator.num_processes}; "
-            "on CPUs launch with: torchrun --standalone --nproc_per_node N"
-        )
-    if processes not in (None, launched):
-        raise ValueError(
-            f"system.processes is {processes}, but the launcher started {launched} (accelerate launch --cpu starts one, whatever "
-            "--num_processes says); see docs/launch.md"
-        )
-    sharded = accelerator.distributed_type == DistributedType.FSDP
-    if _asked_for("FSDP") and not sharded:
-        raise ValueError(
-            f"accelerate's configuration asks for FSDP, but accelerate runs {accelerator.distributed_type.value}: "
-            "it shards on two or more GPUs only"
-        )
-    if sharded and not accelerator.is_fsdp2:
-        raise ValueError("accelerate's configuration has fsdp_version 1; expected 2, as in train/configs/accelerate/fsdp2.yaml")
-    if sharded and compiled:
-        raise ValueError("system.compile is true under FSDP2; expected false, and dynamo_config in accelerate's configuration")
-
-
-def signalled(accelerator: Accelerator, signals: list[int]) -> bool:
-    """Whether any process has received a stop signal; every process calls it, and all get the same answer."""
-    if accelerator.num_processes == 1:
-        return bool(signals)
-    if signals:
-        accelerator.set_trigger()
-    return accelerator.check_trigger()
 
 
 @dataclass
@@ -188,12 +110,42 @@ class Run:
         at_end = not done and epoch > 0 and epoch % self.recipe.system.eval_every == 0
         return self.finished or (at_end and self.progress.evaluated < self.progress.update)
 
-    def backward(self, losses: Mapping[str, Tensor]) -> None:
-        """Backward of one micro-batch, within `accelerator.accumulate(model)`.
+    @property
+    def weights(self) -> dict[str, nn.Module]:
+        """What is evaluated, prefix of its figures -> model: the raw weights, then the averaged ones, where there are any."""
+        return {"": self.bare} | ({} if self.ema is None else {"ema_": self.ema.module})
+
+    def micro_batches(self, sampler: Any) -> Iterator[Any]:
+        """The rest of the epoch, with an update after each global batch; ends early where a process has received a stop signal.
 
         Args:
-            losses: name -> scalar; `loss` is the one to minimise, the others are logged beside it.
+            sampler: of the training batches; it seeks the first sample that has not been seen.
+
+        Yields:
+            Micro-batches, to be passed through `model` and `backward`.
+
+        Raises:
+            TrainingDiverged: too many updates in a row were skipped.
         """
+        self.model.train()
+        epoch, done = divmod(self.progress.update, self.updates_per_epoch)
+        sampler.seek(epoch, done * self.recipe.batch_size)
+        for batch in self.train_batches:
+            with self.accelerator.accumulate(self.model):
+                yield batch
+            if self.accelerator.sync_gradients:
+                self.update()
+                if signalled(self.accelerator, self.signals):
+                    return
+
+    def backward(self, losses: Mapping[str, Tensor]) -> None:
+        """Backward of one of `micro_batches`.
+
+        Args:
+            losses: name -> scalar, all of which are logged; `loss` is the one to minimise, or without it the sum, logged as `loss`.
+        """
+        if "loss" not in losses:
+            losses = {"loss": torch.stack(list(losses.values())).sum(), **losses}
         self.accelerator.backward(losses["loss"])
         for name, value in losses.items():
             self.losses.setdefault(name, []).append(value.detach())
@@ -235,8 +187,7 @@ class Run:
     def _log_losses(self, norm: float) -> None:
         means = {name: float(self.accelerator.reduce(torch.stack(values).mean(), "mean")) for name, values in self.losses.items()}
         since, update = self._clock
-        batch_size = cast(Any, self.recipe).data.batch_size
-        speed = (self.progress.update - update) * batch_size / (time.perf_counter() - since)
+        speed = (self.progress.update - update) * self.recipe.batch_size / (time.perf_counter() - since)
         rate = self.optimizer.param_groups[0]["lr"]
         self.record({**means, "lr": rate, "grad_norm": norm, "images_per_second": speed})
         best = {} if self.progress.best is None else {"best": f"{self.progress.best:.2f}"}
@@ -340,6 +291,8 @@ def begin(
     scheduler = create_scheduler(optimizer, recipe.schedule, updates_per_epoch)
     if system.compile:
         model.get_submodule(compiled).compile()  # in place: the names of the weights stay
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        configure_zero(recipe, accelerator, [model] if ema is None else [model, ema.module])
     model, optimizer, train_batches, test_batches = accelerator.prepare(model, optimizer, train_batches, test_batches)
     if ema is not None and accelerator.is_fsdp2:
         ema.module = fsdp2_prepare_model(accelerator, ema.module)  # sharded as the model, so that each process averages its part
@@ -352,11 +305,13 @@ def begin(
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "recipe.yaml", to_yaml(recipe).encode())
         log = JsonlLog(folder / "metrics.jsonl", progress.update, progress.evaluated)
-    accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": progress.update}})
+    accelerator.project_configuration.logging_dir = str(folder / "tensorboard")
+    wandb = {"name": folder.name, "group": folder.name, "dir": str(folder), "config": asdict(recipe)}  # a continued run is a new one there
+    accelerator.init_trackers("kat_zoo", init_kwargs={"tensorboard": {"purge_step": progress.update}, "wandb": wandb})
     total = recipe.schedule.epochs * updates_per_epoch
     accelerator.print(
         f"{summary}, {sum(p.numel() for p in bare.parameters()) / 1e6:.2f}M parameters, {total} updates of "
-        f"{cast(Any, recipe).data.batch_size} images on {accelerator.num_processes} process(es), "
+        f"{recipe.batch_size} images on {accelerator.num_processes} process(es), "
         + (f"continued from {checkpoint}" if checkpoint else f"run folder {folder}")
     )
     interval = 0.5 if sys.stderr.isatty() else 30.0  # a log file is no terminal

@@ -4,7 +4,6 @@ One process: `kat-zoo train --config RECIPE`. Several: `accelerate launch -m kat
 arguments, or torchrun. Batch norm needs two images or more per process and micro-batch.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,14 @@ import torch
 from timm.layers import set_fused_attn
 from torch import nn
 
-from kat_zoo import dense
-
+from .ade20k import IGNORE, check, open_folders
 from .checkpoint import stop_signals
-from .optim import create_optimizer
-from .rehearsal import describe_optimizer
-from .run import begin, command, start
+from .dense_runs import build_head
+from .processes import start
+from .rehearsal import try_update
+from .run import begin, command
 from .segmentation_config import SegmentationRecipe, SegmenterConfig
-from .segmentation_data import IGNORE, EvalPixels, TrainPixels, check, eval_loader, open_folders, train_loader, train_transform
+from .segmentation_data import EvalPixels, TrainPixels, eval_loader, train_loader, train_transform
 from .segmentation_evaluate import SegmentationEvaluation, evaluate
 
 if TYPE_CHECKING:
@@ -43,18 +42,8 @@ def build_model(config: SegmenterConfig, num_classes: int) -> "SegmentationModel
         ValueError: unknown backbone or arguments that do not fit.
         FileNotFoundError: no such checkpoint.
     """
-    backbone_args = dict(config.backbone_args)
-    if config.checkpoint is not None:
-        with open(config.checkpoint, "rb"):  # timm would look for it on the Hub
-            backbone_args["pretrained_cfg_overlay"] = {"file": config.checkpoint}
-    arguments: dict[str, Any] = {
-        "pretrained_backbone": config.pretrained or config.checkpoint is not None,
-        "backbone_args": backbone_args,
-        "pyramid_args" if config.head == "upernet" else "features_args": config.neck_args,
-        "ignore_index": IGNORE,
-        **config.kwargs,
-    }
-    return getattr(dense, config.head)(config.backbone, num_classes, **arguments)
+    neck = "pyramid_args" if config.head == "upernet" else "features_args"
+    return build_head(config, num_classes, ignore_index=IGNORE, **{neck: config.neck_args})
 
 
 def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluation | None:
@@ -102,31 +91,22 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
     # ---- Training ----------------------------------------------------------------------------------------------------
     with stop_signals() as run.signals:
         while True:
+            if run.stopped():
+                return None
+
             # -- evaluate, at the end of an epoch
             if run.evaluation_due:
-                if run.stopped():
-                    return None
-                raw = result = evaluate(accelerator, run.bare, run.test_batches, classes, data)
-                values = {"miou": raw.miou, "aacc": raw.aacc, "macc": raw.macc}
-                if run.ema is not None:
-                    result = evaluate(accelerator, run.ema.module, run.test_batches, classes, data)
-                    values |= {"ema_miou": result.miou, "ema_aacc": result.aacc, "ema_macc": result.macc}
-                run.evaluated(values, "miou" if run.ema is None else "ema_miou")
+                values: dict[str, float] = {}
+                for prefix, weights in run.weights.items():
+                    result = evaluate(accelerator, weights, run.test_batches, classes, data)
+                    values |= result.values(prefix)
+                run.evaluated(values, f"{prefix}miou")
             if run.finished:
                 break
 
             # -- train for the rest of the epoch
-            run.model.train()
-            epoch, done = divmod(run.progress.update, updates_per_epoch)
-            sampler.seek(epoch, done * data.batch_size)
-            for images, labels in run.train_batches:
-                with accelerator.accumulate(run.model):
-                    losses = run.model(images.contiguous(memory_format=memory_format), labels)
-                    run.backward({"loss": torch.stack(list(losses.values())).sum(), **losses})
-                if accelerator.sync_gradients:
-                    run.update()
-                    if run.stopped():
-                        return None
+            for images, labels in run.micro_batches(sampler):
+                run.backward(run.model(images.contiguous(memory_format=memory_format), labels))
 
     # ---- End ---------------------------------------------------------------------------------------------------------
     run.finish(
@@ -150,22 +130,15 @@ def rehearse(recipe: SegmentationRecipe) -> str:
     """
     data = recipe.data
     classes, images = data.num_classes or ADE20K[0], ADE20K[1]
-    model = build_model(dataclasses.replace(recipe.model, pretrained=False, checkpoint=None), classes).train()
+    model = build_model(recipe.model.untrained(), classes).train()
     mean = model.image_mean.flatten().tolist()
     transform = train_transform(data, recipe.augment, mean)
-    optimizer = create_optimizer(model, recipe.optimizer)
     updates = data.updates_per_epoch or images // data.batch_size
     side = min(data.crop, 8 * model.encoder.patch_size)
     losses = model(torch.rand(2, len(mean), side, side), torch.randint(classes, (2, side, side)))
-    sum(losses.values()).backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
-    optimizer.step()
-    named = ", ".join(f"{name} {float(value.detach()):.3f}" for name, value in losses.items())
     lines = [
         f"{recipe.model.head} on {recipe.model.backbone}: {sum(p.numel() for p in model.parameters()):,} parameters, {classes} classes",
-        *describe_optimizer(optimizer, recipe, updates),
-        f"one update on noise of {side} x {side}: {named}, gradient norm {float(norm):.3g}",
-        f"training transform: {' '.join(str(transform).split())}",
+        *try_update(model, recipe, updates, losses, f"{side} x {side}", transform),
     ]
     return "\n".join(lines)
 

@@ -4,29 +4,21 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .config import RunRecipe, require, require_batch
+from .dense_config import DenseModelConfig
 
 
 @dataclass(frozen=True)
-class SegmenterConfig:
+class SegmenterConfig(DenseModelConfig):
     """What is trained: a head of `kat_zoo.dense` on a plain ViT.
 
     Attributes:
         head: `upernet` or `dpt`.
-        backbone: timm model name.
-        pretrained: start the backbone from its published weights.
-        checkpoint: start the backbone from this file (.safetensors, .pth), as a classifier's run leaves it.
-        backbone_args: arguments of `timm.create_model`, as drop_path_rate.
         neck_args: arguments of `SimpleFeaturePyramid` (upernet) or `ViTFeatures` (dpt), as out_channels, window_size, frozen_stages.
         kwargs: arguments of the head, as hidden_size or auxiliary_weight.
     """
 
     head: Literal["upernet", "dpt"] = "upernet"
-    backbone: str = "kat_small_patch16_224"
-    pretrained: bool = False
-    checkpoint: str | None = None
-    backbone_args: dict[str, Any] = field(default_factory=dict)
     neck_args: dict[str, Any] = field(default_factory=dict)
-    kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,5 +108,4 @@ class SegmentationRecipe(RunRecipe):
             ("augment.cat_max_ratio", augment.cat_max_ratio, 0 < augment.cat_max_ratio <= 1, "in (0, 1]"),
             ("augment.hflip", augment.hflip, 0 <= augment.hflip <= 1, "in [0, 1]"),
         )
-        if self.model.pretrained and self.model.checkpoint:
-            raise ValueError("model.pretrained and model.checkpoint both name weights of the backbone; give one")
+        self.model.check()

@@ -9,8 +9,9 @@ import torch.distributed
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from .ade20k import IGNORE
 from .segmentation_config import SegmentationDataConfig
-from .segmentation_data import IGNORE, to_size
+from .segmentation_data import to_size
 
 WINDOWS = 8  # windows that go through the model at once
 
@@ -32,6 +33,10 @@ class SegmentationEvaluation:
     aacc: float
     macc: float
     iou: tuple[float, ...]
+
+    def values(self, prefix: str = "") -> dict[str, float]:
+        """The figures of the log, under a prefix."""
+        return {f"{prefix}miou": self.miou, f"{prefix}aacc": self.aacc, f"{prefix}macc": self.macc}
 
 
 def confusion(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:

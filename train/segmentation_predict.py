@@ -1,19 +1,15 @@
 """`kat-zoo predict --task segmentation`: paint the regions that a trained model finds."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
-from kat_zoo.arguments import ArgumentParser
-from kat_zoo.predict import open_image
+from kat_zoo.predict import require_images
 
-from .config import parse
+from .dense_runs import predict_parser, read_pictures, read_run
 from .pictures import as_rgb, colours, overlay_regions, save_picture
 from .segmentation import build_model
 from .segmentation_config import SegmentationRecipe
@@ -58,13 +54,9 @@ def open_run(folder: Path) -> Segmenter:
         FileNotFoundError: not a finished run.
         ValueError: a run of another task.
     """
-    for name in ("recipe.yaml", "result.json", "last.safetensors"):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder / name}: no such file; expected the folder of a finished segmentation run of kat-zoo train")
-    recipe, _ = parse(SegmentationRecipe, ["--config", str(folder / "recipe.yaml")], "kat-zoo predict")
-    classes = tuple(json.loads((folder / "result.json").read_text())["classes"])
-    model = build_model(dataclasses.replace(recipe.model, pretrained=False, checkpoint=None), len(classes))
-    model.load_state_dict(load_file(folder / "last.safetensors"))
+    recipe, classes, weights = read_run(folder, SegmentationRecipe, "segmentation")
+    model = build_model(recipe.model.untrained(), len(classes))
+    model.load_state_dict(weights)
     return Segmenter(recipe, model.eval(), classes)
 
 
@@ -81,17 +73,10 @@ def main(argv: Sequence[str]) -> int:
         FileNotFoundError: a file is missing, or not a run folder.
         ValueError: an unreadable image.
     """
-    parser = ArgumentParser(prog="kat-zoo predict --task segmentation", description=__doc__)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument("--task", choices=["segmentation"])
-    parser.add_argument("--model", required=True, type=Path, metavar="RUN", help="folder of a finished segmentation run of kat-zoo train")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the drawings; without it there are none")
-    arguments = parser.parse_args(argv)
-    missing = [str(path) for path in arguments.images if not path.is_file()]
-    if missing:
-        raise FileNotFoundError(f"no such image: {', '.join(missing)}")
+    arguments = predict_parser("segmentation", __doc__).parse_args(argv)
+    require_images(arguments.images)
     segmenter = open_run(arguments.model)
-    pictures = [v2.functional.pil_to_tensor(open_image(path, segmenter.channels)) for path in arguments.images]
+    pictures = read_pictures(arguments.images, segmenter.channels)
     palette = colours(len(segmenter.classes))
     for path, image in zip(arguments.images, pictures, strict=True):
         labels = segmenter.predict(image)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, tqdm
+from accelerate.utils import tqdm
 
+from .ade20k import check, open_folders
 from .config import parse
-from .segmentation_data import EvalPixels, check, eval_loader, open_folders
+from .processes import evaluation
+from .segmentation_data import EvalPixels, eval_loader
 from .segmentation_evaluate import evaluate
 from .segmentation_predict import open_run
 
@@ -55,18 +55,14 @@ def main(argv: Sequence[str]) -> int:
     if splits.classes != segmenter.classes:
         raise ValueError(f"--root {data.root} has the classes {', '.join(splits.classes)}; the run has {', '.join(segmenter.classes)}")
     check(splits.test, len(splits.classes), data.reduce_zero_label)
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision=config.precision,
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
-    )
-    loader = accelerator.prepare(eval_loader(EvalPixels(splits.test, data, segmenter.channels), data, accelerator.num_processes))
-    batches = tqdm(loader, desc="validate", unit="batch")
-    result = evaluate(accelerator, segmenter.model.to(accelerator.device), batches, len(splits.classes), data)
-    accelerator.print(
-        f"mIoU {result.miou:.2f} %, pixel accuracy {result.aacc:.2f} %, class accuracy {result.macc:.2f} %, {result.samples} images"
-    )
-    width = max(map(len, splits.classes))
-    for name, value in zip(splits.classes, result.iou, strict=True):
-        accelerator.print(f"  {name:<{width}}  IoU {value:6.2f} %")
+    with evaluation(config.precision) as accelerator:
+        loader = accelerator.prepare(eval_loader(EvalPixels(splits.test, data, segmenter.channels), data, accelerator.num_processes))
+        batches = tqdm(loader, desc="validate", unit="batch")
+        result = evaluate(accelerator, segmenter.model.to(accelerator.device), batches, len(splits.classes), data)
+        accelerator.print(
+            f"mIoU {result.miou:.2f} %, pixel accuracy {result.aacc:.2f} %, class accuracy {result.macc:.2f} %, {result.samples} images"
+        )
+        width = max(map(len, splits.classes))
+        for name, value in zip(splits.classes, result.iou, strict=True):
+            accelerator.print(f"  {name:<{width}}  IoU {value:6.2f} %")
     return 0

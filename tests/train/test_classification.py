@@ -1,9 +1,12 @@
 """Training end to end, on a small KAT and images written in Fashion-MNIST's format."""
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -69,6 +72,25 @@ def test_resume_is_bit_exact_wherever_a_run_was_cut(recipe, tmp_path):
         same_run(Path(whole.output), cut)
 
 
+@pytest.mark.slow
+def test_a_kill_in_the_middle_of_a_checkpoint_leaves_the_one_before(recipe, tmp_path):
+    whole = change(recipe, system={"checkpoint_every": 2}, output=str(tmp_path / "whole"))
+    result, moments = train(whole), (14, 17, 23)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(whole))
+    command = [sys.executable, str(Path(__file__).parent / "killed_runs.py"), str(tmp_path / "recipe.yaml"), *map(str, moments)]
+    threads = str(torch.get_num_threads())  # sums of another number of threads round otherwise
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": threads}, capture_output=True, text=True)
+    assert done.stdout.splitlines().count(str(-signal.SIGKILL)) == 3, done.stderr[-3000:]
+    halves = 0
+    for moment in moments:
+        cut = change(whole, output=str(tmp_path / f"cut{moment}"))
+        assert list_checkpoints(Path(cut.output))
+        halves += len(list(Path(cut.output).glob("checkpoints/*.partial")))
+        assert train(cut, resume="auto") == result
+        same_run(Path(whole.output), Path(cut.output))
+    assert halves >= 2  # the kills were where they were meant to be
+
+
 def signal_after_first_record(log, number):
     while not (log.exists() and log.read_text()):
         time.sleep(0.005)
@@ -111,7 +133,8 @@ def test_a_run_leaves_weights_that_timm_loads(recipe, tmp_path):
     assert names["top5"].indices.shape == (1, 5) and names["maps"][-1].shape == (1, 24, 7, 7)
     (run / "image.png").unlink()
     curves = (run / "curves.csv").read_text()
-    assert f"run,top1,6.0,{read_log(run / 'metrics.jsonl')[-1]['top1']}" in curves
+    for metric in ("top1", "ema_top1"):
+        assert f"run,{metric},6.0,{read_log(run / 'metrics.jsonl')[-1][metric]}" in curves
     assert len(list_checkpoints(run)) == 2
     timm.create_model(recipe.model.name, checkpoint_path=str(run / "last.safetensors"), **recipe.model.kwargs)
     losses = [record["loss"] for record in figures(run) if "loss" in record]
@@ -144,6 +167,21 @@ def test_wrong_world_is_refused(recipe, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="torchrun"):
         train(recipe)
+
+
+@pytest.mark.parametrize(
+    "sections, message",
+    [
+        ({"data": {"input_size": (1, 30, 30)}}, "data.input_size is \\[1, 30, 30\\], which the model cannot take"),
+        ({"data": {"input_size": (3, 28, 28)}}, "data.input_size is \\[3, 28, 28\\].* other channels, in_chans"),
+        ({"augment": {"auto_augment": "nonsense"}}, "augment.auto_augment is 'nonsense', which timm refuses"),
+        ({"augment": {"auto_augment": "rand-q9"}}, "augment.auto_augment is 'rand-q9', which timm refuses"),
+    ],
+)
+def test_what_timm_would_refuse_in_the_midst_is_refused_before(sections, message, recipe):
+    with pytest.raises(ValueError, match=message):
+        train(change(recipe, **sections))
+    assert not Path(recipe.output).exists()
 
 
 def test_progressive_resolution_is_resumed_where_it_stood(recipe, tmp_path):
@@ -186,12 +224,24 @@ def test_trackers_are_fed_or_refused(recipe):
         train(change(recipe, system={"trackers": ("tensorboard", "clearml")}))
     recipe = change(recipe, system={"trackers": ("tensorboard",)})
     train(recipe)
-    events = EventAccumulator(str(Path(recipe.output) / "tensorboard"))
+    events = EventAccumulator(str(Path(recipe.output) / "tensorboard" / "kat_zoo"))
     events.Reload()
     logged = [(event.step, event.value) for event in events.Scalars("loss")]
     expected = [(record["update"], record["loss"]) for record in figures(Path(recipe.output)) if "loss" in record]
     assert [step for step, _ in logged] == [step for step, _ in expected]
     assert [value for _, value in logged] == pytest.approx([value for _, value in expected])
+
+
+def test_weights_and_biases_is_fed_without_a_network(recipe, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    train(change(recipe, system={"trackers": ("wandb",)}, schedule={"epochs": 1, "warmup_epochs": 0}))
+    run = Path(recipe.output)
+    (log,) = run.glob("wandb/offline-run-*/*.wandb")
+    content = log.read_bytes()  # records whose values are JSON
+    figured = [json.dumps(record["loss"]).encode() for record in figures(run) if "loss" in record]
+    assert len(figured) == 3 and all(figure in content for figure in figured)
+    assert b"kat_zoo" in content and b"kat_pico_patch4_28" in content  # the project, and the recipe
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # timm's reader leaves files open

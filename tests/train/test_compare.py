@@ -41,18 +41,31 @@ def test_a_run_resumes_and_is_evaluated(compare, tmp_path, data_root):
     assert script.finished(run, tmp_path) == figures and (tmp_path / run.name / "metrics.jsonl").read_bytes() == before
 
 
+def note(script, rows, folder, lr, top1, loss):
+    path = folder / rows.sweep_run("kat", lr).name
+    path.mkdir()
+    (path / "evaluation.json").write_text(json.dumps({"top1": top1, "loss": loss}))
+
+
 def test_the_rate_is_chosen_from_a_complete_sweep(compare, tmp_path):
     script, rows, *_ = compare
-    runs = rows.sweep_runs("kat")
-    for run, top1 in zip(runs, (80.0, 85.0, 85.0), strict=True):
+    for lr, top1, loss in zip(rows.RATES[1:-1], (80.0, 85.0, 85.0), (0.6, 0.5, 0.6), strict=True):
         assert script.best_rate("kat", tmp_path) is None
-        (tmp_path / run.name).mkdir()
-        loss = 0.5 if run is runs[1] else 0.6
-        (tmp_path / run.name / "evaluation.json").write_text(json.dumps({"top1": top1, "loss": loss}))
-    assert script.best_rate("kat", tmp_path) == runs[1].lr
+        note(script, rows, tmp_path, lr, top1, loss)
+    assert script.best_rate("kat", tmp_path) == rows.RATES[2]
     chosen = script.wanted(["main", "extra"], rows.SCALES["toy"], tmp_path)
     assert {rows.ROWS[run.row].family for run in chosen} == {"kat"}
     assert sum(run.row == "kat" for run in chosen) == 2 and sum(run.row == "kat_g4" for run in chosen) == 1
+
+
+@pytest.mark.parametrize(("scores", "beyond"), [((90, 85, 80), 0), ((80, 85, 90), -1)])
+def test_a_sweep_goes_on_beyond_an_edge(compare, tmp_path, scores, beyond):
+    script, rows, *_ = compare
+    for lr, top1 in zip(rows.RATES[1:-1], scores, strict=True):
+        note(script, rows, tmp_path, lr, top1, 0.5)
+    assert script.best_rate("kat", tmp_path) is None
+    note(script, rows, tmp_path, rows.RATES[beyond], 88, 0.5)
+    assert script.best_rate("kat", tmp_path) == rows.RATES[1:-1][beyond]
 
 
 def test_calibration_error_by_hand(compare):

@@ -1,7 +1,9 @@
 import gzip
+import pickle
 
 import numpy as np
 import pytest
+import torchvision
 from PIL import Image
 
 from kat_zoo.train import fashion_mnist as fashion_mnist_files
@@ -159,6 +161,24 @@ def test_images_that_cannot_be_read(tmp_path, caplog):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="first 10 images cannot be read: .*train/a/0.png .UnidentifiedImageError"):
         open_dataset("folder", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_in_torchvisions_layout(name, tmp_path, monkeypatch):
+    """Pixels lie plane by plane; the published files' checksums are torchvision's affair."""
+    cls = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
+    folder, labels = tmp_path / cls.base_folder, "labels" if name == "cifar10" else "fine_labels"
+    folder.mkdir()
+    for number, (stem, _) in enumerate([*cls.train_list, *cls.test_list]):
+        planes = np.repeat(np.arange(3) + 10 * number, 1024)
+        (folder / stem).write_bytes(pickle.dumps({"data": np.stack([planes, planes + 100]).astype(np.uint8), labels: [0, 1]}))
+    (folder / cls.meta["filename"]).write_bytes(pickle.dumps({cls.meta["key"]: ["apple", "baby"]}))
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
+    splits = open_dataset(name, str(tmp_path))
+    assert splits.classes == ("apple", "baby") and (len(splits.train), len(splits.test)) == (2 * len(cls.train_list), 2)
+    image, label = splits.test[1]
+    last = 10 * len(cls.train_list) + 100
+    assert image.size == (32, 32) and image.getpixel((5, 7)) == (last, last + 1, last + 2) and label == 1
 
 
 @pytest.mark.parametrize("name, folder", [("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")])

@@ -1,6 +1,5 @@
-"""Detection end to end: augmented targets, COCO's figures, training, exact resume, the commands."""
+"""Detection end to end: training, exact resume, the commands, drawings."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -8,24 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration
-from PIL import Image
 from safetensors.torch import load_file
-from torchvision.ops import masks_to_boxes
 
 from kat_zoo import cli
 from kat_zoo.train.checkpoint import list_checkpoints
-from kat_zoo.train.coco import decode_masks, read_coco
 from kat_zoo.train.config import to_yaml
 from kat_zoo.train.detection import train
-from kat_zoo.train.detection_config import DetectionAugmentConfig
-from kat_zoo.train.detection_data import EvalScenes, TrainScenes, eval_loader, open_splits, train_transform
-from kat_zoo.train.detection_evaluate import coco_results, evaluate, summarise
 from kat_zoo.train.detection_predict import draw
 from kat_zoo.train.log import read_log
 from kat_zoo.train.pictures import colours
@@ -37,122 +27,6 @@ from .test_classification import change, same_run
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory):
     return write_coco(tmp_path_factory.mktemp("coco"))
-
-
-@pytest.fixture
-def val(coco):
-    return read_coco(coco / "val.json", coco / "val", masks=True)
-
-
-# ---- Targets ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "augment",
-    [
-        DetectionAugmentConfig(hflip=1.0),
-        DetectionAugmentConfig(hflip=0.5, photometric=True),
-        DetectionAugmentConfig(resize="jitter", scale=(0.3, 2.5), crop=(40, 40)),
-    ],
-    ids=["flip", "photometric", "jitter"],
-)
-def test_boxes_and_masks_stay_on_their_objects(augment, coco):
-    """The objects are the only bright pixels, so that an augmented image tells where they are."""
-    recipe = small_recipe(coco, "unused")
-    split, _ = open_splits(recipe.data, masks=True)
-    scenes = TrainScenes(split, train_transform(recipe.data, augment, [0.1]), 1, masks=True)
-    sizes, seen = set(), 0
-    for seed in range(20):
-        image, target = scenes[seed % len(scenes), seed]
-        sizes.add(tuple(image.shape[-2:]))
-        assert image.shape[-2:] == target["masks"].shape[-2:] and len(target["boxes"]) == len(target["masks"]) == len(target["labels"])
-        dark = image.quantile(0.02)
-        for box, mask in zip(target["boxes"], target["masks"].bool(), strict=True):
-            assert image[0][mask].median() > dark + 0.25
-            tight = masks_to_boxes(mask[None])[0] + torch.tensor([0, 0, 1, 1])
-            assert (box - tight).abs().max() <= 2  # masks are resized by nearest neighbour
-        bright = image[0] > (dark + image.max()) / 2
-        assert not len(target["boxes"]) or (bright & target["masks"].bool().any(0)).sum() >= 0.8 * bright.sum() - 3
-        seen += len(target["boxes"])
-    assert seen >= 15
-    assert sizes == {(40, 40)} if augment.resize == "jitter" else len(sizes) == 2  # min_size has two values
-    assert torch.equal(scenes[3, 3][0], scenes[3, 3][0])
-    assert len({scenes[3, seed][0].numpy().tobytes() for seed in range(8)}) > 1
-
-
-def test_an_image_of_another_size_or_damaged_is_refused(coco, tmp_path):
-    folder = shutil.copytree(coco, tmp_path / "coco")
-    recipe = small_recipe(folder, "unused")
-    scenes = EvalScenes(open_splits(recipe.data, masks=False)[1], 1)
-    Image.new("L", (8, 9)).save(folder / "val" / "1.png")
-    with pytest.raises(ValueError, match=r"image 1, .*1.png, has the size \(width, height\) \(8, 9\)"):
-        scenes[0]
-    (folder / "val" / "2.png").write_bytes((folder / "val" / "3.png").read_bytes()[:100])
-    with pytest.raises(ValueError, match="image 2, .* cannot be read"):
-        scenes[1]
-
-
-# ---- Figures ---------------------------------------------------------------------------------------------------------
-
-
-def truth(split, record):
-    """What a perfect detector would say of an image."""
-    objects = split.objects(record["id"])
-    boxes = torch.tensor([a["bbox"] for a in objects])
-    masks = decode_masks(objects, record["height"], record["width"])[:, None].float()
-    boxes = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
-    return {"boxes": boxes, "labels": split.labels(objects), "scores": torch.ones(len(objects)), "masks": masks}
-
-
-def test_the_truth_scores_100_and_wrong_classes_0(val):
-    perfect = [r for record in val.images for r in coco_results(truth(val, record), record["id"], val.category_ids)]
-    result = summarise(val, perfect, len(val.images), masks=True)
-    assert result.box["ap"] == result.mask["ap"] == pytest.approx(100)
-    assert result.box_per_class == result.mask_per_class == pytest.approx((100, 100))
-    assert np.isnan(result.box["ap_large"])  # there are none
-    wrong = [{**r, "category_id": 5} for r in perfect]
-    assert summarise(val, wrong, 5, masks=True).mask_per_class[1] == 0
-
-
-def test_ap50_by_hand(val):
-    """One of n objects of a class is found, surer than a false alarm: precision 1 up to recall 1 / n, then 0 (101 points)."""
-    squares = [a for record in val.images for a in val.objects(record["id"]) if a["category_id"] == 5]
-    found = {"image_id": squares[0]["image_id"], "category_id": 5, "bbox": squares[0]["bbox"], "score": 0.9}
-    alarm = {**found, "bbox": [0, 0, 1, 1], "score": 0.8}
-    others = [
-        {"image_id": record["id"], "category_id": 9, "bbox": a["bbox"], "score": 1.0}
-        for record in val.images
-        for a in val.objects(record["id"])
-        if a["category_id"] == 9
-    ]
-    expected = 100 * (100 // len(squares) + 1) / 101
-    assert summarise(val, [found, alarm, *others], 5, masks=False).box["ap50"] == pytest.approx((expected + 100) / 2)
-    nothing = summarise(val, [], 5, masks=True)
-    assert nothing.box["ap"] == nothing.mask["ap50"] == 0
-
-
-class Oracle(torch.nn.Module):
-    """Answers with the truth of the images it has seen, found by their pixels."""
-
-    def __init__(self, split, scenes):
-        super().__init__()
-        self.answers = {scenes[i][0].numpy().tobytes(): truth(split, record) for i, record in enumerate(split.images)}
-        self.seen = 0
-
-    def forward(self, images):
-        self.seen += len(images)
-        return [self.answers[image.numpy().tobytes()] for image in images]
-
-
-@pytest.mark.parametrize("batch_size", [2, 5])
-def test_every_image_counts_once(batch_size, coco, val):
-    accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(split_batches=True))
-    scenes = EvalScenes(val, 1)
-    data = dataclasses.replace(small_recipe(coco, "unused").data, batch_size=batch_size)
-    model = Oracle(val, scenes).train()
-    result = evaluate(accelerator, model, accelerator.prepare(eval_loader(scenes, data)), val, masks=True)
-    assert result.images == model.seen == 5 and model.training
-    assert result.values("ema_")["ema_mask_ap50"] == pytest.approx(100)
 
 
 # ---- Training --------------------------------------------------------------------------------------------------------
@@ -171,7 +45,6 @@ def test_resume_is_bit_exact_wherever_a_run_was_cut(coco, tmp_path):
         again = train(change(whole, output=str(cut), data={"workers": workers}), resume="auto")
         assert again.values() == pytest.approx(result.values(), nan_ok=True, abs=0)
         same_run(Path(whole.output), cut)
-
 
 
 @pytest.fixture
@@ -263,19 +136,6 @@ def test_too_few_images_are_refused(coco, tmp_path):
     with pytest.raises(ValueError, match="batch_size 16 is larger than the training split of 9"):
         train(change(small_recipe(coco, tmp_path / "run"), data={"batch_size": 16}))
     assert not (tmp_path / "run").exists()
-
-
-def test_splits_that_do_not_fit_each_other_are_refused(coco, tmp_path):
-    folder = shutil.copytree(coco, tmp_path / "coco")
-    content = json.loads((folder / "val.json").read_text())
-    (folder / "val.json").write_text(json.dumps(content | {"annotations": []}))
-    recipe = small_recipe(folder, tmp_path / "run")
-    with pytest.raises(ValueError, match="val.json has no objects"):
-        open_splits(recipe.data, masks=True)
-    content["categories"].append({"id": 11, "name": "disc"})
-    (folder / "val.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="different categories .disc"):
-        open_splits(recipe.data, masks=True)
 
 
 @pytest.mark.slow

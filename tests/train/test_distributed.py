@@ -60,7 +60,7 @@ def test_two_processes(recipe, tmp_path):
     result = train(plain)
     cut_copy(tmp_path / "plain1", tmp_path / "one_to_two", 7)
     processes = start(tmp_path)
-    (out, error), (_, error_of_the_dead) = (process.communicate() for process in processes)
+    (out, error), (out_of_the_dead, error_of_the_dead) = (process.communicate() for process in processes)
     assert "done" in out, error[-3000:] + error_of_the_dead[-3000:]
 
     # The same global batches: two processes train what one process trains, and count each test image once.
@@ -89,6 +89,14 @@ def test_two_processes(recipe, tmp_path):
     assert figures(tmp_path / "sharded_cut2") == figures(tmp_path / "sharded2")
     averages = [last_weights(tmp_path / run, "ema.safetensors") for run in ("sharded2", "sharded_cut2")]
     assert distance(*averages) == 0 and distance(averages[0], last_weights(tmp_path / "plain2", "ema.safetensors")) <= 1e-6
+
+    # A loss that is no number in one process: none of them takes the step, all count it, and go on.
+    for text in (out, out_of_the_dead):
+        assert [line for line in text.splitlines() if " skipped " in line][:4] == [
+            f"update {update} skipped {skipped}" for update, skipped in ((1, 0), (2, 0), (3, 1), (4, 1))
+        ]
+    first, second, third, fourth = (load_file(path / "model.safetensors") for path in list_checkpoints(tmp_path / "dead")[:4])
+    assert distance(second, third) == 0 < min(distance(first, second), distance(third, fourth))
 
     # One process killed: the other stops with an error.
     assert processes[1].returncode == -signal.SIGKILL and processes[0].returncode == 1

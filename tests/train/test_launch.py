@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 
 from kat_zoo.train.classification import train
 from kat_zoo.train.config import RECIPES
+from kat_zoo.train.processes import evaluation
 
 from .test_classification import change
 
@@ -19,7 +21,7 @@ ROOT = Path(__file__).parents[2]
     "environment, processes, message",
     [
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, None, "asks for FSDP, but accelerate runs NO"),
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, None, "fsdp2.yaml"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, None, "asks for DeepSpeed; start with accelerate launch or torchrun"),
         ({}, 2, "system.processes is 2, but the launcher started 1"),
         ({}, 0, "system.processes is 0"),
     ],
@@ -57,6 +59,14 @@ def test_accelerate_reads_the_configurations():
     wrapped = environment["FSDP_TRANSFORMER_CLS_TO_WRAP"]
     for name in ("test_kat", "karat_pico_patch4_28"):
         assert sum(type(module).__name__ == wrapped for module in timm.create_model(name).modules()) >= 4
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="float16 is fine on GPUs")
+def test_float16_is_refused_where_it_would_be_float32(recipe):
+    with pytest.raises(ValueError, match="precision is fp16, but there is no GPU"):
+        train(change(recipe, system={"precision": "fp16"}))
+    with pytest.raises(ValueError, match="precision is fp16, but there is no GPU"), evaluation("fp16"):
+        raise AssertionError("it went on")
 
 
 @pytest.mark.parametrize("finished", [True, False])

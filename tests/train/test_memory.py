@@ -1,15 +1,17 @@
 """Running out of memory, acted by a model that takes four images at a time."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from accelerate.utils import DistributedType
 from timm.models.vision_transformer import VisionTransformer
 
 from kat_zoo.train.classification import main, train
 from kat_zoo.train.config import to_yaml
-from kat_zoo.train.memory import micro_batches
+from kat_zoo.train.memory import explain_out_of_memory, micro_batches
 from kat_zoo.train.run import OutOfMemory
 
 from .test_classification import change, same_run
@@ -55,6 +57,18 @@ def test_without_the_option_there_is_a_hint(recipe, room, tmp_path, caplog):
     assert main(["--config", str(tmp_path / "recipe.yaml")]) == 1 and "out of memory" in caplog.text
 
 
+@pytest.mark.parametrize("sharding", [DistributedType.FSDP, DistributedType.DEEPSPEED])
+def test_nothing_is_tried_where_the_other_processes_would_have_to_take_part(sharding, recipe):
+    class Alone:
+        accelerator = SimpleNamespace(distributed_type=sharding, num_processes=2)
+
+        def __call__(self, batch):
+            raise AssertionError("it waits for the others")
+
+    with pytest.raises(OutOfMemory, match="raise optimizer.grad_accum"), explain_out_of_memory(recipe, Alone()):
+        raise torch.OutOfMemoryError("Tried to allocate 7 GiB: out of memory.")
+
+
 def test_passes_that_make_up_a_batch(recipe):
     assert micro_batches(recipe, 1) == [8, 4, 2]  # batch 16 from 2 passes on; mixup takes pairs
     assert micro_batches(recipe, 2) == [4, 2]
@@ -63,10 +77,14 @@ def test_passes_that_make_up_a_batch(recipe):
 
 
 def test_other_errors_are_left_alone(recipe, monkeypatch):
+    forward = VisionTransformer.forward
+
     def fail(self, x):
-        raise RuntimeError("something else")
+        if torch.is_grad_enabled():  # in training, not when the image size is tried
+            raise RuntimeError("something else")
+        return forward(self, x)
 
     monkeypatch.setattr(VisionTransformer, "forward", fail)
-    with pytest.raises(RuntimeError, match="something else") as error:
+    with pytest.raises(RuntimeError, match="^something else$") as error:
         train(recipe)
     assert not isinstance(error.value, OutOfMemory)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import timm
 import torch
@@ -14,6 +15,12 @@ from kat_zoo.train.tasks import train_main
 def test_unknown_model_lists_similar_names():
     with pytest.raises(ValueError, match="kat_tiny_patch16_224"):
         build_model(ModelConfig(name="kat_huge"), 10)
+
+
+@pytest.mark.parametrize("settings", [{"checkpoint": "no/such.safetensors"}, {"init_from": "test_vit@no/such.safetensors"}])
+def test_a_missing_checkpoint_is_named(settings):
+    with pytest.raises(FileNotFoundError, match="no/such.safetensors: no such checkpoint of test_"):
+        build_model(ModelConfig(name="test_kat", **settings), 7)
 
 
 @pytest.mark.parametrize("train_only, trained", [("rationals", RATIONALS), ("head", ("head.weight", "head.bias"))])
@@ -41,6 +48,49 @@ def test_init_from_a_vit_keeps_its_function(tmp_path):
     assert kat.head.out_features == 5 and torch.equal(kat.pos_embed, vit.pos_embed)
     with pytest.raises(ValueError, match="shape of the model"):
         build_model(ModelConfig(name="kat_tiny_patch16_224", init_from=config.init_from), 7)
+
+
+def write_npz(vit, path):
+    """A ViT as Google wrote them: kernels of (in, out), the heads apart."""
+    weights = {name: value.numpy() for name, value in vit.state_dict().items()}
+    dim, heads = vit.embed_dim, vit.blocks[0].attn.num_heads
+    arrays = {
+        "cls": weights["cls_token"],
+        "embedding/kernel": weights["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
+        "embedding/bias": weights["patch_embed.proj.bias"],
+        "Transformer/posembed_input/pos_embedding": weights["pos_embed"],
+        "Transformer/encoder_norm/scale": weights["norm.weight"],
+        "Transformer/encoder_norm/bias": weights["norm.bias"],
+        "head/kernel": weights["head.weight"].T,
+        "head/bias": weights["head.bias"],
+    }
+    for i in range(len(vit.blocks)):
+        theirs, ours = f"Transformer/encoderblock_{i}/", f"blocks.{i}."
+        attention = f"{theirs}MultiHeadDotProductAttention_1/"
+        for name, norm in (("LayerNorm_0", "norm1"), ("LayerNorm_2", "norm2")):
+            arrays |= {f"{theirs}{name}/scale": weights[f"{ours}{norm}.weight"], f"{theirs}{name}/bias": weights[f"{ours}{norm}.bias"]}
+        qkv = weights[f"{ours}attn.qkv.weight"].reshape(3, heads, dim // heads, dim)
+        biases = weights[f"{ours}attn.qkv.bias"].reshape(3, heads, dim // heads)
+        for name, kernel, bias in zip(("query", "key", "value"), qkv, biases, strict=True):
+            arrays |= {f"{attention}{name}/kernel": kernel.transpose(2, 0, 1), f"{attention}{name}/bias": bias}
+        arrays[f"{attention}out/kernel"] = weights[f"{ours}attn.proj.weight"].T.reshape(heads, dim // heads, dim)
+        arrays[f"{attention}out/bias"] = weights[f"{ours}attn.proj.bias"]
+        for j, name in enumerate(("fc1", "fc2")):
+            arrays[f"{theirs}MlpBlock_3/Dense_{j}/kernel"] = weights[f"{ours}mlp.{name}.weight"].T
+            arrays[f"{theirs}MlpBlock_3/Dense_{j}/bias"] = weights[f"{ours}mlp.{name}.bias"]
+    np.savez(path, **arrays)
+
+
+def test_init_from_googles_npz(tmp_path, caplog):
+    name, shape = "vit_tiny_patch16_224", {"img_size": 32, "depth": 2}
+    torch.manual_seed(0)
+    vit = timm.create_model(name, num_classes=7, **shape)
+    write_npz(vit, tmp_path / "vit.npz")
+    config = ModelConfig(name, shape, checkpoint=str(tmp_path / "vit.npz"))
+    assert all(map(torch.equal, build_model(config, 7).parameters(), vit.parameters())) and not caplog.text
+    tuned = build_model(config, 5, adapt=True)
+    assert tuned.head.out_features == 5 and torch.equal(tuned.blocks[1].mlp.fc2.weight, vit.blocks[1].mlp.fc2.weight)
+    assert "vit.npz knows 7 classes, the data has 5: the head is new" in caplog.text
 
 
 @pytest.mark.parametrize("decay, scale", [(True, 1.0), (False, 1.0), (True, 0.1), (False, 0.5)])

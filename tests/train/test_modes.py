@@ -47,6 +47,8 @@ def test_the_probe_is_the_minimum_of_the_regularised_loss(classes):
 def test_the_probe_needs_images_of_every_class():
     with pytest.raises(ValueError, match="class 2 has 0"):
         fit(np.zeros((4, 2), np.float32), np.array([0, 0, 1, 1]), 3, 0.5, 100, 0)
+    with pytest.raises(ValueError, match="probe.holdout 0.1 of 8 training images is 1; both parts"):
+        fit(np.zeros((8, 2), np.float32), np.arange(8) % 3, 3, 0.1, 100, 0)
 
 
 @pytest.fixture

@@ -5,12 +5,15 @@ import dataclasses
 import pytest
 import timm
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from kat_zoo import cli
-from kat_zoo.train import segmentation
+from kat_zoo.analysis.costs import SavedBytes
+from kat_zoo.train import detection, segmentation
 from kat_zoo.train.classification_config import ModelConfig, Recipe
 from kat_zoo.train.config import OptimizerConfig, parse
-from kat_zoo.train.footprint import SavedBytes, count
+from kat_zoo.train.detection_config import DetectionRecipe
+from kat_zoo.train.footprint import FLOPS, count
 from kat_zoo.train.plan import Machine, optimizer_state, plan
 from kat_zoo.train.segmentation_config import SegmentationRecipe
 
@@ -114,17 +117,60 @@ def test_optimizer_state_is_what_the_optimizer_makes(name, per_element):
     assert optimizer_state(model, config) == per_element * sum(p.numel() for p in model.parameters())
 
 
-def test_segmentation_counts_what_its_model_saves():
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("no", marks=pytest.mark.slow)])
+def test_segmentation_counts_what_its_model_saves(precision):
     argv = ["--config", "kat_pico_upernet_scenes", "--data.num_classes", "5", "--system.fused_attention", "true"]
-    recipe = parse(SegmentationRecipe, argv, "test")[0]
+    recipe = parse(SegmentationRecipe, [*argv, "--system.precision", precision], "test")[0]
     found = plan(recipe, Machine(1)).footprint[0]
-    model = segmentation.build_model(dataclasses.replace(recipe.model, pretrained=False, checkpoint=None), 5).train()
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=recipe.system.precision == "bf16")
+    model = segmentation.build_model(recipe.model.untrained(), 5).train()
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
     with SavedBytes([*model.parameters(), *model.buffers()]) as saved, autocast:
         images = torch.rand(2, model.image_mean.numel(), 64, 64)
         losses = model(images, torch.zeros(2, 64, 64, dtype=torch.long))  # noqa: F841  (alive until counted)
-    assert saved.total == pytest.approx(found.copies + 2 * found.saved, rel=5e-3)
+    assert saved.total == pytest.approx(found.copies + 2 * found.saved, rel=1e-3)
     assert found.parameters == sum(p.numel() for p in model.parameters())
+
+
+def crowded(model, side, batch):
+    """Images whose left half holds so many objects, right on anchors, that every sample of a two-stage detector is full."""
+    torch.manual_seed(0)
+    images = [torch.rand(1, side, side) for _ in range(batch)]
+    padded, _ = model.transform(images, None)
+    with torch.no_grad():
+        generate = model.rpn.anchor_generator if hasattr(model, "rpn") else model.anchor_generator
+        anchors = generate(padded, list(model.backbone(padded.tensors).values()))[0]
+    inside = anchors[(anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= side / 2) & (anchors[:, 3] <= side)]
+    count = len(inside) if hasattr(model, "rpn") else 1
+    masks = torch.ones(count, side, side, dtype=torch.uint8)
+    return images, [{"boxes": inside[:count], "labels": torch.ones(count, dtype=torch.long), "masks": masks} for _ in range(batch)]
+
+
+@pytest.mark.parametrize(
+    "head, precision",
+    [("mask_rcnn", "bf16"), ("retinanet", "bf16"),
+     *(pytest.param(*case, marks=pytest.mark.slow) for case in (("mask_rcnn", "no"), ("faster_rcnn", "bf16"), ("fcos", "bf16")))],
+)  # fmt: skip
+def test_detection_counts_what_its_model_computes_and_saves(head, precision):
+    overrides = ["--model.head", head, "--system.precision", precision, "--system.fused_attention", "true", "--model.pretrained", "false"]
+    if "rcnn" in head:  # as many positive anchors and proposals as there are objects for
+        overrides += ["--model.kwargs.rpn_batch_size_per_image", "64", "--model.kwargs.rpn_post_nms_top_n_train", "200"]
+    else:  # no anchor between the thresholds
+        kwargs = {"fg_iou_thresh": 0.5, "bg_iou_thresh": 0.5} if head == "retinanet" else {}
+        overrides += ["--model.kwargs", str(kwargs)]
+    recipe = parse(DetectionRecipe, ["--config", "kat_pico_maskrcnn_scenes", *overrides], "test")[0]
+    needs = plan(recipe, Machine(1))
+    found, side, batch = needs.footprint[0], 64, 2
+    assert "64 x 64 pixels" in needs.assumed and needs.updates_per_epoch == detection.COCO[1] // 4
+    model = detection.build_model(recipe.model, detection.COCO[0], recipe.data).train()
+    images, targets = crowded(model, side, batch)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+    with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter:
+        with SavedBytes([*model.parameters(), *model.buffers()]) as saved, autocast:
+            losses = model(images, targets)
+        forward = counter.get_total_flops()
+        torch.stack(list(losses.values())).sum().backward()
+    assert saved.total == pytest.approx(found.copies + batch * found.saved, rel=1e-3)
+    assert forward == batch * found.forward_flops and counter.get_total_flops() - forward == batch * found.backward_flops
 
 
 @pytest.mark.parametrize(
@@ -135,7 +181,6 @@ def test_segmentation_counts_what_its_model_saves():
         (["--strategy", "zero"], "--strategy is 'zero'"),
         (["--utilization", "1.5"], "--utilization is 1.5"),
         (["--model.name", "kat_huge"], "kat_huge"),
-        (["--task", "detection"], "'detection' cannot be planned"),
     ],
 )
 def test_what_cannot_be_planned_is_named(argv, named, capsys):

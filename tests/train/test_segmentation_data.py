@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
+from kat_zoo.train.ade20k import check, open_folders, read_annotation
 from kat_zoo.train.loader import EpochSampler
 from kat_zoo.train.segmentation_config import SegmentationAugmentConfig, SegmentationDataConfig
 from kat_zoo.train.segmentation_data import (
@@ -16,10 +17,7 @@ from kat_zoo.train.segmentation_data import (
     PhotometricDistort,
     RandomScale,
     TrainPixels,
-    check,
     fitted_size,
-    open_folders,
-    read_annotation,
     train_loader,
     train_transform,
 )

@@ -14,8 +14,9 @@ from accelerate.utils import DataLoaderConfiguration
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 from torch import nn
 
+from kat_zoo.train.ade20k import open_folders
 from kat_zoo.train.segmentation_config import SegmentationDataConfig
-from kat_zoo.train.segmentation_data import EvalPixels, eval_loader, open_folders
+from kat_zoo.train.segmentation_data import EvalPixels, eval_loader
 from kat_zoo.train.segmentation_evaluate import confusion, evaluate, predict_logits, summarise, windows
 
 

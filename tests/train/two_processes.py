@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, init_device_mesh
 
-from kat_zoo.train import run
+from kat_zoo.train import processes, run
 from kat_zoo.train.checkpoint import list_checkpoints, whole_weights
 from kat_zoo.train.classification import train
 from kat_zoo.train.classification_config import Recipe
@@ -79,17 +79,22 @@ def compare_sharding(name: str) -> None:
     assert max((value - whole[key]).abs().max().item() for key, value in plain.state_dict().items()) < 1e-6
 
 
-def die_in_the_middle(recipe: Recipe) -> None:
-    """Process 1 is gone after three updates; process 0 must not wait for it."""
-    if PartialState().process_index == 1:
-        original = run.Run.update
+def fail_and_die(recipe: Recipe) -> None:
+    """Process 1 alone has a loss that is no number in update 3, and is gone after update 4: process 0 must not wait for it."""
+    backward, update = run.Run.backward, run.Run.update
+    doomed = PartialState().process_index == 1
 
-        def update(self: run.Run) -> None:
-            original(self)
-            if self.progress.update == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def poisoned(self: run.Run, losses: dict[str, torch.Tensor]) -> None:
+        factor = float("nan") if doomed and self.progress.update == 2 else 1.0
+        backward(self, {name: factor * value for name, value in losses.items()})
 
-        run.Run.update = update  # type: ignore[method-assign]
+    def counted(self: run.Run) -> None:
+        update(self)
+        print(f"update {self.progress.update} skipped {self.progress.skipped}", flush=True)
+        if doomed and self.progress.update == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run.Run.backward, run.Run.update = poisoned, counted  # type: ignore[method-assign, assignment]
     train(recipe)
 
 
@@ -108,16 +113,16 @@ def main(folder: Path) -> None:
 
     for name in ("kat_pico_patch4_28", "karat_pico_patch4_28"):
         compare_sharding(name)
-    run.Accelerator = sharded_accelerator  # type: ignore[misc]
+    processes.Accelerator = sharded_accelerator  # type: ignore[misc]
     whole, cut = recipe("plain", "sharded2"), recipe("plain", "sharded_cut2")
     train(whole)
     cut_copy(whole.output, cut.output, 8)
     train(cut, resume="auto")
-    run.Accelerator = Accelerator  # type: ignore[misc]
+    processes.Accelerator = Accelerator  # type: ignore[misc]
     PartialState().distributed_type = DistributedType.MULTI_CPU
 
     print("done", flush=True)
-    die_in_the_middle(recipe("plain", "dead"))
+    fail_and_die(recipe("plain", "dead"))
 
 
 if __name__ == "__main__":

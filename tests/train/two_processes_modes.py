@@ -34,3 +34,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    PartialState().destroy_process_group()  # or gloo's threads may abort the exit

@@ -3,12 +3,13 @@
 import sys
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DataLoaderConfiguration, gather_object
 from torch import nn
 
+from kat_zoo.train.ade20k import open_folders
 from kat_zoo.train.segmentation_config import SegmentationDataConfig
-from kat_zoo.train.segmentation_data import EvalPixels, eval_loader, open_folders
+from kat_zoo.train.segmentation_data import EvalPixels, eval_loader
 from kat_zoo.train.segmentation_evaluate import evaluate
 
 
@@ -20,8 +21,10 @@ def main(root: str) -> None:
     model[1].running_mean += accelerator.process_index  # as after training, where each process saw other images
     loader = accelerator.prepare(eval_loader(EvalPixels(open_folders(data).test, data, 3), data, accelerator.num_processes))
     result = evaluate(accelerator, model, loader, 3, data)
-    print(result.samples, f"{result.miou:.6f} {result.aacc:.6f}", flush=True)
+    # One process prints for both: they share a pipe, where an unbuffered print is more than one write.
+    accelerator.print(*gather_object([f"{result.samples} {result.miou:.6f} {result.aacc:.6f}"]))
 
 
 if __name__ == "__main__":
     main(sys.argv[1])
+    PartialState().destroy_process_group()  # or gloo's threads may abort the exit

@@ -1,0 +1,121 @@
+"""The processes that train or evaluate together: as many as were asked for, in one precision, and stopped together."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import DataLoaderConfiguration, DistributedType, InitProcessGroupKwargs, compare_versions, set_seed
+
+from .checkpoint import find_resume
+from .config import RunRecipe
+from .zero import check_zero
+
+
+def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
+    """Set up this process and seed it; to be called first, so that bad arguments cost nothing.
+
+    Args:
+        recipe: of any task.
+        resume: `no`, `auto` (the newest checkpoint of the run folder, if any), or the folder of a checkpoint.
+
+    Returns:
+        (accelerator, checkpoint to continue from or None).
+
+    Raises:
+        ValueError: the output folder holds another run, or the processes or the precision are not to be had as asked for.
+        FileNotFoundError: the checkpoint is not there.
+    """
+    checkpoint = find_resume(Path(recipe.output), resume)
+    available = [str(name) for name in get_available_trackers()]
+    if missing := set(recipe.system.trackers) - set(available):  # accelerate would go on without them
+        raise ValueError(f"system.trackers has {', '.join(sorted(missing))}; installed are: {', '.join(available) or 'none'}")
+    zero, on_cpu = _asked_for("DEEPSPEED"), not torch.accelerator.is_available()
+    _check_precision(recipe.system.precision)
+    if zero and "LOCAL_RANK" not in os.environ:
+        raise ValueError("accelerate's configuration asks for DeepSpeed; start with accelerate launch or torchrun, see docs/launch.md")
+    accelerator = Accelerator(
+        cpu=on_cpu and not zero,  # without it, several CPU processes would not find each other; with it, DeepSpeed is ignored
+        kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] if on_cpu and zero else [],
+        mixed_precision="no" if zero else recipe.system.precision,  # DeepSpeed's would turn the weights themselves into bfloat16
+        gradient_accumulation_steps=recipe.optimizer.grad_accum,
+        dataloader_config=_global_batches(),
+        rng_types=[],  # the sampler is the same in all processes without any exchange
+        log_with=list(recipe.system.trackers) or None,
+        project_dir=recipe.output,
+    )
+    _check_world(accelerator, recipe.system.processes, recipe.system.compile)
+    if zero:
+        if compare_versions("deepspeed", "<", "0.19.8"):
+            raise ValueError("DeepSpeed is older than 0.19.8, which leaves out updates whose gradient is not finite; install a newer one")
+        check_zero(recipe, accelerator.deepspeed_plugin.deepspeed_config)
+    set_seed(recipe.seed)  # equal initial weights everywhere
+    return accelerator, checkpoint
+
+
+def _asked_for(library: str) -> bool:
+    """Whether `accelerate launch` was told to use FSDP or DEEPSPEED."""
+    return os.environ.get(f"ACCELERATE_USE_{library}", "false").lower() == "true"
+
+
+def _check_precision(precision: str) -> None:
+    """Refuse float16 on CPUs: accelerate would compute in float32 in silence."""
+    if precision == "fp16" and not torch.accelerator.is_available():
+        raise ValueError("precision is fp16, but there is no GPU; expected no or bf16 on CPUs")
+
+
+def _check_world(accelerator: Accelerator, processes: int | None, compiled: bool) -> None:
+    """Refuse to train in another world than the one asked for: accelerate falls back in silence."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise ValueError(
+            f"{launched} processes were launched, but accelerate runs {accelerator.num_processes}; "
+            "on CPUs launch with: torchrun --standalone --nproc_per_node N"
+        )
+    if processes not in (None, launched):
+        raise ValueError(
+            f"system.processes is {processes}, but the launcher started {launched} (accelerate launch --cpu starts one, whatever "
+            "--num_processes says); see docs/launch.md"
+        )
+    sharded = accelerator.distributed_type == DistributedType.FSDP
+    if _asked_for("FSDP") and not sharded:
+        raise ValueError(
+            f"accelerate's configuration asks for FSDP, but accelerate runs {accelerator.distributed_type.value}: "
+            "it shards on two or more GPUs only"
+        )
+    if sharded and not accelerator.is_fsdp2:
+        raise ValueError("accelerate's configuration has fsdp_version 1; expected 2, as in train/configs/accelerate/fsdp2.yaml")
+    if sharded and compiled:
+        raise ValueError("system.compile is true under FSDP2; expected false, and dynamo_config in accelerate's configuration")
+
+
+def signalled(accelerator: Accelerator, signals: list[int]) -> bool:
+    """Whether any process has received a stop signal; every process calls it, and all get the same answer."""
+    if accelerator.num_processes == 1:
+        return bool(signals)
+    if signals:
+        accelerator.set_trigger()
+    return accelerator.check_trigger()
+
+
+@contextmanager
+def evaluation(precision: str) -> Iterator[Accelerator]:
+    """The accelerator of `kat-zoo validate`, and its end: processes that leave a living group behind may abort as they exit.
+
+    Args:
+        precision: `no`, `bf16` or `fp16` autocast.
+
+    Raises:
+        ValueError: fp16 without a GPU.
+    """
+    _check_precision(precision)
+    yield Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision, dataloader_config=_global_batches())
+    PartialState().destroy_process_group()  # after an error it is left alone: the launcher then stops the other processes
+
+
+def _global_batches() -> DataLoaderConfiguration:
+    """A loader's batch is the global one, so that a run does not depend on the number of processes."""
+    return DataLoaderConfiguration(split_batches=True)
