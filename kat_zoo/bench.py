@@ -225,6 +225,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="of measurement for each number")
     parser.add_argument("--csv", type=Path, help="also write both tables to this file")
     options = parser.parse_args(argv)
+    for name in ("batch_size", "tokens"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda': torch sees no GPU; use --device cpu")
     sizes = [size for size in options.models if size != "none"]

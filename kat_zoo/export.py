@@ -162,6 +162,9 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     if not timm.is_model(options.model):
         raise ValueError(f"unknown model {options.model!r}; `kat-zoo list` prints the names")
+    for name in ("batch_size", "repeats"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
     path = options.out or Path(f"{options.model}{FORMATS[options.format]}")
     model = timm.create_model(options.model, pretrained=options.pretrained, checkpoint_path=options.checkpoint).eval()
     images = torch.randn(options.batch_size or 2, *timm.data.resolve_model_data_config(model)["input_size"])

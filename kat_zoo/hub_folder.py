@@ -20,7 +20,7 @@ from .samples import load_samples
 logger = logging.getLogger("kat_zoo")
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-RUN_FILES = ("recipe.yaml", "metrics.jsonl", "result.json")
+RUN_FILES = ("metrics.jsonl", "result.json")
 
 
 def one_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import timm
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from timm.data.imagenet_info import ImageNetInfo
 from torch import nn
@@ -39,8 +39,21 @@ def open_image(path: Path, channels: int) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("L" if channels == 1 else "RGB")
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not an image that can be read") from error
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: of PIL's PNG reader
+        raise ValueError(f"{path} is not an image that can be read: {error}") from error
+
+
+def require_images(paths: Sequence[Path]) -> None:
+    """Check that files are there, before a model is fetched.
+
+    Raises:
+        FileNotFoundError: naming those that are not.
+    """
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"no such image: {', '.join(missing)}")
 
 
 def load_model(name: str, checkpoint: str | None) -> nn.Module:
@@ -86,9 +99,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.top < 1:
         raise ValueError(f"--top {arguments.top}: expected 1 or more")
-    missing = [str(path) for path in arguments.images if not path.is_file()]
-    if missing:
-        raise FileNotFoundError(f"no such image: {', '.join(missing)}")
+    require_images(arguments.images)
     for path in arguments.images:
         open_image(path, 1)  # refuse a bad file before a model is fetched
     model = load_model(arguments.model, arguments.checkpoint)

@@ -34,7 +34,7 @@ class Result:
     """A measured or reported figure.
 
     Attributes:
-        dataset: as in `cards.DATASETS`.
+        dataset: as in `card_facts.DATASETS`.
         split: of the data set.
         top1: percent.
         source: "ours", or "authors" for a figure of the model's authors.

@@ -1,3 +1,4 @@
+import argparse
 import os
 import tempfile
 
@@ -6,8 +7,13 @@ import torch
 
 from .hub.server import HubServer
 
-# No test reaches the network: the Hub is a server on loopback. It is named here, at import, because the conftest of a folder
-# given on the command line imports huggingface_hub before any hook runs.
+# The environment is set here, at import, because the conftest of a folder given on the command line imports timm, and with it
+# triton and huggingface_hub, before any hook runs. Triton kernels run in Triton's interpreter unless a GPU is asked for.
+MARKS = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+MARKS.add_argument("-m", default="")
+if "gpu" not in MARKS.parse_known_args()[0].m.replace("not gpu", ""):
+    os.environ["TRITON_INTERPRET"] = "1"
+# No test reaches the network: the Hub is a server on loopback.
 SERVER = HubServer()
 HOME = tempfile.TemporaryDirectory()
 os.environ |= {
@@ -22,9 +28,6 @@ for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOK
 
 
 def pytest_configure(config):
-    # Triton kernels run in Triton's interpreter unless a GPU is asked for. This must be set before timm imports triton.
-    if "gpu" not in config.getoption("markexpr").replace("not gpu", ""):
-        os.environ["TRITON_INTERPRET"] = "1"
     config.hub_server = SERVER
     SERVER.start()
 

@@ -7,7 +7,7 @@ import pytest
 import timm
 from huggingface_hub import ModelCard
 
-from kat_zoo import cards, zoo
+from kat_zoo import card_facts, cards, zoo
 from kat_zoo.cli import main
 
 CARDS = Path(__file__).parent.parent / "model_cards"
@@ -63,7 +63,7 @@ def test_every_result_has_a_model_a_source_and_a_place():
     for name, results in zoo.load_results().items():
         assert name in zoo.names()
         for result in results:
-            assert result.dataset in cards.DATASETS and 0 < result.top1 < 100
+            assert result.dataset in card_facts.DATASETS and 0 < result.top1 < 100
             assert result.source == "authors" and result.url or result.source == "ours" and result.command
 
 

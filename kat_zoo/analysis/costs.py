@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,36 @@ PANELS = {
 }
 
 
-def saved_megabytes(model: nn.Module, images: Tensor) -> float:
-    """Memory that autograd keeps between forward and backward, parameters apart, each storage once."""
-    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    storages: dict[int, int] = {}
+class SavedBytes(AbstractContextManager):
+    """Counts the bytes that autograd saves while it is entered, each storage once.
 
-    def pack(t: Tensor) -> Tensor:
-        storage = t.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            storages[storage.data_ptr()] = storage.nbytes()
+    Args:
+        known: tensors whose storages are not counted, as parameters.
+    """
+
+    def __init__(self, known: Sequence[Tensor] = ()) -> None:
+        self.seen = {_identity(t) for t in known}
+        self.alive: list[Tensor] = []  # a storage that is freed could give its address to another
+        self.total = 0
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda t: t)
+
+    def _pack(self, t: Tensor) -> Tensor:
+        if _identity(t) not in self.seen:
+            self.seen.add(_identity(t))
+            self.alive.append(t.detach())
+            self.total += t.untyped_storage().nbytes()
         return t
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        loss = model(images).square().mean()  # alive until counted: a freed storage's address could be used again
-    total = sum(storages.values()) / 1e6
-    del loss
-    return total
+    def __enter__(self) -> "SavedBytes":
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
+
+
+def _identity(t: Tensor) -> int:
+    return t.untyped_storage()._cdata
 
 
 def measure_costs(models: Mapping[str, nn.Module], images: Tensor, repeats: int = 5) -> list[dict[str, Any]]:
@@ -53,6 +68,8 @@ def measure_costs(models: Mapping[str, nn.Module], images: Tensor, repeats: int 
             start = time.perf_counter()
             model.zero_grad()
             model(images).square().mean().backward()
+            if images.device.type != "cpu":
+                torch.accelerator.synchronize(images.device)
             if round_number:
                 times[label].append(time.perf_counter() - start)
     return [
@@ -61,10 +78,17 @@ def measure_costs(models: Mapping[str, nn.Module], images: Tensor, repeats: int 
             "step_ms": round(1e3 * statistics.median(t), 2),
             "step_ms_min": round(1e3 * min(t), 2),
             "images_per_s": round(len(images) / statistics.median(t), 1),
-            "saved_mb": round(saved_megabytes(models[label], images), 2),
+            "saved_mb": round(_saved(models[label], images) / 1e6, 2),
         }
         for label, t in times.items()
     ]
+
+
+def _saved(model: nn.Module, images: Tensor) -> int:
+    """Bytes that autograd holds between forward and backward, parameters apart."""
+    with SavedBytes(list(model.parameters())) as saved:
+        model(images).square().mean()
+    return saved.total
 
 
 def plot_costs(costs: Sequence[Mapping[str, Any]], path: Path) -> Path:
@@ -84,6 +108,7 @@ def plot_costs(costs: Sequence[Mapping[str, Any]], path: Path) -> Path:
         colors = [f"C{i}" for i in range(len(costs))]
         bars = axis.bar([c["model"] for c in costs], [c[key] for c in costs], color=colors)
         axis.bar_label(bars, fmt="%.3g")
+        axis.margins(y=0.1)  # room for the labels
         axis.set(ylabel=title)
         axis.tick_params(axis="x", labelrotation=15)
     return save(figure, list(costs), path)

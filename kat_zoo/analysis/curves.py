@@ -11,7 +11,8 @@ def plot_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
     """Draw training loss, validation loss and top-1 over the epochs, one line per run.
 
     Args:
-        logs: label -> records of a run's metrics.jsonl; training records have `loss`, evaluations `top1` and `eval_loss`.
+        logs: label -> records of a run's metrics.jsonl; training records have `loss`, evaluations `top1` and `eval_loss`,
+            and of averaged weights `ema_top1` and `ema_eval_loss`, drawn dashed.
         path: of the picture (.png).
 
     Returns:
@@ -22,12 +23,14 @@ def plot_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
     panels = {"loss": "training loss", "eval_loss": "validation loss", "top1": "validation top-1 (%)"}
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     rows: list[dict[str, Any]] = []
-    for label, records in logs.items():
+    for i, (label, records) in enumerate(logs.items()):
         for axis, (key, title) in zip(axes, panels.items(), strict=True):
-            points = [(r["epoch"], r[key]) for r in records if key in r]
-            axis.plot([x for x, _ in points], [y for _, y in points], label=label, marker="." if key != "loss" else "")
             axis.set(xlabel="epoch", ylabel=title)
             axis.grid(alpha=0.3)
-            rows += [{"run": label, "metric": key, "epoch": x, "value": y} for x, y in points]
-    axes[0].legend()
+            for metric, style, name in ((key, "-", label), (f"ema_{key}", "--", f"{label}, averaged weights")):
+                points = [(r["epoch"], r[metric]) for r in records if metric in r]
+                if points:
+                    axis.plot(*zip(*points, strict=True), style, color=f"C{i}", label=name, marker="." if key != "loss" else "")
+                rows += [{"run": label, "metric": metric, "epoch": x, "value": y} for x, y in points]
+    (axes[1] if axes[1].lines else axes[0]).legend()  # the second knows averaged weights too
     return save(figure, rows, path)

@@ -175,9 +175,21 @@ def mask_rcnn(
     return MaskRCNN(**{**ours, **kwargs})
 
 
-def _check_group_norm(width: int) -> None:
-    if width % 32:
-        raise ValueError(f"out_channels={width}: expected a multiple of 32, the groups of the head's group norm")
+def _one_stage_parts(
+    backbone: str | VisionTransformer,
+    num_classes: int,
+    pretrained: bool,
+    backbone_args: dict[str, Any] | None,
+    pyramid_args: dict[str, Any] | None,
+    kwargs: dict[str, Any],
+) -> tuple[SimpleFeaturePyramid, list[int], dict[str, Any]]:
+    """What RetinaNet and FCOS share: levels P3 to P7, their strides, and the arguments of the image transform."""
+    _check_classes(num_classes)
+    vit = create_backbone(backbone, pretrained, backbone_args)
+    pyramid, strides = _pyramid(vit, pyramid_args, LastLevelP6P7, (2, 1, 0.5))
+    if pyramid.out_channels % 32:
+        raise ValueError(f"out_channels={pyramid.out_channels}: expected a multiple of 32, the groups of the head's group norm")
+    return pyramid, strides, _transform_args(vit, strides, len(pyramid.scales), kwargs)
 
 
 def retinanet(
@@ -205,17 +217,14 @@ def retinanet(
     Raises:
         ValueError: see `faster_rcnn`; or out_channels that group norm cannot divide.
     """
-    _check_classes(num_classes)
-    vit = create_backbone(backbone, pretrained_backbone, backbone_args)
-    pyramid, strides = _pyramid(vit, pyramid_args, LastLevelP6P7, (2, 1, 0.5))
-    _check_group_norm(pyramid.out_channels)
+    pyramid, strides, images = _one_stage_parts(backbone, num_classes, pretrained_backbone, backbone_args, pyramid_args, kwargs)
     sizes = tuple((4 * s, int(4 * s * 2 ** (1 / 3)), int(4 * s * 2 ** (2 / 3))) for s in strides)
     anchors = AnchorGenerator(sizes, (RATIOS,) * len(strides))
     norm = partial(nn.GroupNorm, 32)
     ours = {
         "anchor_generator": anchors,
         "head": RetinaNetHead(pyramid.out_channels, anchors.num_anchors_per_location()[0], num_classes, norm_layer=norm),
-        **_transform_args(vit, strides, len(pyramid.scales), kwargs),
+        **images,
     }
     return RetinaNet(pyramid, num_classes, **{**ours, **kwargs})
 
@@ -245,13 +254,10 @@ def fcos(
     Raises:
         ValueError: see `faster_rcnn`; or out_channels that group norm cannot divide.
     """
-    _check_classes(num_classes)
-    vit = create_backbone(backbone, pretrained_backbone, backbone_args)
-    pyramid, strides = _pyramid(vit, pyramid_args, LastLevelP6P7, (2, 1, 0.5))
-    _check_group_norm(pyramid.out_channels)
+    pyramid, strides, images = _one_stage_parts(backbone, num_classes, pretrained_backbone, backbone_args, pyramid_args, kwargs)
     ours = {
         "anchor_generator": AnchorGenerator(tuple((s,) for s in strides), ((1.0,),) * len(strides)),
         "head": FCOSHead(pyramid.out_channels, 1, num_classes),
-        **_transform_args(vit, strides, len(pyramid.scales), kwargs),
+        **images,
     }
     return FCOS(pyramid, num_classes, **{**ours, **kwargs})

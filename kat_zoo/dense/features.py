@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from ..layers.fourier import GeneralHeads, KArAtAttention, OperatorHeads
+from ..layers.fourier import OperatorHeads
+from ..layers.general_heads import GeneralHeads
+from ..layers.karat_attention import KArAtAttention
 from .backbone import LayerDecay, check_plain, take_any_size
 from .windows import windowed_attention
 
