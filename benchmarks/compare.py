@@ -6,7 +6,8 @@
     python benchmarks/compare.py --report                    # tables and figures from the checked-in results alone
 
 It can be stopped at any moment and called again with --resume: what is finished stays, a run goes on from its last checkpoint.
-Every family has a learning-rate sweep of its own under one budget, judged on images held out of the training split. A run
+Every family has a learning-rate sweep of its own under one budget, judged on images held out of the training split: three rates,
+and the next one where the best is at an edge. A run
 has one thread; --jobs 2 trains two at a time. Budgets are in compare_rows.py; --scale small takes about 3 CPU minutes a run.
 
 Writes benchmarks/results/compare/SCALE/{sizes,sweep,runs,curves,measure}.csv, tables.md and *.png.
@@ -24,7 +25,7 @@ import torch
 from compare_evaluate import RUN_FIELDS, evaluate_run
 from compare_measure import SIZE_FIELDS, measure_all, sizes
 from compare_report import report
-from compare_rows import EXTRA, MAIN, ROWS, SCALES, Run, Scale, recipe, sweep_runs, write_csv
+from compare_rows import EXTRA, MAIN, RATES, ROWS, SCALES, Run, Scale, recipe, sweep_rates, sweep_run, write_csv
 
 from kat_zoo.train.classification import train
 from kat_zoo.train.classification_config import Recipe
@@ -64,12 +65,17 @@ def finished(run: Run, folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def sweep_scores(family: str, folder: Path) -> dict[float, tuple[float, float]]:
+    """Rate -> (accuracy, -loss) on the held-out images, of the runs of a sweep that are finished."""
+    found = {lr: finished(sweep_run(family, lr), folder) for lr in RATES}
+    return {lr: (figures["top1"], -figures["loss"]) for lr, figures in found.items() if figures is not None}
+
+
 def best_rate(family: str, folder: Path) -> float | None:
-    """The rate with the highest accuracy on the held-out images; None while the sweep is not complete."""
-    scores = [(finished(run, folder), run.lr) for run in sweep_runs(family)]
-    if any(score is None for score, _ in scores):
-        return None
-    return max((score["top1"], -score["loss"], lr) for score, lr in scores if score is not None)[2]
+    """The best rate on the held-out images; None while the sweep is not complete."""
+    scores = sweep_scores(family, folder)
+    rates = sweep_rates(scores)
+    return max(rates, key=lambda lr: (*scores[lr], lr)) if all(lr in scores for lr in rates) else None
 
 
 def keys_of(groups: Sequence[str]) -> list[str]:
@@ -115,7 +121,8 @@ def collect(scale: Scale, folder: Path, out: Path) -> None:
     """Write sizes.csv once, and sweep.csv, runs.csv and curves.csv from the run folders."""
     sweeps, results, curves = [], [], []
     for family in families(GROUPS):
-        for run in sweep_runs(family):
+        for lr in RATES:
+            run = sweep_run(family, lr)
             if (found := finished(run, folder)) is not None:
                 sweeps.append({"row": family, "lr": run.lr, "seed": run.seed, **found})
     for run in wanted(GROUPS, scale, folder):
@@ -164,9 +171,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         def update() -> None:
             collect(scale, folder, out)
 
-        sweeps = [run for family in families(groups) for run in sweep_runs(family)]
         try:
-            execute(sweeps, scale, folder, options.data, options.jobs, update)
+            for _ in range(2):  # the second time, the rates beyond an edge
+                sweeps = [sweep_run(f, lr) for f in families(groups) for lr in sweep_rates(sweep_scores(f, folder))]
+                execute(sweeps, scale, folder, options.data, options.jobs, update)
             execute(wanted(groups, scale, folder), scale, folder, options.data, options.jobs, update)
         except (Stopped, KeyboardInterrupt) as error:
             print(f"stopped ({error or 'interrupted'}); --resume goes on")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from compare_evaluate import CORRUPTIONS
-from compare_rows import EXTRA, MAIN, RATES, ROWS, Scale
+from compare_rows import EXTRA, MAIN, RATES, ROWS, Scale, sweep_rates
 from scipy.stats import t
 
 REFERENCE = "vit"
@@ -116,9 +116,10 @@ def verdicts(table: Table) -> list[str]:
 def sweep_table(rows: Sequence[dict[str, str]]) -> list[str]:
     lines = [f"| family | {' | '.join(f'{rate:g}' for rate in RATES)} | chosen |", "|---" * (len(RATES) + 2) + "|"]
     for family in dict.fromkeys(row.family for row in ROWS.values()):
-        scores = {float(r["lr"]): float(r["top1"]) for r in rows if r["row"] == family}
-        cells = [f"{scores[rate]:.2f}" if rate in scores else "not run" for rate in RATES]
-        best = max(scores, key=lambda rate: scores[rate]) if len(scores) == len(RATES) else None
+        scores = {float(r["lr"]): (float(r["top1"]), -float(r["loss"])) for r in rows if r["row"] == family}
+        needed = sweep_rates(scores)
+        cells = [f"{scores[rate][0]:.2f}" if rate in scores else "not run" if rate in needed else "" for rate in RATES]
+        best = max(needed, key=lambda rate: scores[rate]) if all(rate in scores for rate in needed) else None
         edge = " (edge of the sweep)" if best in (RATES[0], RATES[-1]) else ""
         lines.append(f"| {ROWS[family].label} | {' | '.join(cells)} | {f'{best:g}' if best else ''}{edge} |")
     return lines
@@ -160,15 +161,17 @@ def draw_views(table: Table, measured: dict[str, dict[str, str]], path: Path) ->
         for i, key in enumerate(keys):
             scores = [run["top1"] for run in table[key].values()]
             x, mean = cost(measured[key]), statistics.fmean(scores)
-            error = statistics.stdev(scores) if len(scores) > 1 else 0
-            marker = "o" if key in MAIN else "x"
-            if x is not None:
-                axes.errorbar(x, mean, error, fmt=marker, color=f"C{i % 10}", capsize=2, label=ROWS[key].label)
+            if x is not None and key in MAIN:
+                error = statistics.stdev(scores) if len(scores) > 1 else 0
+                axes.errorbar(x, mean, error, fmt="o", color=f"C{i}", capsize=2, label=ROWS[key].label, zorder=3)
+            elif x is not None:
+                first = key == next(k for k in keys if k not in MAIN)
+                axes.plot(x, mean, "x", color="0.6", label="variants, one seed each" if first else None)
         axes.set(xlabel=label)
         if not axes.has_data():
             axes.set_title("not measured", fontsize=9)
     panels[0].set_ylabel("test top-1 (%), mean and sd")
-    panels[0].legend(fontsize=6, title="x: one seed", title_fontsize=7)
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, ncols=7, loc="outside upper center")
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -198,7 +201,7 @@ def draw_robustness(table: Table, path: Path) -> None:
         places = [x + (i - len(keys) / 2 + 0.5) * 0.8 / len(keys) for x in range(len(CORRUPTIONS))]
         axes.bar(places, heights, 0.8 / len(keys), label=ROWS[key].label)
     axes.set(ylabel="top-1 (%) on 2,000 changed test images", xticks=range(len(CORRUPTIONS)), xticklabels=list(CORRUPTIONS))
-    axes.legend(fontsize=8, ncols=3, loc="lower left")
+    figure.legend(fontsize=8, ncols=6, loc="outside upper center")
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -217,7 +220,8 @@ def report(out: Path, name: str, scale: Scale) -> None:
         "",
         f"Every run: {scale.images:,} training images of Fashion-MNIST x {scale.epochs} epochs, batch {scale.batch_size}, AdamW, "
         "cosine, the recipe kat_pico_fmnist otherwise, no averaging of weights; test figures on all 10,000 test images.",
-        f"Learning rates: {', '.join(f'{rate:g}' for rate in RATES)}, {scale.sweep_images:,} images x {scale.epochs} epochs, judged "
+        f"Learning rates: {', '.join(f'{rate:g}' for rate in RATES[1:-1])}, the next one where an edge is best; "
+        f"{scale.sweep_images:,} images x {scale.epochs} epochs, judged "
         f"on {scale.holdout:.1%} of the training split that no sweep trains on.",
         "" if done == planned else f"\n**Partial: {done} of {planned} runs are done.**",
         "",

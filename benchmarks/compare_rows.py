@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ EXTRA = {
     "mlp": Row("MLP on pixels", "mlp_pico_28", "mlp"),
 }
 ROWS = MAIN | EXTRA
-RATES = (4e-4, 1.2e-3, 3.6e-3)
+RATES = (1.3e-4, 4e-4, 1.2e-3, 3.6e-3, 1.08e-2)
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,25 @@ class Run:
         return f"{self.kind}-{self.row}-seed{self.seed}-lr{self.lr:g}"
 
 
-def sweep_runs(family: str) -> list[Run]:
-    """The learning-rate sweep of a family, with a seed of its own."""
-    return [Run("sweep", family, 1000, lr) for lr in RATES]
+def sweep_rates(scores: Mapping[float, Any]) -> list[float]:
+    """The three rates of every sweep and, where the best of them stands at an edge, the next one beyond it.
+
+    Args:
+        scores: rate -> what is to be large, of the runs that are finished.
+    """
+    rates = list(RATES[1:-1])
+    if all(rate in scores for rate in rates):
+        best = max(rates, key=lambda rate: scores[rate])
+        if best == rates[0]:
+            return [RATES[0], *rates]
+        if best == rates[-1]:
+            return [*rates, RATES[-1]]
+    return rates
+
+
+def sweep_run(family: str, lr: float) -> Run:
+    """A run of the learning-rate sweep of a family, with a seed of its own."""
+    return Run("sweep", family, 1000, lr)
 
 
 def recipe(run: Run, scale: Scale, folder: Path, root: str | None) -> Recipe:

@@ -9,8 +9,8 @@ from matplotlib.patches import Patch
 from torchvision.transforms import v2
 
 from kat_zoo.predict import open_image
+from kat_zoo.train.ade20k import read_annotation
 from kat_zoo.train.pictures import colours, overlay_regions
-from kat_zoo.train.segmentation_data import read_annotation
 from kat_zoo.train.segmentation_predict import open_run
 
 

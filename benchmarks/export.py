@@ -1,12 +1,14 @@
-"""Exported KAT-T against the eager model: file sizes, largest difference, milliseconds per batch.
+"""Captured and exported KAT-T against the eager model: file sizes, largest difference, milliseconds per batch.
 
     python benchmarks/export.py --folder /tmp/exported --csv benchmarks/export.csv
 
-Files that are in the folder already are timed as they are. Runs are interleaved; the table has the medians of their times.
+`fx`, `script` and `compile` (inductor) are captured in this process, the others read from files; files that are in the folder
+already are timed as they are. Runs are interleaved, each turn in another order; the table has the medians of their times.
 """
 
 import argparse
 import csv
+import random
 import statistics
 import time
 from pathlib import Path
@@ -34,12 +36,12 @@ def write(model, images, folder, name):
 
 def measure(functions, images, repeats):
     """Median milliseconds of each function, one call of each in turn."""
-    times = {name: [] for name in functions}
+    times, order = {name: [] for name in functions}, random.Random(0)
     with torch.inference_mode():
         for round_ in range(repeats + 1):
-            for name, function in functions.items():
+            for name in order.sample(list(functions), len(functions)):
                 start = time.perf_counter()
-                function(images)
+                functions[name](images)
                 if round_:  # the first warms up
                     times[name].append(1e3 * (time.perf_counter() - start))
     return {name: statistics.median(values) for name, values in times.items()}
@@ -63,7 +65,8 @@ def main():
     torch.save(model.state_dict(), weights)
     size = timm.data.resolve_model_data_config(model)["input_size"]
     files = write(model, torch.randn(2, *size), options.folder, options.model)
-    functions = {"eager": model, **{form: export.load(path, form) for form, (path, _) in files.items()}}
+    captured = {"fx": torch.fx.symbolic_trace(model), "script": torch.jit.script(model), "compile": torch.compile(model, fullgraph=True)}
+    functions = {"eager": model, **captured, **{form: export.load(path, form) for form, (path, _) in files.items()}}
     rows = []
     for batch_size in options.batch_size:
         images = torch.randn(batch_size, *size)
@@ -78,7 +81,7 @@ def main():
                 {
                     "model": options.model,
                     "format": name,
-                    "MB": round((files[name][0] if name in files else weights).stat().st_size / 1e6, 2),
+                    "MB": round(files[name][0].stat().st_size / 1e6, 2) if name in files else "",
                     "batch": batch_size,
                     "threads": torch.get_num_threads(),
                     "ms": round(times[name], 1),

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import timm
 import torch
+from kat_model import memory
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -109,16 +110,10 @@ def operator_step(name: str, batch: int, tokens: int) -> Callable[[], object]:
 
 
 def peak(kind: str, name: str, batch: int, tokens: int) -> float:
-    """Peak memory of a training step in MB, above what the process holds before it, in a process of its own."""
+    """Peak memory of a training step in MiB, above what the process holds before it, in a process of its own."""
     threads = str(torch.get_num_threads())
     command = [sys.executable, __file__, "--threads", threads, "--peak-of", json.dumps([kind, name, batch, tokens])]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def memory(field: str) -> float:
-    """A line of /proc/self/status in MB: VmRSS, what is resident now; VmHWM, the largest it was since the last reset."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1024
 
 
 def peak_here(kind: str, name: str, batch: int, tokens: int) -> float:
@@ -209,7 +204,7 @@ def plot(rows: list[dict], path: Path) -> None:
         for axis, key in zip(axes, ("median_ms", "peak_mb"), strict=True):
             axis.plot([int(r["tokens"]) for r in series], [float(r[key]) for r in series], marker="o", label=label)
     axes[0].set(xlabel="tokens N", ylabel=f"forward + backward ({clock} ms, median)", yscale="log", xscale="log", title="Time")
-    axes[1].set(xlabel="tokens N", ylabel="peak memory of a step (MB)", yscale="log", xscale="log", title="Memory")
+    axes[1].set(xlabel="tokens N", ylabel="peak memory of a step (MiB)", yscale="log", xscale="log", title="Memory")
     for axis in axes:
         axis.set_xticks(TOKENS, [str(t) for t in TOKENS])
         axis.minorticks_off()

@@ -5,8 +5,8 @@
     python benchmarks/kan_formula.py --seeds 5 --noise 0.01       # Gaussian, 1 % of the target's standard deviation
 
 Runs are added to benchmarks/results/kan_formula.csv (--out), one row each; a target, noise and seed that is there already
-is not run again, so that the command can be interrupted. A table of rates and medians of the whole file is printed and
-written beside it (kan_formula_summary.csv). One thread.
+is not run again, so that the command can be interrupted; after a change of the search, delete the rows first. A table of
+rates and medians of the whole file is printed and written beside it (kan_formula_summary.csv). One thread.
 
 A run counts as right when all edges are symbolic and the root mean square error against the true function on 1000 fresh
 samples is below 1e-6 (without noise), or below a fifth of the noise: five times closer to the truth than the data.
@@ -45,7 +45,7 @@ def run(name: str, seed: int, noise: float) -> dict:
     began = time.process_time()
     model.fit(X, y + sigma * generator.standard_normal(len(y)))
     seconds = time.process_time() - began
-    error = float(np.sqrt(np.mean((model.predict(X_new) - y_new) ** 2)))
+    error = float(np.nan_to_num(np.sqrt(np.mean((model.predict(X_new) - y_new) ** 2)), nan=np.inf))
     right = model.search_.best.symbolic and error < (0.2 * sigma if noise else 1e-6)
     return {
         "target": name, "noise": noise, "seed": seed, "right": int(right), "rmse": f"{error:.2e}",
@@ -73,7 +73,7 @@ def summary(rows: list[dict]) -> list[dict]:
                 table.append(
                     {"target": TARGETS[name][0], "noise": noise, "right": right, "seeds": len(part), "rate": f"{right / len(part):.2f}",
                      "median_rmse": f"{statistics.median(float(row['rmse']) for row in part):.1e}",
-                     "median_cpu_seconds": statistics.median(float(row["cpu_seconds"]) for row in part)}
+                     "median_cpu_seconds": f"{statistics.median(float(row['cpu_seconds']) for row in part):.1f}"}
                 )  # fmt: skip
         table.append({"target": "all", "noise": noise, "rate": f"{statistics.mean(parts):.2f}"})
     return table

@@ -9,9 +9,10 @@
     python benchmarks/kan_paper.py mobility     # section 4.4: mobility edges of three tight-binding models
     python benchmarks/kan_paper.py examples     # section 4.1: functions whose pruned networks can be read
 
-Each writes kan_NAME.csv and kan_NAME.png into benchmarks/results (--out). With --small, the size for continuous
-integration, a subset runs in minutes and the files are called kan_NAME_small; one thread unless --threads says
-otherwise. pykan and the photograph come from the extra `bench`; where pykan is missing its column is left out.
+Each writes kan_NAME_full.csv and kan_NAME_full.png into benchmarks/results (--out); with --small, the size for
+continuous integration, a subset runs in minutes and the files are called kan_NAME_small. An interrupted command, called
+again, goes on after the last part that ended (kan_NAME_full.runs, until all have). One thread unless --threads says
+otherwise. pykan and the photograph come from the extra `bench`; where pykan is missing its rows are left out.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from paper.common import Rows
+from paper.common import Rows, Runs
 from paper.continual import continual
 from paper.examples import examples
 from paper.functions import feynman, special, toy
@@ -30,7 +31,7 @@ from paper.lan import lan
 from paper.mobility import mobility
 from paper.poisson import poisson
 
-EXPERIMENTS: dict[str, Callable[[bool], tuple[Rows, Figure]]] = {
+EXPERIMENTS: dict[str, Callable[[bool, Runs], tuple[Rows, Figure]]] = {
     experiment.__name__: experiment for experiment in (toy, special, feynman, poisson, continual, lan, mobility, examples)
 }
 
@@ -44,14 +45,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     began = time.process_time()
-    rows, figure = EXPERIMENTS[options.name](options.small)
     options.out.mkdir(parents=True, exist_ok=True)
-    stem = options.out / f"kan_{options.name}{'_small' if options.small else ''}"
+    stem = options.out / f"kan_{options.name}_{'small' if options.small else 'full'}"
+    runs = Runs(stem.with_suffix(".runs"))
+    rows, figure = EXPERIMENTS[options.name](options.small, runs)
     with stem.with_suffix(".csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     figure.savefig(stem.with_suffix(".png"), dpi=130)
+    runs.finish()
     for row in rows:
         print(row)
     print(f"{time.process_time() - began:.0f} CPU seconds")

@@ -6,7 +6,7 @@ minutes of all threads. The table and the picture hold the rows of one budget; w
 written when its training ends, and a training that was killed goes on at its last epoch: call again with --resume.
 
     python benchmarks/karat_ablations.py --images 60000 --epochs 10 --seeds 3 --resume          # days of CPU
-    python benchmarks/karat_ablations.py --only baseline,grid,placement,hybrid --resume         # what is checked in
+    python benchmarks/karat_ablations.py --resume                                              # what is checked in
 
 Writes benchmarks/results/karat_ablations.csv, .md and .png.
 """
@@ -153,7 +153,7 @@ def plot(table: list[dict], path: Path, images: int, epochs: int) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(GROUPS), help="groups: " + ", ".join(GROUPS))
-    parser.add_argument("--images", type=int, default=2000, help="of the training split, chosen by the seed")
+    parser.add_argument("--images", type=int, default=6000, help="of the training split, chosen by the seed")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--minutes", type=float, help="CPU minutes after which no further training begins")

@@ -98,6 +98,7 @@ def plot(spent: dict[str, float], rows: list[dict[str, float]], path: Path) -> N
         bars = right.bar(positions + shift, [row[key] for row in rows], 0.4, label=label)
         right.bar_label(bars, fmt="%.2f")
     right.set_xticks(positions, [f"{row['workers']:.0f}\n{row['images_per_s']:.0f} images/s" for row in rows])
+    right.margins(y=0.15)  # room for the labels
     right.set(xlabel="loader processes", ylabel="cores", title="Cores that the loader keeps busy")
     right.legend()
     figure.savefig(path, dpi=120)
@@ -106,7 +107,7 @@ def plot(spent: dict[str, float], rows: list[dict[str, float]], path: Path) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--passes", type=int, default=3, help="over the 256 images, timed")
+    parser.add_argument("--passes", type=int, default=10, help="over the 256 images, timed")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     torch.set_num_threads(1)

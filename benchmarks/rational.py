@@ -6,12 +6,15 @@
 Every method runs in one process in turns; a figure is the minimum of the turns. Ratios are to nn.GELU of the same dtype,
 shape and threads. On large tensors a fresh result costs page faults of 4 KiB, more than the arithmetic. The kernels ask
 for huge pages there (madvise; torch does so for every tensor with THP_MEM_ALLOC_ENABLE=1, which is not set here), and that
-is most of their lead. `forward, preallocated` writes into memory that is there already: the kernels alone. Nothing is
-reported if the result differs from the float64 reference.
+is most of their lead. Whether freed memory is kept or fresh depends on all that was allocated before: the time of one
+method differed several times over. So the two extremes are measured: results of 2 MiB and more are always fresh (mallopt),
+but for the rows `preallocated`, where kernels alone write into memory that is there already. Nothing is reported if the
+result differs from the float64 reference.
 """
 
 import argparse
 import csv
+import ctypes
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +31,7 @@ SHAPES = [(1576, 192), (1576, 768), (12608, 768), (12608, 1536), (50432, 3072)]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FIELDS = ["rows", "channels", "dtype", "threads", "pass", "method", "milliseconds", "ratio_to_gelu"]
 COLOURS = {"nn.GELU": "tab:gray", "kat_zoo": "tab:red", "eager PyTorch": "tab:blue", "torch.compile": "tab:green"}
+M_MMAP_THRESHOLD = -3  # malloc.h
 SECONDS = 0.6  # spent on each method of each case, and five turns at least
 
 
@@ -74,22 +78,28 @@ def minimum(methods: dict[str, Callable[[], object]]) -> dict[str, float]:
     return best
 
 
-def preallocated(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Callable[[], object]:
-    """The compiled forward writing to y."""
+def preallocated(x: Tensor, g: Tensor, y: Tensor, dx: Tensor, a: Tensor, b: Tensor) -> tuple[Callable[[], object], ...]:
+    """The compiled forward writing to y, and the compiled backward writing to dx."""
     library = cpu_library.load()
     if library is None:
         raise SystemExit("kat_zoo is installed without its compiled kernels: nothing to measure")
     rows, channels = x.shape
     shape = (rows, len(b), channels // len(b), a.shape[1] - 1, b.shape[1], torch.get_num_threads(), cpu_library.isa())
-    pointers = (x.data_ptr(), y.data_ptr(), a.data_ptr(), len(a), b.data_ptr(), len(b))
-    return lambda: library.kat_rational_forward(cpu_library.DTYPES[x.dtype], *pointers, *shape)
+    coefficients = (a.data_ptr(), len(a), b.data_ptr(), len(b))
+    dtype, da, db = cpu_library.DTYPES[x.dtype], torch.empty_like(a), torch.empty_like(b)
+    return (
+        lambda: library.kat_rational_forward(dtype, x.data_ptr(), y.data_ptr(), *coefficients, *shape),
+        lambda: library.kat_rational_backward(
+            dtype, g.data_ptr(), x.data_ptr(), dx.data_ptr(), *coefficients, da.data_ptr(), db.data_ptr(), *shape
+        ),
+    )
 
 
 def measure(rows: int, channels: int, dtype: torch.dtype, peers: bool) -> dict[str, dict[str, float]]:
     x, g = torch.randn(2, rows, channels).to(dtype).unbind(0)
     a, b = (c.requires_grad_() for c in coefficients())
     xg = x.clone().requires_grad_()
-    y = torch.empty_like(x)
+    y, dx = torch.empty_like(x), torch.empty_like(x)
 
     def training(function: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], object]:
         return lambda: torch.autograd.grad(function(*inputs), inputs, g)
@@ -112,8 +122,14 @@ def measure(rows: int, channels: int, dtype: torch.dtype, peers: bool) -> dict[s
     both = {name: training(f, xg, *rest) for name, (f, rest) in functions.items()}
     result = {"forward": minimum(forward), "forward+backward": minimum(both)}
     with torch.no_grad():
-        in_place = {"nn.GELU": lambda: torch.ops.aten.gelu.out(x, out=y), "kat_zoo": preallocated(x, y, a, b)}
+        ours, ours_backward = preallocated(x, g, y, dx, a, b)
+        in_place = {"nn.GELU": lambda: torch.ops.aten.gelu.out(x, out=y), "kat_zoo": ours}
         result["forward, preallocated"] = minimum(in_place)
+        in_place_both = {
+            "nn.GELU": lambda: (in_place["nn.GELU"](), torch.ops.aten.gelu_backward.grad_input(g, x, grad_input=dx)),
+            "kat_zoo": lambda: (ours(), ours_backward()),
+        }
+        result["forward+backward, preallocated"] = minimum(in_place_both)
         result["copy"] = minimum({"copy": lambda: y.copy_(x)})
     return result
 
@@ -148,6 +164,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     torch.manual_seed(0)
     check()
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2 << 20)
     table: list[dict[str, object]] = []
     for threads in (1, 2):
         torch.set_num_threads(threads)

@@ -1,17 +1,49 @@
-"""What the experiments of the KAN paper share: data, the MLP to compare with, L-BFGS, pictures."""
+"""What the experiments of the KAN paper share: resumable runs, data, the MLP to compare with, L-BFGS, pictures."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from torch import Tensor, nn
+from tqdm import tqdm
 
 Rows = list[dict]
+Jobs = dict[Hashable, Callable[[], Any]]
 PI = math.pi
 KAN_COLOUR, MLP_COLOUR, PYKAN_COLOUR = "#c1440e", "#1f2933", "#2a7f9e"
+
+
+class Runs:
+    """Runs the parts of an experiment and keeps what each returns in a file, so that an interrupted command goes on.
+
+    Args:
+        path: of that file; `finish` removes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, jobs: Jobs) -> dict[Hashable, Any]:
+        """Results by key, in the order of the jobs; those in the file are not computed again. Shows the time left."""
+        results = torch.load(self.path, weights_only=False) if self.path.exists() else {}
+        missing = [key for key in jobs if key not in results]
+        if results:
+            print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are in {self.path}; delete it to begin anew", flush=True)
+        for key in tqdm(missing, total=len(jobs), initial=len(jobs) - len(missing), unit="run", disable=None):
+            results[key] = jobs[key]()
+            new = self.path.with_suffix(".new")
+            torch.save(results, new)
+            new.replace(self.path)  # an interrupt leaves the old file or the new one
+        return {key: results[key] for key in jobs}
+
+    def finish(self) -> None:
+        """Remove the file."""
+        self.path.unlink(missing_ok=True)
 
 
 def uniform(n: int, d: int, low: float, high: float, seed: int) -> Tensor:

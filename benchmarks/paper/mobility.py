@@ -5,6 +5,7 @@ Aubry-Andre with exponential hops (Biddle, Das Sarma, PRL 104, 070601).
 """
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from kat_zoo.kan import KAN
 
-from .common import KAN_COLOUR, MLP_COLOUR, PI, Rows, mlp, train_lbfgs
+from .common import KAN_COLOUR, MLP_COLOUR, PI, Rows, Runs, mlp, train_lbfgs
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -44,54 +45,56 @@ EDGES = {
 }
 
 
-def mobility(small: bool) -> tuple[Rows, Figure]:
+def _states(name: str, generator: np.random.Generator, models: int, sites: int) -> np.ndarray:
+    """Rows (energy, potential, second parameter, extended), 20 eigenstates of each random model."""
+    samples, factor = [], 2 if name == "MAAM" else 1
+    for _ in range(models):
+        v, s = generator.uniform(0.2, 1.5) * factor, generator.uniform(0.2, 0.7) * (3 if name == "MAAM" else 1)
+        e, extended = spectrum(name, v, s, generator.uniform(0, 2 * PI), sites)
+        samples += [(e[p], v, s, extended[p]) for p in generator.choice(len(e), 20, replace=False)]
+    return np.array(samples, dtype=float)
+
+
+def _loss(logits: Tensor, target: Tensor) -> Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")[:, 0]
+
+
+def _run(name: str, models: int, sites: int, steps: int) -> tuple[np.ndarray, dict[str, float]]:
+    """The states, and the accuracies on the half that was not trained on."""
+    table = _states(name, np.random.default_rng(list(EDGES).index(name)), models, sites)
+    x, label = torch.from_numpy(table[:, :3]), torch.from_numpy(table[:, 3:])
+    x, half = x / x.std(0), len(table) // 2
+    train, test = slice(half), slice(half, None)
+
+    def accuracy(positive: Tensor) -> float:
+        return float((positive == (label[test] > 0)).double().mean())
+
+    kan = KAN([3, [1, 1], 1], 5)
+    kan.fit(x[train], label[train], optimizer="lbfgs", loss=_loss, steps=steps, l1=1e-3, coef_smoothness=1e-3)
+    network = mlp([3, 16, 16, 1])
+    train_lbfgs(network, lambda: _loss(network(x[train]), label[train]).mean(), steps)
+    exact = torch.from_numpy(EDGES[name](*table[test, :3].T) > 0)[:, None]
+    return table, {
+        "KAN [3,[1,1],1]": accuracy(kan(x[test]) > 0),
+        "MLP [3,16,16,1]": accuracy(network(x[test]) > 0),
+        "exact edge": accuracy(exact),
+    }
+
+
+def mobility(small: bool, runs: Runs) -> tuple[Rows, Figure]:
     """Accuracy of extended against localised on held-out states, beside the exact edge."""
+    models, sites, steps = (30, 120, 5) if small else (120, 300, 20)
+    found = runs({name: partial(_run, name, models, sites, steps) for name in EDGES})
     rows: Rows = []
     figure = Figure(figsize=(9, 3), layout="constrained")
     panels = figure.subplots(1, 3)
-    generator = np.random.default_rng(0)
-    for panel, name in zip(panels, EDGES, strict=True):
-        samples = []
-        for _ in range(30 if small else 120):
-            v, s = (
-                generator.uniform(0.2, 1.5) * (2 if name == "MAAM" else 1),
-                generator.uniform(0.2, 0.7) * (3 if name == "MAAM" else 1),
-            )
-            e, extended = spectrum(name, v, s, generator.uniform(0, 2 * PI), 120 if small else 300)
-            pick = generator.choice(len(e), 20, replace=False)
-            samples += [(e[p], v, s, extended[p]) for p in pick]
-        table = np.array(samples, dtype=float)
-        x, label = torch.from_numpy(table[:, :3]), torch.from_numpy(table[:, 3:])
-        scale = x.std(0)
-        half = len(x) // 2
-
-        def loss(logits: Tensor, target: Tensor) -> Tensor:
-            return nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")[:, 0]
-
-        scores = {}
-        kan = KAN([3, [1, 1], 1], 5)
-        options = {"optimizer": "lbfgs", "loss": loss, "steps": 5 if small else 20, "l1": 1e-3, "coef_smoothness": 1e-3}
-        kan.fit(x[:half] / scale, label[:half], x[half:] / scale, label[half:], **options)
-        scores["KAN [3,[1,1],1]"] = ((kan(x[half:] / scale) > 0) == (label[half:] > 0)).double().mean().item()
-        network = mlp([3, 16, 16, 1])
-        train_lbfgs(
-            network,
-            lambda n=network, x=x, s=scale, y=label, h=half: loss(n(x[:h] / s), y[:h]).mean(),
-            5 if small else 20,
-        )
-        scores["MLP [3,16,16,1]"] = ((network(x[half:] / scale) > 0) == (label[half:] > 0)).double().mean().item()
-        exact = EDGES[name](*table[half:, :3].T) > 0
-        scores["exact edge"] = float((exact == (table[half:, 3] > 0)).mean())
+    for panel, (name, (table, scores)) in zip(panels, found.items(), strict=True):
         rows += [{"model": name, "classifier": c, "test_accuracy": f"{a:.4f}"} for c, a in scores.items()]
-        print(name, scores, flush=True)
         for extended, colour in ((1, KAN_COLOUR), (0, MLP_COLOUR)):
             chosen = table[table[:, 3] == extended]
             panel.scatter(chosen[:, 1], chosen[:, 0], s=3, color=colour, alpha=0.5, label="extended" if extended else "localised")
-        panel.set(
-            title=f"{name}: KAN {scores['KAN [3,[1,1],1]']:.3f}, exact {scores['exact edge']:.3f}",
-            xlabel="potential",
-            ylabel="energy",
-        )
-        panel.title.set_size(8)
+        title = f"{name}: KAN {scores['KAN [3,[1,1],1]']:.3f}, exact {scores['exact edge']:.3f}"
+        panel.set_title(title, size=8)
+        panel.set(xlabel="potential", ylabel="energy")
     panels[0].legend(frameon=False, fontsize=7)
     return rows, figure

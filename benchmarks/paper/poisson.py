@@ -1,5 +1,7 @@
 """Section 3.4: Poisson's equation on [-1, 1]^2, u = sin(pi x) sin(pi y^2), by physics-informed KANs and MLPs."""
 
+from functools import partial
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -7,41 +9,46 @@ from torch import Tensor, nn
 from kat_zoo.kan import KAN
 from kat_zoo.kan.structure import hessian
 
-from .common import KAN_COLOUR, MLP_COLOUR, PI, Rows, mlp, parameters, train_lbfgs, uniform
+from .common import KAN_COLOUR, MLP_COLOUR, PI, Rows, Runs, mlp, parameters, train_lbfgs, uniform
+
+MODELS = {
+    "KAN [2,5,1] G=5": lambda: KAN([2, 5, 1], 5, 3),
+    "KAN [2,10,1] G=10": lambda: KAN([2, 10, 1], 10, 3),
+    "MLP [2,10,10,1]": lambda: mlp([2, 10, 10, 1], activation=nn.Tanh),
+    "MLP [2,18,18,1]": lambda: mlp([2, 18, 18, 1], activation=nn.Tanh),
+    "MLP [2,50,50,50,1]": lambda: mlp([2, 50, 50, 50, 1], activation=nn.Tanh),
+}
 
 
-def poisson(small: bool) -> tuple[Rows, Figure]:
-    """L2^2 and H1^2 on 2000 fresh points, against MLPs of the same number of parameters and a larger one."""
-    def solution(z: Tensor) -> Tensor:
-        return torch.sin(PI * z[:, :1]) * torch.sin(PI * z[:, 1:] ** 2)
+def _solution(z: Tensor) -> Tensor:
+    return torch.sin(PI * z[:, :1]) * torch.sin(PI * z[:, 1:] ** 2)
 
-    side = 24 if small else 50
+
+def _row(name: str, side: int, steps: int) -> dict:
+    """Train one network; its squared L2 and H1 errors on 2000 fresh points."""
     t = torch.linspace(-1, 1, side, dtype=torch.float64)
     inside = torch.cartesian_prod(t[1:-1], t[1:-1])
     one = torch.ones_like(t)
     edge = torch.cat([torch.stack(p, 1) for p in ((t, one), (t, -one), (one, t), (-one, t))])
-    source = hessian(solution, inside)[:, 0].diagonal(dim1=1, dim2=2).sum(1)
-    check = uniform(2000, 2, -1, 1, 0)
-    rows: Rows = []
-    for name, model in (
-        ("KAN [2,5,1] G=5", KAN([2, 5, 1], 5, 3)),
-        ("KAN [2,10,1] G=10", KAN([2, 10, 1], 10, 3)),
-        ("MLP [2,10,10,1]", mlp([2, 10, 10, 1], activation=nn.Tanh)),
-        ("MLP [2,18,18,1]", mlp([2, 18, 18, 1], activation=nn.Tanh)),
-        ("MLP [2,50,50,50,1]", mlp([2, 50, 50, 50, 1], activation=nn.Tanh)),
-    )[: 4 if small else 5]:
+    source = hessian(_solution, inside)[:, 0].diagonal(dim1=1, dim2=2).sum(1)
+    model = MODELS[name]()
 
-        def loss(model=model) -> Tensor:
-            laplacian = hessian(model, inside, create_graph=True)[:, 0].diagonal(dim1=1, dim2=2).sum(1)
-            return 0.01 * (laplacian - source).square().mean() + model(edge).square().mean()
+    def loss() -> Tensor:
+        laplacian = hessian(model, inside, create_graph=True)[:, 0].diagonal(dim1=1, dim2=2).sum(1)
+        return 0.01 * (laplacian - source).square().mean() + model(edge).square().mean()
 
-        train_lbfgs(model, loss, 10 if small else 50)
-        z = check.clone().requires_grad_()
-        difference = model(z) - solution(z)
-        (slope,) = torch.autograd.grad(difference.sum(), z)
-        l2, h1 = float(difference.detach().square().mean()), float(slope.square().sum(1).mean())
-        rows.append({"model": name, "parameters": parameters(model), "L2_squared": f"{l2:.2e}", "H1_squared": f"{l2 + h1:.2e}"})
-        print(rows[-1], flush=True)
+    train_lbfgs(model, loss, steps)
+    z = uniform(2000, 2, -1, 1, 0).requires_grad_()
+    difference = model(z) - _solution(z)
+    (slope,) = torch.autograd.grad(difference.sum(), z)
+    l2, h1 = float(difference.detach().square().mean()), float(slope.square().sum(1).mean())
+    return {"model": name, "parameters": parameters(model), "L2_squared": f"{l2:.2e}", "H1_squared": f"{l2 + h1:.2e}"}
+
+
+def poisson(small: bool, runs: Runs) -> tuple[Rows, Figure]:
+    """L2^2 and H1^2 on fresh points, against MLPs of the same number of parameters and a larger one."""
+    side, steps = (24, 10) if small else (50, 50)
+    rows = list(runs({name: partial(_row, name, side, steps) for name in list(MODELS)[: 4 if small else 5]}).values())
     return rows, picture(rows)
 
 
