@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench bench-long clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,17 +26,31 @@ lint: $(STAMP)
 	rm -rf build && CC=false CXX=false $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/lint .
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kat_zoo
 
-# Regenerates the figures the README quotes; about 20 minutes on 2 quiet cores.
+# Regenerates the figures the README quotes that need no long training; for a quiet machine. kan_speed.py stands beside peers: the extra `bench`.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/rational.py
 	$(BIN)/python benchmarks/kat_model.py
+	$(BIN)/python benchmarks/export.py --folder build/exported --csv benchmarks/export.csv
+	$(BIN)/kat-zoo kernels report --json benchmarks/kernels.json
 	$(BIN)/python benchmarks/fourier_attention.py
 	$(BIN)/python benchmarks/kan_formula.py --seeds 20 --targets toy
+	$(BIN)/python benchmarks/kan_formula.py --seeds 4
+	$(BIN)/python benchmarks/kan_formula.py --seeds 4 --noise 0.01
+	$(BIN)/python benchmarks/kan_tables.py
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,bench]'
+	$(BIN)/python benchmarks/kan_speed.py
 	$(BIN)/python benchmarks/atlas.py
-	$(BIN)/kat-zoo kernels report --json benchmarks/kernels.json
 	$(BIN)/python benchmarks/lp_ft.py
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/loader.py --passes 2
+
+# The trainings behind the rest, hours of them; each can be stopped, and goes on when it is called again.
+bench-long: $(STAMP)
+	$(BIN)/python benchmarks/compare.py --resume
+	$(BIN)/python benchmarks/compare.py --measure
+	$(BIN)/python benchmarks/scaling.py --resume
+	$(BIN)/python benchmarks/karat_ablations.py --resume
+	$(BIN)/python benchmarks/dense_proof.py --resume
 
 clean:
 	rm -rf build *.egg-info $(VENV)
