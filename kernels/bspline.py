@@ -19,6 +19,7 @@ from .bspline_reference import (
     spline_contract_reference,
     spline_project_reference,
 )
+from .derivatives import register_autograd
 
 MAX_SPLINE_ORDER = 7
 _CONTRACT, _PROJECT, _ACCUMULATE, _DENSE = range(4)
@@ -211,11 +212,14 @@ def _accumulate_fake(
     return x.new_empty(x.shape[1], knots.shape[1] - order - 1, grad.shape[1])
 
 
+def _formula(reference):
+    return lambda *args: reference(*args).to(args[0].dtype)
+
+
 def _elsewhere(reference):
     def run(*args):
-        x = args[0]
-        fallback.announce("B-splines", x.device.type)
-        return reference(*args).to(x.dtype)
+        fallback.announce("B-splines", args[0].device.type)
+        return _formula(reference)(*args)
 
     return run
 
@@ -271,4 +275,4 @@ for _name, _cpu, _fake, _reference, _backward in (
     _LIBRARY.impl(_name, _cpu, "CPU")
     _LIBRARY.impl(_name, _elsewhere(_reference), "CompositeExplicitAutograd")
     torch.library.register_fake(f"kat_zoo::{_name}", _fake, lib=_LIBRARY)
-    torch.library.register_autograd(f"kat_zoo::{_name}", _backward, setup_context=_setup, lib=_LIBRARY)
+    register_autograd(_LIBRARY, _name, _backward, _setup, _formula(_reference))

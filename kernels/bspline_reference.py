@@ -9,7 +9,8 @@ def _degree_zero(x: Tensor, knots: Tensor, order: int) -> Tensor:
     grid_size = knots.shape[-1] - 2 * order - 1
     inner = knots[:, order + 1 : order + grid_size]  # the domain's interior knots
     index = order + (x.unsqueeze(-1) >= inner).sum(-1)
-    return torch.nn.functional.one_hot(index, knots.shape[-1] - 1).to(knots.dtype)
+    intervals = torch.arange(knots.shape[-1] - 1, device=x.device)  # not one_hot, which torch.vmap cannot batch
+    return (index.unsqueeze(-1) == intervals).to(knots.dtype)
 
 
 def _raise_order(basis: Tensor, x: Tensor, knots: Tensor, p: int, derivative: bool) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import cpu_library, fallback
+from .derivatives import register_autograd
 from .fourier_attention_reference import (
     fourier_attention_reference,
     fourier_attention_tiled,
@@ -203,6 +204,12 @@ def _autograd(ctx, grad: Tensor, _) -> tuple[Tensor | None, ...]:
     return (*torch.ops.kat_zoo.fourier_attention_backward(grad, *ctx.saved_tensors, ctx.scale), None)
 
 
+def _backward_formula(grad, q, k, v, a, b, w, z, scale) -> tuple[Tensor, ...]:
+    with torch.enable_grad():
+        inputs = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in (q, k, v, a, b, w)]
+        return torch.autograd.grad(fourier_attention_reference(*inputs, scale), inputs, grad, create_graph=True)
+
+
 def _setup_context_backward(ctx, inputs, output) -> None:
     *tensors, _, ctx.scale = inputs
     ctx.save_for_backward(*tensors)
@@ -237,7 +244,5 @@ for _device, _forward, _backward in (
     _LIBRARY.impl("fourier_attention_backward", _backward, _device)
 torch.library.register_fake("kat_zoo::fourier_attention", _forward_fake, lib=_LIBRARY)
 torch.library.register_fake("kat_zoo::fourier_attention_backward", _backward_fake, lib=_LIBRARY)
-torch.library.register_autograd("kat_zoo::fourier_attention", _autograd, setup_context=_setup_context, lib=_LIBRARY)
-torch.library.register_autograd(
-    "kat_zoo::fourier_attention_backward", _autograd_backward, setup_context=_setup_context_backward, lib=_LIBRARY
-)
+register_autograd(_LIBRARY, "fourier_attention", _autograd, _setup_context, fourier_attention_tiled)
+register_autograd(_LIBRARY, "fourier_attention_backward", _autograd_backward, _setup_context_backward, _backward_formula)

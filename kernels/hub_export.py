@@ -14,6 +14,7 @@ VERSION = 1
 BACKENDS = ("cpu", "cuda", "rocm")
 MODULES = (
     "cpu_library",
+    "derivatives",
     "fallback",
     "fourier_attention",
     "fourier_attention_reference",
