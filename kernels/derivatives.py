@@ -14,7 +14,7 @@ logger = logging.getLogger("kat_zoo")
 
 @functools.cache
 def _announce(operator: str) -> None:
-    logger.warning("kat_zoo: under torch.func or forward-mode differentiation %s runs as its formula in plain PyTorch, which is slower.", operator)
+    logger.warning("kat_zoo: under torch.func or forward mode %s runs as its formula in plain PyTorch, which is slower.", operator)
 
 
 def seen_through(operator: str) -> bool:

@@ -134,7 +134,8 @@ def update_grid(
         The relative change of the output.
 
     Raises:
-        ValueError: adapt outside [0, 1), a negative margin or max_change, X too small or not finite.
+        ValueError: adapt outside [0, 1), a negative margin or max_change, X too small or not finite, a network that is not
+            defined on all of X.
     """
     if not 0 <= adapt < 1:
         raise ValueError(f"adapt={adapt}; expected 0 <= adapt < 1, a grid of bare quantiles may repeat knots")
@@ -148,7 +149,7 @@ def update_grid(
         change = 0.0
         for number, layer in enumerate(model.layers):
             spline = layer.spline
-            h = model.activations(x)[number]
+            h = model.finite_activations(x)[number]
             knots = data_knots(h, spline.grid_size, spline.spline_order, adapt, margin)
             points = torch.cat([h.double(), collocation(knots, spline.spline_order, 3)])
             old_knots, old_coef = spline.knots, spline.coef.detach()

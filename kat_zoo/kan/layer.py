@@ -39,6 +39,8 @@ class KANLayer(nn.Module):
         self.register_buffer("function", torch.full(shape, -1, dtype=torch.int64, device=like.device))
         self._groups: list[tuple[int, list[int], list[int]]] = []
         self._any_numeric = self._spline_used = True
+        self._affine_used = False
+        self._asked: dict[str, bool] = {}  # which of an unused spline's parameters asked for gradients before
         self.register_load_state_dict_post_hook(_refresh_after_load)
 
     def refresh(self) -> None:
@@ -54,10 +56,17 @@ class KANLayer(nn.Module):
         self._groups = [(index, *edges) for index, edges in sorted(groups.items())]
         self._any_numeric = bool((self.spline.mask != 0).any())
         # Parameters that no edge uses must not ask for gradients: DDP waits for each that does.
-        self.affine.requires_grad_(bool(groups))
+        # Those that stay in use keep what the user has asked for.
+        if self._affine_used != bool(groups):
+            self._affine_used = not self._affine_used
+            self.affine.requires_grad_(self._affine_used)
         if self._spline_used != (self._any_numeric or not groups):
             self._spline_used = not self._spline_used
-            self.spline.requires_grad_(self._spline_used)
+            parameters = dict(self.spline.named_parameters())
+            if not self._spline_used:
+                self._asked = {name: p.requires_grad for name, p in parameters.items()}
+            for name, p in parameters.items():
+                p.requires_grad_(self._spline_used and self._asked.get(name, True))
         self.spline.set_mask(self.spline.mask)
 
     @property

@@ -51,9 +51,12 @@ class _Block:
 
 def _blocks(model: KAN, numeric: bool) -> list[_Block]:
     blocks, start = [], 0
-    for layer in model.layers:
-        kinds = [("affine", layer.function >= 0, 4)]
-        if numeric:
+    for number, layer in enumerate(model.layers):
+        kinds = [("affine", layer.function >= 0, 4)] if layer.affine.requires_grad else []
+        wanted = {p.requires_grad for p in layer.spline.parameters()}
+        if len(wanted) > 1:
+            raise ValueError(f"layer {number} has either its splines or its base's weights frozen; expected both or neither for 'lm'")
+        if numeric and wanted == {True}:
             kinds.insert(0, ("numeric", layer.spline.mask != 0, layer.spline.weights().shape[1]))
         for kind, edges, size in kinds:
             outs, ins = edges.nonzero(as_tuple=True)
@@ -142,8 +145,10 @@ class LeastSquares:
         smoothness: penalty on second differences of spline coefficients.
         numeric: also train the splines, not only symbolic edges' a, b, c, d.
 
+    Parameters with requires_grad = False stay as they are.
+
     Raises:
-        ValueError: a network of another dtype.
+        ValueError: a network of another dtype, or one part of a layer's splines frozen.
     """
 
     def __init__(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +26,7 @@ def as_table(x: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     Raises:
         ValueError: not two dimensions.
     """
-    x = torch.as_tensor(x, dtype=dtype, device=device)
+    x = torch.as_tensor(x if isinstance(x, Tensor) else np.array(x), dtype=dtype, device=device)
     if x.ndim != 2:
         raise ValueError(f"expected a table (samples, columns), got shape {tuple(x.shape)}")
     return x
@@ -87,7 +89,9 @@ class KAN(nn.Module):
         if not is_count(mult_arity, 2):
             raise ValueError(f"mult_arity={mult_arity!r}; expected an integer of at least 2")
         self.mult_arity = mult_arity
-        generator = torch.Generator().manual_seed(seed)
+        if not is_count(seed, 0):
+            raise ValueError(f"seed={seed!r}; expected an integer of at least 0")
+        generator = torch.Generator().manual_seed(int(seed))
         spline: dict[str, Any] = {"base": base, "grid_range": grid_range, "extrapolate": extrapolate, "noise_scale": noise_scale}
         layers = nn.ModuleList(
             KANLayer(
@@ -153,6 +157,23 @@ class KAN(nn.Module):
             values.append(layer(values[-1]))
         return values
 
+    def finite_activations(self, x: Any) -> list[Tensor]:
+        """`activations` that statistics can be taken of.
+
+        Raises:
+            ValueError: a node has no finite value for some sample; names the edge that has none, such as sqrt of a negative sum.
+        """
+        values = self.activations(x)
+        for number, (layer, h) in enumerate(zip(self.layers, values, strict=False)):
+            lost = ~torch.isfinite(values[number + 1]).all(1)
+            if not bool(lost.any()):
+                continue
+            with torch.no_grad():
+                edges = (~torch.isfinite(layer.edges(h))).any(0).nonzero().tolist()
+            where = f"layer {number}" if not edges else f"edge {(number, *edges[0][::-1])}, {self.edge_kind(number, *edges[0][::-1])}"
+            raise ValueError(f"{where} has no finite value for {int(lost.sum())} of {len(h)} samples; expected a network defined on all of X")
+        return values
+
     def check_edge(self, layer: int, i: int, j: int) -> KANLayer:
         """Return the layer of edge (l, i, j).
 
@@ -203,7 +224,7 @@ class KAN(nn.Module):
             "width": [list(entry) for entry in self.width],
             "grid_size": self.grid_size,
             "spline_order": spline.spline_order,
-            "base": spline.base,
+            "base": copy.deepcopy(spline.base),  # a module is the network's own
             "mult_arity": self.mult_arity,
             "extrapolate": spline.extrapolate,
             "noise_scale": spline.noise_scale,
@@ -313,11 +334,11 @@ class KAN(nn.Module):
 
         return fix_symbolic(self, layer, i, j, function, X, affine)
 
-    def unfix(self, layer: int, i: int, j: int) -> None:
+    def unfix(self, layer: int, i: int, j: int, X: Any = None) -> None:  # noqa: N803
         """Make a symbolic edge numeric again; see `kat_zoo.kan.symbolic.unfix`."""
         from .symbolic import unfix
 
-        unfix(self, layer, i, j)
+        unfix(self, layer, i, j, X)
 
     def auto_symbolic(self, X: Any, y: Any = None, **options: Any):  # noqa: N803
         """Make every edge symbolic that some function fits; see `kat_zoo.kan.symbolic.auto_symbolic`."""

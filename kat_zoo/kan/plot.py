@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .training import History
 
 BOX = 0.36  # side of a thumbnail; nodes of a layer are 1 apart where thumbnails allow
+ROW = 24  # thumbnails side by side; more of a layer stand in further rows
 SYMBOLIC, NUMERIC = "#c1440e", "#1f2933"
 
 
@@ -42,6 +44,55 @@ def _subnode_positions(layer: KANLayer, nodes: np.ndarray) -> np.ndarray:
     return np.concatenate([nodes[: layer.n_sum], products])
 
 
+@dataclass(eq=False)
+class _Drawing:
+    """Lines and names of a network's edges, drawn at once: a collection of thousands is as fast as one of a few."""
+
+    wires: list[list[tuple[float, float]]] = field(default_factory=list)
+    boxes: list[list[tuple[float, float]]] = field(default_factory=list)
+    curves: list[np.ndarray] = field(default_factory=list)
+    alphas: list[float] = field(default_factory=list)
+    colours: list[str] = field(default_factory=list)
+    names: list[tuple[float, float, str, float]] = field(default_factory=list)
+
+    def edge(
+        self, below: tuple[float, float], centre: tuple[float, float], above: tuple[float, float], curve: np.ndarray, kind: str, alpha: float
+    ) -> None:
+        """An edge between two nodes, its function (48 values) in a box at `centre`."""
+        (x, y), b = centre, BOX / 2
+        self.wires += [[below, (x, y - b)], [(x, y + b), above]]
+        self.boxes.append([(x - b, y - b), (x + b, y - b), (x + b, y + b), (x - b, y + b), (x - b, y - b)])
+        span = np.ptp(curve)
+        shape = (curve - curve.min()) / span - 0.5 if span > 0 else np.zeros_like(curve)
+        self.curves.append(np.column_stack([x + (np.linspace(0, 1, len(curve)) - 0.5) * BOX * 0.84, y + shape * BOX * 0.84]))
+        self.alphas.append(alpha)
+        self.colours.append(NUMERIC if kind == "numeric" else SYMBOLIC)
+        if kind != "numeric":
+            self.names.append((x, y - b - 0.03, kind, max(alpha, 0.3)))
+
+    def draw(self, axes: Axes) -> None:
+        """Put everything on the axes."""
+        from matplotlib.collections import LineCollection
+
+        wire_alphas = [alpha for alpha in self.alphas for _ in range(2)]
+        for lines, colours, width, alphas, order in (
+            (self.wires, NUMERIC, 0.9, wire_alphas, 1),
+            (self.boxes, "#8a94a0", 0.7, self.alphas, 2),
+            (self.curves, self.colours or NUMERIC, 1.6, self.alphas, 3),
+        ):
+            axes.add_collection(LineCollection(lines, colors=colours, linewidths=width, alpha=alphas or None, zorder=order))
+        for x, y, name, alpha in self.names:
+            axes.text(x, y, name, ha="center", va="top", size=7, color=SYMBOLIC, alpha=alpha)
+
+
+def _labels(name: str, given: Sequence[str] | None, default: str, count: int) -> list[str]:
+    if given is None:
+        return [f"${default}_{{{i + 1}}}$" for i in range(count)] if count > 1 or default == "x" else [f"${default}$"]
+    if len(given) != count:
+        raise ValueError(f"{name} has {len(given)} names; expected {count}")
+    return list(given)
+
+
 def plot(
     model: KAN,
     X: Any,  # noqa: N803
@@ -55,7 +106,8 @@ def plot(
     """Draw the network bottom-up with a thumbnail of every edge's function.
 
     Edges have opacity tanh(beta * score) (arXiv 2404.19756, section 2.5.1; scores of `attribute`); symbolic edges are
-    red and carry their function's name. Save with `.savefig("kan.svg")` or `.savefig("kan.png")`.
+    red and carry their function's name. A layer of many edges has its thumbnails in several rows. Save with
+    `.savefig("kan.svg")` or `.savefig("kan.png")`.
 
     Args:
         model: the network.
@@ -67,96 +119,46 @@ def plot(
         title: of the picture.
 
     Raises:
-        ValueError: not one name per input or output.
+        ValueError: not one name per input or output, or X as in `attribute`.
     """
-    from matplotlib.collections import LineCollection
-
-    names = list(variables) if variables is not None else [f"$x_{{{i + 1}}}$" for i in range(model.nodes[0])]
-    answers = (
-        list(outputs)
-        if outputs is not None
-        else [f"$y_{{{i + 1}}}$" if model.nodes[-1] > 1 else "$y$" for i in range(model.nodes[-1])]
-    )
-    if len(names) != model.nodes[0] or len(answers) != model.nodes[-1]:
-        raise ValueError(
-            f"got {len(names)} variables and {len(answers)} outputs; expected {model.nodes[0]} and {model.nodes[-1]}"
-        )
+    names, answers = _labels("variables", variables, "x", model.nodes[0]), _labels("outputs", outputs, "y", model.nodes[-1])
     x = model.tensor(X)
     scores = attribute(model, x)
+    opacity = [np.tanh(beta * score.double().cpu().numpy()) for score in scores.edges]
+    shown = [[(i, j) for i, j in layer.active.T.nonzero().tolist() if opacity[n][j, i] >= threshold] for n, layer in enumerate(model.layers)]
     with torch.no_grad():
         activations = model.activations(x)
-    widest = max(int(layer.active.sum()) for layer in model.layers)
-    width = max(2.0, 0.5 * widest, 0.9 * max(model.nodes))
-    height = 1.5 * len(model.layers)
-    figure = _figure(min(max(width * 1.1, 3.0), 24), height * 1.1 + 0.6)
-    axes = figure.add_subplot()
+    columns = min(ROW, max(len(edges) for edges in shown))
+    width = max(2.0, 0.5 * columns, 0.9 * min(max(model.nodes), ROW))
+    rows = [max(1, math.ceil(len(edges) / ROW)) for edges in shown]
+    floors = np.concatenate([[0.0], np.cumsum([1.5 + 0.55 * (n - 1) for n in rows])])
+    figure = _figure(max(width * 1.1, 3.0), floors[-1] * 1.1 + 0.6)
+    axes, drawing = figure.add_subplot(), _Drawing()
     levels = [_row(n, width) for n in model.nodes]
-    wires, wire_alpha, curves, curve_alpha, colours, boxes = [], [], [], [], [], []
     for number, layer in enumerate(model.layers):
-        h, bottom = activations[number], 1.5 * number
+        h, bottom, top = activations[number], floors[number], floors[number + 1]
         low, high = h.min(0).values, h.max(0).values
-        grid = low + (high - low) * torch.linspace(0, 1, 48, dtype=h.dtype)[:, None]
+        grid = low + (high - low) * torch.linspace(0, 1, 48, dtype=h.dtype, device=h.device)[:, None]
         with torch.no_grad():
-            values = layer.edges(grid).cpu().numpy()
+            values = layer.edges(grid).double().cpu().numpy()
         subnodes = _subnode_positions(layer, levels[number + 1])
-        edges = [(int(i), int(j)) for i, j in layer.active.T.nonzero().tolist()]
-        edges.sort(key=lambda e: (levels[number][e[0]] + subnodes[e[1]], e))
-        for (i, j), centre in zip(edges, _row(max(len(edges), 1), width), strict=False):
-            alpha = math.tanh(beta * float(scores.edges[number][j, i]))
-            if alpha < threshold:
-                continue
-            kind = model.edge_kind(number, i, j)
-            colour = NUMERIC if kind == "numeric" else SYMBOLIC
-            middle = bottom + 0.75
-            wires += [
-                [(levels[number][i], bottom + 0.06), (centre, middle - BOX / 2)],
-                [(centre, middle + BOX / 2), (subnodes[j], bottom + 1.44)],
-            ]
-            curve = values[:, j, i]
-            span = np.ptp(curve)
-            shape = (curve - curve.min()) / span - 0.5 if span > 0 else np.zeros_like(curve)
-            curves.append(
-                np.column_stack([centre + (np.linspace(0, 1, 48) - 0.5) * BOX * 0.84, middle + shape * BOX * 0.84])
-            )
-            b = BOX / 2
-            boxes.append(
-                [
-                    (centre - b, middle - b),
-                    (centre + b, middle - b),
-                    (centre + b, middle + b),
-                    (centre - b, middle + b),
-                    (centre - b, middle - b),
-                ]
-            )
-            wire_alpha += [alpha, alpha]
-            curve_alpha.append(alpha)
-            colours.append(colour)
-            if kind != "numeric":
-                axes.text(
-                    centre,
-                    middle - BOX / 2 - 0.03,
-                    kind,
-                    ha="center",
-                    va="top",
-                    size=7,
-                    color=colour,
-                    alpha=max(alpha, 0.3),
-                )
-        if layer.n_mult:
-            for position in levels[number + 1][layer.n_sum :]:
-                axes.text(position, bottom + 1.36, "×", ha="center", va="center", size=11)  # noqa: RUF001
-    axes.add_collection(LineCollection(wires, colors=NUMERIC, linewidths=0.9, alpha=wire_alpha or None, zorder=1))
-    axes.add_collection(LineCollection(boxes, colors="#8a94a0", linewidths=0.7, alpha=curve_alpha or None, zorder=2))
-    axes.add_collection(
-        LineCollection(curves, colors=colours or NUMERIC, linewidths=1.6, alpha=curve_alpha or None, zorder=3)
-    )
-    for level, positions in enumerate(levels):
-        axes.scatter(positions, np.full(len(positions), 1.5 * level), s=26, color=NUMERIC, zorder=4)
-    for position, name in zip(levels[0], names, strict=True):
-        axes.text(position, -0.12, name, ha="center", va="top", size=11)
-    for position, name in zip(levels[-1], answers, strict=True):
-        axes.text(position, height + 0.1, name, ha="center", va="bottom", size=11)
-    axes.set(xlim=(0, width), ylim=(-0.4, height + 0.4), aspect="equal")
+        edges = sorted(shown[number], key=lambda e: (levels[number][e[0]] + subnodes[e[1]], e))
+        columns = math.ceil(len(edges) / rows[number])
+        for n, (i, j) in enumerate(edges):
+            # Neighbours go above each other, so that a wire's thumbnail is near its nodes in every row.
+            row, column = n % rows[number], n // rows[number]
+            centre = (_row(columns, width)[column] + (row / rows[number] - 0.5) * (rows[number] > 1) * 0.2, bottom + 0.75 + 0.55 * row)
+            below, above = (levels[number][i], bottom + 0.06), (subnodes[j], top - 0.06)
+            drawing.edge(below, centre, above, values[:, j, i], model.edge_kind(number, i, j), opacity[number][j, i])
+        for position in levels[number + 1][layer.n_sum :]:
+            axes.text(position, top - 0.14, "×", ha="center", va="center", size=11)  # noqa: RUF001
+    drawing.draw(axes)
+    for floor, positions in zip(floors, levels, strict=True):
+        axes.scatter(positions, np.full(len(positions), floor), s=26, color=NUMERIC, zorder=4)
+    for labels, positions, height, side in ((names, levels[0], -0.12, "top"), (answers, levels[-1], floors[-1] + 0.1, "bottom")):
+        for position, name in zip(positions, labels, strict=True):
+            axes.text(position, height, name, ha="center", va=side, size=11)
+    axes.set(xlim=(0, width), ylim=(-0.4, floors[-1] + 0.4), aspect="equal")
     axes.axis("off")
     if title:
         axes.set_title(title)
@@ -174,8 +176,8 @@ def plot_edge(model: KAN, layer: int, i: int, j: int, X: Any) -> Figure:  # noqa
     figure = _figure(4.5, 3.2)
     axes = figure.add_subplot()
     kind = model.edge_kind(layer, i, j)
-    axes.plot(t, model.edge(layer, i, j)[0](t), color=SYMBOLIC if kind not in ("numeric", "pruned") else NUMERIC)
-    axes.scatter(h[:, i], y, s=6, alpha=0.25, color=NUMERIC)
+    axes.plot(t.double(), model.edge(layer, i, j)[0](t).double().cpu(), color=SYMBOLIC if kind not in ("numeric", "pruned") else NUMERIC)
+    axes.scatter(h[:, i].double().cpu(), y.double().cpu(), s=6, alpha=0.25, color=NUMERIC)
     k = module.spline.spline_order
     knots = module.spline.knots[i, k : -k or None].cpu()
     inside = knots[(knots >= low) & (knots <= high)]
@@ -192,7 +194,8 @@ def plot_history(history: History) -> Figure:
     figure = _figure(5, 3.4)
     axes: Axes = figure.add_subplot()
     axes.semilogy(history.step, history.train, label="training", color=NUMERIC)
-    axes.semilogy(history.step, history.val, label="held out", color=SYMBOLIC)
+    if history.val != history.train:  # without held-out data they are the same
+        axes.semilogy(history.step, history.val, label="held out", color=SYMBOLIC)
     for n in range(1, len(history.step)):
         if history.grid_size[n] != history.grid_size[n - 1]:
             axes.axvline(history.step[n - 1], color="#c9cfd6", linewidth=0.8, zorder=0)

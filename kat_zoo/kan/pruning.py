@@ -40,11 +40,11 @@ def attribute(model: KAN, X: Any) -> Attribution:  # noqa: N803
         X: (N, inputs) samples, at least 2.
 
     Raises:
-        ValueError: fewer than 2 samples, another number of columns, or values that are not finite.
+        ValueError: fewer than 2 samples, another number of columns, or values that are not finite, the network's included.
     """
     x = model.samples(X)
     with torch.no_grad():
-        activations = model.activations(x)
+        activations = model.finite_activations(x)
         nodes = [torch.ones(model.nodes[-1], dtype=model.dtype, device=model.device)]
         edges: list[Tensor] = []
         for layer, h in zip(reversed(model.layers), reversed(activations[:-1]), strict=True):

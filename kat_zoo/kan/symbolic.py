@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..layers.spline import KANLinear
 from .fitting import Suggestion, fit_function, fit_library
-from .grids import collocation
+from .grids import collocation, data_knots, refit
 from .library import function_index, get_function
 from .lm import LeastSquares
 from .network import KAN
@@ -113,8 +114,16 @@ def fix_symbolic(
     return r2
 
 
-def unfix(model: KAN, layer: int, i: int, j: int) -> None:
+def unfix(model: KAN, layer: int, i: int, j: int, X: Any = None) -> None:  # noqa: N803
     """Make a symbolic edge numeric again, in place, with the spline nearest to the function on its grid.
+
+    Args:
+        model: the network.
+        layer: l.
+        i: input node.
+        j: output sub-node.
+        X: (N, inputs) samples. A grid of input i that does not hold its values there is moved to their range, and the other
+            splines of input i are refitted to it. Without samples the grid stays, and the edge goes on linearly beyond it.
 
     Raises:
         ValueError: no such edge, or it is not symbolic.
@@ -122,8 +131,10 @@ def unfix(model: KAN, layer: int, i: int, j: int) -> None:
     module = model.check_edge(layer, i, j)
     if int(module.function[j, i]) < 0:
         raise ValueError(f"edge ({layer}, {i}, {j}) is {model.edge_kind(layer, i, j)}; expected a symbolic one")
-    x, values = _samples(model, layer, i, j, None)
     spline = module.spline
+    if X is not None:
+        _hold(spline, i, model.finite_activations(X)[layer].detach())
+    x, values = _samples(model, layer, i, j, None)
     known = torch.isfinite(values)
     with torch.no_grad():
         h = x[:, None].expand(-1, spline.in_features).to(model.dtype)
@@ -135,6 +146,18 @@ def unfix(model: KAN, layer: int, i: int, j: int) -> None:
         module.function[j, i] = -1
         spline.mask[j, i] = 1
     module.refresh()
+
+
+def _hold(spline: KANLinear, i: int, h: Tensor) -> None:
+    """Move the grid of input i to the samples h (N, C_in), unless it holds them."""
+    k = spline.spline_order
+    knots, x = spline.knots.clone(), h[:, i : i + 1]
+    if bool(x.min() >= knots[i, k]) and bool(x.max() <= knots[i, -k - 1]):
+        return
+    knots[i] = data_knots(x, spline.grid_size, k, adapt=0.0, margin=0.02)[0]
+    coef = spline.coef.detach().clone()
+    coef[i] = refit(spline, knots, torch.cat([h.double(), collocation(knots, k, 3)]))[i]
+    spline.set_grid(knots, coef)
 
 
 def auto_symbolic(
@@ -176,6 +199,7 @@ def auto_symbolic(
     target = None if y is None else model.tensor(y)
     if target is not None and target.shape != (len(x), model.nodes[-1]):
         raise ValueError(f"y has shape {tuple(target.shape)}; expected {(len(x), model.nodes[-1])}")
+    model.finite_activations(x)
     result: dict[tuple[int, int, int], Suggestion | None] = {}
     pending = [edge for edge in model.edges() if model.edge_kind(*edge) == "numeric"]
     error = math.inf if target is None else float((model(x) - target).detach().square().sum(1).mean().sqrt())

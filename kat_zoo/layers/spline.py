@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class KANLinear(nn.Module):
         grid_size: G, intervals of the grid.
         spline_order: k, degree of the pieces, 0 to 7.
         base: "silu", "identity", "sin", "zero" or a callable applied elementwise.
-        grid_range: (low, high) of the initial uniform grid; the same for each input.
+        grid_range: (low, high) of the initial uniform grid; the same for each input, which has knots of its own from there on.
         extrapolate: "linear" or "zero", see `kat_zoo.kernels.bspline_basis`.
         noise_scale: standard deviation of a spline's initial values.
         generator: source of the initial values; torch's global one by default.
@@ -52,7 +52,7 @@ class KANLinear(nn.Module):
         coef: (C_in, G + k, C_out) spline coefficients.
         base_weight: (C_out, C_in), absent where base is "zero".
         knots: (C_in, G + 2k + 1) buffer, one knot vector per input, float64 whatever the parameters' dtype.
-        mask: (C_out, C_in) buffer, 0 for a pruned edge.
+        mask: (C_out, C_in) buffer, 0 for a pruned edge; written by `set_mask`.
 
     Raises:
         ValueError: a size, order, base or range that makes no sense.
@@ -84,8 +84,8 @@ class KANLinear(nn.Module):
             raise ValueError(f"noise_scale={noise_scale}; expected at least 0")
         if dtype is not None and not dtype.is_floating_point:
             raise ValueError(f"dtype={dtype}; expected a floating-point type, such as torch.float32")
-        if not grid_range[0] < grid_range[1]:
-            raise ValueError(f"grid_range={grid_range}; expected low < high")
+        if len(grid_range) != 2 or not all(isinstance(v, Real) for v in grid_range) or not grid_range[0] < grid_range[1]:
+            raise ValueError(f"grid_range={grid_range}; expected two numbers, low < high")
         if isinstance(base, str) and base not in BASES:
             raise ValueError(f"base={base!r}; expected one of {', '.join(BASES)} or a callable")
         if extrapolate not in ("linear", "zero"):
@@ -129,7 +129,9 @@ class KANLinear(nn.Module):
         if self._masked:
             coef = coef * self.mask.T[:, None]
             weight = None if weight is None else weight * self.mask
-        y = spline_linear(x, self.knots, coef, self.spline_order, extrapolate=self.extrapolate)
+        # Under autocast the splines stay in their parameters' precision, as norms do: an argument rounded to bfloat16 is another.
+        z = x.to(coef.dtype) if torch.is_autocast_enabled(x.device.type) else x
+        y = spline_linear(z, self.knots, coef, self.spline_order, extrapolate=self.extrapolate).to(x.dtype)
         return y if weight is None else y + nn.functional.linear(self.base_values(x), weight)
 
     def basis(self, x: Tensor, derivative: int = 0) -> Tensor:

@@ -17,6 +17,13 @@ def kan():
     return KAN([2, 2, 1])
 
 
+def undefined():
+    """X is positive: the square root of -x has no value."""
+    model = KAN([2, 2, 1])
+    model.fix_symbolic(0, 0, 0, "sqrt", affine=(-1, 0, 1, 0))
+    return model
+
+
 CALLS = {
     "width=5": lambda: KAN(5),
     "width='251'": lambda: KAN("251"),
@@ -52,6 +59,14 @@ CALLS = {
     r"y has shape \(3, 1\)": lambda: kan().auto_symbolic(X, Y[:3]),
     "unknown function 'foo'": lambda: kan().auto_symbolic(X, library=["foo"]),
     "round=-2": lambda: kan().formula(round=-2),
+    "seed=None": lambda: KAN([2, 1], seed=None),
+    "expected two numbers, low < high": lambda: KAN([2, 1], grid_range=[(-1, 1), (0, 2)]),
+    r"fit|edge \(0, 0, 0\), sqrt has no finite value": lambda: undefined().fit(X, Y),
+    r"lbfgs|edge \(0, 0, 0\), sqrt has no finite value": lambda: undefined().fit(X, Y, optimizer="lbfgs"),
+    r"update_grid|edge \(0, 0, 0\), sqrt has no finite value": lambda: undefined().update_grid(X),
+    r"prune_inputs|edge \(0, 0, 0\), sqrt has no finite value": lambda: undefined().prune_inputs(X),
+    r"auto_symbolic|edge \(0, 0, 0\), sqrt has no finite value": lambda: undefined().auto_symbolic(X, Y),
+    r"plot|edge \(0, 0, 0\), sqrt has no finite value": lambda: undefined().plot(X),
     "'1 bad' is no name in C": lambda: export.to_c(sympy.Symbol("x"), ["x"], "1 bad"),
     r"group=\[0, 7\]": lambda: tools.test_symmetry(KAN([3, 1]), torch.rand(9, 3, dtype=torch.float64), [0, 7]),
     r"width=\[2, 0, 1\]": lambda: LAN([2, 0, 1]),

@@ -97,9 +97,11 @@ def test_divergence_is_caught_and_announced(caplog):
 def test_networks_that_are_nowhere_finite_are_refused_or_announced(caplog):
     x, y = data(20)
     model = KAN([2, 1])
-    with caplog.at_level(logging.WARNING, "kat_zoo"):
-        model.fix_symbolic(0, 0, 0, "log", affine=(1.0, -5.0, 1.0, 0.0))
+    model.fix_symbolic(0, 0, 0, "log", affine=(1.0, -5.0, 1.0, 0.0))
+    with pytest.raises(ValueError, match=r"edge \(0, 0, 0\), log has no finite value for 20 of 20 samples"):
         model.fit(x, y, steps=2)
+    with caplog.at_level(logging.WARNING, "kat_zoo"):
+        model.fit(x, y, steps=2, update_grid=False)
     assert "no step gave a finite error" in caplog.text
     model.layers[0].spline.coef.data[0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"layers.0.spline.coef holds NaN"):
@@ -355,3 +357,37 @@ def test_forward_checks_the_inputs():
     with pytest.raises(ValueError, match="expected 2 values"):
         KAN([2, 1])(torch.zeros(3, 3, dtype=torch.float64))
     assert KAN([2, 1])(torch.zeros(4, 3, 2, dtype=torch.float64)).shape == (4, 3, 1)
+
+
+def test_frozen_splines_stay():
+    """By whichever optimizer, and whatever becomes symbolic or numeric meanwhile."""
+    x = torch.rand(60, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = x[:, :1] * x[:, 1:]
+    for optimizer in ("lm", "lbfgs", "adam"):
+        model = KAN([2, 2, 1])
+        model.layers[0].spline.requires_grad_(False)
+        for edge in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)):
+            model.fix_symbolic(*edge, "x^2")
+        model.unfix(0, 0, 0)
+        before = copy.deepcopy(model.layers[0].spline.state_dict())
+        model.fit(x, y, optimizer=optimizer, steps=3, update_grid=False)
+        assert all(torch.equal(value, before[name]) for name, value in model.layers[0].spline.state_dict().items())
+    model.layers[0].spline.coef.requires_grad_()
+    with pytest.raises(ValueError, match="layer 0 has either its splines or its base's weights frozen"):
+        model.fit(x, y)
+
+
+def test_pruning_copies_a_base_that_is_a_module():
+    model = KAN([2, 2, 1], base=torch.nn.PReLU(dtype=torch.float64))
+    x = torch.rand(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 0.5
+    pruned, before = model.prune(x, 0, 0), model(x).detach()
+    with torch.no_grad():
+        pruned.layers[0].spline.base.weight.fill_(9.0)
+    assert torch.equal(model(x), before) and not torch.equal(pruned(x), before)
+
+
+def test_tables_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    x = torch.rand(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).numpy()
+    table = pandas.DataFrame(x, columns=["a", "b"])
+    assert KAN([2, 1]).fit(table, table[["a"]], steps=3).best == KAN([2, 1]).fit(x, x[:, :1], steps=3).best

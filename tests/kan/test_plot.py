@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -45,3 +46,22 @@ def test_other_pictures(tmp_path):
     ):
         figure.savefig(tmp_path / f"{n}.png")
         assert (tmp_path / f"{n}.png").stat().st_size > 2000
+
+
+def test_many_edges_stand_in_rows():
+    x = torch.rand(50, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    figure = KAN([10, 20, 5, 1]).plot(x, threshold=0.0)
+    boxes = torch.tensor(np.array([segment[:4].mean(0) for segment in figure.axes[0].collections[1].get_segments()]))
+    assert len(boxes) == 305 and figure.get_figwidth() < 30
+    apart = torch.cdist(boxes, boxes, p=float("inf")).fill_diagonal_(1)
+    assert apart.min() > 0.36  # no thumbnail covers another
+
+
+def test_history_without_held_out_data_has_one_curve():
+    x = torch.rand(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model = KAN([2, 1])
+    labels = [
+        {text.get_text() for text in plot_history(model.fit(x, x[:, :1], *held_out, steps=3)).axes[0].get_legend().get_texts()}
+        for held_out in ((), (x[:9], x[:9, :1]))
+    ]
+    assert labels == [{"training", "kept"}, {"training", "held out", "kept"}]

@@ -1,5 +1,9 @@
-"""Any order of calls works: fit, prune, refine, symbols, files."""
+"""Any order of calls works: fit, prune, refine, symbols, files.
 
+A removed edge can leave a sqrt or a log without a value: then calls that look at data refuse the network by name, and nothing else.
+"""
+
+import contextlib
 import copy
 import tempfile
 from pathlib import Path
@@ -16,6 +20,17 @@ Y = torch.sin(3 * X[:, :1]) + X[:, 1:] ** 2
 
 
 class AnyOrder(RuleBasedStateMachine):
+    @contextlib.contextmanager
+    def looks_at_data(self):
+        """The documented exception, where it is due."""
+        defined = bool(torch.isfinite(torch.cat([h.flatten() for h in self.model.activations(X)])).all())
+        try:
+            yield
+        except ValueError as error:
+            assert not defined and "has no finite value for" in str(error)
+        else:
+            assert defined
+
     @initialize(
         seed=st.integers(0, 3),
         width=st.sampled_from([(2, 2, 1), (2, (1, 1), 1), (2, 2, 1, 1)]),
@@ -31,8 +46,9 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(optimizer=st.sampled_from(["lm", "lbfgs", "adam"]))
     def fit(self, optimizer):
         before = float((self.model(X) - Y).detach().square().mean().sqrt())
-        history = self.model.fit(X, Y, optimizer=optimizer, steps=2)
-        assert history.best <= before * (1 + 1e-9)
+        with self.looks_at_data():
+            history = self.model.fit(X, Y, optimizer=optimizer, steps=2)
+            assert history.best <= before * (1 + 1e-9)
 
     @rule(grid_size=st.sampled_from([2, 4, 6]))
     def refine(self, grid_size):
@@ -40,20 +56,23 @@ class AnyOrder(RuleBasedStateMachine):
         before = self.model(X).detach()
         self.model.refine(grid_size)
         if finer:
-            torch.testing.assert_close(self.model(X), before, rtol=1e-7, atol=1e-7)
+            torch.testing.assert_close(self.model(X), before, rtol=1e-7, atol=1e-7, equal_nan=True)
 
     @rule()
     def update_grid(self):
         before = self.model(X).detach()
-        change = self.model.update_grid(X, max_change=0.1)
-        assert change <= 0.1
-        assert (self.model(X) - before).square().mean().sqrt().item() <= 0.11 * float(before.std(correction=0)) + 1e-9
+        with self.looks_at_data():
+            change = self.model.update_grid(X, max_change=0.1)
+            assert change <= 0.1
+            assert (self.model(X) - before).square().mean().sqrt().item() <= 0.11 * float(before.std(correction=0)) + 1e-9
 
     @rule()
     def prune(self):
-        assert 0 < self.model.prune(X).num_edges() or self.model.num_edges() == 0
-        if self.model.num_edges():
-            self.model = self.model.prune(X)
+        with self.looks_at_data():
+            pruned = self.model.prune(X)
+            assert 0 < pruned.num_edges() or self.model.num_edges() == 0
+            if self.model.num_edges():
+                self.model = pruned
 
     @rule(pick=st.integers(0, 20))
     def remove(self, pick):
@@ -62,36 +81,37 @@ class AnyOrder(RuleBasedStateMachine):
             self.model.remove_edge(*edge)
             assert self.model.edge_kind(*edge) == "pruned"
 
-    @rule(pick=st.integers(0, 20), name=st.sampled_from(["sin", "x^2", "x"]))
+    @rule(pick=st.integers(0, 20), name=st.sampled_from(["sin", "x^2", "x", "sqrt", "log"]))
     def fix(self, pick, name):
         edge = self.edge(pick)
         if edge:
             try:
                 self.model.fix_symbolic(*edge, name, X)
             except ValueError as error:
-                assert "cannot be fitted" in str(error)
+                assert "cannot be fitted" in str(error) or "has no finite value for" in str(error)
             else:
                 assert self.model.edge_kind(*edge) == name
 
-    @rule(pick=st.integers(0, 20))
-    def unfix(self, pick):
+    @rule(pick=st.integers(0, 20), data=st.booleans())
+    def unfix(self, pick, data):
         edge = self.edge(pick)
         if edge and self.model.edge_kind(*edge) != "numeric":
-            self.model.unfix(*edge)
+            with self.looks_at_data() if data else contextlib.nullcontext():
+                self.model.unfix(*edge, X if data else None)
 
     @rule(mult=st.booleans())
     def widen(self, mult):
         if len(self.model.nodes) > 2 and max(self.model.nodes) < 5:
             before = self.model(X).detach()
             self.model = self.model.expand_width(1, 0 if mult else 1, 1 if mult else 0)
-            torch.testing.assert_close(self.model(X), before)
+            torch.testing.assert_close(self.model(X), before, equal_nan=True)
 
     @rule()
     def deepen(self):
         if len(self.model.nodes) < 4:
             before = self.model(X).detach()
             self.model = self.model.expand_depth()
-            torch.testing.assert_close(self.model(X), before)
+            torch.testing.assert_close(self.model(X), before, equal_nan=True)
 
     @rule(pick=st.integers(0, 5))
     def drop_node(self, pick):
@@ -103,41 +123,45 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def symbolise(self):
         before = float((self.model(X) - Y).detach().square().mean().sqrt())
-        result = self.model.auto_symbolic(X, Y, library=["0", "x", "x^2", "sin"], steps=2)
-        for edge, suggestion in result.items():
-            assert self.model.edge_kind(*edge) == (suggestion.name if suggestion else "numeric")
-        after = float((self.model(X) - Y).detach().square().mean().sqrt())
-        assert after <= max(before, 1e-8) * 1.5 ** len(result) * (1 + 1e-9)
+        with self.looks_at_data():
+            result = self.model.auto_symbolic(X, Y, library=["0", "x", "x^2", "sin"], steps=2)
+            for edge, suggestion in result.items():
+                assert self.model.edge_kind(*edge) == (suggestion.name if suggestion else "numeric")
+            after = float((self.model(X) - Y).detach().square().mean().sqrt())
+            assert after <= max(before, 1e-8) * 1.5 ** len(result) * (1 + 1e-9)
 
     @rule()
     def copies(self):
         fresh = KAN(self.model.width, 5, base=self.model.layers[0].spline.base)
         fresh.load_state_dict(self.model.state_dict())
-        assert torch.equal(fresh(X), self.model(X)) and torch.equal(copy.deepcopy(self.model)(X), fresh(X))
+        for model in (self.model, copy.deepcopy(self.model)):
+            torch.testing.assert_close(model(X), fresh(X), rtol=0, atol=0, equal_nan=True)
 
     @rule()
     def save_and_load(self):
         with tempfile.TemporaryDirectory() as folder:
             self.model.save(Path(folder) / "kan.safetensors")
             loaded = KAN.load(Path(folder) / "kan.safetensors")
-        assert torch.equal(loaded(X), self.model(X))
+        torch.testing.assert_close(loaded(X), self.model(X), rtol=0, atol=0, equal_nan=True)
         self.model = loaded
 
     @rule()
     def look(self):
         self.model.formula()
-        self.model.attribute(X)
+        with self.looks_at_data():
+            self.model.attribute(X)
 
     @invariant()
     def predictions_are_finite_and_consistent(self):
         if hasattr(self, "model"):
             y = self.model(X)
-            assert bool(torch.isfinite(y).all())
+            partial = {"sqrt", "log"} & {self.model.edge_kind(*edge) for edge in self.model.edges()}
+            assert partial or bool(torch.isfinite(y).all())
             last = self.model.activations(X)[-1]
-            torch.testing.assert_close(last, y)
+            torch.testing.assert_close(last, y, equal_nan=True)
 
 
 AnyOrder.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 TestAnyOrder = AnyOrder.TestCase

@@ -212,3 +212,26 @@ def test_formula_of_scaled_data():
     model = copy.deepcopy(toy())
     (expression,) = formula(model, None, 4, [(1.0, 0.0), (2.0, 0.0)], [(3.0, 1.0)])
     assert expression == 3 * sympy.exp(sympy.sin(sympy.Float(3.1416) * X1) + 4 * X2**2) + 1
+
+
+def test_unfix_moves_the_grid_to_the_samples():
+    model = KAN.from_formula("x**2 + sin(y)", ["x", "y"])
+    X = torch.rand(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 10 - 5  # noqa: N806
+    before = model(X).detach()
+    far, near = copy.deepcopy(model), model
+    for edge in list(model.edges()):
+        if model.edge_kind(*edge) != "numeric":
+            far.unfix(*edge)
+            near.unfix(*edge, X)
+    assert (near(X) - before).abs().max() < 0.01 * before.std() < before.std() < (far(X) - before).abs().max()
+
+
+def test_unfix_leaves_other_inputs_alone():
+    model = KAN([2, 2], seed=1)
+    model.fix_symbolic(0, 0, 0, "sin")
+    X = torch.rand(100, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 4  # noqa: N806
+    spline = model.layers[0].spline
+    knots, coef = spline.knots[1].clone(), spline.coef[1].clone()
+    model.unfix(0, 0, 0, X)
+    assert torch.equal(spline.knots[1], knots) and torch.equal(spline.coef[1], coef)
+    assert spline.knots[0, 3] <= X[:, 0].min() and spline.knots[0, -4] >= X[:, 0].max()

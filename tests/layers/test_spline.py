@@ -77,3 +77,17 @@ def test_compiles_without_graph_breaks():
     x = torch.rand(5, 3)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_autocast_keeps_the_splines_precision():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 6), KANLinear(6, 3, grid_range=(-4, 4)))
+    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        h = net[0](x)
+        y = net(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), net[1](h.float()), rtol=2e-2, atol=2e-2)
+    y.sum().backward()
+    assert net[1].coef.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="expected the same"):
+        net[1](h)  # without autocast a layer refuses another type, as nn.Linear does
