@@ -148,8 +148,8 @@ def equal_time(curves: Sequence[dict[str, str]], measured: dict[str, dict[str, s
     losses = {key: float(np.interp(budget / ms[key], *curve)) for key, curve in found.items()}
     order = sorted(losses, key=lambda key: losses[key])
     return [
-        f"Training loss (smoothed labels, mean of the seeds) after {budget / 1e3:.0f} seconds of one thread, when the fastest has finished its "
-        "schedule and the others are in the middle of theirs, which is no help to them: "
+        f"Training loss (smoothed labels, mean of the seeds) after {budget / 1e3:.0f} seconds of one thread, when the fastest has finished "
+        "its schedule and the others are in the middle of theirs, which is no help to them: "
         + "; ".join(f"{ROWS[key].label} {losses[key]:.3f}" for key in order)
         + "."
     ]
@@ -242,8 +242,8 @@ def report(out: Path, name: str, scale: Scale) -> None:
         "",
         f"Every run: {scale.images:,} training images of Fashion-MNIST x {scale.epochs} epochs, batch {scale.batch_size}, AdamW, "
         "cosine, the recipe kat_pico_fmnist otherwise, no averaging of weights. Top-1, loss and ECE are of all 10,000 test images, noise, "
-        f"blur, contrast and shift of {ROBUST_IMAGES:,} of them. Time and memory: forward and backward of a batch in bfloat16 autocast on one "
-        "thread, without the optimizer.",
+        f"blur, contrast and shift of {ROBUST_IMAGES:,} of them. Time and memory: forward and backward of a batch in bfloat16 autocast "
+        "on one thread, without the optimizer.",
         f"Learning rates: {', '.join(f'{rate:g}' for rate in RATES[1:-1])}, the next one where an edge is best; "
         f"{scale.sweep_images:,} images x {scale.epochs} epochs, judged "
         f"on {scale.holdout:.1%} of the training split that no sweep trains on.",

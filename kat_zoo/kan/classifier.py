@@ -11,12 +11,15 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .estimator import KANEstimator, seed_of, split, weighted_samples
+from .estimator import KANEstimator, seed_of, split, typical_rows, weighted_samples
 from .network import KAN
 
 
 class KANClassifier(ClassifierMixin, KANEstimator):
     """Classification by a KAN whose outputs are logits.
+
+    It has no `formula_`: the search of KANRegressor minimises squared errors, and logits have no targets to compare with.
+    `network_.auto_symbolic` and `network_.formula` turn edges of the trained network into functions of the scaled inputs.
 
     Args:
         hidden: sizes of the hidden layers.
@@ -56,7 +59,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class, {self.classes_[:1]}; expected at least 2")
         inputs, labels = self._prepare_inputs(X), torch.from_numpy(indices.astype(np.int64))
-        self._sample = inputs[:: max(1, len(inputs) // 2000)]
+        self._sample = typical_rows(inputs, weight)
         seed = seed_of(self.random_state)
         train, held = split(len(X), self.validation_fraction, seed)
         outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
@@ -73,6 +76,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
             l1=self.l1,
             coef_smoothness=self.smoothness,
             sample_weight=None if weight is None else weight[train],
+            sample_weight_val=None if weight is None or not len(held) else weight[held],
         )
         return self
 

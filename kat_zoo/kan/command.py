@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,25 @@ import numpy as np
 
 from ..arguments import ArgumentParser
 
+PICTURES = (".svg", ".pdf", ".png")
+
 
 def read_table(path: Path) -> tuple[list[str], np.ndarray]:
     """Names and numbers of a CSV file with a header.
 
     Raises:
-        ValueError: no header, no rows, or a cell that is not a number.
+        ValueError: no header or one that names a column twice, no rows, or a cell that is not a number.
     """
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins its files with a byte order mark
         rows = [row for row in csv.reader(file) if row]
     if len(rows) < 2:
         raise ValueError(f"{path} has {len(rows)} lines; expected a header and rows of numbers")
     names, values = [name.strip() for name in rows[0]], []
+    if all(_is_number(name) for name in names):
+        raise ValueError(f"{path} begins with numbers, {','.join(rows[0])!r}; expected a header: add a first line of column names")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path} has several columns named {', '.join(map(repr, twice))}; expected a name of its own for each")
     for number, row in enumerate(rows[1:], 2):
         try:
             values.append([float(cell) for cell in row])
@@ -32,6 +40,42 @@ def read_table(path: Path) -> tuple[list[str], np.ndarray]:
         if len(row) != len(names):
             raise ValueError(f"{path}, line {number} has {len(row)} cells; expected {len(names)}, as in the header")
     return names, np.array(values)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_columns(options: Any, inputs: list[str], names: list[str]) -> None:
+    for name in [options.target, *inputs]:
+        if not name or name not in names:
+            raise ValueError(f"no column {name!r} in {options.data}; expected one of {', '.join(filter(None, names))}")
+    if options.target in inputs or len(set(inputs)) < len(inputs):
+        raise ValueError(f"--inputs {' '.join(inputs)}; expected each column once, and not the target {options.target!r}")
+    if not inputs:
+        raise ValueError(f"{options.data} has the column {options.target!r} only; expected at least one input beside the target")
+
+
+def _check_picture(path: Path) -> None:
+    if path.suffix.lower() not in PICTURES:
+        raise ValueError(f"--plot {path}; expected a name that ends in {', '.join(PICTURES)}")
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"--plot {path} cannot be written; expected a file in a folder that exists and is writable")
+
+
+def _verdict(regressor: Any) -> str:
+    rows = regressor.held_out_
+    if not rows:
+        verdict = "not verified: no held-out row is new; at least 20 rows, most of them different, are needed"
+    else:
+        verdict = f"{'exact' if regressor.exact_ else 'not exact'} on {rows} held-out rows"
+    if "phi_" in str(regressor.formula_):
+        verdict += "; edges phi_layer_input_output fit no function of the library and stay numeric"
+    return verdict
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,12 +90,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="do not log each network shape of the search")
     parser.add_argument("--plot", type=Path, help="write a picture of the network (.svg, .pdf or .png)")
     options = parser.parse_args(argv)
+    if options.plot:
+        _check_picture(options.plot)
     names, values = read_table(options.data)
     inputs = options.inputs or [name for name in names if name != options.target]
-    for name in [options.target, *inputs]:
-        if name not in names:
-            raise ValueError(f"no column {name!r} in {options.data}; expected one of {', '.join(names)}")
-    from sympy import Symbol
+    _check_columns(options, inputs, names)
+    from sympy import Symbol, latex, sstr
 
     from .regressor import KANRegressor
 
@@ -64,17 +108,13 @@ def main(argv: Sequence[str]) -> int:
     finally:
         logger.setLevel(level)
     to_names = {Symbol(f"x_{i + 1}"): Symbol(name) for i, name in enumerate(inputs)}
-    print(f"{'complexity':>10}  {'held-out RMSE':>13}  {options.target} =")
+    print(f"{'complexity':>10}  {'held-out RMSE' if regressor.held_out_ else 'training RMSE':>13}  {options.target} =")
     for size, loss, equation in regressor.table_:
-        print(f"{size:>10}  {loss:>13.3g}  {equation.subs(to_names)}")
-    verdict = "exact on held-out data" if regressor.exact_ else "not exact"
-    if "phi_" in str(regressor.formula_):
-        verdict += "; edges phi_layer_input_output fit no function of the library and stay numeric"
-    print(f"\n{options.target} = {regressor.formula_.subs(to_names)}   ({verdict})")
+        print(f"{size:>10}  {loss:>13.3g}  {sstr(equation.xreplace(to_names), full_prec=False)}")
+    found = regressor.formula_.xreplace(to_names)
+    print(f"\n{options.target} = {sstr(found, full_prec=False)}   ({_verdict(regressor)})")
     if options.latex:
-        import sympy
-
-        print(sympy.latex(regressor.formula_.subs(to_names)))
+        print(latex(found))
     if options.plot:
         regressor.plot(variables=inputs, outputs=[options.target]).savefig(options.plot)
     return 0

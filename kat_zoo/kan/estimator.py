@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from ..layers.spline import is_count
 from .pruning import attribute
 
 
@@ -21,11 +22,35 @@ def split(n: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[held:]), np.sort(order[:held])
 
 
+def unseen(X: np.ndarray, train: np.ndarray, held: np.ndarray) -> int:  # noqa: N803
+    """Number of held-out rows of X (N, features) that are no repetition of a training row."""
+    known = {row.tobytes() for row in X[train] + 0.0}  # there is one zero only
+    return sum(row.tobytes() not in known for row in X[held] + 0.0)
+
+
 def seed_of(random_state: Any) -> int:
-    """A seed from scikit-learn's random_state: an int stands for itself."""
-    if isinstance(random_state, (int, np.integer)):
+    """A seed from scikit-learn's random_state: an int stands for itself.
+
+    Raises:
+        ValueError: neither a seed that NumPy and torch take, nor a RandomState, nor None.
+    """
+    if isinstance(random_state, (int, np.integer)) and 0 <= random_state < 2**32:
         return int(random_state)
-    return int(check_random_state(random_state).randint(2**20))
+    try:
+        return int(check_random_state(random_state).randint(2**20))
+    except ValueError:
+        raise ValueError(f"random_state={random_state!r}; expected an integer from 0 to 2**32 - 1, a RandomState or None") from None
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
+
+
+def typical_rows(inputs: torch.Tensor, weight: np.ndarray | None, count: int = 2000) -> torch.Tensor:
+    """Some 2000 rows for importances and pictures; weighted ones are drawn by their weights."""
+    if weight is None:
+        return inputs[:: max(1, len(inputs) // count)]
+    return inputs[np.random.default_rng(0).choice(len(inputs), min(len(inputs), count), p=weight / weight.sum())]
 
 
 class KANEstimator(BaseEstimator):
@@ -49,8 +74,10 @@ class KANEstimator(BaseEstimator):
 
     def _check_parameters(self) -> None:
         """Raise a ValueError for parameters that only `fit` can judge: scikit-learn wants constructors that accept all."""
-        if not len(self.grid_schedule):
-            raise ValueError(f"grid_schedule={self.grid_schedule}; expected at least one grid size")
+        if not _is_list(self.hidden) or not all(is_count(n, 0) for entry in self.hidden for n in np.ravel(entry)):
+            raise ValueError(f"hidden={self.hidden!r}; expected a list of layer sizes, such as (5,)")
+        if not _is_list(self.grid_schedule) or not len(self.grid_schedule):
+            raise ValueError(f"grid_schedule={self.grid_schedule!r}; expected a list of at least one grid size, such as (3, 5)")
         if not self.smoothness >= 0:
             raise ValueError(f"smoothness={self.smoothness}; expected at least 0")
         if not 0 <= self.validation_fraction < 1:

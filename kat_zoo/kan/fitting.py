@@ -119,7 +119,7 @@ def fit_function(
         name: of the library.
         x: (N,) samples of the argument.
         y: (N,) values.
-        worth: skip the refinement where the search finds no start with at least this R^2.
+        worth: give up where the search finds no start with at least this R^2.
         steps: of the refinement.
         affine: (a, b, ...) to start from instead of the search.
 
@@ -134,7 +134,9 @@ def fit_function(
             if name == "0"
             else None
         )
-    if name == "0":
+    if name == "0":  # it explains nothing of an edge that varies
+        if worth > 0:
+            return None
         return Suggestion(name, 0.0, function.complexity, function.complexity, (0, 0, 0, float(y.mean())))
     low, high = float(x.min()), float(x.max())
     mean = float(y.mean())

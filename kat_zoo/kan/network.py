@@ -171,7 +171,8 @@ class KAN(nn.Module):
             with torch.no_grad():
                 edges = (~torch.isfinite(layer.edges(h))).any(0).nonzero().tolist()
             where = f"layer {number}" if not edges else f"edge {(number, *edges[0][::-1])}, {self.edge_kind(number, *edges[0][::-1])}"
-            raise ValueError(f"{where} has no finite value for {int(lost.sum())} of {len(h)} samples; expected a network defined on all of X")
+            count = int(lost.sum())
+            raise ValueError(f"{where} has no finite value for {count} of {len(h)} samples; expected a network defined on all of X")
         return values
 
     def check_edge(self, layer: int, i: int, j: int) -> KANLayer:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BOX = 0.36  # side of a thumbnail; nodes of a layer are 1 apart where thumbnails allow
 ROW = 24  # thumbnails side by side; more of a layer stand in further rows
+Point = tuple[float, float]
 SYMBOLIC, NUMERIC = "#c1440e", "#1f2933"
 
 
@@ -48,16 +49,14 @@ def _subnode_positions(layer: KANLayer, nodes: np.ndarray) -> np.ndarray:
 class _Drawing:
     """Lines and names of a network's edges, drawn at once: a collection of thousands is as fast as one of a few."""
 
-    wires: list[list[tuple[float, float]]] = field(default_factory=list)
-    boxes: list[list[tuple[float, float]]] = field(default_factory=list)
+    wires: list[list[Point]] = field(default_factory=list)
+    boxes: list[list[Point]] = field(default_factory=list)
     curves: list[np.ndarray] = field(default_factory=list)
     alphas: list[float] = field(default_factory=list)
     colours: list[str] = field(default_factory=list)
     names: list[tuple[float, float, str, float]] = field(default_factory=list)
 
-    def edge(
-        self, below: tuple[float, float], centre: tuple[float, float], above: tuple[float, float], curve: np.ndarray, kind: str, alpha: float
-    ) -> None:
+    def edge(self, below: Point, centre: Point, above: Point, curve: np.ndarray, kind: str, alpha: float) -> None:
         """An edge between two nodes, its function (48 values) in a box at `centre`."""
         (x, y), b = centre, BOX / 2
         self.wires += [[below, (x, y - b)], [(x, y + b), above]]
@@ -125,7 +124,10 @@ def plot(
     x = model.tensor(X)
     scores = attribute(model, x)
     opacity = [np.tanh(beta * score.double().cpu().numpy()) for score in scores.edges]
-    shown = [[(i, j) for i, j in layer.active.T.nonzero().tolist() if opacity[n][j, i] >= threshold] for n, layer in enumerate(model.layers)]
+    shown = [
+        [(i, j) for i, j in layer.active.T.nonzero().tolist() if alpha[j, i] >= threshold]
+        for layer, alpha in zip(model.layers, opacity, strict=True)
+    ]
     with torch.no_grad():
         activations = model.activations(x)
     columns = min(ROW, max(len(edges) for edges in shown))

@@ -9,18 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import RegressorMixin
+from sklearn.base import RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from .additive import fit_additive
-from .estimator import KANEstimator, seed_of, split, weighted_samples
+from .estimator import KANEstimator, seed_of, split, typical_rows, unseen, weighted_samples
 from .formula import complexity, formula
 from .library import DEFAULT_LIBRARY
 from .network import KAN
+from .problem import EXACT, Candidate
 from .search import Problem, Search, search
 
 PENALTIES = (0.1, 0.03, 0.01, 3e-3, 1e-3)  # of y's standard deviation
+NUMERIC_EDGE = 50  # nodes of an expression that an edge without a formula counts as
 CAUTION = 2.0  # standard errors; the rule of one (Breiman et al., CART, 1984) errs too often over so many stages
 
 
@@ -33,7 +35,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         widths: shapes the search tries; its own list by default.
         library: functions the search uses; `kat_zoo.kan.library.DEFAULT_LIBRARY` by default.
         restarts: starts per shape of the search.
-        max_seconds: no further shape is begun after this time; None for no limit.
+        max_seconds: no further shape is begun after this time (shared among outputs); None for no limit.
         grid_schedule: grid sizes of the numeric network.
         steps: Levenberg-Marquardt steps per stage.
         smoothness: the least penalty on the splines' second differences; stronger ones, with an L1 penalty on the
@@ -44,11 +46,15 @@ class KANRegressor(RegressorMixin, KANEstimator):
     Attributes:
         network_: the KAN on scaled data; of width [inputs, outputs] where an additive model was as good as any.
         history_: of the network's last stage; None for an additive model.
+        held_out_: rows that were held out (none of fewer than 20) and do not repeat the inputs of a training row.
         formula_: SymPy expression (a list for several outputs) where symbolic=True; undefined functions phi_l_i_j stand
             for edges that no function fits.
-        exact_: whether the formula is symbolic and right to 1e-6 on held-out data.
-        table_: rows (complexity, loss, equation) of the candidates that no simpler one beats; the loss is the root mean
-            square error on held-out data.
+        exact_: whether the formula is symbolic and right to 1e-6 on held-out rows; False where there are none.
+        table_: rows (complexity, loss, equation) of the candidates that no simpler one beats, a constant, a linear model
+            and functions of one input among those tried. The complexity is the number of nodes of the expression and 50
+            for each numeric edge, the loss the root mean square error on the held-out rows (on all, where none are).
+        estimators_: with symbolic=True and several outputs, each searched on its own: a KANRegressor per output, which
+            has its network_, search_ and table_ (here a list of tables). With `widths`, one network has all outputs.
     """
 
     def __init__(
@@ -76,24 +82,32 @@ class KANRegressor(RegressorMixin, KANEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANRegressor:  # noqa: N803
         """Train on X (N, features) and y (N,) or (N, outputs)."""
         self._check_parameters()
+        for name in ("network_", "history_", "estimators_", "search_", "formula_", "exact_", "table_"):
+            self.__dict__.pop(name, None)  # of an earlier fit with other parameters
+        table = X
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         self._flat = y.ndim == 1
+        if self.symbolic and self.widths is None and not self._flat and y.shape[1] > 1:
+            return self._fit_each(table, y, sample_weight)
         y = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         X, y, weight = weighted_samples(X, y, sample_weight)
         inputs = self._prepare_inputs(X)
-        mean, spread = np.average(y, axis=0, weights=weight), y.std(0)
+        mean = np.average(y, axis=0, weights=weight)
+        spread = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weight))
         self._spread = np.where(spread > 0, spread, 1.0)
         # Products want their true zero: the mean is removed only where it dwarfs the variation.
         self._shift = np.where(np.abs(mean) > 2 * spread, mean, 0.0)
         targets = torch.from_numpy((y - self._shift) / self._spread)
-        self._sample = inputs[:: max(1, len(inputs) // 2000)]
+        self._sample = typical_rows(inputs, weight)
         seed = seed_of(self.random_state)
         train, held = split(len(X), self.validation_fraction, seed)
-        w = None if weight is None else torch.from_numpy(weight[train])
+        self.held_out_ = unseen(X, train, held)
         if self.symbolic:
             check = held if len(held) else train
+            w, w_val = (None if weight is None else torch.from_numpy(weight[rows]) for rows in (train, check))
             library = tuple(self.library) if self.library is not None else DEFAULT_LIBRARY
-            problem = Problem(inputs[train], targets[train], inputs[check], targets[check], w, library)
+            data = inputs[train], targets[train], inputs[check], targets[check]
+            problem = Problem(*data, w, w_val, library, held_out=self.held_out_ > 0)
             self._tabulate(
                 search(problem, self.widths, restarts=self.restarts, seed=seed, max_seconds=self.max_seconds)
             )
@@ -101,6 +115,16 @@ class KANRegressor(RegressorMixin, KANEstimator):
             self.network_ = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed)
             every = torch.ones(len(X)) if weight is None else torch.from_numpy(weight)
             self._fit_path(inputs, targets, every.double(), torch.from_numpy(train), torch.from_numpy(held))
+        return self
+
+    def _fit_each(self, X: Any, y: np.ndarray, sample_weight: Any) -> KANRegressor:  # noqa: N803
+        """A search of its own for each output: together, the error of one hides how good another is."""
+        limit = None if self.max_seconds is None else self.max_seconds / y.shape[1]
+        self.estimators_ = [clone(self).set_params(max_seconds=limit).fit(X, column, sample_weight) for column in y.T]
+        self.formula_ = [one.formula_ for one in self.estimators_]
+        self.exact_ = all(one.exact_ for one in self.estimators_)
+        self.table_ = [one.table_ for one in self.estimators_]
+        self.held_out_ = self.estimators_[0].held_out_
         return self
 
     def _stages(self, samples: int, held: int) -> list[tuple[float, float, int]]:
@@ -131,10 +155,10 @@ class KANRegressor(RegressorMixin, KANEstimator):
             additive = KAN([x.shape[1], y.shape[1]], self.grid_schedule[0], base="zero")
             penalties = fit_additive(additive, x[train], y[train], weight[train])
             best = errors_of(additive), additive, None
-        val = (x[held], y[held]) if len(held) else (None, None)
+        val = {"X_val": x[held], "y_val": y[held], "sample_weight_val": weight[held]} if len(held) else {}
         for l1, smoothness, grid in self._stages(len(train), len(held)):
             options = {"grid_schedule": [grid], "steps": self.steps, "l1": l1, "coef_smoothness": smoothness}
-            history = self.network_.fit(x[train], y[train], *val, sample_weight=weight[train], **options)
+            history = self.network_.fit(x[train], y[train], **val, sample_weight=weight[train], **options)
             errors = errors_of(self.network_)
             if best[0] is not None and len(errors) > 1:
                 if float(errors.mean()) > 4 * least:
@@ -163,25 +187,59 @@ class KANRegressor(RegressorMixin, KANEstimator):
         names = getattr(self, "feature_names_in_", None)
         return formula(model, None if names is None else list(names), round, *self._affines())
 
+    def _front(self, candidates: Sequence[Candidate]) -> list[tuple[int, Candidate]]:
+        """Complexities, and candidates that no simpler one beats; of those right to 1e-6 the simplest is enough."""
+        sized = []
+        for candidate in candidates:
+            numeric = sum(candidate.model.edge_kind(*edge) == "numeric" for edge in candidate.model.edges())
+            sized.append((complexity(self._expressions(candidate.model)) + NUMERIC_EDGE * numeric, candidate))
+        front: list[tuple[int, Candidate]] = []
+        for size, candidate in sorted(sized, key=lambda pair: (pair[0], pair[1].error)):
+            if not front or max(candidate.error, EXACT) < 0.99 * max(front[-1][1].error, EXACT):
+                front.append((size, candidate))
+        return front
+
     def _tabulate(self, result: Search) -> None:
         assert result.best is not None  # noqa: S101  a search returns at least one candidate
+        front = self._front(result.candidates)
+        if not any(candidate is result.best for _, candidate in front):
+            (size, _), *_ = self._front([result.best])
+            at = max(n for n, row in enumerate(front) if row[0] <= size)
+            if result.best.exact and not front[at][1].exact:
+                front[at] = size, result.best
+            else:  # as good and, as it is printed, simpler
+                result.best = front[at][1]
         self.search_, self.network_, self.exact_ = result, result.best.model, result.best.exact
+        scale = float(np.sqrt(np.mean(self._spread**2)))
+        shown = [(size, c.error * scale, self._expressions(c.model)) for size, c in front]
+        self.table_ = [(size, loss, found[0] if self._flat else found) for size, loss, found in shown]
         expressions = self._expressions(self.network_)
         self.formula_ = expressions[0] if self._flat else expressions
-        scale = float(np.sqrt(np.mean(self._spread**2)))
-        rows = []
-        for candidate in result.front():
-            found = self._expressions(candidate.model)
-            rows.append((complexity(found), candidate.error * scale, found[0] if self._flat else found))
-        self.table_ = sorted(rows, key=lambda row: row[0])
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Predictions, (N,) or (N, outputs)."""
         check_is_fitted(self)
+        if hasattr(self, "estimators_"):
+            return np.column_stack([one.predict(X) for one in self.estimators_])
         X = validate_data(self, X, dtype=np.float64, reset=False)
         with torch.no_grad():
             y = self.network_(self._scale_inputs(X)).numpy() * self._spread + self._shift
         return y[:, 0] if self._flat else y
+
+    @property
+    def feature_importances_(self) -> np.ndarray:
+        """Share of each input in the prediction's variation, (features,); they add up to 1, each output counts alike."""
+        check_is_fitted(self)
+        if hasattr(self, "estimators_"):
+            return np.mean([one.feature_importances_ for one in self.estimators_], axis=0)
+        return super().feature_importances_
+
+    def plot(self, output: int = 0, **options: Any):
+        """Matplotlib figure of the fitted network, see `kat_zoo.kan.plot.plot`; of one output where each has its own."""
+        check_is_fitted(self)
+        if hasattr(self, "estimators_"):
+            return self.estimators_[output].plot(**options)
+        return super().plot(**options)
 
     def latex(self) -> str:
         """LaTeX of the formula.

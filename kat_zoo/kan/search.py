@@ -10,16 +10,23 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
+import torch
 from torch import Tensor
 
+from ..layers.spline import is_count
+from .fitting import fit_library
 from .network import KAN
 from .problem import EXACT, Candidate, Problem, Width
+from .pruning import remove_edge
 from .shapes import GOOD, PROMISING, linear_groups, structure
+from .symbolic import fix_symbolic
 from .symbolise import symbolise
 
 logger = logging.getLogger("kat_zoo")
 
+WORTH_A_ROW = 0.9  # relative error of a sum of functions of one input that earns it a formula for comparison
 PATIENCE = 2  # further shapes tried after one that none of them betters by a tenth
 
 
@@ -32,20 +39,65 @@ class Search:
 
     def choose(self) -> Candidate:
         """An exact formula if there is one, else the simplest within 10 % of the least error (at least EXACT)."""
-        exact = [c for c in self.candidates if c.exact]
-        if exact:
-            return min(exact, key=lambda c: c.complexity)
+        fitting = [c for c in self.candidates if c.fits]
+        if fitting:
+            return min(fitting, key=lambda c: c.complexity)
         least = min(c.error for c in self.candidates)
         near = [c for c in self.candidates if c.error <= max(1.1 * least, EXACT)]
         return min(near, key=lambda c: c.complexity)
 
-    def front(self) -> list[Candidate]:
-        """Candidates that no simpler one beats, by complexity."""
-        result: list[Candidate] = []
-        for candidate in sorted(self.candidates, key=lambda c: (c.complexity, c.error)):
-            if not result or candidate.error < 0.99 * result[-1].error:
-                result.append(candidate)
-        return result
+
+def _sum_of(problem: Problem, edges: dict[tuple[int, int], tuple[str, Sequence[float]]]) -> Candidate:
+    """A network without hidden layer that has these edges (i, j) only: name and (a, b, c, d) to train from."""
+    width = [problem.X.shape[1], problem.y.shape[1]]
+    model = KAN(width, base="zero", dtype=problem.X.dtype, device=problem.X.device)
+    for i, j in product(*(range(n) for n in width)):
+        if (i, j) in edges:
+            fix_symbolic(model, 0, i, j, edges[i, j][0], affine=edges[i, j][1])
+        else:
+            remove_edge(model, 0, i, j)
+    return Candidate(model, problem.train(model, 30), True, width, problem.held_out)
+
+
+def simple_candidates(problem: Problem) -> list[Candidate]:
+    """A constant, a linear model and (of one output) the best function of each input alone; they are quick to find."""
+    inputs, outputs = problem.X.shape[1], problem.y.shape[1]
+    result = [
+        _sum_of(problem, {(0, j): ("0", (0, 0, 0, 0)) for j in range(outputs)}),
+        _sum_of(problem, {(i, j): ("x", (1, 0, 0, 0)) for i in range(inputs) for j in range(outputs)}),
+    ]
+    X, y = problem.X, problem.y  # noqa: N806
+    if problem.weight is not None:  # functions are fitted to rows of equal weight: draw them by theirs
+        rows = problem.weight.multinomial(len(X), replacement=True, generator=torch.Generator(X.device).manual_seed(0))
+        X, y = X[rows], y[rows]  # noqa: N806
+    for i in range(inputs if outputs == 1 else 0):
+        found = fit_library(X[:, i], y[:, 0], problem.library, 0.1)
+        if found:
+            near = max(s.r2 for s in found) - 0.02
+            best = min((s for s in found if s.r2 >= near), key=lambda s: s.complexity)
+            result.append(_sum_of(problem, {(i, 0): (best.name, best.affine)}))
+    return result
+
+
+def formulas(problem: Problem, numeric: Candidate, tolerance: float = 1.5) -> list[Candidate]:
+    """The formula of a numeric network; none where it is undefined between the rows or lives on extreme constants.
+
+    An exact formula may be undefined where there are no rows, as sqrt(x_1 - x_2) is. Any other is searched once more,
+    bound to be finite where it was not.
+    """
+    found = symbolise(problem, numeric.model, numeric.error, numeric.width, tolerance)
+    found.held_out = problem.held_out
+    if not found.exact and len(holes := problem.undefined(found.model)):
+        found = symbolise(problem.defined_at(holes), numeric.model, numeric.error, numeric.width, tolerance)
+        found.held_out = problem.held_out
+        if len(problem.undefined(found.model)):
+            logger.info("formula search: rejected a formula that is undefined between the rows")
+            return []
+    if found.extreme():
+        logger.info("formula search: rejected a formula of extreme constants")
+        return []
+    logger.info("formula search: symbolic error %.2e", found.error)
+    return [found]
 
 
 def default_widths(inputs: int, outputs: int) -> list[Width]:
@@ -79,28 +131,28 @@ def search(
             the machine's speed.
 
     Returns:
-        All candidates, the chosen one in `best`. The search ends with the first exact formula, or when `PATIENCE`
-        shapes in a row are no better than a good one before them.
+        All candidates, simple ones to compare with among them, the chosen one in `best`. The search ends with the first
+        exact formula, or when `PATIENCE` shapes in a row are no better than a good one before them.
 
     Raises:
         ValueError: shapes or limits that make no sense.
     """
-    if restarts < 1 or (max_seconds is not None and not max_seconds > 0):
-        raise ValueError(f"restarts={restarts}, max_seconds={max_seconds}; expected at least 1, and above 0 or None")
+    if not is_count(restarts) or (max_seconds is not None and not max_seconds > 0):
+        raise ValueError(f"restarts={restarts}, max_seconds={max_seconds}; expected an integer of at least 1, and above 0 or None")
     inputs, outputs = problem.X.shape[1], problem.y.shape[1]
     if widths is not None and not widths:
         raise ValueError(f"widths={widths}; expected at least one shape, or None for a list of its own")
     for shape in widths or ():
         if KAN(shape).nodes[:: len(shape) - 1] != [inputs, outputs]:
             raise ValueError(f"widths={widths}; expected shapes from {inputs} inputs to {outputs} outputs")
-    began, result = time.monotonic(), Search()
+    began, result = time.monotonic(), Search(simple_candidates(problem))
     shapes: list[tuple[Width, Tensor | None]] = [
         (width, None) for width in widths or default_widths(inputs, outputs)
     ]
     numeric: list[Candidate] = []
     number = stale = 0
     least = float("inf")
-    while shapes and stale < PATIENCE and not any(c.exact for c in result.candidates):
+    while shapes and stale < PATIENCE and not any(c.fits for c in result.candidates):
         if number and max_seconds is not None and time.monotonic() - began > max_seconds:
             logger.info("formula search: out of time before shape %s", shapes[0][0])
             break
@@ -109,10 +161,9 @@ def search(
         model, error = structure(problem, width, seeds, first=first)
         number += 1
         logger.info("formula search: shape %s, %d edges, numeric error %.2e", width, model.num_edges(), error)
-        numeric.append(Candidate(model, error, False, width))
+        numeric.append(Candidate(model, error, False, width, problem.held_out))
         if error < (GOOD if first is None else 10 * GOOD):
-            result.candidates.append(symbolise(problem, model, error, width))
-            logger.info("formula search: symbolic error %.2e", result.candidates[-1].error)
+            result.candidates += formulas(problem, numeric[-1])
         if widths is None and error < PROMISING and not any(known is not None for _, known in [*shapes, (width, first)]):
             groups = linear_groups(model, problem.X)
             if groups is not None:
@@ -121,8 +172,10 @@ def search(
                 shapes = [([groups.shape[1], *w], groups) for w in inner[: 2 + 2 * (len(groups) > 1)]] + shapes
         stale = stale + 1 if error > 0.9 * least and least < PROMISING else 0
         least = min(least, error)
-    if not any(c.exact for c in result.candidates):
+    if not any(c.fits for c in result.candidates):
         _symbolise_best(problem, numeric, result)
+    if widths is None and not any(c.width is a.width for a in numeric[:1] for c in result.candidates):
+        result.candidates += [f for a in numeric[:1] if a.error < WORTH_A_ROW for f in formulas(problem, a, 1.1)]
     result.candidates += numeric
     result.best = result.choose()
     return result
@@ -134,4 +187,4 @@ def _symbolise_best(problem: Problem, numeric: list[Candidate], result: Search) 
     done = {id(c.width) for c in result.candidates}
     near = [c for c in numeric if id(c.width) not in done and c.error <= 1.3 * least and c.error < 0.5]
     for candidate in sorted(near, key=lambda c: c.complexity)[:3]:
-        result.candidates.append(symbolise(problem, candidate.model, candidate.error, candidate.width, 1.03))
+        result.candidates += formulas(problem, candidate, 1.03)

@@ -63,7 +63,17 @@ def regularisation(model: KAN, x: Tensor, l1: float, entropy: float, coef_smooth
 class _Fit:
     """The data and options of one call of `fit`."""
 
-    def __init__(self, model: KAN, X: Any, y: Any, X_val: Any, y_val: Any, weight: Any, loss: Any) -> None:  # noqa: N803
+    def __init__(
+        self,
+        model: KAN,
+        X: Any,  # noqa: N803
+        y: Any,
+        X_val: Any,  # noqa: N803
+        y_val: Any,
+        weight: Any,
+        weight_val: Any,
+        loss: Any,
+    ) -> None:
         self.model, self.loss = model, loss
         for name, parameter in model.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
@@ -80,7 +90,7 @@ class _Fit:
             self.y.is_floating_point() and not bool(torch.isfinite(self.y).all())
         ):
             raise ValueError("X or y holds NaN or infinity; expected finite numbers")
-        self.val = None
+        self.val: tuple[Tensor, Tensor] | None = None
         if X_val is not None:
             self.val = (
                 model.tensor(X_val),
@@ -93,15 +103,23 @@ class _Fit:
             for data in self.val:
                 if data.is_floating_point() and not bool(torch.isfinite(data).all()):
                     raise ValueError("X_val or y_val holds NaN or infinity; expected finite numbers")
-        self.weight = None if weight is None else torch.as_tensor(weight, dtype=model.dtype, device=model.device)
-        if self.weight is not None and (
-            self.weight.shape != (len(self.x),) or not bool((self.weight >= 0).all()) or not float(self.weight.sum()) > 0
-        ):
-            raise ValueError(
-                f"sample_weight has shape {tuple(self.weight.shape)}; expected ({len(self.x)},), no negative value, a positive sum"
-            )
+        if weight_val is not None and self.val is None:
+            raise ValueError("sample_weight_val without X_val; expected both or neither")
+        self.weight = self._weights("sample_weight", weight, self.x)
+        self.weight_val = None if self.val is None else self._weights("sample_weight_val", weight_val, self.val[0])
         self.history = History()
         self.state: dict[str, Any] | None = None
+
+    def _weights(self, name: str, values: Any, x: Tensor) -> Tensor | None:
+        if values is None:
+            return None
+        weight = torch.as_tensor(values, dtype=self.model.dtype, device=self.model.device)
+        if weight.shape != (len(x),) or not bool((weight >= 0).all()) or not 0 < float(weight.sum()) < math.inf:
+            raise ValueError(
+                f"{name} has shape {tuple(weight.shape)}, sum {float(weight.sum()):g}; "
+                f"expected ({len(x)},), no negative value, a positive finite sum"
+            )
+        return weight
 
     def objective(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
         """Mean squared error, or the mean of the given loss per sample."""
@@ -115,7 +133,7 @@ class _Fit:
 
     def record(self, step: int, early_stopping: bool) -> float:
         train = self.measure(self.x, self.y, self.weight)
-        val = train if self.val is None else self.measure(*self.val)
+        val = train if self.val is None else self.measure(*self.val, self.weight_val)
         history = self.history
         history.step.append(step)
         history.grid_size.append(self.model.grid_size)
@@ -143,6 +161,7 @@ def fit(
     lr: float | None = None,
     batch_size: int | None = None,
     sample_weight: Any = None,
+    sample_weight_val: Any = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     update_grid: bool = True,
     early_stopping: bool = True,
@@ -171,6 +190,7 @@ def fit(
         lr: step size; 1 for lbfgs, 1e-2 for adam by default.
         batch_size: samples of a step of "adam"; all by default.
         sample_weight: (N,) non-negative.
+        sample_weight_val: the same for X_val.
         loss: (prediction, y) -> one value per sample or a mean, instead of squared error; not for "lm".
         update_grid: move the grids to the data first and, for hidden layers, along the way.
         early_stopping: keep the best stage by held-out error, not the last; it also ends "lbfgs" and "adam" after 20
@@ -194,7 +214,7 @@ def fit(
     _check_options(steps, batch_size, stages, lr, {"l1": l1, "entropy": entropy, "coef_smoothness": coef_smoothness})
     if optimizer == "lm" and lr is not None:
         raise ValueError(f"lr={lr}; expected None for optimizer='lm', which finds its own step size")
-    run = _Fit(model, X, y, X_val, y_val, sample_weight, loss)
+    run = _Fit(model, X, y, X_val, y_val, sample_weight, sample_weight_val, loss)
     run.record(0, True)
     if update_grid and len(run.x) > 1:
         model.update_grid(run.x, adapt=0.0)

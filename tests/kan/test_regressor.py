@@ -1,5 +1,6 @@
 import functools
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from kat_zoo.kan import KANClassifier, KANRegressor
+from kat_zoo.kan import KAN, KANClassifier, KANRegressor
 
 SPLIT = "rows are split into training and held-out ones, so a repeated row is not a row of weight two"
 EXPECTED_FAILURES = {
@@ -66,6 +67,37 @@ def test_several_outputs_and_weights():
     wrong[:150] += 5
     weight = np.r_[np.zeros(150), np.ones(150)]
     assert KANRegressor(steps=8).fit(X, wrong, weight).score(X, y) > 0.99
+
+
+@pytest.mark.parametrize("weight", [1e-12, 1e-6])
+def test_rows_of_little_weight_do_not_choose(weight):
+    """Held-out rows and scales are weighted, too."""
+    X, truth = table(400)
+    wrong, weights = truth.copy(), np.r_[np.full(50, weight), np.ones(350)]
+    wrong[:50] += 100 * np.random.default_rng(1).standard_normal(50)
+    assert KANRegressor().fit(X, wrong, weights).score(X, truth) > 0.999
+    label = truth > 0.3
+    flipped = np.r_[~label[:200], label[200:]]
+    assert KANClassifier().fit(X, flipped, np.r_[np.full(200, weight), np.ones(200)]).score(X, label) > 0.95
+
+
+def test_weights_of_held_out_rows_are_checked():
+    X, y = table(30)
+    val = {"X_val": X, "y_val": y[:, None]}
+    for options, message in (
+        ({"sample_weight_val": np.ones(30)}, "sample_weight_val without X_val"),
+        (val | {"sample_weight_val": np.ones(29)}, r"sample_weight_val has shape \(29,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            KAN([3, 1]).fit(X, y[:, None], **options)
+
+
+@pytest.mark.parametrize("estimator", [KANRegressor, KANClassifier])
+@pytest.mark.parametrize("name, value", [("hidden", 5), ("hidden", (2.5,)), ("random_state", -1), ("random_state", "a")])
+def test_wrong_types_are_refused_by_name(estimator, name, value):
+    X, y = table(30)
+    with pytest.raises(ValueError, match=re.escape(f"{name}={value!r}; expected")):
+        estimator(**{name: value}).fit(X, y > 0)
 
 
 def noisy(rows, seed=0):
