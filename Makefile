@@ -33,7 +33,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/export.py --folder build/exported --csv benchmarks/export.csv
 	$(BIN)/kat-zoo kernels report --json benchmarks/kernels.json
 	$(BIN)/python benchmarks/fourier_attention.py
-	$(BIN)/python benchmarks/kan_formula.py --seeds 20 --targets toy
+	$(BIN)/python benchmarks/kan_formula.py --seeds 20 --targets toy --fresh
+	$(BIN)/python benchmarks/kan_formula.py --seeds 8 --targets distance
 	$(BIN)/python benchmarks/kan_formula.py --seeds 4
 	$(BIN)/python benchmarks/kan_formula.py --seeds 4 --noise 0.01
 	$(BIN)/python benchmarks/kan_tables.py

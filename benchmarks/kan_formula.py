@@ -5,7 +5,7 @@
     python benchmarks/kan_formula.py --seeds 5 --noise 0.01       # Gaussian, 1 % of the target's standard deviation
 
 Runs are added to benchmarks/results/kan_formula.csv (--out), one row each; a target, noise and seed that is there already
-is not run again, so that the command can be interrupted; after a change of the search, delete the rows first. A table of
+is not run again, so that the command can be interrupted; after a change of the search, begin with --fresh. A table of
 rates and medians of the whole file is printed and written beside it (kan_formula_summary.csv). One thread.
 
 A run counts as right when all edges are symbolic and the root mean square error against the true function on 1000 fresh
@@ -92,9 +92,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--noise", type=float, default=0.0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "kan_formula.csv")
+    parser.add_argument("--fresh", action="store_true", help="forget what the file holds")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = read(options.out)
+    rows = [] if options.fresh else read(options.out)
     done = {(row["target"], row["noise"], row["seed"]) for row in rows}
     for name in options.targets:
         for seed in range(options.seeds):
