@@ -2,7 +2,8 @@
 
 Every row is `karat_pico_patch4_28` trained by the shared trainer (recipe karat_pico_fmnist, without the averaged weights)
 with one thing changed and evaluated on all test images. The budget (images, epochs, seed) is in the row, as are the CPU
-minutes of all threads. The table and the picture hold the rows of one budget; what has not run in it says "not run". A row is
+minutes of all threads. The table and the picture hold the rows of one budget; what has not run in it says "not run", and a note
+names what ended with a loss above that of guessing. A row is
 written when its training ends, and a training that was killed goes on at its last epoch: call again with --resume.
 
     python benchmarks/karat_ablations.py --images 60000 --epochs 10 --seeds 3 --resume          # days of CPU
@@ -13,6 +14,7 @@ Writes benchmarks/results/karat_ablations.csv, .md and .png.
 
 import argparse
 import csv
+import math
 import os
 import shutil
 import sys
@@ -30,6 +32,7 @@ from kat_zoo.train.config import parse
 
 HERE = Path(__file__).parent
 BUDGET = ["images", "epochs"]
+GUESSING = math.log(10)  # loss of equal probabilities for the ten classes
 FIELDS = ["group", "variant", "seed", *BUDGET, "top1", "loss", "cpu_minutes"]
 GROUPS: dict[str, tuple[str, dict[str, dict]]] = {
     "baseline": ("softmax and the default operator", {"softmax": {"layers": []}, "fourier G3 r8": {}}),
@@ -99,7 +102,7 @@ def summary(rows: list[dict], images: int, epochs: int) -> list[dict]:
     for group, (title, variants) in GROUPS.items():
         for variant in variants:
             found = [r for r in rows if (r["group"], r["variant"]) == (group, variant)]
-            scores = [float(r["top1"]) for r in found]
+            scores, losses = ([float(r[key]) for r in found] for key in ("top1", "loss"))
             table.append(
                 {
                     "group": group,
@@ -108,6 +111,7 @@ def summary(rows: list[dict], images: int, epochs: int) -> list[dict]:
                     "top1": sum(scores) / len(scores) if scores else None,
                     "low": min(scores, default=None),
                     "high": max(scores, default=None),
+                    "diverged": [loss for loss in losses if not loss <= GUESSING],  # NaN is none
                     "seeds": len(scores),
                     "minutes": sum(float(r["cpu_minutes"]) for r in found),
                 }
@@ -115,9 +119,17 @@ def summary(rows: list[dict], images: int, epochs: int) -> list[dict]:
     return table
 
 
+def totals(table: list[dict]) -> tuple[str, float]:
+    """(Seeds of the variants that have run: "1 seed", "2 seeds", "1 to 3 seeds"; CPU minutes of all)."""
+    counts = [r["seeds"] for r in table if r["seeds"]]
+    low, high = min(counts, default=0), max(counts, default=0)
+    seeds = "1 seed" if low == high == 1 else f"{high} seeds" if low == high else f"{low} to {high} seeds"
+    return seeds, sum(r["minutes"] for r in table)
+
+
 def write_table(table: list[dict], path: Path, images: int, epochs: int) -> None:
-    """A Markdown table with the budget above it."""
-    minutes = sum(r["minutes"] for r in table)
+    """A Markdown table with the budget above it, and below it what diverged."""
+    minutes = totals(table)[1]
     lines = [
         f"karat_pico_patch4_28 on {images} training images of Fashion-MNIST, {epochs} epochs; top-1 on the 10,000 test images; "
         f"{minutes:.1f} CPU minutes in all.",
@@ -128,6 +140,10 @@ def write_table(table: list[dict], path: Path, images: int, epochs: int) -> None
     for r in table:
         measured = ["not run", "0", ""] if r["top1"] is None else [f"{r['top1']:.2f}", str(r["seeds"]), f"{r['minutes']:.1f}"]
         lines.append(f"| {r['title']} | {r['variant']} | {' | '.join(measured)} |")
+    for r in table:
+        if r["diverged"]:
+            ended = ", ".join(f"{loss:.2f}" for loss in r["diverged"])
+            lines += ["", f"{r['variant']} diverged: its test loss ended at {ended}; guessing among ten classes has {GUESSING:.2f}."]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -141,10 +157,13 @@ def plot(table: list[dict], path: Path, images: int, epochs: int) -> None:
     for i, r in enumerate(done):
         axis.barh(i, r["top1"], color=f"C{names.index(r['group']) % 10}")
         axis.plot([r["low"], r["high"]], [i, i], color="black", linewidth=1)
-        axis.annotate(f"{r['top1']:.1f}", (r["top1"], i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
+        text = f"{r['top1']:.1f}" + (" (diverged)" if r["diverged"] else "")
+        axis.annotate(text, (r["top1"], i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
     low = min(r["low"] for r in done)
     axis.set(xlim=(max(0, low - 5), min(100, max(r["high"] for r in done) + 5)), yticks=range(len(done)))
     axis.set(xlabel=f"Fashion-MNIST top-1 (%), {images} training images, {epochs} epochs", ylabel="what is changed")
+    seeds, minutes = totals(table)
+    axis.set_title(f"karat_pico_patch4_28, {seeds} per variant, {minutes:.1f} CPU minutes in all", fontsize=9)
     axis.set_yticklabels([f"{r['group']}: {r['variant']}" for r in done], fontsize=7)
     axis.invert_yaxis()
     figure.savefig(path, dpi=150)

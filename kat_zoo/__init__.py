@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 from . import models as models
 
 if TYPE_CHECKING:
+    __version__: str
     from .attention_transfer import vit_to_karat as vit_to_karat
     from .transfer import vit_to_kat as vit_to_kat
 
-__all__ = ["models", "vit_to_karat", "vit_to_kat"]
+__all__ = ["__version__", "models", "vit_to_karat", "vit_to_kat"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +21,12 @@ def __getattr__(name: str) -> Any:
         from .attention_transfer import vit_to_karat
 
         return vit_to_karat
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("kat_zoo")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,6 +8,7 @@ small size: `kat-zoo bench rational --device cpu --batch-size 1 --models tiny`, 
 import argparse
 import csv
 import functools
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +18,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from .arguments import ArgumentParser
-from .kernels import rational, rational_reference
+from .arguments import ArgumentParser, require_writable
+from .kernels import cpu_library, rational, rational_reference
 from .layers.init import rational_coefficients
 
 SIZES = {"tiny": 192, "small": 384, "base": 768}
@@ -52,7 +53,7 @@ def _activation(device: str) -> tuple[str, Callable[[Tensor, Tensor, Tensor], Te
 
         if triton.knobs.runtime.interpret:
             return "triton, interpreted", _Interpreted.apply
-        return "C++", rational
+        return "C++" if cpu_library.load() else "PyTorch", rational
     return "triton", rational
 
 
@@ -203,6 +204,8 @@ def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
         names = [name for name in text.split(",") if name]
         if unknown := [name for name in names if name not in known]:
             raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(known)}")
+        if not names:
+            raise argparse.ArgumentTypeError(f"{text!r} names none of {', '.join(known)}")
         return names
 
     return parse
@@ -228,6 +231,9 @@ def main(argv: Sequence[str]) -> int:
     for name in ("batch_size", "tokens"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
+    if not 0 <= options.seconds < math.inf:
+        raise ValueError(f"--seconds {options.seconds}: expected a finite number, 0 or more")
+    require_writable("--csv", options.csv)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda': torch sees no GPU; use --device cpu")
     sizes = [size for size in options.models if size != "none"]

@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "formula": ("kat_zoo.kan.command:main", "find a formula for a column of a CSV file"),
 }
 
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
 EXTRAS = "install what the command needs: pip install 'kat_zoo[all]'"
 
 logger = logging.getLogger("kat_zoo")
@@ -44,12 +46,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; sys.argv by default.
 
     Returns:
-        Exit code: 0, or 2 after bad input, which is reported in one line on standard error (KAT_ZOO_LOG=debug in the
-        environment adds the traceback).
+        Exit code: 0, or 2 after bad input, which is reported in one line on standard error. KAT_ZOO_LOG in the environment
+        is the level of the log, warning by default; debug adds the traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="%(name)s: %(message)s")
-    logger.setLevel(os.environ.get("KAT_ZOO_LOG", "WARNING").upper())
+    level = os.environ.get("KAT_ZOO_LOG", "warning")
+    if level.lower() not in LEVELS:
+        print(f"kat-zoo: KAT_ZOO_LOG={level!r} in the environment: expected one of {', '.join(LEVELS)}", file=sys.stderr)
+        return 2
+    handler = logging.StreamHandler()  # of our logger alone: the libraries we use print their own messages
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
+    try:
+        return _run(arguments)
+    finally:
+        logger.removeHandler(handler)
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0 if arguments else 2

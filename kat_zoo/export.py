@@ -6,7 +6,9 @@ them and with them the fast kernels; `import kat_zoo` before loading it.
 
 import contextlib
 import importlib.util
+import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,9 +17,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from .arguments import ArgumentParser
+from .arguments import ArgumentParser, require_writable
 from .kernels.bspline_reference import spline_contract_reference
 from .kernels.fourier_attention_reference import fourier_scores_reference
+from .models.pretrained import load_checkpoint, require_model
+
+logger = logging.getLogger("kat_zoo")
 
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "aoti": ".aoti.pt2"}
 
@@ -149,36 +154,59 @@ def _milliseconds(function: Callable[[Tensor], Tensor], images: Tensor, repeats:
     return sorted(times)[len(times) // 2] * 1e3
 
 
+def largest_difference(model: Callable[[Tensor], Tensor], exported: Callable[[Tensor], Tensor], images: Tensor) -> float:
+    """Largest |exported - model| over the largest |model|; absolute where the model's output is zero, as an untrained head's."""
+    with torch.inference_mode():
+        expected, got = model(images), exported(images)
+    return float((got - expected).abs().max() / (expected.abs().max() or 1))
+
+
+def _model(name: str, checkpoint: Path | None, pretrained: bool) -> nn.Module:
+    if checkpoint and not checkpoint.is_file():
+        raise FileNotFoundError(f"--checkpoint {checkpoint}: no such file")
+    if pretrained and not timm.is_model_pretrained(name):
+        raise ValueError(f"--pretrained: {name} has no published weights; give --checkpoint FILE")
+    model = timm.create_model(name, pretrained=pretrained)
+    if checkpoint:
+        load_checkpoint(model, checkpoint)
+    elif not pretrained:
+        logger.warning("%s is exported untrained, with random weights: --pretrained and --checkpoint FILE load trained ones", name)
+    return model.eval()
+
+
 def main(argv: Sequence[str]) -> int:
     """Run `kat-zoo export MODEL --format FORMAT`: write the file, run it, compare it with the model."""
     parser = ArgumentParser(prog="kat-zoo export", description=__doc__)
     parser.add_argument("model", help="a timm model name (see kat-zoo list)")
     parser.add_argument("--format", choices=list(FORMATS), required=True)
     parser.add_argument("--out", type=Path, help="file to write; default MODEL plus the format's suffix")
-    parser.add_argument("--checkpoint", default="", help="weights to load")
+    parser.add_argument("--checkpoint", type=Path, help="weights to load")
     parser.add_argument("--pretrained", action="store_true", help="load the model's published weights")
     parser.add_argument("--batch-size", type=int, help="fix the batch size; by default any batch runs")
     parser.add_argument("--repeats", type=int, default=10, help="runs to time")
     options = parser.parse_args(argv)
-    if not timm.is_model(options.model):
-        raise ValueError(f"unknown model {options.model!r}; `kat-zoo list` prints the names")
+    require_model(options.model)
     for name in ("batch_size", "repeats"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
     path = options.out or Path(f"{options.model}{FORMATS[options.format]}")
-    model = timm.create_model(options.model, pretrained=options.pretrained, checkpoint_path=options.checkpoint).eval()
+    require_writable("--out", path)
+    if options.format == "aoti" and path.suffix != ".pt2":
+        raise ValueError(f"--out {path}: AOTInductor packages end in .pt2")
+    model = _model(options.model, options.checkpoint, options.pretrained)
     images = torch.randn(options.batch_size or 2, *timm.data.resolve_model_data_config(model)["input_size"])
     write = {"onnx": to_onnx, "pt2": to_pt2, "aoti": to_aoti}[options.format]
-    write(model, images, path, dynamic_batch=options.batch_size is None)
-    exported = load(path, options.format)
-    with torch.inference_mode():
-        expected, got = model(images), exported(images)
-    difference = float((got - expected).abs().max() / expected.abs().max())
-    times = _milliseconds(exported, images, options.repeats), _milliseconds(model, images, options.repeats)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        write(model, images, draft, dynamic_batch=options.batch_size is None)
+        exported = load(draft, options.format)
+        difference = largest_difference(model, exported, images)
+        if not difference <= 1e-4:
+            raise ValueError(f"{path} would not compute what the model does: largest relative difference {difference:.1e}")
+        times = _milliseconds(exported, images, options.repeats), _milliseconds(model, images, options.repeats)
+        draft.replace(path)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; differs by {difference:.1e} of the model's largest output")
     print(
         f"batch {len(images)}, {torch.get_num_threads()} threads: {times[0]:.1f} ms, eager {times[1]:.1f} ms (medians)"
     )
-    if not difference <= 1e-4:
-        raise ValueError(f"{path} does not compute what the model does: largest relative difference {difference:.1e}")
     return 0

@@ -15,10 +15,10 @@ from typing import Any
 import timm
 from huggingface_hub import CommitOperationAdd, HfApi, get_token, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-from safetensors import SafetensorError, safe_open
 
 from .arguments import ArgumentParser
 from .hub_folder import CONFIG, WEIGHTS, count_classes, one_line, save_model, write_folder
+from .models.pretrained import config_damage, weights_damage
 
 CHECKPOINTS = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz", ".safetensors")
 
@@ -170,7 +170,7 @@ def pull(repo: str, folder: str | Path | None = None, *, revision: str | None = 
 
     Raises:
         FileNotFoundError: no such repository or revision, or it holds no model.
-        ValueError: damaged weights.
+        ValueError: damaged weights or config.json.
     """
     target = Path(folder) if folder is not None else Path(repo.split("/")[-1])
     try:
@@ -181,12 +181,10 @@ def pull(repo: str, folder: str | Path | None = None, *, revision: str | None = 
     for name in (CONFIG, WEIGHTS):
         if not (target / name).is_file():
             raise FileNotFoundError(f"{repo} holds no timm model: it has no {name}")
-    try:
-        with safe_open(target / WEIGHTS, framework="pt"):
-            pass
-    except SafetensorError as error:
-        (target / WEIGHTS).unlink()
-        raise ValueError(f"{repo}: {WEIGHTS} is damaged ({error}); it has been deleted") from error
+    for name, damage in ((CONFIG, config_damage), (WEIGHTS, weights_damage)):
+        if reason := damage(target / name):
+            (target / name).unlink()
+            raise ValueError(f"{repo}: {name} is damaged: it {reason}; it has been deleted")
     return target
 
 
@@ -213,6 +211,8 @@ def convert(checkpoint: str | Path, model: str, folder: str | Path, num_classes:
         raise ValueError(f"{path}: expected a checkpoint ending in one of {', '.join(CHECKPOINTS)}")
     if not timm.is_model(model):
         raise ValueError(f"model {model!r} is not a timm model; kat-zoo list shows ours")
+    if reason := weights_damage(path):
+        raise ValueError(f"{path} cannot be loaded into {model}: it {reason}")
     try:
         if num_classes is None and path.suffix != ".npz":
             num_classes = count_classes(timm.models.load_state_dict(str(path)), model)

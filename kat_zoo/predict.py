@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 from PIL import Image
@@ -12,7 +13,10 @@ from torch import nn
 
 from . import models as zoo_models  # noqa: F401  (registers the models)
 from .arguments import ArgumentParser
+from .models.pretrained import fetch_config, load_checkpoint, require_model
 from .samples import load_samples
+
+HUB = "hf-hub:"
 
 
 def class_names(model: nn.Module) -> list[str]:
@@ -30,19 +34,29 @@ def class_names(model: nn.Module) -> list[str]:
 
 
 def open_image(path: Path, channels: int) -> Image.Image:
-    """Read an image as RGB, or grey for one channel.
+    """Read an image as RGB, or grey for one channel, 8 bits each; grey of 16 bits is scaled down.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image that Pillow reads.
+        ValueError: not an image that Pillow reads, or one of 32-bit numbers.
     """
     try:
         with Image.open(path) as image:
-            return image.convert("L" if channels == 1 else "RGB")
+            return _eight_bits(image).convert("L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: of PIL's PNG reader
         raise ValueError(f"{path} is not an image that can be read: {error}") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Pillow's convert clips wider numbers at 255 instead of scaling them."""
+    # Pillow's PNM reader, and older ones of PNG, hold 16 bits in mode I.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are 32-bit numbers (mode {image.mode}); expected 8 or 16 bits")
+    return image
 
 
 def require_images(paths: Sequence[Path]) -> None:
@@ -60,20 +74,24 @@ def load_model(name: str, checkpoint: str | None) -> nn.Module:
     """Create a model with weights.
 
     Raises:
-        ValueError: unknown name, or a model without published weights and no checkpoint.
+        ValueError: unknown name, a model without published weights and no checkpoint, or a checkpoint that is damaged or
+            does not fit.
+        FileNotFoundError: no such checkpoint.
+        WeightsError: a model of the Hub that cannot be had.
     """
-    if "/" not in name and not timm.is_model(name.split(":")[-1]):
-        raise ValueError(f"--model {name!r} is not a registered model; `kat-zoo list` shows them")
-    if checkpoint is not None:
-        if not Path(checkpoint).is_file():
-            raise FileNotFoundError(f"--checkpoint {checkpoint}: no such file")
-        try:
-            return timm.create_model(name, checkpoint_path=checkpoint).eval()
-        except RuntimeError as error:
-            raise ValueError(f"--checkpoint {checkpoint} does not fit {name}: {error}") from error
-    if "/" not in name and not timm.is_model_pretrained(name):
+    registered = not {":", "/"} & set(name)
+    if registered:
+        require_model(name)
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"--checkpoint {checkpoint}: no such file")
+    if registered and checkpoint is None and not timm.is_model_pretrained(name):
         raise ValueError(f"--model {name!r} has no published weights; give --checkpoint FILE")
-    return timm.create_model(name, pretrained=True).eval()
+    if name.startswith(HUB):
+        fetch_config(name.removeprefix(HUB))
+    model = timm.create_model(name, pretrained=checkpoint is None)
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint)
+    return model.eval()
 
 
 @torch.inference_mode()

@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,11 +93,13 @@ def vit_to_kat(
         ValueError: a model this cannot represent (the message says what), or images that are none.
     """
     source: Any = timm.create_model(vit, pretrained=True) if isinstance(vit, str) else vit
-    _check(source)
+    check_plain_vit(source)
     with _evaluating(source):
         batches = list(images.split(BATCH) if isinstance(images, Tensor) else () if images is None else images)
         if images is not None and not batches:
             raise ValueError("images holds no batch")
+        if init_range is not None and not (isinstance(init_range, Sequence) and len(init_range) == 2):
+            raise ValueError(f"init_range={init_range!r}: expected two numbers, low < high")
         calibrate = bool(batches) and init_range is None
         samples = _pre_activations(source, batches) if calibrate else [None] * len(source.blocks)
         activations = [block.mlp.act for block in source.blocks]
@@ -111,12 +114,19 @@ def vit_to_kat(
         return kat, _report(source, kat, batches, fits, calibrate)
 
 
-def _check(vit: Any) -> None:
-    """Raise ValueError for a model that a KAT cannot represent."""
+def check_plain_vit(vit: Any) -> None:
+    """Refuse a model whose parts a KAT or a KArAt does not have.
+
+    Args:
+        vit: of timm.
+
+    Raises:
+        ValueError: naming the part.
+    """
     if type(vit) is not VisionTransformer:
         raise ValueError(
-            f"vit_to_kat takes timm's plain VisionTransformer, not {type(vit).__name__} (distilled and other relatives "
-            "hold parts a KAT does not have)"
+            f"vit: expected timm's plain VisionTransformer, not {type(vit).__name__} (distilled and other relatives hold "
+            "parts of their own)"
         )
     if type(vit.patch_embed) is not PatchEmbed or not isinstance(vit.patch_embed.norm, nn.Identity):
         raise ValueError(f"patch embedding {type(vit.patch_embed).__name__}: expected timm's PatchEmbed without a norm")
@@ -174,6 +184,13 @@ def architecture(vit: Any) -> dict[str, Any]:
         fc_norm=not isinstance(vit.fc_norm, nn.Identity),
         pool_include_prefix=vit.pool_include_prefix,
         dynamic_img_size=vit.dynamic_img_size,
+        dynamic_img_pad=vit.patch_embed.dynamic_img_pad,
+        drop_rate=vit.head_drop.p,
+        pos_drop_rate=vit.pos_drop.p,
+        patch_drop_rate=getattr(vit.patch_drop, "prob", 0.0),
+        proj_drop_rate=block.attn.proj_drop.p,
+        attn_drop_rate=block.attn.attn_drop.p,
+        drop_path_rate=getattr(vit.blocks[-1].drop_path1, "drop_prob", 0.0),
     )
     if type(norm) is not LayerNorm or getattr(norm, "eps", None) != 1e-6:
         arguments.update(norm_layer=_norm_name(norm), norm_eps=block.norm1.eps)
@@ -189,22 +206,29 @@ def _norm_name(norm: nn.Module) -> str:
     raise ValueError(f"unsupported norm {type(norm).__name__}: expected one of {', '.join(NORMS)}")
 
 
-def _empty_kat(vit: Any) -> Any:
-    """A KAT with the ViT's architecture, under a registered name so that it can be saved and pushed."""
-    arguments = architecture(vit)
-    size = {192: "tiny", 384: "small"}.get(int(vit.embed_dim), "base")
-    # Preprocessing is the source's; the address of the published KAT's weights is not this model's.
+def create_like(vit: Any, name: str, **kwargs: Any) -> Any:
+    """Create a model with the ViT's architecture, under a registered name so that it can be saved and pushed.
+
+    Args:
+        vit: accepted by `check_plain_vit`.
+        name: registered with timm.
+        **kwargs: of the model; they win over those of the ViT's architecture.
+
+    Returns:
+        The model in eval mode, on the ViT's device and in its dtype, with the ViT's preprocessing and licence.
+    """
+    # The address of weights published under the name is not this model's.
     keep = ("license", "input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "num_classes")
     overlay = {key: value for key, value in getattr(vit, "pretrained_cfg", {}).items() if key in keep}
     overlay.update(num_classes=vit.num_classes, hf_hub_id=None, tag=None)
     parameter = next(vit.parameters())
-    model = timm.create_model(
-        f"kat_{size}_patch16_224",
-        pretrained_cfg_overlay=overlay,
-        weight_init="skip",
-        **arguments,
-    )
+    model = timm.create_model(name, pretrained_cfg_overlay=overlay, **{**architecture(vit), **kwargs})
     return model.to(parameter.device, parameter.dtype).eval()
+
+
+def _empty_kat(vit: Any) -> Any:
+    size = {192: "tiny", 384: "small"}.get(int(vit.embed_dim), "base")
+    return create_like(vit, f"kat_{size}_patch16_224", weight_init="skip")
 
 
 def _pre_activations(vit: Any, batches: list[Tensor]) -> list[Tensor]:
@@ -230,9 +254,12 @@ def _pre_activations(vit: Any, batches: list[Tensor]) -> list[Tensor]:
     return [torch.cat(values) for values in kept]
 
 
-def _placed(images: Any, model: nn.Module) -> Tensor:
+def _placed(images: Any, model: Any) -> Tensor:
     if not isinstance(images, Tensor) or images.ndim != 4:
         raise ValueError("images: expected tensors (B, C, H, W), or an iterable of them")
+    channels = model.patch_embed.proj.in_channels
+    if not images.numel() or images.shape[1] != channels:
+        raise ValueError(f"images: shape {tuple(images.shape)}, expected (B, {channels}, H, W) with one image or more")
     parameter = next(model.parameters())
     return images.to(parameter.device, parameter.dtype)
 
@@ -252,7 +279,7 @@ def _fit(
     mlp.act2.set_coefficients(numerator, denominator)
     points = torch.linspace(low, high, 2001, dtype=torch.float64)
     residuals = [
-        torch.from_numpy(evaluate_rational(x.numpy(), numerator.numpy(), denominator.numpy())) - activation(x)
+        torch.from_numpy(evaluate_rational(x.numpy(), numerator.numpy(), denominator.numpy())) - activation(x.clone())
         for x in (points, values)
     ]
     return BlockFit((low, high), residuals[0].abs().max().item(), residuals[1].square().mean().sqrt().item())
@@ -263,7 +290,7 @@ def _minimax(activation: nn.Module, low: float, high: float) -> tuple[Tensor, Te
     if (low, high) == FIT_RANGE:
         x = torch.linspace(low, high, 101, dtype=torch.float64)
         for name, function in FUNCTIONS.items():
-            if name != "swish" and torch.equal(function(x), activation(x)):
+            if name != "swish" and torch.equal(function(x), activation(x.clone())):  # which may work in place
                 return rational_coefficients(name)
     return fit_rational(activation, (low, high))[:2]
 
@@ -279,5 +306,5 @@ def _report(vit: Any, kat: KAT, batches: list[Tensor], fits: list[BlockFit], cal
         total += a.square().sum().item()
         agreed += (a.argmax(-1) == b.argmax(-1)).sum().item()
         count += a.argmax(-1).numel()
-    error = (difference / total) ** 0.5
+    error = (difference / total) ** 0.5 if total else math.inf if difference else 0.0  # a zero head's outputs are zero
     return TransferReport(type(vit.blocks[0].mlp.act).__name__, calibrated, tuple(fits), error, agreed / count)

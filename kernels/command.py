@@ -3,6 +3,7 @@
 import argparse
 import importlib
 from collections.abc import Sequence
+from typing import NoReturn
 
 # name -> (module of kat_zoo.kernels, help)
 SUBCOMMANDS = {
@@ -11,9 +12,20 @@ SUBCOMMANDS = {
 }
 
 
+class _ArgumentParser(argparse.ArgumentParser):
+    """As `kat_zoo.arguments.ArgumentParser`, of which this package does not know."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
 def main(argv: Sequence[str]) -> int:
-    """Run `kat-zoo kernels SUBCOMMAND ...`."""
-    parser = argparse.ArgumentParser(prog="kat-zoo kernels", description="The GPU kernels of kat_zoo.")
+    """Run `kat-zoo kernels SUBCOMMAND ...`.
+
+    Raises:
+        ValueError: bad arguments.
+    """
+    parser = _ArgumentParser(prog="kat-zoo kernels", description="The GPU kernels of kat_zoo.")
     subparsers = parser.add_subparsers(required=True, metavar="SUBCOMMAND")
     for name, (module, text) in SUBCOMMANDS.items():
         implementation = importlib.import_module(f"kat_zoo.kernels.{module}")

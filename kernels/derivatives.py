@@ -53,11 +53,11 @@ def register_autograd(
         setup_context(ctx, args, output)
         return output
 
-    function = type(name, (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)})
+    function: Any = type(name, (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)})
 
     def kernel(*args: Any) -> Any:
         missing = count - len(args)  # the dispatcher leaves out what equals its default
-        args += defaults[len(defaults) - missing :]
+        args = (*args, *defaults[len(defaults) - missing :])
         if seen_through(name):
             return formula(*args)
         if torch.is_grad_enabled() and any(isinstance(t, torch.Tensor) and t.requires_grad for t in args):

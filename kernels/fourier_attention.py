@@ -206,8 +206,9 @@ def _autograd(ctx, grad: Tensor, _) -> tuple[Tensor | None, ...]:
 
 def _backward_formula(grad, q, k, v, a, b, w, z, scale) -> tuple[Tensor, ...]:
     with torch.enable_grad():
-        inputs = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in (q, k, v, a, b, w)]
-        return torch.autograd.grad(fourier_attention_reference(*inputs, scale), inputs, grad, create_graph=True)
+        q, k, v, a, b, w = (t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in (q, k, v, a, b, w))
+        out = fourier_attention_reference(q, k, v, a, b, w, scale)
+        return torch.autograd.grad(out, (q, k, v, a, b, w), grad, create_graph=True)
 
 
 def _setup_context_backward(ctx, inputs, output) -> None:

@@ -99,15 +99,22 @@ def rows(
         (instructions), atomics, divisions (per element), load_bits, instructions_per_element, bytes_per_element.
 
     Raises:
-        ValueError: unknown arch, kernel or dtype.
-        RuntimeError: TRITON_INTERPRET=1 is set.
+        ValueError: unknown arch, kernel or dtype, a width < 1, or TRITON_INTERPRET=1 is set.
     """
-    from .aot import compile_only
+    from triton import knobs
+
+    from .aot import compile_only, target
     from .assembly import figures
 
+    for arch in archs:
+        target(arch)
+    if small := [width for width in widths or () if width < 1]:
+        raise ValueError(f"width={small[0]}; expected 1 or more")
     for name, given, known in (("kernel", kernels, KERNELS), ("dtype", dtypes, DTYPES)):
         if unknown := [value for value in given if value not in known]:
             raise ValueError(f"{name}={unknown[0]!r}; expected one of: {', '.join(known)}")
+    if knobs.runtime.interpret:
+        raise ValueError("TRITON_INTERPRET=1 is set: kernels are interpreted, there is nothing to compile. Unset it")
     table: list[dict[str, object]] = []
     cases = ((a, k, d, w) for a in archs for k in kernels for d in dtypes for w in widths or KERNELS[k].widths)
     for arch, kernel, dtype, width in cases:
@@ -173,7 +180,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the table and write the JSON file."""
+    """Print the table and write the JSON file.
+
+    Raises:
+        ValueError: as `rows`; or the JSON file's folder is missing.
+    """
+    if options.json and (options.json.is_dir() or not options.json.parent.is_dir()):
+        raise ValueError(f"--json {options.json}: expected a file in a folder that exists")
     table = rows(options.arch, options.kernel, options.dtype, options.width)
     if options.json:
         options.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in table) + "\n]\n")

@@ -102,9 +102,26 @@ def test_command(tmp_path, capsys):
         "1",
     ]
     assert cli.main(arguments) == 0
-    assert path.exists() and "of the model's largest output" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert path.exists() and "of the model's largest output" in captured.out
+    assert captured.err.count("kat_pico_patch4_28 is exported untrained") == len(captured.err.strip().splitlines()) == 1
+    assert cli.main([*arguments, "--pretrained"]) == 0
+    assert not capsys.readouterr().err
     assert cli.main(["export", "kat_huge", "--format", "onnx"]) == 2
     assert "kat_huge" in capsys.readouterr().err
+
+
+def test_a_head_of_zeros_and_a_wrong_export(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "mixer.pt2"
+    arguments = ["export", "kat_mixer_pico_patch4_28", "--format", "pt2", "--out", str(path), "--repeats", "1"]
+    assert cli.main(arguments) == 0
+    assert "differs by 0.0e+00" in capsys.readouterr().out
+    written = path.read_bytes()
+    for difference in (1e-3, float("nan")):
+        monkeypatch.setattr(export, "largest_difference", lambda *_, value=difference: value)
+        assert cli.main(arguments) == 2
+        assert "would not compute what the model does" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == written
 
 
 @pytest.mark.slow

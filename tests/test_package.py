@@ -1,6 +1,7 @@
 """The layout: packages on disk, the direction of imports, what importing costs, and the command's manners."""
 
 import ast
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,13 @@ def test_importing_adds_nothing_heavy():
     heavy = {"triton", "scipy", "matplotlib", "sklearn", "accelerate", "datasets", "sympy", "transformers", "rich"}
     loaded = run_python(code).split()
     assert not heavy & set(loaded) and loaded[-1] == "True"
+
+
+def test_names_of_the_package():
+    names = "kat_zoo.__version__, *dir(kat_zoo)"
+    version, *found = run_python(f"import kat_zoo; print({names})").split()
+    assert version == importlib.metadata.version("kat_zoo")
+    assert {"__version__", "vit_to_kat", "vit_to_karat", "models"} <= set(found)
 
 
 @pytest.mark.parametrize(

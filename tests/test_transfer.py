@@ -22,7 +22,9 @@ def images(count, seed, size=64):
 
 def realistic(name="test_vit", scale=1.0, img_size=64, **kwargs):
     """A ViT with weights of a trained one's scale: pre-activations with a standard deviation of about `scale`."""
-    vit = timm.create_model(name, img_size=img_size, num_classes=50, **kwargs)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # for what is not drawn below: the same model whichever test came before
+        vit = timm.create_model(name, img_size=img_size, num_classes=50, **kwargs)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for key, parameter in vit.named_parameters():
@@ -65,6 +67,23 @@ def test_activations(act, bound):
     assert torch.equal(kat.blocks[2].mlp.fc2.weight, vit.blocks[2].mlp.fc2.weight)
 
 
+@pytest.mark.parametrize("calibrate", [True, False])
+def test_an_activation_that_works_in_place(calibrate):
+    vit = realistic(act_layer=partial(nn.ReLU, inplace=True))
+    twin = realistic(act_layer="relu")
+    twin.load_state_dict(vit.state_dict())
+    calibration = dict(images=images(16, seed=1)) if calibrate else dict(init_range=(-5, 5))
+    (_, report), (_, expected) = (vit_to_kat(model, **calibration) for model in (vit, twin))
+    assert report == expected
+
+
+def test_a_head_of_zeros():
+    vit = realistic(depth=1)
+    nn.init.zeros_(vit.head.weight)
+    nn.init.zeros_(vit.head.bias)
+    assert vit_to_kat(vit)[1].relative_logits_error == 0
+
+
 OPTIONS = {
     "layer scale": dict(init_values=1e-5),
     "registers": dict(reg_tokens=4),
@@ -94,6 +113,18 @@ def test_options_are_kept(name):
     again = timm.create_model(kat.pretrained_cfg["architecture"], **json.loads(json.dumps(kat._model_args)))
     again.load_state_dict(kat.state_dict())
     assert torch.equal(again.eval()(x), kat(x))
+
+
+def test_what_matters_in_training_is_kept():
+    rates = {"drop_rate": 0.1, "pos_drop_rate": 0.2, "patch_drop_rate": 0.3, "proj_drop_rate": 0.4, "attn_drop_rate": 0.5}
+    vit = timm.create_model("test_vit", depth=2, dynamic_img_size=True, dynamic_img_pad=True, drop_path_rate=0.25, **rates)
+    kat, _ = vit_to_kat(vit)
+    drops = [
+        [(name, getattr(m, "p", getattr(m, "prob", getattr(m, "drop_prob", None)))) for name, m in model.named_modules() if "drop" in name]
+        for model in (vit, kat)
+    ]
+    assert drops[0] == drops[1] and {0.1, 0.2, 0.3, 0.4, 0.5} <= {p for _, p in drops[0]}
+    assert kat(torch.rand(1, 3, 150, 161)).shape == (1, 1000)  # padded to the patch, as the ViT does
 
 
 def test_init_range_is_the_range_of_the_fit():
@@ -179,6 +210,9 @@ def test_unsupported_models_are_refused(message):
         (dict(images=torch.zeros(3, 64, 64)), r"\(B, C, H, W\)"),
         (dict(images=[(torch.zeros(1, 3, 64, 64), 0)]), r"\(B, C, H, W\)"),
         (dict(init_range=(2, -2)), "low < high"),
+        (dict(init_range=3), "init_range=3: expected two numbers"),
+        (dict(images=torch.zeros(2, 1, 64, 64)), r"images: shape \(2, 1, 64, 64\), expected \(B, 3, H, W\)"),
+        (dict(images=torch.zeros(0, 3, 64, 64)), r"images: shape \(0, 3, 64, 64\), expected"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kat_zoo.arguments import ArgumentParser
+from kat_zoo.hub_folder import count_classes
 
 from .. import analysis
 from . import loader as loaders
@@ -20,6 +21,7 @@ from .config import parse
 from .data import open_splits
 from .log import read_log
 from .model import load_model
+from .tasks import find_task
 
 logger = logging.getLogger("kat_zoo")
 
@@ -58,14 +60,17 @@ def open_run(folder: Path) -> FinishedRun:
 
     Raises:
         FileNotFoundError: not a finished run.
+        ValueError: a run of another task than classification.
     """
+    if (folder / "recipe.yaml").exists() and (task := find_task(["--config", str(folder / "recipe.yaml")])) != "classification":
+        raise ValueError(f"{folder}: a run of {task}; expected one of classification, whose models these analyses know")
     for name in ("recipe.yaml", "metrics.jsonl", "last.safetensors"):
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder / name}: no such file; expected the folder of a finished run of kat-zoo train")
     recipe, _ = parse(Recipe, ["--config", str(folder / "recipe.yaml")], "kat-zoo analyze")
     last = load_file(folder / "last.safetensors")
     with loaders.seeded(recipe.seed):  # the weights that a run of this recipe starts from
-        model = load_model(recipe.model, len(last["head.weight"]))
+        model = load_model(recipe.model, count_classes(last, recipe.model.name))
     log = read_log(folder / "metrics.jsonl")
     states = {"start": {name: value.clone() for name, value in model.state_dict().items()}}
     epochs = {record["update"]: record["epoch"] for record in log}
@@ -78,8 +83,8 @@ def open_run(folder: Path) -> FinishedRun:
     return FinishedRun(folder.name, recipe, model.eval(), states, log)
 
 
-def _images(run: FinishedRun, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The first test images as the model sees them, their labels, and what of them is foreground."""
+def _images(run: FinishedRun, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The first test images as the model sees them, their labels, and what of them is foreground, if that is known."""
     data = run.recipe.data
     splits = open_splits(data, run.recipe.seed)
     resolved = loaders.data_config(data, run.model)
@@ -89,8 +94,35 @@ def _images(run: FinishedRun, count: int) -> tuple[Tensor, Tensor, Tensor]:
         if sum(len(labels) for _, labels in batches) >= count:
             break
     images, labels = (torch.cat(parts)[:count] for parts in zip(*batches, strict=True))
+    if data.dataset != "fashion_mnist":
+        return images, labels, None
     mean, std = (torch.tensor(resolved[key])[:, None, None] for key in ("mean", "std"))
     return images, labels, (images * std + mean).amax(1) > BACKGROUND
+
+
+def _seen(run: FinishedRun) -> dict[str, object]:
+    """What decides which images `_images` gives, and how they look."""
+    data = run.recipe.data
+    resolved = loaders.data_config(data, run.model)
+    settings: dict[str, object] = {"data.dataset": data.dataset, "data.holdout": data.holdout}
+    if data.dataset in ("folder", "hub", "webdataset"):  # others are the same data in any folder
+        settings["data.root"] = data.root
+    if data.holdout:
+        settings["seed"] = run.recipe.seed
+    return settings | {key: resolved[key] for key in ("input_size", "mean", "std", "interpolation", "crop_pct")}
+
+
+def _shared_images(runs: Sequence[FinishedRun], count: int) -> tuple[Tensor, Tensor | None]:
+    """Images and foreground for all runs, which must be of the same data."""
+    first = _seen(runs[0])
+    for run in runs[1:]:
+        for key, value in _seen(run).items():
+            if first.get(key) != value:
+                raise analysis.NotApplicable(
+                    f"{key} of {run.label} is {value}, of {runs[0].label} {first.get(key)}; expected runs on the same images"
+                )
+    images, _, foreground = _images(runs[0], count)
+    return images, foreground
 
 
 def _landscape(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Namespace) -> Path:
@@ -121,15 +153,17 @@ def _models(runs: Sequence[FinishedRun]) -> Mapping[str, nn.Module]:
 
 
 def _spectra(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Namespace) -> Path:
-    return analysis.plot_spectra(_models(runs), _images(runs[0], 5)[0], out / "spectra.png")
+    return analysis.plot_spectra(_models(runs), _shared_images(runs, 5)[0], out / "spectra.png")
 
 
 def _maps(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Namespace) -> Path:
-    return analysis.plot_attention_maps(_models(runs), _images(runs[0], arguments.images)[0], out / "attention_maps.png")
+    return analysis.plot_attention_maps(_models(runs), _shared_images(runs, arguments.images)[0], out / "attention_maps.png")
 
 
 def _quality(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Namespace) -> Path:
-    images, _, foreground = _images(runs[0], arguments.loss_images)
+    images, foreground = _shared_images(runs, arguments.loss_images)
+    if foreground is None:
+        logger.warning("quality: no pointing game on %s, only fashion_mnist's objects lie on black", runs[0].recipe.data.dataset)
     return analysis.plot_quality(_models(runs), images, foreground, out / "attention_quality.png")
 
 
@@ -138,7 +172,7 @@ def _curves(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Namespac
 
 
 def _costs(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Namespace) -> Path:
-    costs = analysis.measure_costs(_models(runs), _images(runs[0], runs[0].recipe.data.batch_size)[0])
+    costs = analysis.measure_costs(_models(runs), _shared_images(runs, runs[0].recipe.data.batch_size)[0])
     return analysis.plot_costs(costs, out / "costs.png")
 
 
@@ -163,18 +197,19 @@ def main(argv: Sequence[str]) -> int:
         Exit code.
 
     Raises:
-        ValueError: an unknown analysis, a number out of range, or two run folders of one name.
+        ValueError: an unknown analysis, one asked for by name that does not apply to the runs, a number out of range, or two
+            run folders of one name.
         FileNotFoundError: not a run folder.
     """
     parser = ArgumentParser(prog="kat-zoo analyze", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders of kat-zoo train")
-    parser.add_argument("--what", default=",".join(ANALYSES), help="comma-separated: " + ", ".join(ANALYSES))
+    parser.add_argument("--what", help="comma-separated: " + ", ".join(ANALYSES) + "; by default all that apply to the runs")
     parser.add_argument("--out", type=Path, default=Path("analysis"), help="folder of the pictures and their .csv")
     parser.add_argument("--images", type=int, default=4, help="images of the attention maps")
     parser.add_argument("--loss-images", type=int, default=256, help="images that the loss and the quality are averaged over")
     parser.add_argument("--grid", type=int, default=15, help="grid points per axis of the landscape")
     arguments = parser.parse_args(argv)
-    wanted = arguments.what.split(",")
+    wanted = list(ANALYSES) if arguments.what is None else arguments.what.split(",")
     if unknown := [name for name in wanted if name not in ANALYSES]:
         raise ValueError(f"--what {unknown[0]!r}: expected some of {', '.join(ANALYSES)}")
     for name, least in (("images", 1), ("loss_images", 1), ("grid", 2)):
@@ -185,7 +220,13 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"runs {', '.join(labels)}: expected folders of different names, which label the pictures")
     runs = [open_run(folder.resolve()) for folder in arguments.runs]
     for name in wanted:
-        made = ANALYSES[name](runs, arguments.out, arguments)
+        try:
+            made = ANALYSES[name](runs, arguments.out, arguments)
+        except analysis.NotApplicable as reason:
+            if arguments.what is not None:
+                raise ValueError(f"--what {name}: {reason}") from reason
+            logger.warning("%s left out: %s", name, reason)
+            continue
         for path in made if isinstance(made, list) else [made]:
             print(path)
     return 0

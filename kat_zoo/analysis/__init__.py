@@ -11,6 +11,7 @@ from .landscape import Plane as Plane
 from .landscape import loss_surface as loss_surface
 from .landscape import plot_landscape as plot_landscape
 from .landscape import principal_plane as principal_plane
+from .output import NotApplicable as NotApplicable
 from .quality import attention_quality as attention_quality
 from .quality import plot_quality as plot_quality
 from .spectra import plot_spectra as plot_spectra
@@ -18,6 +19,7 @@ from .spectra import singular_values as singular_values
 
 __all__ = [
     "AttentionLayer",
+    "NotApplicable",
     "Plane",
     "attention_quality",
     "capture_attention",

@@ -9,7 +9,7 @@ import torch
 from timm.layers import Attention
 from torch import Tensor, nn
 
-from .output import save
+from .output import NotApplicable, save
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def capture_attention(model: nn.Module, images: Tensor) -> dict[str, AttentionLa
         images: (B, C, H, W), preprocessed.
 
     Raises:
-        ValueError: the model has no such layer.
+        NotApplicable: the model has no such layer.
     """
     inputs: dict[str, Tensor] = {}
     modules = {name: m for name, m in model.named_modules() if isinstance(m, Attention)}
     if not modules:
-        raise ValueError(f"model {type(model).__name__} has no timm Attention layer; expected a vision transformer")
+        raise NotApplicable(f"model {type(model).__name__} has no timm Attention layer; expected a vision transformer")
     hooks = [m.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0])) for name, m in modules.items()]
     training = model.training
     model.eval()
@@ -73,7 +73,12 @@ def token_maps(model: Any, layer: AttentionLayer) -> Tensor:
 
     Softmax heads show their attention. Learnable heads show the pre-activation A with negative values ignored, as in
     the paper's figures: A is what says how alike two tokens are, while w Phi(A) has no sign convention.
+
+    Raises:
+        NotApplicable: the model's tokens are not those of a plain ViT.
     """
+    if not hasattr(model, "has_class_token") or not hasattr(model, "num_prefix_tokens"):
+        raise NotApplicable(f"model {type(model).__name__} is no plain ViT; expected prefix tokens and then those of the patches")
     learnable = torch.tensor(layer.learnable, device=layer.logits.device)[:, None, None]
     maps = torch.where(learnable, layer.logits.relu(), layer.attention)
     prefix = model.num_prefix_tokens
@@ -121,6 +126,7 @@ def plot_attention_maps(models: Mapping[str, nn.Module], images: Tensor, path: P
                         for x, v in enumerate(r)
                     ]
                 if block == i == 0:
+                    line[0].set_title("image", fontsize=8)
                     line[h + 1].set_title(f"head {h + 1}", fontsize=8)
     for axis in axes.flat:
         axis.set_xticks([])

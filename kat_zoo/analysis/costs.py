@@ -109,6 +109,6 @@ def plot_costs(costs: Sequence[Mapping[str, Any]], path: Path) -> Path:
         bars = axis.bar([c["model"] for c in costs], [c[key] for c in costs], color=colors)
         axis.bar_label(bars, fmt="%.3g")
         axis.margins(y=0.1)  # room for the labels
-        axis.set(ylabel=title)
+        axis.set(xlabel="model", ylabel=title)
         axis.tick_params(axis="x", labelrotation=15)
     return save(figure, list(costs), path)

@@ -9,28 +9,40 @@ from torch import Tensor
 
 from .output import save
 
-# What is shown: label -> suffixes of parameter names.
-GROUPS = {
+# What is shown: label -> suffixes of parameter names. "other layers" are further matrices of layers that repeat.
+GROUPS: dict[str, tuple[str, ...]] = {
     "qkv": ("attn.qkv.weight",),
     "attention output": ("attn.proj.weight",),
-    "MLP": ("mlp.fc1.weight", "mlp.fc2.weight"),
+    "MLP": (".fc1.weight", ".fc2.weight"),
     "operator a (cos)": (".a",),
     "operator b (sin)": (".b",),
     "operator w": (".w",),
+    "operator scales": (".cos_scale", ".sin_scale"),
     "edge coefficients": (".coefficients",),
+    "spline coefficients": (".coef",),
     "numerator": (".weight_numerator",),
     "denominator": (".weight_denominator",),
 }
 
 
-def group_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Flatten the weights of a state dict into the groups of `GROUPS` that it has."""
-    groups = {}
+def _group(name: str, value: Tensor) -> str | None:
     for label, suffixes in GROUPS.items():
-        found = [v.detach().float().flatten() for name, v in state.items() if name.endswith(suffixes)]
+        if name.endswith(suffixes):
+            return label
+    repeated = any(part.isdigit() for part in name.split("."))
+    return "other layers" if repeated and value.ndim > 1 and not name.endswith(".bias") else None
+
+
+def group_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Flatten the weights of a state dict into the groups of `GROUPS` and "other layers", or all into one if it has none of these."""
+    floats = {name: value.detach().float().flatten() for name, value in state.items() if value.is_floating_point()}
+    labels = {name: _group(name, state[name]) for name in floats}
+    groups = {}
+    for label in (*GROUPS, "other layers"):
+        found = [value for name, value in floats.items() if labels[name] == label]
         if found:
             groups[label] = torch.cat(found)
-    return groups
+    return groups or ({"all weights": torch.cat(list(floats.values()))} if floats else {})
 
 
 def plot_histograms(states: Mapping[str, Mapping[str, Tensor]], path: Path, bins: int = 80) -> Path:
@@ -39,27 +51,28 @@ def plot_histograms(states: Mapping[str, Mapping[str, Tensor]], path: Path, bins
     Args:
         states: label (say, "epoch 3") -> state dict; earliest first.
         path: of the picture (.png).
-        bins: of each histogram, over the range of the last state.
+        bins: of each histogram, over plus and minus the largest of all states' 99.9 % quantiles of the magnitude (the largest
+            magnitude, of 2^24 weights and more).
 
     Returns:
         The picture's path.
 
     Raises:
-        ValueError: no known weights in the states.
+        ValueError: no weights in the states.
     """
     import matplotlib.pyplot as plt
 
     groups = {label: group_weights(state) for label, state in states.items()}
     names: Sequence[str] = list(next(iter(groups.values()), {}))
     if not names:
-        raise ValueError("states: no parameters of a transformer found; expected names ending in attn.qkv.weight, ...")
+        raise ValueError("states hold no weights; expected one state dict or more with floating-point tensors")
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(3.4 * columns, 2.6 * lines), squeeze=False, layout="constrained")
     rows: list[dict[str, Any]] = []
     for axis, name in zip(axes.flat, names, strict=False):
         limit = max(float(group[name].abs().quantile(0.999)) if group[name].numel() < 1 << 24 else float(group[name].abs().max())
-                    for group in groups.values())  # fmt: skip
+                    for group in groups.values()) or 1.0  # fmt: skip
         for i, (label, group) in enumerate(groups.items()):
             counts = torch.histc(group[name], bins, -limit, limit)
             density = counts / (counts.sum().clamp(min=1) * (2 * limit / bins))

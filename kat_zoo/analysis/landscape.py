@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .output import save
+from .output import NotApplicable, save
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,17 @@ def principal_plane(states: Sequence[Mapping[str, Tensor]], names: Sequence[str]
         names: parameters that span the space.
 
     Raises:
-        ValueError: fewer than 3 checkpoints, or a path along a line.
+        NotApplicable: fewer than 3 checkpoints, or a path along a line.
     """
     if len(states) < 3:
-        raise ValueError(f"{len(states)} checkpoints; expected 3 or more for a plane (system.keep_checkpoints of the recipe)")
+        raise NotApplicable(f"{len(states)} checkpoints; expected 3 or more for a plane (system.keep_checkpoints of the recipe)")
     center = {name: states[-1][name].detach().float().cpu() for name in names}
     flat = torch.stack([torch.cat([state[n].detach().float().cpu().flatten() for n in names]) for state in states])
     path = flat - flat[-1]
     # Directions from the small Gram matrix; the parameters are many, the checkpoints few.
     values, vectors = torch.linalg.eigh((path @ path.T).double())
     if values[-2] <= 1e-12 * values[-1]:
-        raise ValueError("the checkpoints lie on a line; expected at least two independent directions")
+        raise NotApplicable("the checkpoints lie on a line; expected at least two independent directions")
     directions = [(vectors[:, -i].float() @ path) / values[-i].sqrt().float() for i in (1, 2)]
     total = values.clamp(min=0).sum()
     return Plane(

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class NotApplicable(ValueError):
+    """An analysis has no meaning for a model or a run; `kat-zoo analyze` leaves it out unless it was asked for by name."""
+
+
 def save(figure: "Figure", rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Write `figure` to path (.png) and `rows` to the .csv of the same name.
 

@@ -1,6 +1,6 @@
 """Numbers for how good attention maps are: how focused, how rich, and whether they point at the object."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ MEASURES = {
 }
 
 
-def attention_quality(model: nn.Module, images: Tensor, foreground: Tensor) -> list[dict[str, Any]]:
-    """Measure every layer's attention on images whose object is known.
+def attention_quality(model: nn.Module, images: Tensor, foreground: Tensor | None) -> list[dict[str, Any]]:
+    """Measure every layer's attention, and where it points to on images whose object is known.
 
     Entropy is that of the normalised token map (see `token_maps`). Effective rank is exp of the entropy of the normalised
     singular values of the whole attention after its activation (Roy and Vetterli, 2007). Pointing game: the part of
@@ -30,56 +30,68 @@ def attention_quality(model: nn.Module, images: Tensor, foreground: Tensor) -> l
     Args:
         model: a vision transformer.
         images: (B, C, H, W), preprocessed.
-        foreground: (B, H, W), True on the object. A patch counts as object if at least half of it is.
+        foreground: (B, H, W), True on the object. A patch counts as object if at least half of it is. None where the object is
+            not known.
 
     Returns:
-        A dict per layer with the keys layer and those of `MEASURES`, averaged over images and heads.
+        A dict per layer with the keys layer and those of `MEASURES`, averaged over images and heads; without a foreground only
+        entropy and effective_rank.
 
     Raises:
         ValueError: foreground does not fit the images.
     """
-    if foreground.shape != (len(images), *images.shape[-2:]):
+    if foreground is not None and foreground.shape != (len(images), *images.shape[-2:]):
         raise ValueError(f"foreground has shape {tuple(foreground.shape)}; expected {(len(images), *images.shape[-2:])}")
     rows = []
     for name, layer in capture_attention(model, images).items():
         maps = token_maps(model, layer)
         height, width = maps.shape[-2:]
         maps = maps.flatten(2)
-        patches = F.adaptive_avg_pool2d(foreground.float().unsqueeze(1), (height, width)).flatten(1) >= 0.5
         mass = maps / maps.sum(-1, keepdim=True).clamp(min=1e-12)
         entropy = torch.special.entr(mass).sum(-1) / torch.tensor(float(maps.shape[-1])).log()
         spectrum = torch.linalg.svdvals(layer.attention.double())
         spectrum = spectrum / spectrum.sum(-1, keepdim=True).clamp(min=1e-300)
-        peak = patches.unsqueeze(1).expand_as(maps).gather(-1, maps.argmax(-1, keepdim=True))
-        values = {
-            "entropy": entropy,
-            "effective_rank": torch.special.entr(spectrum).sum(-1).exp() / spectrum.shape[-1],
-            "pointing": peak.float(),
-            "foreground": (mass * patches.unsqueeze(1)).sum(-1),
-            "chance": patches.float(),
-        }
+        values = {"entropy": entropy, "effective_rank": torch.special.entr(spectrum).sum(-1).exp() / spectrum.shape[-1]}
+        if foreground is not None:
+            patches = F.adaptive_avg_pool2d(foreground.float().unsqueeze(1), (height, width)).flatten(1) >= 0.5
+            peak = patches.unsqueeze(1).expand_as(maps).gather(-1, maps.argmax(-1, keepdim=True))
+            values["pointing"] = peak.float()
+            values["foreground"] = (mass * patches.unsqueeze(1)).sum(-1)
+            values["chance"] = patches.float()
         rows.append({"layer": name, **{key: float(value.mean()) for key, value in values.items()}})
     return rows
 
 
-def plot_quality(models: Mapping[str, nn.Module], images: Tensor, foreground: Tensor, path: Path) -> Path:
+def plot_quality(models: Mapping[str, nn.Module], images: Tensor, foreground: Tensor | None, path: Path) -> Path:
     """Draw every measure over the depth, one line per model; arguments as `attention_quality`.
+
+    Returns:
+        The picture's path.
+    """
+    return draw_quality([{"model": label, **r} for label, m in models.items() for r in attention_quality(m, images, foreground)], path)
+
+
+def draw_quality(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Draw what `attention_quality` found.
+
+    Args:
+        rows: its result for each model, with one more key, model.
+        path: of the picture (.png).
 
     Returns:
         The picture's path.
     """
     import matplotlib.pyplot as plt
 
-    rows = [{"model": label, **r} for label, m in models.items() for r in attention_quality(m, images, foreground)]
-    shown = [key for key in MEASURES if key != "chance"]
+    shown = [key for key in MEASURES if key != "chance" and key in rows[0]]
     figure, axes = plt.subplots(1, len(shown), figsize=(3.2 * len(shown), 3.2), layout="constrained")
     for axis, key in zip(axes, shown, strict=True):
-        for label in models:
-            series = [r for r in rows if r["model"] == label]
-            axis.plot(range(1, len(series) + 1), [r[key] for r in series], marker="o", label=label)
+        for label in dict.fromkeys(r["model"] for r in rows):
+            series = [float(r[key]) for r in rows if r["model"] == label]
+            axis.plot(range(1, len(series) + 1), series, marker="o", label=label)
         if key in ("pointing", "foreground"):
-            axis.axhline(rows[0]["chance"], color="gray", linestyle="--", label="chance")
-        axis.set(xlabel="layer", title=MEASURES[key].split(" (")[0], ylim=(0, 1))
-        axis.title.set_fontsize(8)
+            axis.axhline(float(rows[0]["chance"]), color="gray", linestyle="--", label="chance")
+        axis.set(xlabel="layer", ylabel=MEASURES[key].split(" (")[0], ylim=(0, 1))
+        axis.yaxis.label.set_fontsize(8)
     axes[-1].legend(fontsize=8)
     return save(figure, rows, path)

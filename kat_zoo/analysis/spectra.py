@@ -44,10 +44,11 @@ def plot_spectra(models: Mapping[str, nn.Module], images: Tensor, path: Path, la
     """
     import matplotlib.pyplot as plt
 
+    spectra = {label: singular_values(model, images, layer) for label, model in models.items()}
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
     rows: list[dict[str, Any]] = []
-    for label, model in models.items():
-        for axis, (when, values) in zip(axes, singular_values(model, images, layer).items(), strict=True):
+    for label, found in spectra.items():
+        for axis, (when, values) in zip(axes, found.items(), strict=True):
             flat = values.flatten(0, 1).clamp(min=1e-12).cpu()
             low, mean, high = flat.amin(0), flat.log().mean(0).exp(), flat.amax(0)
             index = torch.arange(1, flat.shape[1] + 1)

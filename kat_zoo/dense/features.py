@@ -73,6 +73,9 @@ class ViTFeatures(LayerDecay, nn.Module):
             raise ValueError(f"window_size={window_size}: expected a number of patches, or 0 for global attention")
         if not -1 <= frozen_stages <= depth:
             raise ValueError(f"frozen_stages={frozen_stages}: expected -1 (none), 0 (embeddings) to {depth} (all blocks)")
+        for module in backbone.modules():
+            if isinstance(module, KArAtAttention):
+                module.dynamic = False  # operators are resampled here
         keep = quarter_blocks(depth) if global_blocks is None else _check_indices("global_blocks", global_blocks, depth)
         self.window_size = window_size
         self.windowed = [i for i in range(max(self.indices) + 1) if window_size and i not in keep]

@@ -12,6 +12,13 @@ import kat_zoo.kernels  # noqa: F401  (defines torch.ops.kat_zoo.fourier_attenti
 from .edges import INITS, check_choice
 
 
+def check_sizes(**sizes: Any) -> None:
+    """Raise a ValueError that names the first size that is not a whole number of 1 or more."""
+    for name, value in sizes.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more")
+
+
 def resample_tokens(x: Tensor, dim: int, new_grid: Sequence[int], old_grid: Sequence[int], num_prefix: int) -> Tensor:
     """Interpolate one axis of tokens from one patch grid to another (bicubic, antialiased), prefix tokens kept.
 
@@ -100,7 +107,7 @@ class FourierHeads(OperatorHeads):
         w: (h, N, r).
 
     Raises:
-        ValueError: a size below 1 or an unknown init.
+        ValueError: a size that is not a whole number of 1 or more, or an unknown init.
     """
 
     token_axes = {
@@ -126,9 +133,7 @@ class FourierHeads(OperatorHeads):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("num_tokens", num_tokens), ("grid_size", grid_size), ("rank", rank)):
-            if value < 1:
-                raise ValueError(f"{name}={value}: expected 1 or more")
+        check_sizes(num_tokens=num_tokens, grid_size=grid_size, rank=rank)
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.init = check_choice("init", init, INITS)
         self.a = nn.Parameter(torch.empty(num_heads, rank, num_tokens, grid_size, **dd))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .edges import Edges, check_choice
-from .fourier import OperatorHeads, reset_map
+from .fourier import OperatorHeads, check_sizes, reset_map
 
 logger = logging.getLogger("kat_zoo")
 
@@ -54,7 +54,7 @@ class GeneralHeads(OperatorHeads):
         dtype: of the parameters.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a size that is not a whole number of 1 or more.
     """
 
     token_axes = {"inner.coefficients": (3, True), "outer.coefficients": (2, True), "w": (1, True)}
@@ -75,6 +75,7 @@ class GeneralHeads(OperatorHeads):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(num_tokens=num_tokens, grid_size=grid_size, rank=rank)
         self.order = check_choice("operator_order", order, ORDERS)
         self.projection = check_choice("projection", projection, PROJECTIONS)
         make = functools.partial(

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,9 +34,11 @@ def recompute_in_backward(y: Tensor) -> contextlib.AbstractContextManager[Any]:
 
     Args:
         y: output of `kat_zoo.kernels.rational`. The context does nothing for another tensor, without a graph, while one is
-            captured, and under hooks of others: gradient checkpointing hands out each kept tensor only once.
+            captured or traced, and under hooks of others: gradient checkpointing hands out each kept tensor only once.
     """
-    if type(y) is not Tensor or torch.compiler.is_compiling() or not is_rational_node(y.grad_fn):
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return contextlib.nullcontext()
+    if type(y) is not Tensor or not is_rational_node(y.grad_fn):
         return contextlib.nullcontext()
     if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
         return contextlib.nullcontext()
@@ -54,6 +56,30 @@ def recompute_in_backward(y: Tensor) -> contextlib.AbstractContextManager[Any]:
             return torch.ops.kat_zoo.rational(*node.saved_tensors, node.channel_dim).view(shape)
 
     return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+
+
+def has_activations(state_dict: Mapping[str, Any]) -> bool:
+    """Whether a state dict holds act1 or act2 of any GR-KAN."""
+    return any(key.rpartition(".")[0].endswith(("act1", "act2")) for key in state_dict)
+
+
+def check_activations(model: nn.Module, state_dict: dict[str, Any], prefix: str, errors: list[str]) -> None:
+    """Refuse a checkpoint in which some GR-KANs have activations and others none, rather than take these for MLPs.
+
+    A module sees its own part of a state dict when it is loaded: a model sees the whole and calls this.
+
+    Args:
+        model: whose `_load_from_state_dict` this is.
+        state_dict: what is loaded.
+        prefix: of the model's entries.
+        errors: gets a message for each GR-KAN without activations.
+    """
+    if not has_activations(state_dict):
+        return
+    for name, module in model.named_modules(prefix=prefix.removesuffix(".")):
+        if isinstance(module, GRKAN) and f"{name}.fc1.weight" in state_dict:
+            if not any(key.startswith(f"{name}.act") for key in state_dict):
+                errors.append(f"{name} has no act1 and act2 in the checkpoint, though others have; it is damaged")
 
 
 class GRKAN(nn.Module):
@@ -77,7 +103,7 @@ class GRKAN(nn.Module):
         dtype: of the parameters.
 
     Raises:
-        ValueError: features not divisible by num_groups.
+        ValueError: num_groups < 1, or features not divisible by it.
     """
 
     def __init__(
@@ -97,6 +123,8 @@ class GRKAN(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(num_groups, int) or num_groups < 1:
+            raise ValueError(f"num_groups={num_groups!r}: expected an integer, 1 or more")
         out_features = out_features or in_features
         hidden_features = hidden_features or in_features
         for name, features in (("in_features", in_features), ("hidden_features", hidden_features)):
@@ -123,13 +151,19 @@ class GRKAN(nn.Module):
         x = self.fc2(self.norm(self.drop2(self.act2(x))))
         return x
 
-    def adapt_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
+    def adapt_state_dict(self, state_dict: dict[str, Any], prefix: str = "", complete_mlp: bool = True) -> None:
         """Bring the entries under `prefix` to this module's names and shapes, in place; an MLP becomes a GR-KAN.
 
         Weights of an MLP (fc1 and fc2 but no activation) are completed with act1 = identity and act2 = GELU, as fitted
         on [-6, 6]: the transfer of KAT section 4.4. `kat_zoo.vit_to_kat` also handles other activations and ranges.
+
+        Args:
+            state_dict: a checkpoint's.
+            prefix: of this module's entries.
+            complete_mlp: False where other modules of the checkpoint have activations, so that theirs are missing here.
         """
-        if prefix + "fc1.weight" in state_dict and not any(key.startswith(prefix + "act") for key in state_dict):
+        plain = prefix + "fc1.weight" in state_dict and not any(key.startswith(prefix + "act") for key in state_dict)
+        if complete_mlp and plain:
             _announce_mlp()
             for name, act, init in (("act1", self.act1, "identity"), ("act2", self.act2, "gelu")):
                 numerator, denominator = rational_coefficients(init, act.order)

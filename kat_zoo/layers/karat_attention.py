@@ -27,6 +27,9 @@ def check_no_mask(x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = 
 class PatchGrid:
     """Where a model of dynamic image size notes the grid of the images it is working on, for its attention layers.
 
+    Gradient checkpointing calls a block again in the backward, when images of another size may have been through the model:
+    the grid is also noted on the block's input, which checkpointing keeps.
+
     Attributes:
         native: (height, width) in patches that the operators have parameters for.
         current: (height, width) in patches of the images in work.
@@ -36,6 +39,18 @@ class PatchGrid:
     native: tuple[int, int]
     current: tuple[int, int]
     num_prefix: int
+
+    def note(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        """Forward hook of the patch embedding, whose output is (B, height, width, C)."""
+        self.current = (output.shape[1], output.shape[2])
+
+    def recall(self, module: nn.Module, inputs: Any) -> None:
+        """Forward hook before a block: the grid that its input was first seen with."""
+        x = inputs[0]
+        if isinstance(x, torch.fx.Proxy) or torch.compiler.is_compiling():
+            return
+        self.current = getattr(x, "patch_grid", self.current)
+        x.patch_grid = self.current
 
 
 class KArAtAttention(Attention):
@@ -58,6 +73,16 @@ class KArAtAttention(Attention):
         """Interpolate the operators in every forward to the grid noted in `patch_grid`."""
         self.patch_grid = patch_grid
         self.dynamic = True
+
+    def __prepare_scriptable__(self) -> "KArAtAttention":
+        """Called by torch.jit.script, which cannot interpolate.
+
+        Raises:
+            ValueError: the image size is dynamic.
+        """
+        if self.dynamic:
+            raise ValueError("torch.jit.script: no support for dynamic_img_size=True; expected False, or torch.export.export")
+        return self
 
     @torch.jit.ignore
     def _interpolated(self, operator: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ def evaluate_rational(x: np.ndarray, numerator: np.ndarray, denominator: np.ndar
 
 def _evaluate(fn: Function, x: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        y = fn(torch.from_numpy(x)).to(torch.float64).numpy()
+        y = fn(torch.from_numpy(x.copy())).to(torch.float64).numpy()
     if y.shape != x.shape or not np.isfinite(y).all():
         raise ValueError(f"fn must be elementwise and finite on [{x.min():g}, {x.max():g}]")
     return y

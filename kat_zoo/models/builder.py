@@ -8,7 +8,9 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg
 from torch import nn
 
-__all__ = ["BASE", "PICO", "SMALL", "TINY", "WEIGHTS", "build_with_features", "default_cfg", "fmnist_cfg"]
+from .pretrained import fetch_weights
+
+__all__ = ["BASE", "PICO", "SMALL", "TINY", "WEIGHTS", "build_with_features", "default_cfg", "fmnist_cfg", "require_plain"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -54,6 +56,23 @@ def fmnist_cfg(**kwargs: Any) -> dict[str, Any]:
     return default_cfg(**{"num_classes": 10, "input_size": (1, 28, 28), "crop_pct": 1.0, "mean": (0.2860,), "std": (0.3530,), **kwargs})
 
 
+def require_plain(arguments: dict[str, Any], replaced: dict[str, str]) -> None:
+    """Check that a model's arguments can be saved with it, and that none replaces what makes the model.
+
+    Args:
+        arguments: names and values; None is not checked.
+        replaced: arguments of timm's class that the model does not take, and what it has instead.
+
+    Raises:
+        ValueError: one of `replaced`, or a class or another callable.
+    """
+    for name, value in arguments.items():
+        if value is not None and name in replaced:
+            raise ValueError(f"{name}={value!r}: not an argument of this model: {replaced[name]}")
+        if callable(value):
+            raise ValueError(f"{name}={value!r}: expected a string or a number, so that it can be saved with the model")
+
+
 def build_with_features(model: Callable[..., Model], variant: str, pretrained: bool, filter_fn: Callable[..., Any], **kwargs: Any) -> Model:
     """Build a model through timm; with `features_only` it gives the maps of its own `forward_intermediates`.
 
@@ -63,6 +82,11 @@ def build_with_features(model: Callable[..., Model], variant: str, pretrained: b
         pretrained: load the published weights.
         filter_fn: turns a checkpoint into the model's state dict.
         **kwargs: of the model and of timm's `build_model_with_cfg`.
+
+    Raises:
+        WeightsError: pretrained weights that cannot be had, see `fetch_weights`.
     """
+    if pretrained:
+        fetch_weights(variant, **kwargs)
     features = {"out_indices": kwargs.pop("out_indices", 3), "feature_cls": "getter"}
     return build_model_with_cfg(model, variant, pretrained, pretrained_filter_fn=filter_fn, feature_cfg=features, **kwargs)

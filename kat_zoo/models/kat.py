@@ -4,7 +4,7 @@ Paper: `Kolmogorov-Arnold Transformer`, Yang and Wang, ICLR 2025 - https://arxiv
 Published weights: https://huggingface.co/adamdad (MIT)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,15 +15,21 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
 from torch import Tensor
 
-from ..layers.gr_kan import GRKAN
+from ..layers.gr_kan import GRKAN, check_activations, has_activations
 from ..layers.init import init_attention_mimetic, rational_coefficients
-from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg
+from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, require_plain
 from .norm import norm_with_eps
-from .pretrained import fetch_weights
 
 __all__ = ["KAT"]
 
 WEIGHT_INITS = ("upstream", "upstream_mimetic", "kan", "kan_mimetic")
+
+
+REPLACED = {
+    "act_layer": "it learns its activations, see act_init",
+    "mlp_layer": "its channel mixer is GRKAN",
+    "block_fn": "its blocks are timm's plain ones",
+}
 
 
 class KAT(VisionTransformer):
@@ -46,7 +52,8 @@ class KAT(VisionTransformer):
         **kwargs: see timm's VisionTransformer.
 
     Raises:
-        ValueError: an unknown init, a width not divisible by num_groups, or an act_layer (act_init replaces it).
+        ValueError: an unknown init, a width not divisible by num_groups, an argument that is a class or another callable,
+            or one that replaces what makes a KAT: act_layer, mlp_layer, block_fn.
     """
 
     def __init__(
@@ -61,8 +68,16 @@ class KAT(VisionTransformer):
     ) -> None:
         if weight_init not in (*WEIGHT_INITS, "skip", "reset"):
             raise ValueError(f"weight_init={weight_init!r}: expected one of {', '.join(WEIGHT_INITS)}")
-        if kwargs.get("act_layer") is not None:
-            raise ValueError(f"act_layer={kwargs['act_layer']!r}: KAT learns its activations, see act_init")
+        require_plain(kwargs, REPLACED)
+        for name, value, kinds, right in (
+            ("act_init", act_init, str, "names of functions, as 'identity-swish'"),
+            ("order", order, Sequence, "two numbers, the degrees (m, n)"),
+            ("norm_layer", norm_layer, str | None, "the name of a norm of timm's"),
+            ("norm_eps", norm_eps, float | int | None, "a number above 0"),
+        ):
+            if not isinstance(value, kinds):
+                raise ValueError(f"{name}={value!r}: expected {right}")
+        kwargs = {name: value for name, value in kwargs.items() if name not in REPLACED}  # which are None
         act1_init, _, act2_init = act_init.rpartition("-")
         mlp_layer = partial(
             GRKAN, num_groups=num_groups, act1_init=act1_init or "identity", act2_init=act2_init, order=tuple(order)
@@ -89,6 +104,10 @@ class KAT(VisionTransformer):
             if mode.endswith("mimetic") and isinstance(module, Attention):
                 init_attention_mimetic(module.qkv, module.proj, module.num_heads)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        check_activations(self, state_dict, prefix, args[-1])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     @torch.jit.ignore
     def load_pretrained(self, checkpoint_path: str, prefix: str = "") -> None:
         """Load a Google ViT (.npz) and let its MLPs become GR-KANs: act1 = identity, act2 = GELU.
@@ -107,25 +126,24 @@ class KAT(VisionTransformer):
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: KAT) -> dict[str, Tensor]:
     """Convert a checkpoint to the model's keys and shapes.
 
-    Taken: our own; upstream's .pth, bare or under state_dict, model or (preferred) their EMA entries, with or without
-    the prefixes of DDP and torch.compile; FlashKAT's names and rows; timm's and DeiT's ViT, whose MLPs become GR-KANs
-    (see `GRKAN.adapt_state_dict`). Patch and position embeddings are resampled to the model's size as timm does.
-    Google's .npz goes through `KAT.load_pretrained`.
+    Taken: our own; upstream's .pth, bare or under state_dict, model or (preferred) their EMA entries, in any nesting, with
+    or without the prefixes of DDP, torch.compile and torch's AveragedModel; FlashKAT's names and rows; timm's and DeiT's
+    ViT, whose MLPs become GR-KANs (see `GRKAN.adapt_state_dict`). Patch and position embeddings are resampled to the
+    model's size as timm does. Google's .npz goes through `KAT.load_pretrained`.
     """
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if state_dict.get(key) is not None:
-            state_dict = state_dict[key]
-            break
+    wrappers = ("state_dict_ema", "model_ema", "state_dict", "model")
+    while inner := next((state_dict[key] for key in wrappers if isinstance(state_dict.get(key), Mapping)), None):
+        state_dict = inner
+    state_dict = {key: value for key, value in state_dict.items() if key != "n_averaged"}  # AveragedModel's counter
     out = vit_checkpoint_filter_fn(clean_state_dict(state_dict), model, adapt_layer_scale=True)
+    mlps = not has_activations(out)
     for name, module in model.named_modules():
         if isinstance(module, GRKAN):
-            module.adapt_state_dict(out, name + ".")
+            module.adapt_state_dict(out, name + ".", complete_mlp=mlps)
     return out
 
 
 def _create_kat(variant: str, pretrained: bool = False, **kwargs: Any) -> KAT:
-    if pretrained:
-        fetch_weights(variant, **kwargs)
     return build_with_features(KAT, variant, pretrained, checkpoint_filter_fn, **kwargs)
 
 

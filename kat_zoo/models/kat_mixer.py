@@ -7,9 +7,9 @@ from timm.data.constants import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.models import generate_default_cfgs, register_model
 from timm.models.mlp_mixer import MlpMixer, checkpoint_filter_fn
 
-from ..layers.gr_kan import GRKAN
+from ..layers.gr_kan import GRKAN, check_activations
 from ..layers.rational import GroupRational
-from .builder import build_with_features, default_cfg, fmnist_cfg
+from .builder import build_with_features, default_cfg, fmnist_cfg, require_plain
 
 __all__ = ["KATMixer"]
 
@@ -22,9 +22,15 @@ class KATMixer(MlpMixer):
             widths: 4 for 196 tokens, 1 for 49.
         act_init: functions that the activations start from, "<act1>-<act2>", as in `KAT`.
         **kwargs: see timm's MlpMixer.
+
+    Raises:
+        ValueError: num_groups < 1, an unknown init, or an argument that is a class or replaces what makes this model.
     """
 
     def __init__(self, num_groups: int = 8, act_init: str = "identity-swish", **kwargs: Any) -> None:
+        require_plain({**kwargs, "act_init": act_init}, {"mlp_layer": "its mixers are GRKAN", "act_layer": "see act_init"})
+        if num_groups < 1:
+            raise ValueError(f"num_groups={num_groups}: expected 1 or more")
         act1_init, _, act2_init = act_init.rpartition("-")
 
         def mixer(in_features: int, hidden_features: int, **options: Any) -> GRKAN:
@@ -44,6 +50,10 @@ class KATMixer(MlpMixer):
         for module in self.modules():
             if isinstance(module, GroupRational):
                 module.reset_parameters()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        check_activations(self, state_dict, prefix, args[-1])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _create_mixer(variant: str, pretrained: bool = False, **kwargs: Any) -> KATMixer:

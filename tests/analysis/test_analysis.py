@@ -4,6 +4,7 @@ import copy
 import csv
 
 import matplotlib
+import matplotlib.pyplot
 
 matplotlib.use("Agg")
 
@@ -160,11 +161,37 @@ def test_pictures_and_numbers(models, tmp_path):
     for path in paths:
         assert path.stat().st_size > 5000 and rows(path)
     groups = {r["group"] for r in rows(tmp_path / "deep" / "histograms.png")}
-    assert groups == {"qkv", "attention output", "MLP", "operator a (cos)", "operator b (sin)", "operator w"}
-    with pytest.raises(ValueError, match="names ending"):
-        analysis.plot_histograms({"start": {"x": torch.zeros(3)}}, tmp_path / "none.png")
+    assert groups == {"qkv", "attention output", "MLP", "operator a (cos)", "operator b (sin)", "operator w", "operator scales"}
+    with pytest.raises(ValueError, match="hold no weights"):
+        analysis.plot_histograms({"start": {"x": torch.zeros(3, dtype=torch.int64)}}, tmp_path / "none.png")
 
 
 def test_models_without_attention():
     with pytest.raises(ValueError, match="vision transformer"):
         analysis.capture_attention(nn.Linear(2, 2), X)
+
+
+def test_every_axis_is_labelled(models, tmp_path, monkeypatch):
+    figures = []
+    modules = [__import__(f"kat_zoo.analysis.{name}", fromlist=["save"]) for name in ("attention", "costs", "quality")]
+    for module in modules:
+        monkeypatch.setattr(module, "save", lambda figure, rows, path: figures.append(figure))
+    pair = {name: models[name] for name in ("karat", "softmax")}
+    analysis.plot_costs([{"model": "one", "step_ms": 1.0, "images_per_s": 2.0, "saved_mb": 3.0}], tmp_path / "costs.png")
+    analysis.plot_quality(pair, X, X.mean(1) > 0.5, tmp_path / "quality.png")
+    for figure in figures:
+        assert all(axis.get_xlabel() and axis.get_ylabel() for axis in figure.axes)
+    assert "entropy" in figures[1].axes[0].get_ylabel()
+    analysis.plot_attention_maps(pair, X[:1], tmp_path / "maps.png")
+    assert [axis.get_title() for axis in figures[2].axes[:3]] == ["image", "head 1", "head 2"]
+    matplotlib.pyplot.close("all")
+
+
+def test_histograms_take_any_weights(tmp_path):
+    """Weights of no known name, weights that are all zero, and the range over all states."""
+    states = {"start": {"x": torch.zeros(50), "zero": torch.zeros(2)}, "end": {"x": torch.ones(50), "zero": torch.zeros(2)}}
+    analysis.plot_histograms(states, tmp_path / "x.png", bins=4)
+    assert {r["group"] for r in rows(tmp_path / "x.png")} == {"all weights"}
+    assert {float(r["value"]) for r in rows(tmp_path / "x.png")} == {-0.75, -0.25, 0.25, 0.75}
+    analysis.plot_histograms({"start": {"zero": torch.zeros(9)}}, tmp_path / "zero.png", bins=4)
+    assert all(float(r["density"]) >= 0 for r in rows(tmp_path / "zero.png"))

@@ -151,6 +151,14 @@ def test_karat_is_interpolated(mode, generator):
     torch.testing.assert_close(features(images), expected, atol=2e-5, rtol=2e-5)
 
 
+def test_karat_of_dynamic_size_is_interpolated_once(generator):
+    images = torch.randn(1, 3, 80, 112, generator=generator)
+    fixed, dynamic = (vit("test_karat", dynamic_img_size=dynamic) for dynamic in (False, True))
+    dynamic.load_state_dict(fixed.state_dict())
+    for ours, theirs in zip(ViTFeatures(dynamic.eval())(images), ViTFeatures(fixed.eval())(images), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_karat_variants_without_a_kernel_train_at_their_own_size_only(generator):
     features = ViTFeatures(vit("test_karat", base_function="silu"))
     own, other = torch.randn(1, 3, 96, 96, generator=generator), torch.randn(1, 3, 64, 64, generator=generator)

@@ -1,5 +1,6 @@
 """Published weights over the Hub's protocol: `hf-hub:` names, registered tags, upstream's .pth files, bad servers."""
 
+import gzip
 import io
 import json
 from dataclasses import replace
@@ -13,6 +14,7 @@ from safetensors.torch import save
 import kat_zoo  # noqa: F401
 from kat_zoo.models.kat import UPSTREAM_FILES
 from kat_zoo.models.pretrained import WeightsError
+from kat_zoo.predict import load_model
 
 WRAPPED = list(zip(UPSTREAM_FILES, ("", "state_dict", "model", "model_ema", "", ""), strict=True))
 PTH_REPO = "adamdad/kat_pretained"
@@ -134,7 +136,7 @@ SAYS = {
     truncated: "received 5000 bytes",
     resized: "has size",
     html: "should be of size",
-    html_as_a_file: "not weights but text, which begins with b'<!DOCTYPE html>",
+    html_as_a_file: "begins with b'<!DOCTYPE html>",
     portal: "missing the 'X-Repo-Commit' header",
     down: "503",
 }
@@ -176,6 +178,48 @@ def test_missing(hub, name, says):
         timm.create_model(name, pretrained=True)
     hub.add("adamdad/test", {"model.safetensors": save(expected)})
     assert_loaded(load(), expected)
+
+
+NO_WEIGHTS = {
+    "byte order mark": b"\xef\xbb\xbf" + HTML,
+    "title": HTML.replace(b"<body>", "<title>Anmeldung f\u00fcr G\u00e4ste</title><body>".encode()),
+    "gzip": gzip.compress(HTML),
+    "zeros": bytes(5000),
+    "nothing": b"",
+    "cut off": None,
+}
+
+
+@pytest.mark.parametrize("name", NO_WEIGHTS)
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_files_that_are_no_weights(hub, tmp_path, file, name):
+    """Size and ETag are right, so that the download succeeds."""
+    expected = weights("test_kat", depth=1)
+    good = save(expected) if file.endswith("safetensors") else as_pth(expected, "")
+    bad = good[:-1000] if NO_WEIGHTS[name] is None else NO_WEIGHTS[name]
+    hub.add("adamdad/test", {"config.json": config("test_kat", depth=1), file: bad})
+    with pytest.raises(WeightsError, match=f"^{file} of the Hub repository adamdad/test is .* removed from the cache"):
+        load()
+    cached = [path for path in tmp_path.rglob("hub_cache/models--adamdad--test/blobs/*")]
+    assert [path.read_bytes() for path in cached] == [config("test_kat", depth=1)]
+    hub.add("adamdad/test", {file: good})
+    assert_loaded(load(), expected)
+
+
+@pytest.mark.parametrize("bad", [HTML, b"\xff\xfe", b"[]", b""], ids=["html", "bytes", "list", "nothing"])
+def test_a_config_that_is_none(hub, bad):
+    expected = weights("test_kat", depth=1)
+    hub.add("adamdad/test", {"config.json": bad, "model.safetensors": save(expected)})
+    with pytest.raises(WeightsError, match="config.json of the Hub repository adamdad/test is not a JSON object"):
+        load_model("hf-hub:adamdad/test", None)
+    hub.add("adamdad/test", {"config.json": config("test_kat", depth=1)})
+    assert_loaded(load_model("hf-hub:adamdad/test", None), expected)
+
+
+def test_other_models_check_their_weights_too(hub):
+    hub.add("adamdad/test", {"config.json": config("kat_mixer_pico_patch4_28"), "model.safetensors": HTML})
+    with pytest.raises(WeightsError, match="model.safetensors of the Hub repository adamdad/test"):
+        load()
 
 
 def test_other_sources_do_not_ask_the_hub(hub, tmp_path):

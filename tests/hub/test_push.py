@@ -174,10 +174,12 @@ def test_not_a_run(tmp_path):
 def test_pull_refusals(hub, tmp_path):
     hub.add("ours/text", {"README.md": b"hello"})
     hub.add("ours/damaged", {"config.json": b"{}", "model.safetensors": b"<html>"})
+    hub.add("ours/login", {"config.json": b"<html>", "model.safetensors": save({"x": torch.zeros(1)})})
     for repo, error, says in [
         ("ours/nothing", FileNotFoundError, "the Hub has no ours/nothing"),
         ("ours/text", FileNotFoundError, "has no config.json"),
         ("ours/damaged", ValueError, "model.safetensors is damaged"),
+        ("ours/login", ValueError, "config.json is damaged: it is not a JSON object"),
     ]:
         with pytest.raises(error, match=says):
             pull(repo, tmp_path / repo)

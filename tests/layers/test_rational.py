@@ -229,3 +229,13 @@ def test_a_layer_has_second_derivatives():
     torch.manual_seed(0)
     layer, x = GRKAN(8, 16).double(), torch.randn(2, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(layer, x)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+def test_a_traced_layer_trains():
+    torch.manual_seed(0)
+    layer, x = GRKAN(8, 16), torch.randn(2, 8)
+    traced = torch.jit.trace(layer, x)  # it compares the trace with the layer
+    gradients = [torch.autograd.grad(f(2 * x).square().sum(), list(layer.parameters())) for f in (traced, layer)]
+    for got, want in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, want)

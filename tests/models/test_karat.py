@@ -248,8 +248,13 @@ def test_features_and_pruning():
         ({"grid_size": [1, 2]}, "grid_size has 2 entries"),
         ({"rank": [[1, 2, 3]] * 6}, r"rank\[0\] has 3 entries"),
         ({"grid_size": 0}, "grid_size=0"),
+        ({"grid_size": 2.5}, "grid_size=2.5"),
+        ({"rank": 0}, "rank=0"),
+        ({"base_function": "silu", "grid_size": 0}, "grid_size=0"),
+        ({"base_function": "silu", "rank": 0}, "rank=0"),
         ({"mode": "shared"}, "mode='shared'"),
-        ({"mode": "universal", "grid_size": [1] * 6}, "universal"),
+        ({"mode": "universal", "grid_size": [1] * 6}, "grid_size=.* one for each of 2 heads"),
+        ({"mode": "universal", "rank": [[1, 2]] * 2}, "rank=.* one for each of 2 heads"),
         ({"basis": "spline"}, "basis='spline'"),
         ({"base_function": "relu"}, "base_function='relu'"),
         ({"operator_order": "w"}, "operator_order='w'"),
@@ -257,6 +262,9 @@ def test_features_and_pruning():
         ({"operator_init": "zeros"}, "init='zeros'"),
         ({"layers": "first"}, "layers='first'"),
         ({"layers": [6]}, "layers=.6."),
+        ({"layers": 3}, "layers=3: expected a list"),
+        ({"layers": [2.0]}, "layers=.2.0.: expected a list"),
+        ({"attn_layer": "diff"}, "attn_layer='diff'"),
         ({"hybrid_heads": 2}, "hybrid_heads=2"),
         ({"attn_drop_rate": 0.1}, "attn_drop_rate=0.1"),
         ({"patch_drop_rate": 0.5}, "patch_drop_rate"),
@@ -267,6 +275,10 @@ def test_features_and_pruning():
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         timm.create_model("test_karat", **options)
+
+
+def test_a_model_without_operators_may_drop_patches():
+    assert timm.create_model("test_karat", layers=[], patch_drop_rate=0.5, depth=1).train()(X).isfinite().all()
 
 
 def test_masks_and_other_token_counts_are_refused():

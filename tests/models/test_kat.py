@@ -5,6 +5,8 @@ import math
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import ParallelScalingBlock
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import kat_zoo  # noqa: F401
@@ -159,10 +161,33 @@ def test_groups_and_order():
         ({"weight_init": "xavier"}, "weight_init='xavier': expected one of upstream"),
         ({"act_init": "sinus"}, "init='sinus'"),
         ({"num_groups": 7}, "not divisible by num_groups=7"),
-        ({"act_layer": "relu"}, "act_init"),
+        ({"act_layer": "relu"}, "act_layer='relu': not an argument .* act_init"),
         ({"order": [5]}, "order"),
+        ({"order": 5}, "order=5: expected two numbers"),
+        ({"num_groups": 0}, "num_groups=0: expected an integer"),
+        ({"num_groups": "8"}, "num_groups='8': expected an integer"),
+        ({"act_init": nn.GELU}, "act_init=.*GELU.*: expected names"),
+        ({"norm_layer": nn.LayerNorm}, "norm_layer=.*LayerNorm.*: expected the name"),
+        ({"norm_eps": "1e-6"}, "norm_eps='1e-6': expected a number"),
+        ({"embed_layer": nn.Linear}, "embed_layer=.*Linear.*: expected a string or a number"),
+        ({"mlp_layer": nn.Linear}, "mlp_layer=.*: not an argument .* GRKAN"),
+        ({"block_fn": ParallelScalingBlock}, "block_fn=.*: not an argument"),
     ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         timm.create_model("test_kat", **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"num_groups": 0}, "num_groups=0: expected 1 or more"),
+        ({"act_init": nn.GELU}, "act_init=.*GELU.*: expected a string"),
+        ({"norm_layer": nn.LayerNorm}, "norm_layer=.*LayerNorm.*: expected a string"),
+        ({"mlp_layer": nn.Linear}, "mlp_layer=.*: not an argument .* GRKAN"),
+    ],
+)
+def test_bad_arguments_of_the_mixer(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        timm.create_model("kat_mixer_pico_patch4_28", **arguments)

@@ -75,6 +75,36 @@ def test_formats_as_checkpoint_path_as_file_and_through_the_filter(kat, name, tm
         assert torch.equal(model.eval()(X), expected)
 
 
+NESTED = {
+    "ema in state_dict": lambda s: {"model": noise(s), "model_ema": {"state_dict": s}},
+    "thrice": lambda s: {"state_dict": {"model": {"state_dict": s, "epoch": 3}}},
+    "AveragedModel": lambda s: {"n_averaged": torch.tensor(7), **{f"module.{key}": value for key, value in s.items()}},
+    "AveragedModel in model_ema": lambda s: {"model_ema": NESTED["AveragedModel"](s)},
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_nested_formats_through_the_filter(kat, name):
+    filtered = checkpoint_filter_fn(NESTED[name](kat.state_dict()), kat)
+    assert filtered.keys() == kat.state_dict().keys()
+    assert all(torch.equal(value, filtered[key]) for key, value in kat.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "adapt"), [("test_kat", checkpoint_filter_fn), ("test_kat", None), ("kat_mixer_pico_patch4_28", None)]
+)
+def test_a_block_without_activations_is_damage(name, adapt):
+    """Not an MLP, as other blocks have activations; for DDP's and other wrappers too."""
+    model = timm.create_model(name)
+    state_dict = model.state_dict()
+    first = next(key for key in state_dict if ".act1." in key).rpartition(".act1.")[0]
+    state_dict = {key: value for key, value in state_dict.items() if not key.startswith(first + ".act")}
+    state_dict = adapt(state_dict, model) if adapt else state_dict
+    for root, prefix in ((model, ""), (torch.nn.ModuleDict({"module": model}), "module.")):
+        with pytest.raises(RuntimeError, match=f"{prefix}{first} has no act1 and act2 in the checkpoint"):
+            root.load_state_dict({prefix + key: value for key, value in state_dict.items()}, strict=False)
+
+
 def test_safetensors(kat, tmp_path):
     safetensors.torch.save_file(kat.state_dict(), tmp_path / "model.safetensors")
     model = timm.create_model("test_kat", num_classes=10, checkpoint_path=str(tmp_path / "model.safetensors"))
@@ -86,6 +116,8 @@ def test_vit_as_checkpoint_path(vit, wrap, tmp_path):
     torch.save(wrap(vit.state_dict()), tmp_path / "vit.pth")
     model = timm.create_model("test_kat", num_classes=10, checkpoint_path=str(tmp_path / "vit.pth")).eval()
     assert torch.equal(model.blocks[1].mlp.fc1.weight, vit.blocks[1].mlp.fc1.weight)
+    filtered = checkpoint_filter_fn(wrap(vit.state_dict()), model)
+    assert all(torch.equal(value, filtered[key]) for key, value in model.state_dict().items())
     z = torch.linspace(-6, 6, 800).reshape(100, 8)
     assert torch.equal(model.blocks[0].mlp.act1(z), z)
     torch.testing.assert_close(model.blocks[0].mlp.act2(z), torch.nn.functional.gelu(z), atol=3.2e-3, rtol=0)

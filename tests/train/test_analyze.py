@@ -1,6 +1,8 @@
 """`kat-zoo analyze` on runs that the trainer really made."""
 
+import argparse
 import csv
+import logging
 from dataclasses import replace
 
 import matplotlib
@@ -8,14 +10,16 @@ import pytest
 
 matplotlib.use("Agg")
 
-from kat_zoo import cli
+from kat_zoo import analysis, cli
+from kat_zoo.train import analyze
 from kat_zoo.train.analyze import ANALYSES, open_run
 from kat_zoo.train.classification import train
 from kat_zoo.train.classification_config import ModelConfig
 
 
-def finished(recipe, folder, **kwargs):
-    model = ModelConfig(name="karat_pico_patch4_28", kwargs={"depth": 2, "embed_dim": 24, **kwargs})
+def finished(recipe, folder, name="karat_pico_patch4_28", **kwargs):
+    size = {"depth": 2, "embed_dim": 24} if "karat" in name else {}
+    model = ModelConfig(name=name, kwargs={**size, **kwargs})
     system = replace(recipe.system, keep_checkpoints=9, eval_every=1)
     train(replace(recipe, output=str(folder), model=model, system=system))
     return folder
@@ -58,3 +62,59 @@ def test_errors_name_what_is_wrong(tmp_path, capsys):
     assert "recipe.yaml: no such file" in capsys.readouterr().err
     assert cli.main(["analyze", str(tmp_path), "--what", "colors"]) == 2
     assert "--what 'colors'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "groups"),
+    [
+        ("kan_mlp_pico_28", {"hidden": [8]}, {"spline coefficients"}),
+        ("mlp_pico_28", {"hidden": [8]}, {"other layers"}),
+        ("kat_mixer_pico_patch4_28", {"num_blocks": 1, "embed_dim": 24}, {"MLP", "numerator", "denominator"}),
+    ],
+)
+def test_what_does_not_apply_is_left_out_unless_named(recipe, tmp_path, capsys, caplog, name, kwargs, groups):
+    folder, out = finished(recipe, tmp_path / "run", name, **kwargs), tmp_path / "out"
+    arguments = ["--out", str(out), "--grid", "2", "--loss-images", "8"]
+    with caplog.at_level(logging.WARNING, logger="kat_zoo"):
+        assert cli.main(["analyze", str(folder), *arguments]) == 0
+    assert sorted(p.stem for p in out.glob("*.png")) == ["costs", "curves", "histograms_run", "landscape"]
+    left_out = [r.message for r in caplog.records if "left out" in r.message]
+    assert [line.split(" left out: ")[0] for line in left_out] == ["spectra", "maps", "quality"]
+    assert all("has no timm Attention layer" in line for line in left_out)
+    with (out / "histograms_run.csv").open() as file:
+        assert {row["group"] for row in csv.DictReader(file)} == groups
+    assert cli.main(["analyze", str(folder), "--what", "curves,spectra", *arguments]) == 2
+    assert "--what spectra: model" in capsys.readouterr().err
+
+
+def test_runs_on_different_images_are_not_compared(recipe, tmp_path, monkeypatch):
+    run = open_run(finished(recipe, tmp_path / "one"))
+    arguments = argparse.Namespace(images=2, loss_images=8)
+    for key, value in {"mean": (0.5,), "holdout": 0.1, "dataset": "cifar10"}.items():
+        other = replace(run, label="two", recipe=replace(run.recipe, data=replace(run.recipe.data, **{key: value})))
+        for name in ("spectra", "maps", "quality", "costs"):
+            with pytest.raises(analysis.NotApplicable, match=f"{key} of two is .*, of one .*; expected runs on the same images"):
+                ANALYSES[name]([run, other], tmp_path / "out", arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_pointing_game_where_the_object_is_not_known(recipe, tmp_path, monkeypatch, caplog):
+    run = open_run(finished(recipe, tmp_path / "run"))
+    columns = {}
+    splits = analyze.open_splits(run.recipe.data)
+    monkeypatch.setattr(analyze, "open_splits", lambda data, seed: splits)
+    for dataset in ("fashion_mnist", "folder"):
+        data = replace(run.recipe.data, dataset=dataset)
+        path = ANALYSES["quality"]([replace(run, recipe=replace(run.recipe, data=data))], tmp_path, argparse.Namespace(loss_images=8))
+        with path.with_suffix(".csv").open() as file:
+            columns[dataset] = list(next(csv.DictReader(file)))
+    assert columns["folder"] == ["model", "layer", "entropy", "effective_rank"]
+    assert columns["fashion_mnist"] == [*columns["folder"], "pointing", "foreground", "chance"]
+    assert [r.message for r in caplog.records if "no pointing game on folder" in r.message]
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_runs_of_other_tasks_are_refused(tmp_path, capsys, task):
+    (tmp_path / "recipe.yaml").write_text(f"task: {task}\n")
+    assert cli.main(["analyze", str(tmp_path)]) == 2
+    assert f"a run of {task}; expected one of classification" in capsys.readouterr().err
