@@ -4,12 +4,9 @@ import json
 import logging
 import os
 import shutil
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import torch
 from accelerate import Accelerator
@@ -35,6 +32,7 @@ class Progress:
         evaluated: update of the last evaluation.
         best: best value so far of the run's metric, larger is better; None before the first evaluation.
         window: loss name -> values since the last log record, so that a continued run logs what an unbroken one would.
+        updates_per_epoch: follows from the number of training images; 0 in checkpoints that do not have it.
     """
 
     update: int = 0
@@ -42,6 +40,7 @@ class Progress:
     evaluated: int = 0
     best: float | None = None
     window: dict[str, list[float]] = field(default_factory=dict)
+    updates_per_epoch: int = 0
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -185,19 +184,3 @@ def find_resume(run: Path, resume: str) -> Path | None:
     if list_checkpoints(run) or (run / "metrics.jsonl").exists():
         raise ValueError(f"output {run} already holds a run; continue it with --resume auto, or choose another output")
     return None
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGUSR1 instead of dying of them; the training loop looks at the list between updates."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -5,7 +5,7 @@ arguments, or torchrun.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -13,7 +13,6 @@ from timm.layers import set_fused_attn
 from timm.loss import create_classification_loss
 
 from . import loader as loaders
-from .checkpoint import stop_signals
 from .classification_config import Recipe
 from .data import open_splits
 from .distill import create_task
@@ -26,6 +25,7 @@ from .processes import signalled, start
 from .rehearsal import rehearse
 from .report import draw_curves, write_card
 from .run import begin, command
+from .signals import stop_signals
 from .stream import StreamLoader
 
 
@@ -45,6 +45,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
         TrainingDiverged: no finite gradient any more.
         OutOfMemory: with a hint of what would fit.
     """
+    recipe = recipe.after_probe
     accelerator, checkpoint = start(recipe, resume)
     processes = accelerator.num_processes
 
@@ -67,8 +68,6 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
             if not fit_head(recipe, accelerator, model, splits.train, resolved, partial(signalled, accelerator, signals)):
                 accelerator.print("stopped by a signal in the linear probe; --resume auto begins it again")
                 return None
-    if recipe.mode == "linear_probe":
-        recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=0), ema=replace(recipe.ema, decay=0.0))
     trial = Trial(recipe, model, task, resolved["input_size"], len(splits.classes), mixup, accelerator)
     if recipe.auto_batch_size:
         recipe = fit_batch(recipe, trial, checkpoint)

@@ -1,6 +1,6 @@
 """The recipe of an image classifier."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .config import RunRecipe, require, require_batch
@@ -119,6 +119,23 @@ class AugmentConfig:
     smoothing: float = 0.1
     repeats: int = 1
 
+    def check(self) -> None:
+        """Refuse values out of range; recipes call it.
+
+        Raises:
+            ValueError: naming the key, its value and what is right.
+        """
+        for name in ("hflip", "vflip", "random_erasing", "mixup_prob", "mixup_switch_prob"):
+            require((f"augment.{name}", getattr(self, name), 0 <= getattr(self, name) <= 1, "a probability, in [0, 1]"))
+        for name in ("pad", "color_jitter", "mixup", "cutmix"):
+            require((f"augment.{name}", getattr(self, name), getattr(self, name) >= 0, "at least 0"))
+        require(
+            ("augment.scale", self.scale, 0 < self.scale[0] <= self.scale[1] <= 1, "two numbers in (0, 1], in rising order"),
+            ("augment.ratio", self.ratio, 0 < self.ratio[0] <= self.ratio[1], "two positive numbers in rising order"),
+            ("augment.smoothing", self.smoothing, 0 <= self.smoothing < 1, "in [0, 1)"),
+            ("augment.repeats", self.repeats, self.repeats >= 1, "at least 1"),
+        )
+
 
 @dataclass(frozen=True)
 class ProbeConfig:
@@ -187,6 +204,13 @@ class Recipe(RunRecipe):
         """Whether the run begins with a linear probe."""
         return self.mode in ("linear_probe", "lp_ft")
 
+    @property
+    def after_probe(self) -> "Recipe":
+        """What is left to train: of mode linear_probe nothing, without updates, schedule and average."""
+        if self.mode != "linear_probe":
+            return self
+        return replace(self, schedule=replace(self.schedule, epochs=0), ema=replace(self.ema, decay=0.0))
+
     def __post_init__(self) -> None:
         """Refuse values that no later stage would name as clearly.
 
@@ -197,8 +221,7 @@ class Recipe(RunRecipe):
         require(
             ("data.holdout", self.data.holdout, 0 <= self.data.holdout < 1, "in [0, 1)"),
             ("data.train_images", self.data.train_images, self.data.train_images is None or self.data.train_images >= 1, "at least 1"),
-            ("augment.smoothing", self.augment.smoothing, 0 <= self.augment.smoothing < 1, "in [0, 1)"),
-            ("augment.repeats", self.augment.repeats, self.augment.repeats >= 1, "at least 1"),
+            ("data.crop_pct", self.data.crop_pct, self.data.crop_pct is None or 0 < self.data.crop_pct <= 1, "in (0, 1]"),
             ("data.max_unreadable", self.data.max_unreadable, self.data.max_unreadable >= 0, "at least 0"),
             ("data.shuffle_buffer", self.data.shuffle_buffer, self.data.shuffle_buffer >= 1, "at least 1"),
             ("data.samples", self.data.samples, self.data.samples is None or self.data.samples >= 1, "at least 1"),
@@ -210,8 +233,11 @@ class Recipe(RunRecipe):
             ("distill.temperature", self.distill.temperature, self.distill.temperature > 0, "positive"),
             ("schedule.epochs", self.schedule.epochs, self.schedule.epochs >= 1 or self.mode == "linear_probe", "at least 1"),
         )
-        start = self.model.pretrained or self.model.checkpoint or self.model.init_from
-        if self.mode != "pretrain" and not start:
+        self.augment.check()
+        given = [key for key in ("pretrained", "checkpoint", "init_from") if getattr(self.model, key)]
+        if len(given) > 1:
+            raise ValueError(f"model.{' and model.'.join(given)} all name the weights to start from; give one")
+        if self.mode != "pretrain" and not given:
             raise ValueError(f"mode {self.mode} needs weights to start from: model.pretrained, model.checkpoint or model.init_from")
         if self.mode != "finetune" and self.model.train_only != "all":
             raise ValueError(f"model.train_only is {self.model.train_only!r}, which mode finetune takes; mode is {self.mode}")

@@ -52,7 +52,8 @@ class ScheduleConfig:
         warmup_epochs: epochs of linear warm-up.
         warmup_lr: learning rate at the first update.
         min_lr: learning rate at the end.
-        decay_epochs: length of the decay phase (wsd) or of a step (step), in epochs; None is timm's default.
+        decay_epochs: length of the decay phase (wsd; below 1: its part of what follows the warm-up) or of a step (step), in epochs;
+            None is timm's default.
         decay_rate: power (poly) or factor of each step (step, multistep).
         milestones: epochs of the steps (multistep).
     """
@@ -65,6 +66,23 @@ class ScheduleConfig:
     decay_epochs: float | None = None
     decay_rate: float = 0.1
     milestones: tuple[float, ...] = ()
+
+    def check_phases(self) -> None:
+        """Refuse phases of a wsd or rsqrt schedule that do not fit into the run; without epochs there is nothing to fit.
+
+        Raises:
+            ValueError: naming them, in epochs.
+        """
+        if self.name not in ("wsd", "rsqrt") or not self.epochs:
+            return
+        left, decay = self.epochs - self.warmup_epochs, self.decay_epochs
+        if left <= 0:
+            raise ValueError(f"schedule.warmup_epochs is {self.warmup_epochs}; it must be below schedule.epochs = {self.epochs}")
+        if decay is not None and decay > left and not decay < 1:  # below 1 it is a fraction
+            raise ValueError(
+                f"schedule.decay_epochs is {decay}; it must be at most {left:g}, what schedule.warmup_epochs {self.warmup_epochs:g} leave "
+                f"of schedule.epochs {self.epochs}"
+            )
 
 
 @dataclass(frozen=True)
@@ -140,22 +158,34 @@ class RunRecipe:
         Raises:
             ValueError: naming the key, its value and what is right.
         """
+        optimizer, schedule = self.optimizer, self.schedule
         require(
-            ("optimizer.lr", self.optimizer.lr, self.optimizer.lr > 0, "positive"),
-            ("optimizer.grad_accum", self.optimizer.grad_accum, self.optimizer.grad_accum >= 1, "at least 1"),
-            ("schedule.epochs", self.schedule.epochs, self.schedule.epochs >= 0, "at least 0"),
-            ("schedule.name", self.schedule.name, self.schedule.name != "plateau", "a schedule known in advance"),
+            ("optimizer.lr", optimizer.lr, optimizer.lr > 0, "positive"),
+            ("optimizer.weight_decay", optimizer.weight_decay, optimizer.weight_decay >= 0, "at least 0"),
+            ("optimizer.rational_lr_scale", optimizer.rational_lr_scale, optimizer.rational_lr_scale >= 0, "at least 0"),
+            ("optimizer.layer_decay", optimizer.layer_decay, optimizer.layer_decay is None or 0 < optimizer.layer_decay <= 1, "in (0, 1]"),
+            ("optimizer.clip_grad", optimizer.clip_grad, optimizer.clip_grad is None or optimizer.clip_grad > 0, "positive, or null"),
+            ("optimizer.grad_accum", optimizer.grad_accum, optimizer.grad_accum >= 1, "at least 1"),
+            ("schedule.epochs", schedule.epochs, schedule.epochs >= 0, "at least 0"),
+            ("schedule.warmup_epochs", schedule.warmup_epochs, schedule.warmup_epochs >= 0, "at least 0"),
+            ("schedule.warmup_lr", schedule.warmup_lr, schedule.warmup_lr >= 0, "at least 0"),
+            ("schedule.min_lr", schedule.min_lr, schedule.min_lr >= 0, "at least 0"),
+            ("schedule.decay_epochs", schedule.decay_epochs, schedule.decay_epochs is None or schedule.decay_epochs > 0, "positive"),
+            ("schedule.name", schedule.name, schedule.name != "plateau", "a schedule known in advance"),
             (
                 "schedule.milestones",
-                self.schedule.milestones,
-                bool(self.schedule.milestones) == (self.schedule.name == "multistep"),
+                schedule.milestones,
+                bool(schedule.milestones) == (schedule.name == "multistep"),
                 "given with schedule.name multistep, and only there",
             ),
             ("ema.decay", self.ema.decay, 0 <= self.ema.decay < 1, "in [0, 1)"),
             ("system.log_every", self.system.log_every, self.system.log_every >= 1, "at least 1"),
             ("system.eval_every", self.system.eval_every, self.system.eval_every >= 1, "at least 1"),
+            ("system.checkpoint_every", self.system.checkpoint_every, self.system.checkpoint_every >= 0, "at least 0"),
             ("system.keep_checkpoints", self.system.keep_checkpoints, self.system.keep_checkpoints >= 1, "at least 1"),
+            ("system.max_skipped", self.system.max_skipped, self.system.max_skipped >= 1, "at least 1"),
         )
+        schedule.check_phases()
 
 
 def require(*rules: tuple[str, Any, bool, str]) -> None:
@@ -188,13 +218,16 @@ def require_batch(batch_size: int, workers: int, grad_accum: int) -> None:
         raise ValueError(f"data.batch_size {batch_size} is not a multiple of optimizer.grad_accum {grad_accum}")
 
 
-def parse(cls: type, argv: Sequence[str], prog: str, **flags: dict[str, Any]) -> tuple[Any, argparse.Namespace]:
+def parse(
+    cls: type, argv: Sequence[str], prog: str, defaults: dict[str, Any] | None = None, **flags: dict[str, Any]
+) -> tuple[Any, argparse.Namespace]:
     """Read a dataclass from `--config FILE` and `--nested.key value` overrides.
 
     Args:
         cls: the dataclass to fill.
         argv: command-line arguments.
         prog: name of the command, for its help.
+        defaults: key -> value, or section -> dict of them, in place of those of the dataclass.
         **flags: further `--flag` options of the command, name -> arguments of `add_argument`.
 
     Returns:
@@ -210,6 +243,7 @@ def parse(cls: type, argv: Sequence[str], prog: str, **flags: dict[str, Any]) ->
     for name, options in flags.items():
         parser.add_argument("--" + name.replace("_", "-"), **options)
     parser.add_class_arguments(cls)
+    parser.set_defaults(defaults or {})
     try:
         parsed = parser.parse_args(find_configs(argv))
         instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # renamed in 4.49

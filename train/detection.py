@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from timm.layers import set_fused_attn
 
-from .checkpoint import stop_signals
 from .dense_runs import build_head
 from .detection_config import DetectionDataConfig, DetectionRecipe, DetectorConfig
 from .detection_data import EvalScenes, TrainScenes, eval_loader, open_splits, train_loader, train_transform
@@ -19,6 +18,7 @@ from .detection_evaluate import DetectionEvaluation, evaluate
 from .processes import start
 from .rehearsal import try_update
 from .run import begin, command
+from .signals import stop_signals
 
 COCO = (80, 117_266)  # classes, and training images with objects, for a rehearsal without data
 

@@ -1,16 +1,19 @@
 """Exact evaluation of classifiers, and the `kat-zoo validate` command."""
 
+from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
+from timm.layers import set_fused_attn
 from timm.task import ClassificationEvaluator
 from torch import Tensor, nn
 
-from .classification_config import DataConfig, ModelConfig
+from .classification_config import DataConfig, ModelConfig, Recipe
 from .config import parse
 from .data import open_splits
 from .loader import data_config, eval_loader
@@ -78,28 +81,55 @@ class ValidateConfig:
 
     Attributes:
         task: classification; other tasks have their own keys.
+        run: folder of a run: its last weights, on the images that the run itself was evaluated on; the other keys override its recipe.
         model: the model; `pretrained` or `checkpoint` names its weights.
-        data: the data; its test split is evaluated.
+        data: the data; its test split is evaluated, or with `holdout` that part of the training split,
+        seed: which chooses it: without `run`, give that of the training, or some of the images are ones that were trained on.
         precision: `no`, `bf16` or `fp16` autocast.
     """
 
     task: Literal["classification"] = "classification"
+    run: str | None = None
     model: ModelConfig = field(default_factory=lambda: ModelConfig(name="kat_pico_patch4_28", pretrained=True))
     data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=256))
+    seed: int = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
+
+
+def _recipe_of(argv: Sequence[str]) -> dict[str, Any]:
+    """What the recipe of the run in `--run` says in place of the defaults; nothing without one.
+
+    Raises:
+        FileNotFoundError: not the folder of a run.
+        ValueError: a run of another task.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--run", type=Path)
+    folder = parser.parse_known_args(argv)[0].run
+    if folder is None:
+        return {}
+    for name in ("recipe.yaml", "last.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"--run {folder}: no {name} there; expected the folder of a run of kat-zoo train")
+    recipe, _ = parse(Recipe, ["--config", str(folder / "recipe.yaml")], "kat-zoo validate")
+    set_fused_attn(recipe.system.fused_attention)  # its rounding is its own
+    weights = {"checkpoint": str(folder / "last.safetensors"), "pretrained": False, "init_from": None}
+    return {
+        "model": asdict(recipe.model) | weights, "data": asdict(recipe.data), "seed": recipe.seed, "precision": recipe.system.precision,
+    }  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:
     """`kat-zoo validate`: evaluate weights on a dataset's test split and print the figures.
 
     Args:
-        argv: `--model.name`, `--model.checkpoint`, `--data.dataset`, ...; a recipe's keys.
+        argv: `--run FOLDER`, or `--model.name`, `--model.checkpoint`, `--data.dataset`, ...; a recipe's keys.
 
     Returns:
         Exit code.
     """
-    config, _ = parse(ValidateConfig, argv, "kat-zoo validate")
-    splits = open_splits(config.data)
+    config, _ = parse(ValidateConfig, argv, "kat-zoo validate", _recipe_of(argv))
+    splits = open_splits(config.data, config.seed)
     with evaluation(config.precision) as accelerator:
         if config.model.pretrained and not config.model.checkpoint:
             check_classes(config.model.name, config.data.dataset, len(splits.classes))

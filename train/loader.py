@@ -18,7 +18,8 @@ from torchvision import transforms
 from .classification_config import AugmentConfig, DataConfig
 from .hub_data import Stream
 from .images import UNREADABLE, Images, UnreadableImages, name_of
-from .stream import StreamLoader, StreamTestLoader, ignore_stop_signals
+from .stream import StreamLoader, StreamTestLoader
+from .workers import outliving_stop_signals
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -323,7 +324,7 @@ def make_loader(dataset: Dataset, workers: int, **kwargs: Any) -> DataLoader:
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
-        worker_init_fn=ignore_stop_signals,
+        worker_init_fn=outliving_stop_signals(),
         **kwargs,
     )
 

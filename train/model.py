@@ -14,6 +14,7 @@ from torch import nn
 
 import kat_zoo
 from kat_zoo.hub_folder import count_classes
+from kat_zoo.models.pretrained import weights_damage
 
 from .classification_config import ModelConfig
 from .optim import RATIONALS
@@ -56,7 +57,7 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn
         The model, on the CPU.
 
     Raises:
-        ValueError: unknown model.
+        ValueError: unknown model, or a damaged checkpoint.
         FileNotFoundError: no such checkpoint.
     """
     if not timm.is_model(config.name):
@@ -64,6 +65,8 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn
         raise ValueError(f"model.name {config.name!r} is not a timm model; similar: {', '.join(close) or 'none'}")
     if config.checkpoint and not Path(config.checkpoint).is_file():  # timm's error has no message
         raise FileNotFoundError(f"{config.checkpoint}: no such checkpoint of {config.name}")
+    if config.checkpoint and (damage := weights_damage(Path(config.checkpoint))):
+        raise ValueError(f"model.checkpoint {config.checkpoint} {damage}")
     kwargs: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
     if config.checkpoint and config.checkpoint.endswith(".npz"):  # of which timm leaves out a head for other classes, in silence
         with np.load(config.checkpoint) as arrays:

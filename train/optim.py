@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import Muon, create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -32,7 +32,9 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.O
         **config.kwargs,
     )
     rationals = {id(p) for name, p in model.named_parameters() if name.endswith(RATIONALS)}
-    if not rationals or (config.decay_rationals and config.rational_lr_scale == 1.0):
+    # Rows of coefficients are no matrix: Muon, which would orthogonalise them, has AdamW for what is none.
+    fallback = {"use_fallback": True} if isinstance(optimizer, Muon) else {}
+    if not rationals or (config.decay_rationals and config.rational_lr_scale == 1.0 and not fallback):
         return optimizer
     split: list[dict[str, Any]] = []
     for group in optimizer.param_groups:
@@ -42,7 +44,7 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.O
         decay = group["weight_decay"] if config.decay_rationals else 0.0
         split += [{**group, "params": others}] if others else []
         if ours:
-            split.append({**group, "params": ours, "lr_scale": scale * config.rational_lr_scale, "weight_decay": decay})
+            split.append({**group, "params": ours, "lr_scale": scale * config.rational_lr_scale, "weight_decay": decay, **fallback})
     optimizer.param_groups[:] = split
     return optimizer
 
@@ -57,10 +59,25 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, u
 
     Returns:
         The scheduler; the first learning rates are set.
+
+    Raises:
+        ValueError: timm does not know it, or its phases do not fit into the run.
     """
-    scheduler, _ = create_scheduler_v2(
+    try:
+        scheduler, _ = _create(optimizer, config, updates_per_epoch)
+    except ValueError as error:
+        raise ValueError(
+            f"schedule.name {config.name}, epochs {config.epochs}, warmup_epochs {config.warmup_epochs:g} and decay_epochs "
+            f"{config.decay_epochs} with {updates_per_epoch} updates per epoch are refused by timm: {error}"
+        ) from error
+    scheduler.step_update(0)
+    return scheduler
+
+
+def _create(optimizer: torch.optim.Optimizer, config: ScheduleConfig, updates_per_epoch: int) -> Any:
+    return create_scheduler_v2(
         optimizer,
-        sched=config.name,
+        sched=config.name if config.epochs else "constant",  # without updates no schedule has to fit into the run
         num_epochs=max(1, config.epochs),
         warmup_epochs=config.warmup_epochs,  # type: ignore[arg-type]  # fractions are fine
         warmup_lr=config.warmup_lr,
@@ -71,5 +88,3 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, u
         step_on_epochs=False,
         updates_per_epoch=updates_per_epoch,
     )
-    scheduler.step_update(0)
-    return scheduler

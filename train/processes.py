@@ -1,5 +1,6 @@
 """The processes that train or evaluate together: as many as were asked for, in one precision, and stopped together."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,11 @@ from accelerate.utils import DataLoaderConfiguration, DistributedType, InitProce
 
 from .checkpoint import find_resume
 from .config import RunRecipe
+from .resume import check_resume
+from .workers import plain_errors
 from .zero import check_zero
+
+logger = logging.getLogger("kat_zoo")
 
 
 def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
@@ -26,7 +31,8 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
         (accelerator, checkpoint to continue from or None).
 
     Raises:
-        ValueError: the output folder holds another run, or the processes or the precision are not to be had as asked for.
+        ValueError: the output folder holds another run, the checkpoint is not one of this recipe, or the processes or the precision
+            are not to be had as asked for.
         FileNotFoundError: the checkpoint is not there.
     """
     checkpoint = find_resume(Path(recipe.output), resume)
@@ -34,7 +40,7 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
     if missing := set(recipe.system.trackers) - set(available):  # accelerate would go on without them
         raise ValueError(f"system.trackers has {', '.join(sorted(missing))}; installed are: {', '.join(available) or 'none'}")
     zero, on_cpu = _asked_for("DEEPSPEED"), not torch.accelerator.is_available()
-    _check_precision(recipe.system.precision)
+    _check_precision(recipe.system.precision, "system.precision")
     if zero and "LOCAL_RANK" not in os.environ:
         raise ValueError("accelerate's configuration asks for DeepSpeed; start with accelerate launch or torchrun, see docs/launch.md")
     accelerator = Accelerator(
@@ -48,6 +54,8 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
         project_dir=recipe.output,
     )
     _check_world(accelerator, recipe.system.processes, recipe.system.compile)
+    if checkpoint is not None:
+        check_resume(recipe, checkpoint)
     if zero:
         if compare_versions("deepspeed", "<", "0.19.8"):
             raise ValueError("DeepSpeed is older than 0.19.8, which leaves out updates whose gradient is not finite; install a newer one")
@@ -61,10 +69,23 @@ def _asked_for(library: str) -> bool:
     return os.environ.get(f"ACCELERATE_USE_{library}", "false").lower() == "true"
 
 
-def _check_precision(precision: str) -> None:
-    """Refuse float16 on CPUs: accelerate would compute in float32 in silence."""
-    if precision == "fp16" and not torch.accelerator.is_available():
-        raise ValueError("precision is fp16, but there is no GPU; expected no or bf16 on CPUs")
+def _check_precision(precision: str, key: str) -> None:
+    """Refuse float16 on CPUs, where accelerate would compute in float32 in silence; warn of bfloat16 where it is emulated."""
+    if torch.accelerator.is_available():
+        return
+    if precision == "fp16":
+        raise ValueError(f"{key} is fp16, but there is no GPU; expected no or bf16 on CPUs")
+    if precision == "bf16" and not _computes_bf16() and os.environ.get("RANK", "0") == "0":
+        logger.warning(
+            "%s is bf16, but this CPU has no bfloat16 instructions: it is several times slower than float32 here, which is --%s no",
+            key, key,
+        )  # fmt: skip
+
+
+def _computes_bf16() -> bool:
+    """Whether the CPU has instructions for bfloat16, as torch sees it."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
 def _check_world(accelerator: Accelerator, processes: int | None, compiled: bool) -> None:
@@ -111,8 +132,9 @@ def evaluation(precision: str) -> Iterator[Accelerator]:
     Raises:
         ValueError: fp16 without a GPU.
     """
-    _check_precision(precision)
-    yield Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision, dataloader_config=_global_batches())
+    _check_precision(precision, "precision")
+    with plain_errors():
+        yield Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision, dataloader_config=_global_batches())
     PartialState().destroy_process_group()  # after an error it is left alone: the launcher then stops the other processes
 
 

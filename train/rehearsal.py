@@ -34,6 +34,7 @@ def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
     Raises:
         ValueError: whatever would make the run fail before its first update.
     """
+    recipe = recipe.after_probe
     classes, images = SIZES.get(recipe.data.dataset, IMAGENET)
     classes, images = recipe.data.num_classes or classes, recipe.data.samples or recipe.data.train_images or images
     config = dataclasses.replace(recipe.model, pretrained=False, checkpoint=None, init_from=None)
@@ -97,7 +98,7 @@ def _describe_optimizer(optimizer: torch.optim.Optimizer, recipe: RunRecipe, upd
     scheduler = create_scheduler(optimizer, recipe.schedule, updates_per_epoch)
     rates = []
     for part in (0.0, 0.01, 0.1, 0.5, 0.9, 1.0):
-        scheduler.step_update(round(part * (recipe.schedule.epochs * updates_per_epoch - 1)))
+        scheduler.step_update(round(part * max(0, recipe.schedule.epochs * updates_per_epoch - 1)))
         rates.append(f"{part:.0%} {max(group['lr'] for group in optimizer.param_groups):.2g}")
     lines = [f"  {count} tensors with weight decay {decay:g}, learning rate x {scale:g}" for (decay, scale), count in groups.items()]
     return [*lines, f"learning rate: {', '.join(rates)}"]

@@ -35,6 +35,8 @@ from .config import RunRecipe, parse, to_yaml
 from .log import JsonlLog
 from .optim import create_optimizer, create_scheduler
 from .processes import signalled
+from .signals import stop_signals
+from .workers import plain_errors
 from .zero import configure_zero
 
 logger = logging.getLogger("kat_zoo")
@@ -101,7 +103,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether all updates are done."""
-        return self.progress.update == self.total
+        return self.progress.update >= self.total
 
     @property
     def evaluation_due(self) -> bool:
@@ -282,6 +284,7 @@ def begin(
 
     Raises:
         FileNotFoundError: `checkpoint` is not a checkpoint.
+        ValueError: it is past the end of the run, or counts other epochs.
     """
     folder, system = Path(recipe.output), recipe.system
     memory_format = torch.channels_last if system.channels_last else torch.contiguous_format
@@ -299,6 +302,18 @@ def begin(
     set_seed(recipe.seed, device_specific=True)  # from here on, dropout and mixup differ between processes
 
     progress = load_checkpoint(accelerator, checkpoint, ema) if checkpoint else Progress()
+    if progress.updates_per_epoch not in (0, updates_per_epoch):
+        raise ValueError(
+            f"an epoch is {updates_per_epoch} updates, but {checkpoint} was made with {progress.updates_per_epoch}: the number of training "
+            "images must stay what it was"
+        )
+    progress.updates_per_epoch = updates_per_epoch
+    total = recipe.schedule.epochs * updates_per_epoch
+    if progress.update > total:
+        raise ValueError(
+            f"schedule.epochs {recipe.schedule.epochs} is {total} updates, but {checkpoint} stands at update {progress.update}; give "
+            f"schedule.epochs {-(-progress.update // updates_per_epoch)} or more"
+        )
     scheduler.step_update(progress.update)
     log = None
     if accelerator.is_main_process:
@@ -308,7 +323,6 @@ def begin(
     accelerator.project_configuration.logging_dir = str(folder / "tensorboard")
     wandb = {"name": folder.name, "group": folder.name, "dir": str(folder), "config": asdict(recipe)}  # a continued run is a new one there
     accelerator.init_trackers("kat_zoo", init_kwargs={"tensorboard": {"purge_step": progress.update}, "wandb": wandb})
-    total = recipe.schedule.epochs * updates_per_epoch
     accelerator.print(
         f"{summary}, {sum(p.numel() for p in bare.parameters()) / 1e6:.2f}M parameters, {total} updates of "
         f"{recipe.batch_size} images on {accelerator.num_processes} process(es), "
@@ -350,7 +364,8 @@ def command(
         print(rehearse(recipe))
         return 0
     try:
-        train(recipe, flags.resume)
+        with stop_signals(), plain_errors():
+            train(recipe, flags.resume)
     except (TrainingDiverged, OutOfMemory) as error:
         logger.error("%s", error)
         return 1

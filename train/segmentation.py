@@ -13,7 +13,6 @@ from timm.layers import set_fused_attn
 from torch import nn
 
 from .ade20k import IGNORE, check, open_folders
-from .checkpoint import stop_signals
 from .dense_runs import build_head
 from .processes import start
 from .rehearsal import try_update
@@ -21,6 +20,7 @@ from .run import begin, command
 from .segmentation_config import SegmentationRecipe, SegmenterConfig
 from .segmentation_data import EvalPixels, TrainPixels, eval_loader, train_loader, train_transform
 from .segmentation_evaluate import SegmentationEvaluation, evaluate
+from .signals import stop_signals
 
 if TYPE_CHECKING:
     from kat_zoo.dense.segmentation import SegmentationModel

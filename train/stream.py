@@ -6,7 +6,6 @@ other numbers, it sees as many images, in another order, and says so.
 """
 
 import logging
-import signal
 from collections.abc import Callable, Iterator
 from itertools import count, islice
 from typing import Any
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from .hub_data import Stream
 from .images import UNREADABLE, UnreadableImages, decode
+from .workers import outliving_stop_signals
 
 logger = logging.getLogger("kat_zoo")
 
@@ -214,11 +214,5 @@ def _loader(rows: IterableDataset, batch: int, workers: int) -> DataLoader:
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # the model's random state is not touched
-        worker_init_fn=ignore_stop_signals,
+        worker_init_fn=outliving_stop_signals(),
     )
-
-
-def ignore_stop_signals(worker: int) -> None:
-    """Let a loader worker outlive the stop signals: schedulers signal the whole process group, and the batch is needed."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)

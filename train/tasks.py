@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from .config import find_configs
+from .signals import stop_signals
 
 # task -> modules with `main` of training, of validation, of prediction
 TASKS = {
@@ -41,7 +42,9 @@ def find_task(argv: Sequence[str]) -> str:
             settings = yaml.safe_load(Path(given["--config"]).read_text())
         except yaml.YAMLError as error:
             raise ValueError(f"--config {given['--config']} is not YAML: {error}") from error
-        task = settings.get("task") if isinstance(settings, dict) else None
+        if not isinstance(settings, dict):
+            raise ValueError(f"--config {given['--config']} holds no settings; expected lines such as `seed: 0`")
+        task = settings.get("task")
     task = task or "classification"
     if task not in TASKS:
         raise ValueError(f"task {task!r} is unknown; expected one of: {', '.join(TASKS)}")
@@ -61,7 +64,8 @@ def train_main(argv: Sequence[str]) -> int:
     Returns:
         Exit code of the task's command.
     """
-    return _call(0, argv)
+    with stop_signals():  # from here on: the import of a task takes seconds
+        return _call(0, argv)
 
 
 def validate_main(argv: Sequence[str]) -> int:

@@ -50,8 +50,10 @@ class Problem:
     held_out: bool = True
 
     def error(self, model: KAN) -> float:
-        """Weighted root mean square error on X_val."""
+        """Weighted root mean square error on X_val; infinite for a network that is undefined on a row."""
         with torch.no_grad():
+            if not bool(torch.isfinite(model(self.X)).all()):
+                return math.inf
             squares = (model(self.X_val) - self.y_val).square().mean(1)
         weight = torch.ones_like(squares) if self.weight_val is None else self.weight_val
         value = float(((squares * weight).sum() / weight.sum()).sqrt())

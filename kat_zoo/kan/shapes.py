@@ -110,7 +110,7 @@ def prune_by_trying(
 ) -> tuple[KAN, float]:
     """Remove edges, weakest first, as long as the held-out error stands it after retraining."""
     refused: set[tuple[int, int, int]] = set()
-    while True:
+    while math.isfinite(error):  # a network that is undefined on a row has no scores
         scores = attribute(model, problem.X).edges
         edges = [edge for edge in model.edges() if edge not in refused]
         edges.sort(key=lambda e: float(scores[e[0]][e[2], e[1]]))
@@ -127,7 +127,8 @@ def prune_by_trying(
                 break
             refused.add(edge)
         else:
-            return model, error
+            break
+    return model, error
 
 
 def _sparser(problem: Problem, model: KAN, error: float) -> tuple[KAN, float]:

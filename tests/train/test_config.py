@@ -32,6 +32,20 @@ def read(text, tmp_path, *argv):
         ("output: x\ndata: {batch_size: 9}\n", "even"),
         ("output: x\ntask: regression\n", "task 'regression'"),
         ("output: [x\n", "is not YAML"),
+        ("output: x\noptimizer: {layer_decay: 3}\n", "optimizer.layer_decay is 3.0; it must be in (0, 1]"),
+        ("output: x\noptimizer: {clip_grad: -1}\n", "optimizer.clip_grad is -1.0"),
+        ("output: x\noptimizer: {weight_decay: -1}\n", "optimizer.weight_decay is -1.0"),
+        ("output: x\nsystem: {checkpoint_every: -5}\n", "system.checkpoint_every is -5"),
+        ("output: x\nsystem: {max_skipped: 0}\n", "system.max_skipped is 0"),
+        ("output: x\nschedule: {warmup_epochs: -3}\n", "schedule.warmup_epochs is -3.0"),
+        ("output: x\nschedule: {name: wsd, epochs: 6, decay_epochs: 2}\n", "schedule.decay_epochs is 2.0; it must be at most 1, what"),
+        ("output: x\nschedule: {name: wsd, epochs: 5}\n", "schedule.warmup_epochs is 5; it must be below schedule.epochs = 5"),
+        ("output: x\naugment: {mixup: -1}\n", "augment.mixup is -1.0"),
+        ("output: x\naugment: {hflip: 2}\n", "augment.hflip is 2.0"),
+        ("output: x\naugment: {random_erasing: 5}\n", "augment.random_erasing is 5.0"),
+        ("output: x\ndata: {crop_pct: 7}\n", "data.crop_pct is 7.0; it must be in (0, 1]"),
+        ("output: x\nmodel: {checkpoint: a, init_from: b}\n", "model.checkpoint and model.init_from all name the weights"),
+        ("output: x\nmodel: {pretrained: true, checkpoint: a}\n", "model.pretrained and model.checkpoint all name the weights"),
     ],
 )
 def test_bad_recipe_is_one_line_and_exit_code_2(text, named, tmp_path, capsys):
@@ -59,3 +73,9 @@ def test_config_by_name_of_a_packaged_recipe(tmp_path):
 def test_packaged_recipes_are_valid(path):
     recipe, _ = parse(RECIPE_OF[find_task(["--config", str(path)])], ["--config", str(path)], "test")
     assert yaml.safe_load(to_yaml(recipe))["output"] == f"runs/{path.stem}"
+
+
+def test_a_config_without_settings_is_named(tmp_path):
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    with pytest.raises(ValueError, match=r"--config .*empty.yaml holds no settings"):
+        find_task(["--config", str(tmp_path / "empty.yaml")])

@@ -69,3 +69,21 @@ def test_a_stopped_training_keeps_its_minutes_and_other_budgets_stay_apart(call,
     call.script.write_rows([other], tmp_path / "table.csv")
     assert call("--resume") == 130
     assert rows(tmp_path) == [other] and "90.00" not in (tmp_path / "table.md").read_text()
+
+
+def test_what_diverged_is_said_and_the_budget_is_in_the_picture(call, tmp_path, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    values = [("softmax", 0, 65.0, 0.9), ("softmax", 1, 66.0, 0.8), ("fourier G3 r8", 0, 2.7, 2.75)]
+    budget = {"group": "baseline", "images": 64, "epochs": 1, "cpu_minutes": 1.5}
+    rows = [{**budget, "variant": v, "seed": s, "top1": t, "loss": loss} for v, s, t, loss in values]
+    table = call.script.summary(rows, 64, 1)
+    call.script.write_table(table, tmp_path / "table.md", 64, 1)
+    last = (tmp_path / "table.md").read_text().splitlines()[-2:]
+    assert last == ["", "fourier G3 r8 diverged: its test loss ended at 2.75; guessing among ten classes has 2.30."]
+    drawn = []
+    monkeypatch.setattr(plt.Figure, "savefig", lambda figure, path, dpi: drawn.append(figure.axes[0]))
+    call.script.plot(table, tmp_path / "table.png", 64, 1)
+    assert drawn[0].get_title() == "karat_pico_patch4_28, 1 to 2 seeds per variant, 4.5 CPU minutes in all"
+    assert [text.get_text() for text in drawn[0].texts] == ["65.5", "2.7 (diverged)"]
+    plt.close("all")

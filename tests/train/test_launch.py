@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 
+from kat_zoo.cli import main
 from kat_zoo.train.classification import train
 from kat_zoo.train.config import RECIPES
 from kat_zoo.train.processes import evaluation
@@ -61,6 +62,15 @@ def test_accelerate_reads_the_configurations():
         assert sum(type(module).__name__ == wrapped for module in timm.create_model(name).modules()) >= 4
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="it is about CPUs")
+@pytest.mark.parametrize("precision, feature, warned", [("bf16", "avx2", True), ("bf16", "amx_bf16", False), ("no", "avx2", False)])
+def test_bfloat16_is_warned_of_where_it_is_emulated(precision, feature, warned, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {feature: True})
+    with evaluation(precision):
+        pass
+    assert ("no bfloat16 instructions: it is several times slower than float32 here, which is --precision no" in caplog.text) == warned
+
+
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="float16 is fine on GPUs")
 def test_float16_is_refused_where_it_would_be_float32(recipe):
     with pytest.raises(ValueError, match="precision is fp16, but there is no GPU"):
@@ -70,24 +80,39 @@ def test_float16_is_refused_where_it_would_be_float32(recipe):
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_slurm_script_starts_each_task_and_queues_what_is_not_finished(finished, tmp_path):
+@pytest.mark.parametrize(
+    "recipe, options, output",
+    [
+        ("kat_pico_fmnist", ("--data.root", "a b"), "runs/kat_pico_fmnist"),
+        ("own.yaml", (), "x y"),
+        ("own.yaml", ("--output=else/where",), "else/where"),
+    ],
+)
+def test_slurm_script_starts_each_task_and_queues_what_is_not_finished(recipe, options, output, finished, tmp_path, monkeypatch, capsys):
+    """The real command tells where the run's folder is; here it does so beforehand, for starting it takes seconds."""
+    (tmp_path / "own.yaml").write_text("output: x y\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["train", "--config", recipe, *options, "--print_config"])
+    (tmp_path / "config").write_text(capsys.readouterr().out)
     stubs = {
         "srun": 'shift; SLURM_PROCID=5 SLURM_LOCALID=1 exec "$@"',
         "scontrol": 'case $1 in show) printf "node7\\nnode8\\n";; *) echo "scontrol $*" >> calls;; esac',
-        "kat-zoo": 'echo "$RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR $*" >> calls',
+        "kat-zoo": 'case "$*" in *--print_config) cat config;; '
+        '*) echo "$RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR $*" >> calls;; esac',
     }
     (tmp_path / "bin").mkdir()
     for name, body in stubs.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     if finished:
-        (tmp_path / "runs" / "some_recipe").mkdir(parents=True)
-        (tmp_path / "runs" / "some_recipe" / "result.json").touch()
+        (tmp_path / output).mkdir(parents=True)
+        (tmp_path / output / "result.json").touch()
     environment = {
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_NTASKS": "16", "SLURM_JOB_ID": "42",
     }  # fmt: skip
-    command = ["bash", str(ROOT / "docs" / "kat_zoo.sbatch"), "some_recipe", "--data.root", "a b"]
+    command = ["bash", str(ROOT / "docs" / "kat_zoo.sbatch"), recipe, *options]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls[0] == "5 1 16 node7 train --config some_recipe --system.processes 16 --resume auto --data.root a b"
+    assert calls[0] == " ".join([f"5 1 16 node7 train --config {recipe} --system.processes 16 --resume auto", *options])
     assert calls[1:] == ([] if finished else ["scontrol requeue 42"])

@@ -23,6 +23,13 @@ def test_a_missing_checkpoint_is_named(settings):
         build_model(ModelConfig(name="test_kat", **settings), 7)
 
 
+@pytest.mark.parametrize("name, damage", [("a.safetensors", "is empty"), ("a.pth", "is not weights; it begins with b'<html>'")])
+def test_a_damaged_checkpoint_is_named(tmp_path, name, damage):
+    (tmp_path / name).write_text("<html>" if "begins" in damage else "")
+    with pytest.raises(ValueError, match=f"model.checkpoint .*{name} {damage}"):
+        build_model(ModelConfig(name="test_kat", checkpoint=str(tmp_path / name)), 10)
+
+
 @pytest.mark.parametrize("train_only, trained", [("rationals", RATIONALS), ("head", ("head.weight", "head.bias"))])
 def test_train_only_moves_nothing_else(train_only, trained):
     model = build_model(ModelConfig(name="test_kat", train_only=train_only), 7)
@@ -107,6 +114,16 @@ def test_rationals_decay_and_learn_as_the_recipe_says(decay, scale):
             assert (weight_decay, lr_scale) == (0.05 * decay, pytest.approx(twin[1] * scale))
         elif name.endswith("fc1.weight"):
             assert weight_decay == 0.05
+
+
+@pytest.mark.parametrize("name", ["muon", "nadamuon"])
+def test_muon_leaves_rationals_to_its_adamw(name):
+    model = build_model(ModelConfig(name="test_kat"), 7)
+    optimizer = create_optimizer(model, OptimizerConfig(name=name, lr=0.02))
+    model(torch.randn(2, *model.pretrained_cfg["input_size"])).square().sum().backward()
+    optimizer.step()
+    used = {name: optimizer.state[p]["use_muon"] for name, p in model.named_parameters()}
+    assert used["blocks.0.mlp.fc1.weight"] and not any(used[name] for name in used if name.endswith(RATIONALS))
 
 
 def recipe_of(path):

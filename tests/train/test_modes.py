@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kat_zoo.train.checkpoint import list_checkpoints
-from kat_zoo.train.classification import train
+from kat_zoo.train.classification import main, train
 from kat_zoo.train.classification_config import ModelConfig
 from kat_zoo.train.config import to_yaml
 from kat_zoo.train.data import open_splits
@@ -104,6 +104,16 @@ def test_linear_probe_and_lp_ft(start, tmp_path):
                 shutil.rmtree(folder)
         assert train(change(whole, output=str(cut)), resume="auto") == final
         same_run(tmp_path / "whole", cut)
+
+
+def test_a_linear_probe_has_no_schedule(start, tmp_path, capsys):
+    """One that could not be fitted into no updates does not matter, in the run and in its rehearsal."""
+    recipe, _ = start
+    recipe = change(recipe, mode="linear_probe", probe={"holdout": 0.3}, schedule={"name": "wsd", "epochs": 3, "decay_epochs": 2})
+    (tmp_path / "probe.yaml").write_text(to_yaml(recipe))
+    assert main(["--config", str(tmp_path / "probe.yaml"), "--dry-run"]) == 0
+    assert " 0 updates" in capsys.readouterr().out
+    assert train(recipe).samples == 50
 
 
 def test_a_stop_in_the_probe_leaves_nothing_half_done(start, capsys, monkeypatch):

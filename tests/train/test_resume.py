@@ -1,0 +1,80 @@
+"""Continuing a run with other settings, and stop signals before there is anything to continue."""
+
+import logging
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from kat_zoo.train import tasks
+from kat_zoo.train.checkpoint import list_checkpoints
+from kat_zoo.train.classification import train
+from kat_zoo.train.config import to_yaml
+from kat_zoo.train.evaluate import main as validate
+
+from .conftest import write_fashion_mnist
+from .test_classification import PLAIN, change
+
+
+def short(recipe):
+    """Twelve updates, without anything slow."""
+    return change(recipe, augment=PLAIN, ema={"decay": 0.0})
+
+
+def test_a_run_is_continued_with_settings_that_fit_its_checkpoint(recipe, tmp_path, caplog):
+    recipe = short(recipe)
+    result = train(recipe)
+    before = {path: path.stat().st_mtime_ns for path in Path(recipe.output).rglob("*") if path.is_file()}
+    refused = [
+        ({"model": {"name": "karat_pico_patch4_28"}}, "model.name is 'karat_pico_patch4_28', but .* was made with 'kat_pico_patch4_28'"),
+        ({"model": {"kwargs": {"depth": 2}}}, "model.kwargs is {'depth': 2}, but .*, which the model depends on"),
+        ({"optimizer": {"weight_decay": 0.5}}, "optimizer.weight_decay is 0.5, .* which the state of the optimizer depends on"),
+        ({"data": {"batch_size": 32}}, "data.batch_size is 32, but .* was made with 16, which the order of the data depends on"),
+        ({"data": {"train_images": 64}}, "data.train_images is 64, but .* was made with None"),
+        ({"ema": {"decay": 0.9}}, "ema.decay is 0.9, but .* was made with 0.0"),
+        ({"schedule": {"epochs": 1}}, "schedule.epochs 1 is 6 updates, but .*update_00000012 stands at update 12; give schedule.epochs 2"),
+    ]
+    for sections, message in refused:
+        with pytest.raises(ValueError, match=message):
+            train(change(recipe, **sections), resume="auto")
+    more = write_fashion_mnist(tmp_path / "more", train=112)
+    with pytest.raises(ValueError, match="an epoch is 7 updates, but .* was made with 6: the number of training images"):
+        train(change(recipe, data={"root": str(more)}), resume="auto")
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "kat_zoo"):
+        assert train(recipe, resume="auto") == result
+        assert "other settings" not in caplog.text
+        train(change(recipe, optimizer={"lr": 1e-3}, data={"workers": 1}, schedule={"epochs": 3}), resume="auto")
+    (line,) = [record.getMessage() for record in caplog.records if "other settings" in record.getMessage()]
+    assert line == "continued with other settings: optimizer.lr 0.002 -> 0.001, schedule.epochs 2 -> 3, data.workers 0 -> 1"
+    assert list_checkpoints(Path(recipe.output))[-1].name == "update_00000018"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_stop_signal_before_the_first_update_saves_too(number, recipe, tmp_path, monkeypatch, capsys):
+    find, called = tasks.find_task, []
+    monkeypatch.setattr(tasks, "find_task", lambda argv: (called or called.append(os.kill(os.getpid(), number)), find(argv))[1])
+    before = signal.getsignal(number)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(short(recipe)))
+    assert tasks.train_main(["--config", str(tmp_path / "recipe.yaml")]) == 0
+    assert "stopped at update 0 by a signal" in capsys.readouterr().out and signal.getsignal(number) is before
+    assert [path.name for path in list_checkpoints(Path(recipe.output))] == ["update_00000000"]
+
+
+def test_validate_gives_the_figures_of_a_run(recipe, capsys):
+    """Of one with a held-out part, chosen by a seed that is not the default."""
+    recipe = change(short(recipe), seed=3, data={"holdout": 0.3}, schedule={"epochs": 1})
+    result = train(recipe)
+    capsys.readouterr()
+    assert validate(["--run", recipe.output]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert f"top-1 {result.top1:.2f} %" in line and f"loss {result.loss:.4f}, {result.samples} images" in line
+    other = ["--data.holdout=0.3", f"--data.root={recipe.data.root}", f"--model.checkpoint={recipe.output}/last.safetensors"]
+    for seed in (3, 0):
+        assert validate([*other, "--model.kwargs", str(recipe.model.kwargs), "--seed", str(seed)]) == 0
+        assert (f"loss {result.loss:.4f}," in capsys.readouterr().out) == (seed == 3)
+    with pytest.raises(FileNotFoundError, match="nowhere: no recipe.yaml there"):
+        validate(["--run", "nowhere"])

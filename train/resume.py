@@ -1,0 +1,61 @@
+"""What may change when a run is continued, and what may not."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import PartialState
+
+from .config import RunRecipe, to_yaml
+
+logger = logging.getLogger("kat_zoo")
+
+FIXED = {
+    "the model": ("model.name", "model.kwargs", "model.head", "model.backbone", "model.backbone_args", "model.train_only",
+                  "model.pyramid_args", "model.neck_args"),
+    "the state of the optimizer": ("optimizer.name", "optimizer.weight_decay", "optimizer.decay_rationals",
+                                   "optimizer.rational_lr_scale", "optimizer.layer_decay", "optimizer.kwargs"),
+    "the order of the data": ("seed", "data.dataset", "data.batch_size", "data.train_images", "data.holdout", "data.samples",
+                              "data.updates_per_epoch", "data.skip_empty", "augment.repeats"),
+}  # fmt: skip
+
+
+def check_resume(recipe: RunRecipe, checkpoint: Path) -> None:
+    """Compare a recipe with the one that a checkpoint was made with, and say in one line of the log what is different.
+
+    Args:
+        recipe: of any task.
+        checkpoint: its folder, in that of a run.
+
+    Raises:
+        ValueError: a setting is different that the checkpoint does not allow to change.
+    """
+    stored = checkpoint.resolve().parents[1] / "recipe.yaml"
+    if not stored.is_file():
+        logger.warning("%s: no such file; settings are not compared with those that %s was made with", stored, checkpoint)
+        return
+    before, now = (_flat(yaml.safe_load(text)) for text in (stored.read_text(), to_yaml(recipe)))
+    changed = {key: (before[key], value) for key, value in now.items() if key in before and before[key] != value}
+    changed.pop("output", None)  # a run folder may have been moved
+    for what, keys in FIXED.items():
+        for key in keys:
+            if key in changed:
+                old, new = changed[key]
+                raise ValueError(
+                    f"{key} is {new!r}, but {checkpoint} was made with {old!r}, which {what} depends on; continue with that, or begin "
+                    "another run (its model.checkpoint may be the last.safetensors of this one)"
+                )
+    if (before.get("ema.decay") == 0) != (now["ema.decay"] == 0):
+        old, new = before.get("ema.decay"), now["ema.decay"]
+        raise ValueError(f"ema.decay is {new}, but {checkpoint} was made with {old}: both must be 0, or neither")
+    if getattr(recipe, "auto_batch_size", False):
+        changed.pop("optimizer.grad_accum", None)  # the run keeps what was found
+    if changed and PartialState().is_main_process:
+        logger.warning("continued with other settings: %s", ", ".join(f"{key} {old!r} -> {new!r}" for key, (old, new) in changed.items()))
+
+
+def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    """`section.key` -> value; dicts that are themselves values, as kwargs, stay whole."""
+    nested = {key: value if isinstance(value, dict) else {"": value} for key, value in recipe.items()}
+    return {f"{section}.{key}".rstrip("."): value for section, values in nested.items() for key, value in values.items()}
