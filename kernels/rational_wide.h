@@ -35,31 +35,33 @@ KAT_INLINE void forward_strip(const Forward<S>& k, const Block& b, int group, ty
   F top = Storage<T>::template load<L>(largest);
   for (int64_t row = b.row_begin; row < b.row_end; ++row) {
     const int64_t base = (row * k.problem.groups + group) * k.problem.width;
+    const S* const in = k.x + base;  // in registers: for all the compiler knows, a store could change k
+    S* const out = k.y + base;
     int64_t i = b.col_begin;
     if constexpr (Storage<S>::kPairs && M >= 0 && L > 1) {
       for (; i + 2 * L <= b.col_end; i += 2 * L) {
         F even, odd;
-        prefetch_strip(k.x + base + i, b, columns);
-        prefetch_strip(k.y + base + i, b, columns);
-        Storage<S>::template load_pair<L>(k.x + base + i, even, odd);
+        prefetch_strip(in + i, b, columns);
+        prefetch_strip(out + i, b, columns);
+        Storage<S>::template load_pair<L>(in + i, even, odd);
         const F a_even = Direct<T, L, M, N>::absolute(even), a_odd = Direct<T, L, M, N>::absolute(odd);
         top = a_even > top ? a_even : top;
         top = a_odd > top ? a_odd : top;
-        Storage<S>::template store_pair<L>(k.y + base + i, Direct<T, L, M, N>::forward(even, c, k.problem.m, k.problem.n),
+        Storage<S>::template store_pair<L>(out + i, Direct<T, L, M, N>::forward(even, c, k.problem.m, k.problem.n),
                                            Direct<T, L, M, N>::forward(odd, c, k.problem.m, k.problem.n));
       }
     }
     for (; i + L <= b.col_end; i += L) {
-      const F x = Storage<S>::template load<L>(k.x + base + i);
+      const F x = Storage<S>::template load<L>(in + i);
       const F ax = Direct<T, L, M, N>::absolute(x);
       top = ax > top ? ax : top;
-      Storage<S>::template store<L>(k.y + base + i, Direct<T, L, M, N>::forward(x, c, k.problem.m, k.problem.n));
+      Storage<S>::template store<L>(out + i, Direct<T, L, M, N>::forward(x, c, k.problem.m, k.problem.n));
     }
     if (i < b.col_end) {
-      const F x = load_some<S, L>(k.x + base + i, b.col_end - i);
+      const F x = load_some<S, L>(in + i, b.col_end - i);
       const F ax = Direct<T, L, M, N>::absolute(x);
       top = ax > top ? ax : top;
-      store_some<S, L>(k.y + base + i, b.col_end - i, Direct<T, L, M, N>::forward(x, c, k.problem.m, k.problem.n));
+      store_some<S, L>(out + i, b.col_end - i, Direct<T, L, M, N>::forward(x, c, k.problem.m, k.problem.n));
     }
   }
   Storage<T>::template store<L>(largest, top);
@@ -80,35 +82,38 @@ KAT_INLINE void backward_strip(const Backward<S>& k, const Block& b, int group, 
   for (int j = 1; j <= n; ++j) db[j] = Storage<T>::template load<L>(sums + (m + j) * L);
   for (int64_t row = b.row_begin; row < b.row_end; ++row) {
     const int64_t base = (row * k.problem.groups + group) * k.problem.width;
+    const S* const in = k.x + base;
+    const S* const grad = k.g + base;
+    S* const out = k.dx + base;
     int64_t i = b.col_begin;
     if constexpr (Storage<S>::kPairs && M >= 0 && L > 1) {
       for (; i + 2 * L <= b.col_end; i += 2 * L) {
         F even, odd, g_even, g_odd;
-        prefetch_strip(k.x + base + i, b, columns);
-        prefetch_strip(k.g + base + i, b, columns);
-        prefetch_strip(k.dx + base + i, b, columns);
-        Storage<S>::template load_pair<L>(k.x + base + i, even, odd);
-        Storage<S>::template load_pair<L>(k.g + base + i, g_even, g_odd);
+        prefetch_strip(in + i, b, columns);
+        prefetch_strip(grad + i, b, columns);
+        prefetch_strip(out + i, b, columns);
+        Storage<S>::template load_pair<L>(in + i, even, odd);
+        Storage<S>::template load_pair<L>(grad + i, g_even, g_odd);
         const F a_even = Direct<T, L, M, N>::absolute(even), a_odd = Direct<T, L, M, N>::absolute(odd);
         top = a_even > top ? a_even : top;
         top = a_odd > top ? a_odd : top;
         const F dx = Direct<T, L, M, N>::backward(g_even, even, c, m, n, da, db);
-        Storage<S>::template store_pair<L>(k.dx + base + i, dx, Direct<T, L, M, N>::backward(g_odd, odd, c, m, n, da, db));
+        Storage<S>::template store_pair<L>(out + i, dx, Direct<T, L, M, N>::backward(g_odd, odd, c, m, n, da, db));
       }
     }
     for (; i + L <= b.col_end; i += L) {
-      const F x = Storage<S>::template load<L>(k.x + base + i);
-      const F g = Storage<S>::template load<L>(k.g + base + i);
+      const F x = Storage<S>::template load<L>(in + i);
+      const F g = Storage<S>::template load<L>(grad + i);
       const F ax = Direct<T, L, M, N>::absolute(x);
       top = ax > top ? ax : top;
-      Storage<S>::template store<L>(k.dx + base + i, Direct<T, L, M, N>::backward(g, x, c, m, n, da, db));
+      Storage<S>::template store<L>(out + i, Direct<T, L, M, N>::backward(g, x, c, m, n, da, db));
     }
     if (i < b.col_end) {
-      const F x = load_some<S, L>(k.x + base + i, b.col_end - i);
-      const F g = load_some<S, L>(k.g + base + i, b.col_end - i);
+      const F x = load_some<S, L>(in + i, b.col_end - i);
+      const F g = load_some<S, L>(grad + i, b.col_end - i);
       const F ax = Direct<T, L, M, N>::absolute(x);
       top = ax > top ? ax : top;
-      store_some<S, L>(k.dx + base + i, b.col_end - i, Direct<T, L, M, N>::backward(g, x, c, m, n, da, db));
+      store_some<S, L>(out + i, b.col_end - i, Direct<T, L, M, N>::backward(g, x, c, m, n, da, db));
     }
   }
   Storage<T>::template store<L>(largest, top);
