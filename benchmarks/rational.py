@@ -137,9 +137,9 @@ def measure(rows: int, channels: int, dtype: torch.dtype, peers: bool) -> dict[s
 def draw(table: list[dict[str, object]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, what in zip(panels, ("forward", "forward+backward"), strict=True):
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True)
+    for (axes, ratios), what in zip(panels.T, ("forward", "forward+backward"), strict=True):
         for dtype in DTYPES:
             for method in dict.fromkeys(row["method"] for row in table):
                 line = [r for r in table if (r["dtype"], r["method"], r["pass"], r["threads"]) == (dtype, method, what, 1)]
@@ -148,13 +148,16 @@ def draw(table: list[dict[str, object]], path: Path) -> None:
                     colour = COLOURS[str(method)]
                     elements = [int(r["rows"]) * int(r["channels"]) for r in line]  # type: ignore[call-overload]
                     axes.plot(elements, [r["milliseconds"] for r in line], color=colour, label=f"{method}, {dtype}", **style)
+                    ratios.plot(elements, [r["ratio_to_gelu"] for r in line], color=colour, **style)
         copies = [r for r in table if (r["pass"], r["dtype"], r["threads"]) == ("copy", "float32", 1)]
         elements = [int(r["rows"]) * int(r["channels"]) for r in copies]  # type: ignore[call-overload]
         streams = 1.0 if what == "forward" else 2.5  # x -> y; then x, g -> dx: five streams against a copy's two
         axes.plot(elements, [streams * float(str(r["milliseconds"])) for r in copies], "k:", label="memory bound (copy), float32")
-        axes.set(xscale="log", yscale="log", xlabel="elements", ylabel="milliseconds", title=f"{what}, one thread")
-        axes.grid(alpha=0.3)
-    panels[0].legend(fontsize=7)
+        axes.set(xscale="log", yscale="log", ylabel="milliseconds", title=f"{what}, one thread")
+        ratios.set(xscale="log", yscale="log", xlabel="elements", ylabel="time / time of nn.GELU of the same dtype")
+        for panel in (axes, ratios):
+            panel.grid(alpha=0.3, which="both")
+    panels[0, 0].legend(fontsize=7)
     figure.savefig(path, dpi=120)
 
 

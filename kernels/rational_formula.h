@@ -71,8 +71,6 @@ struct Direct {
   template <class V>
   static KAT_INLINE F horner(F x, const V* c, int low, int high) {
     F p = spread(c[high]);
-    // GCC leaves it rolled at -O2, with a load and a jump per coefficient: half the speed.
-#pragma GCC unroll 8
     for (int i = high - 1; i >= low; --i) p = p * x + c[i];
     return p;
   }
