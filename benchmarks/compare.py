@@ -7,8 +7,7 @@
 
 It can be stopped at any moment and called again with --resume: what is finished stays, a run goes on from its last checkpoint.
 Every family has a learning-rate sweep of its own under one budget, judged on images held out of the training split: three rates,
-and the next one where the best is at an edge. A run
-has one thread; --jobs 2 trains two at a time. Budgets are in compare_rows.py; --scale small takes about 3 CPU minutes a run.
+and the next one where the best is at an edge; so have the ViTs whose activation is learned node by node. A run has one thread; --jobs 2 trains two at a time. Budgets are in compare_rows.py; --scale small takes about 3 CPU minutes a run.
 
 Writes benchmarks/results/compare/SCALE/{sizes,sweep,runs,curves,measure}.csv, tables.md and *.png.
 """
@@ -25,7 +24,7 @@ import torch
 from compare_evaluate import RUN_FIELDS, evaluate_run
 from compare_measure import SIZE_FIELDS, measure_all, sizes
 from compare_report import report
-from compare_rows import EXTRA, MAIN, RATES, ROWS, SCALES, Run, Scale, recipe, sweep_rates, sweep_run, write_csv
+from compare_rows import EXTRA, MAIN, RATES, SCALES, SWEEP_OF, Run, Scale, chosen_rate, recipe, sweep_rates, sweep_run, write_csv
 
 from kat_zoo.train.classification import train
 from kat_zoo.train.classification_config import Recipe
@@ -65,27 +64,19 @@ def finished(run: Run, folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def sweep_scores(family: str, folder: Path) -> dict[float, tuple[float, float]]:
+def sweep_scores(row: str, folder: Path) -> dict[float, tuple[float, float]]:
     """Rate -> (accuracy, -loss) on the held-out images, of the runs of a sweep that are finished."""
-    found = {lr: finished(sweep_run(family, lr), folder) for lr in RATES}
+    found = {lr: finished(sweep_run(row, lr), folder) for lr in RATES}
     return {lr: (figures["top1"], -figures["loss"]) for lr, figures in found.items() if figures is not None}
-
-
-def best_rate(family: str, folder: Path) -> float | None:
-    """The best rate on the held-out images; None while the sweep is not complete."""
-    scores = sweep_scores(family, folder)
-    rates = sweep_rates(scores)
-    return max(rates, key=lambda lr: (*scores[lr], lr)) if all(lr in scores for lr in rates) else None
 
 
 def keys_of(groups: Sequence[str]) -> list[str]:
     return [key for group, rows in (("main", MAIN), ("extra", EXTRA)) if group in groups for key in rows]
 
 
-def families(groups: Sequence[str]) -> list[str]:
-    """Families to sweep: those of the rows asked for, or all."""
-    keys = keys_of(groups) or list(ROWS)
-    return list(dict.fromkeys(ROWS[key].family for key in keys))
+def swept(groups: Sequence[str]) -> list[str]:
+    """Rows with a sweep: those that the rows asked for need, or all."""
+    return list(dict.fromkeys(SWEEP_OF[key] for key in keys_of(groups) or SWEEP_OF))
 
 
 def wanted(groups: Sequence[str], scale: Scale, folder: Path) -> list[Run]:
@@ -93,7 +84,7 @@ def wanted(groups: Sequence[str], scale: Scale, folder: Path) -> list[Run]:
     runs = []
     for seed in range(scale.seeds):
         for key in keys_of(groups):
-            rate = best_rate(ROWS[key].family, folder)
+            rate = chosen_rate(sweep_scores(SWEEP_OF[key], folder))
             if rate is not None and (key in MAIN or seed == 0):
                 runs.append(Run("main", key, seed, rate))
     return runs
@@ -120,11 +111,11 @@ def execute(runs: Sequence[Run], scale: Scale, folder: Path, root: str | None, j
 def collect(scale: Scale, folder: Path, out: Path) -> None:
     """Write sizes.csv once, and sweep.csv, runs.csv and curves.csv from the run folders."""
     sweeps, results, curves = [], [], []
-    for family in families(GROUPS):
+    for row in swept(GROUPS):
         for lr in RATES:
-            run = sweep_run(family, lr)
+            run = sweep_run(row, lr)
             if (found := finished(run, folder)) is not None:
-                sweeps.append({"row": family, "lr": run.lr, "seed": run.seed, **found})
+                sweeps.append({"row": row, "lr": run.lr, "seed": run.seed, **found})
     for run in wanted(GROUPS, scale, folder):
         found = finished(run, folder)
         if found is None:
@@ -144,7 +135,7 @@ def collect(scale: Scale, folder: Path, out: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default=",".join(GROUPS), help="of sweep, main, extra; rows come with the sweeps of their families")
+    parser.add_argument("--rows", default=",".join(GROUPS), help="of sweep, main, extra; rows come with the sweeps they need")
     parser.add_argument("--scale", choices=list(SCALES), default="small")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a thread each")
     parser.add_argument("--resume", action="store_true", help="go on where an earlier call stopped")
@@ -173,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         try:
             for _ in range(2):  # the second time, the rates beyond an edge
-                sweeps = [sweep_run(f, lr) for f in families(groups) for lr in sweep_rates(sweep_scores(f, folder))]
+                sweeps = [sweep_run(row, lr) for row in swept(groups) for lr in sweep_rates(sweep_scores(row, folder))]
                 execute(sweeps, scale, folder, options.data, options.jobs, update)
             execute(wanted(groups, scale, folder), scale, folder, options.data, options.jobs, update)
         except (Stopped, KeyboardInterrupt) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from compare_evaluate import CORRUPTIONS, ROBUST_IMAGES
-from compare_rows import EXTRA, MAIN, RATES, ROWS, Scale, sweep_rates
+from compare_rows import EXTRA, MAIN, RATES, ROWS, SWEEP_OF, Scale, chosen_rate, sweep_rates
 from scipy.stats import t
 
 REFERENCE = "vit"
@@ -115,14 +115,14 @@ def verdicts(table: Table) -> list[str]:
 
 
 def sweep_table(rows: Sequence[dict[str, str]]) -> list[str]:
-    lines = [f"| family | {' | '.join(f'{rate:g}' for rate in RATES)} | chosen |", "|---" * (len(RATES) + 2) + "|"]
-    for family in dict.fromkeys(row.family for row in ROWS.values()):
-        scores = {float(r["lr"]): (float(r["top1"]), -float(r["loss"])) for r in rows if r["row"] == family}
+    lines = [f"| model | {' | '.join(f'{rate:g}' for rate in RATES)} | chosen |", "|---" * (len(RATES) + 2) + "|"]
+    for key in dict.fromkeys(SWEEP_OF.values()):
+        scores = {float(r["lr"]): (float(r["top1"]), -float(r["loss"])) for r in rows if r["row"] == key}
         needed = sweep_rates(scores)
         cells = [f"{scores[rate][0]:.2f}" if rate in scores else "not run" if rate in needed else "" for rate in RATES]
-        best = max(needed, key=lambda rate: scores[rate]) if all(rate in scores for rate in needed) else None
+        best = chosen_rate(scores)
         edge = " (edge of the sweep)" if best in (RATES[0], RATES[-1]) else ""
-        lines.append(f"| {ROWS[family].label} | {' | '.join(cells)} | {f'{best:g}' if best else ''}{edge} |")
+        lines.append(f"| {ROWS[key].label} | {' | '.join(cells)} | {f'{best:g}' if best else ''}{edge} |")
     return lines
 
 

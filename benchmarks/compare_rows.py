@@ -18,14 +18,16 @@ class Row:
     Attributes:
         label: as shown.
         model: name for `timm.create_model`.
-        family: key of the row whose learning-rate sweep it uses.
+        family: key of the row it is compared with and, unless it has a sweep of its own, whose learning rate it takes.
         kwargs: of the model.
+        own_sweep: whether it has a learning-rate sweep of its own, as the first row of each family has.
     """
 
     label: str
     model: str
     family: str
     kwargs: dict[str, Any] = field(default_factory=dict)
+    own_sweep: bool = False
 
 
 VIT, KAT, KAN, KARAT = "vit_mlp_pico_patch4_28", "kat_pico_patch4_28", "vit_kan_pico_patch4_28", "karat_pico_patch4_28"
@@ -42,8 +44,8 @@ EXTRA = {
     "vit_kan_small": Row("ViT + KAN, size of ViT", KAN, "vit_kan", {"mlp_ratio": 0.5}),
     "vit_relu": Row("ViT (ReLU)", VIT, "vit", {"act_layer": "relu"}),
     "vit_silu": Row("ViT (SiLU)", VIT, "vit", {"act_layer": "silu"}),
-    "vit_prelu": Row("ViT (PReLU per node)", "vit_lan_pico_patch4_28", "vit", {"mixer_kwargs": {"activation": "prelu"}}),
-    "vit_lan": Row("ViT (rational per node)", "vit_lan_pico_patch4_28", "vit"),
+    "vit_prelu": Row("ViT (PReLU per node)", "vit_lan_pico_patch4_28", "vit", {"mixer_kwargs": {"activation": "prelu"}}, True),
+    "vit_lan": Row("ViT (rational per node)", "vit_lan_pico_patch4_28", "vit", own_sweep=True),
     "kat_identity": Row("KAT, identity-identity", KAT, "kat", {"act_init": "identity-identity"}),
     "kat_swish": Row("KAT, swish-swish", KAT, "kat", {"act_init": "swish-swish"}),
     "kat_gelu": Row("KAT, identity-gelu", KAT, "kat", {"act_init": "identity-gelu"}),
@@ -61,6 +63,7 @@ EXTRA = {
     "mlp": Row("MLP on pixels", "mlp_pico_28", "mlp"),
 }
 ROWS = MAIN | EXTRA
+SWEEP_OF = {key: key if row.own_sweep else row.family for key, row in ROWS.items()}  # row -> row that was swept for it
 RATES = (1.3e-4, 4e-4, 1.2e-3, 3.6e-3, 1.08e-2)
 
 
@@ -130,9 +133,15 @@ def sweep_rates(scores: Mapping[float, Any]) -> list[float]:
     return rates
 
 
-def sweep_run(family: str, lr: float) -> Run:
-    """A run of the learning-rate sweep of a family, with a seed of its own."""
-    return Run("sweep", family, 1000, lr)
+def chosen_rate(scores: Mapping[float, Any]) -> float | None:
+    """The rate with the best score, of two alike the larger; None while the sweep is not complete."""
+    rates = sweep_rates(scores)
+    return max(rates, key=lambda rate: (scores[rate], rate)) if all(rate in scores for rate in rates) else None
+
+
+def sweep_run(row: str, lr: float) -> Run:
+    """A run of a learning-rate sweep, with a seed of its own."""
+    return Run("sweep", row, 1000, lr)
 
 
 def recipe(run: Run, scale: Scale, folder: Path, root: str | None) -> Recipe:

@@ -50,9 +50,9 @@ def note(script, rows, folder, lr, top1, loss):
 def test_the_rate_is_chosen_from_a_complete_sweep(compare, tmp_path):
     script, rows, *_ = compare
     for lr, top1, loss in zip(rows.RATES[1:-1], (80.0, 85.0, 85.0), (0.6, 0.5, 0.6), strict=True):
-        assert script.best_rate("kat", tmp_path) is None
+        assert script.chosen_rate(script.sweep_scores("kat", tmp_path)) is None
         note(script, rows, tmp_path, lr, top1, loss)
-    assert script.best_rate("kat", tmp_path) == rows.RATES[2]
+    assert script.chosen_rate(script.sweep_scores("kat", tmp_path)) == rows.RATES[2]
     chosen = script.wanted(["main", "extra"], rows.SCALES["toy"], tmp_path)
     assert {rows.ROWS[run.row].family for run in chosen} == {"kat"}
     assert sum(run.row == "kat" for run in chosen) == 2 and sum(run.row == "kat_g4" for run in chosen) == 1
@@ -63,9 +63,9 @@ def test_a_sweep_goes_on_beyond_an_edge(compare, tmp_path, scores, beyond):
     script, rows, *_ = compare
     for lr, top1 in zip(rows.RATES[1:-1], scores, strict=True):
         note(script, rows, tmp_path, lr, top1, 0.5)
-    assert script.best_rate("kat", tmp_path) is None
+    assert script.chosen_rate(script.sweep_scores("kat", tmp_path)) is None
     note(script, rows, tmp_path, rows.RATES[beyond], 88, 0.5)
-    assert script.best_rate("kat", tmp_path) == rows.RATES[1:-1][beyond]
+    assert script.chosen_rate(script.sweep_scores("kat", tmp_path)) == rows.RATES[1:-1][beyond]
 
 
 def test_calibration_error_by_hand(compare):

@@ -1,20 +1,22 @@
 """The planner: its counts against what PyTorch really saves, against formulas written by hand, and against arithmetic."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kat_zoo import cli
+from kat_zoo import cli, train
 from kat_zoo.analysis.costs import SavedBytes
 from kat_zoo.train import detection, segmentation
 from kat_zoo.train.classification_config import ModelConfig, Recipe
 from kat_zoo.train.config import OptimizerConfig, parse
 from kat_zoo.train.detection_config import DetectionRecipe
 from kat_zoo.train.footprint import FLOPS, count
-from kat_zoo.train.plan import Machine, optimizer_state, plan
+from kat_zoo.train.plan import RECIPES, Machine, find_task, optimizer_state, plan
 from kat_zoo.train.segmentation_config import SegmentationRecipe
 
 SIZE, N, D, H, DEPTH = (1, 28, 28), 49, 24, 3, 2
@@ -186,6 +188,18 @@ def test_detection_counts_what_its_model_computes_and_saves(head, precision):
 def test_what_cannot_be_planned_is_named(argv, named, capsys):
     assert cli.main(["plan", "--config", "kat_pico_fmnist", *argv]) == 2
     assert named in capsys.readouterr().err
+
+
+PLANNED = [path for path in sorted(Path(train.__file__).parent.glob("configs/*.yaml")) if "by kat-zoo plan" in path.read_text()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PLANNED, ids=lambda path: path.stem)
+def test_recipes_announce_the_time_that_is_planned(path):
+    gpus, hours, unit = re.search(r"(\d+) GPU.*Expected time: ([\d.]+) (hours|minutes), by kat-zoo plan", path.read_text()).groups()
+    recipe = parse(RECIPES[find_task(["--config", str(path)])], ["--config", str(path)], "test")[0]
+    found = plan(recipe, Machine(gpus=int(gpus))).hours[0]
+    assert found == pytest.approx(float(hours) / (60 if unit == "minutes" else 1), rel=0.05)
 
 
 def test_command_prints_the_table(capsys):
