@@ -91,11 +91,17 @@ def test_nested_formats_through_the_filter(kat, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "adapt"), [("test_kat", checkpoint_filter_fn), ("test_kat", None), ("kat_mixer_pico_patch4_28", None)]
+    ("name", "kwargs", "adapt"),
+    [
+        ("test_kat", {}, checkpoint_filter_fn),
+        ("test_kat", {}, None),
+        ("kat_mixer_pico_patch4_28", {}, None),
+        ("vit_lan_pico_patch4_28", {"mixer": "gr_kan"}, None),
+    ],
 )
-def test_a_block_without_activations_is_damage(name, adapt):
+def test_a_block_without_activations_is_damage(name, kwargs, adapt):
     """Not an MLP, as other blocks have activations; for DDP's and other wrappers too."""
-    model = timm.create_model(name)
+    model = timm.create_model(name, **kwargs)
     state_dict = model.state_dict()
     first = next(key for key in state_dict if ".act1." in key).rpartition(".act1.")[0]
     state_dict = {key: value for key, value in state_dict.items() if not key.startswith(first + ".act")}
