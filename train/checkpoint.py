@@ -33,6 +33,7 @@ class Progress:
         best: best value so far of the run's metric, larger is better; None before the first evaluation.
         window: loss name -> values since the last log record, so that a continued run logs what an unbroken one would.
         updates_per_epoch: follows from the number of training images; 0 in checkpoints that do not have it.
+        images: number of training images, on which their order depends; 0 where they are streamed.
     """
 
     update: int = 0
@@ -41,6 +42,7 @@ class Progress:
     best: float | None = None
     window: dict[str, list[float]] = field(default_factory=dict)
     updates_per_epoch: int = 0
+    images: int = 0
 
 
 def write_atomically(path: Path, data: bytes) -> None:

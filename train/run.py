@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -291,6 +291,8 @@ def begin(
     model.to(accelerator.device).to(memory_format=memory_format)
     ema = ModelEmaV3(model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup) if recipe.ema.decay else None
     bare, optimizer = model, create_optimizer(model, recipe.optimizer)
+    dataset = getattr(train_batches, "dataset", None)
+    images = len(dataset) if isinstance(dataset, Sized) else 0
     scheduler = create_scheduler(optimizer, recipe.schedule, updates_per_epoch)
     if system.compile:
         model.get_submodule(compiled).compile()  # in place: the names of the weights stay
@@ -302,12 +304,10 @@ def begin(
     set_seed(recipe.seed, device_specific=True)  # from here on, dropout and mixup differ between processes
 
     progress = load_checkpoint(accelerator, checkpoint, ema) if checkpoint else Progress()
-    if progress.updates_per_epoch not in (0, updates_per_epoch):
-        raise ValueError(
-            f"an epoch is {updates_per_epoch} updates, but {checkpoint} was made with {progress.updates_per_epoch}: the number of training "
-            "images must stay what it was"
-        )
-    progress.updates_per_epoch = updates_per_epoch
+    for before, now, what in ((progress.images, images, "training images"), (progress.updates_per_epoch, updates_per_epoch, "updates an epoch")):
+        if before and now and before != now:
+            raise ValueError(f"there are {now} {what}, but {checkpoint} was made with {before}: the training images must stay what they were")
+    progress.images, progress.updates_per_epoch = images, updates_per_epoch
     total = recipe.schedule.epochs * updates_per_epoch
     if progress.update > total:
         raise ValueError(
