@@ -86,6 +86,10 @@ class KANEstimator(BaseEstimator):
     def _scale_inputs(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
         return torch.from_numpy(np.asarray((X - self._center) / self._half, dtype=np.float64))
 
+    def _input_affines(self) -> list[tuple[float, float]]:
+        """(scale, shift) of each input: what the network was given is scale * x + shift."""
+        return [(1 / h, -c / h) for c, h in zip(self._center, self._half, strict=True)]
+
     def _prepare_inputs(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
         low, high = X.min(0), X.max(0)
         self._center = (low + high) / 2

@@ -180,8 +180,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         return tags
 
     def _affines(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-        inputs = [(1 / h, -c / h) for c, h in zip(self._center, self._half, strict=True)]
-        return inputs, list(zip(self._spread.tolist(), self._shift.tolist(), strict=True))
+        return self._input_affines(), list(zip(self._spread.tolist(), self._shift.tolist(), strict=True))
 
     def _expressions(self, model: KAN, round: int | None = 4) -> list[Any]:  # noqa: A002
         names = getattr(self, "feature_names_in_", None)

@@ -4,10 +4,11 @@ import re
 
 import numpy as np
 import pytest
+import sympy
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, make_friedman1
 from sklearn.ensemble import RandomForestRegressor
-from sklearn.linear_model import RidgeCV
+from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -165,6 +166,26 @@ def test_classifier_two_and_three_classes():
     np.testing.assert_allclose(model.predict_proba(X).sum(1), 1)
     three = np.digitize(X[:, 0], [-0.5, 0.5])
     assert KANClassifier().fit(X, three).score(X, three) > 0.9
+
+
+def test_classifier_writes_its_logits_as_formulas():
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(300, 2))
+    ring = (X**2).sum(1) > 1.4
+    model = KANClassifier(symbolic=True).fit(X, ring)
+    symbols = sorted(model.formula_.free_symbols, key=str)
+    squares = sympy.Poly(model.formula_, *symbols)
+    assert len(symbols) == 2 and squares.total_degree() == 2 and model.score(X, ring) > 0.97
+    at = [float(model.formula_.subs(dict(zip(symbols, row, strict=True)))) for row in X[:50]]
+    np.testing.assert_allclose(at, model.decision_function(X[:50]), rtol=1e-2, atol=1e-2)
+
+    noisy = generator.uniform(size=300) < 1 / (1 + np.exp(1 - 2 * X[:, 0]))  # the second input says nothing
+    line, judge = KANClassifier(symbolic=True).fit(X, noisy), LogisticRegression(C=1e6).fit(X, noisy)
+    (x,) = line.formula_.free_symbols
+    assert str(x) == "x_1" and line.formula_.diff(x).is_number
+    assert abs(line.decision_function(X) - judge.decision_function(X)).max() < 1.5
+    assert len(KANClassifier(symbolic=True).fit(X, np.digitize(X[:, 0], [-0.5, 0.5])).formula_) == 3
+    assert not hasattr(line.set_params(symbolic=False).fit(X, noisy), "formula_")
 
 
 def test_formula_of_a_dataframe_like_table():
