@@ -7,7 +7,9 @@
 
 It can be stopped at any moment and called again with --resume: what is finished stays, a run goes on from its last checkpoint.
 Every family has a learning-rate sweep of its own under one budget, judged on images held out of the training split: three rates,
-and the next one where the best is at an edge; so have the ViTs whose activation is learned node by node. A run has one thread; --jobs 2 trains two at a time. Budgets are in compare_rows.py; --scale small takes about 3 CPU minutes a run.
+and the next one where the best is at an edge; so have the ViTs whose activation is learned node by node. A run has one thread;
+--jobs 2 trains two at a time. Budgets are in compare_rows.py; --scale small takes about 3 CPU minutes a run, on a CPU with
+bfloat16 instructions (without them, 20).
 
 Writes benchmarks/results/compare/SCALE/{sizes,sweep,runs,curves,measure}.csv, tables.md and *.png.
 """

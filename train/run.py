@@ -304,9 +304,12 @@ def begin(
     set_seed(recipe.seed, device_specific=True)  # from here on, dropout and mixup differ between processes
 
     progress = load_checkpoint(accelerator, checkpoint, ema) if checkpoint else Progress()
-    for before, now, what in ((progress.images, images, "training images"), (progress.updates_per_epoch, updates_per_epoch, "updates an epoch")):
+    counts = ((progress.images, images, "training images"), (progress.updates_per_epoch, updates_per_epoch, "updates an epoch"))
+    for before, now, what in counts:
         if before and now and before != now:
-            raise ValueError(f"there are {now} {what}, but {checkpoint} was made with {before}: the training images must stay what they were")
+            raise ValueError(
+                f"there are {now} {what}, but {checkpoint} was made with {before}: the training images must stay what they were"
+            )
     progress.images, progress.updates_per_epoch = images, updates_per_epoch
     total = recipe.schedule.epochs * updates_per_epoch
     if progress.update > total:
