@@ -17,7 +17,7 @@ from .formula import formula
 from .library import DEFAULT_LIBRARY, get_function
 from .network import KAN
 from .pruning import attribute, drop_dead_nodes, remove_edge
-from .symbolic import fix_symbolic, suggest_symbolic
+from .symbolic import check_library, fix_symbolic, suggest_symbolic
 from .training import History
 
 
@@ -64,6 +64,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANClassifier:  # noqa: N803
         """Train on X (N, features) and labels y (N,)."""
         self._check_parameters()
+        check_library(self.library)
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         X, y, weight = weighted_samples(X, y, sample_weight)

@@ -30,7 +30,8 @@ def _samples(model: KAN, layer: int, i: int, j: int, X: Any) -> tuple[Tensor, Te
         return h[:, i].double(), module.edges(h)[:, j, i].double()
 
 
-def _check_library(library: Sequence[str] | None) -> None:
+def check_library(library: Sequence[str] | None) -> None:
+    """Raise a ValueError for an empty list of functions, or an unknown one."""
     if library is not None and not len(library):
         raise ValueError(f"library={library}; expected at least one name, or None for the default")
     for name in library or ():
@@ -67,7 +68,7 @@ def suggest_symbolic(
     """
     if top < 1:
         raise ValueError(f"top={top}; expected at least 1")
-    _check_library(library)
+    check_library(library)
     return fit_library(*_samples(model, layer, i, j, X), library, worth)[:top]
 
 
@@ -190,7 +191,7 @@ def auto_symbolic(
     Raises:
         ValueError: data or options that do not fit, or an unknown function.
     """
-    _check_library(library)
+    check_library(library)
     if not r2_threshold <= 1 or not tolerance > 0 or steps < 1:
         raise ValueError(
             f"r2_threshold={r2_threshold}, tolerance={tolerance}, steps={steps}; expected at most 1, above 0, at least 1"

@@ -75,6 +75,7 @@ CALLS = {
     r"grid_schedule=\(\)": lambda: KANRegressor(grid_schedule=()).fit(X, Y[:, 0]),
     "smoothness=-1": lambda: KANRegressor(smoothness=-1).fit(X, Y[:, 0]),
     "validation_fraction=1.5": lambda: KANClassifier(validation_fraction=1.5).fit(X, Y[:, 0] > 0.2),
+    "unknown function 'nope'": lambda: KANClassifier(symbolic=True, library=["nope"]).fit(X, Y[:, 0] > 0.2),
     "restarts=0": lambda: KANRegressor(symbolic=True, restarts=0).fit(X, Y[:, 0]),
     "max_seconds=-1": lambda: KANRegressor(symbolic=True, max_seconds=-1).fit(X, Y[:, 0]),
     r"widths=\[\]": lambda: KANRegressor(symbolic=True, widths=[]).fit(X, Y[:, 0]),
