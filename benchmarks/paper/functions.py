@@ -52,7 +52,9 @@ def _toy_run(name: str, grids: tuple[int, ...], small: bool, model: str, seed: i
 def toy(small: bool, runs: Runs) -> tuple[Rows, Figure]:
     """RMSE against G and the fitted exponent; the best of three seeds counts, as in the paper."""
     names = [name for name in TOYS if name != "100-d" or not small]
-    models = ("KAN", "pykan") if pykan_found() else ("KAN",)
+    peers = ("pykan",) if pykan_found() else ()
+    # One seed of pykan in 100 dimensions had not ended after half an hour.
+    models = {name: ("KAN",) if name == "100-d" else ("KAN", *peers) for name in names}
     grids = {}  # no more parameters than samples
     for name in names:
         edges = _edges(TOYS[name][0])
@@ -61,13 +63,13 @@ def toy(small: bool, runs: Runs) -> tuple[Rows, Figure]:
         {
             (name, model, seed): partial(_toy_run, name, grids[name], small, model, seed)
             for name in names
-            for model in models
+            for model in models[name]
             for seed in range(3)
         }
     )
     rows: Rows = []
     for name in names:
-        for model in models:
+        for model in models[name]:
             paths = [found[name, model, seed] for seed in range(3)]
             errors = [min(float(np.nan_to_num(error, nan=math.inf)) for _, error in stage) for stage in zip(*paths, strict=True)]
             law = fit_power_law(list(grids[name]), errors, constant=False, bootstrap=50)
