@@ -104,8 +104,8 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         As good is a loss within a standard error of the least, on held-out rows or, where there are none, on all.
         """
         held = "" if "X_val" not in data else "_val"
-        rows, labels, weight = (data.get(name + held) for name in ("X", "y", "sample_weight"))
-        weight = torch.ones(len(rows)).double() if weight is None else torch.from_numpy(weight)
+        rows, labels, given = data["X" + held], data["y" + held], data.get("sample_weight" + held)
+        weight = torch.ones(len(rows)).double() if given is None else torch.from_numpy(given)
 
         def losses_of(network: KAN) -> tuple[float, float]:
             with torch.no_grad():
