@@ -41,8 +41,8 @@ def test_a_run_resumes_and_is_evaluated(compare, tmp_path, data_root):
     assert script.finished(run, tmp_path) == figures and (tmp_path / run.name / "metrics.jsonl").read_bytes() == before
 
 
-def note(script, rows, folder, lr, top1, loss):
-    path = folder / rows.sweep_run("kat", lr).name
+def note(script, rows, folder, lr, top1, loss, row="kat"):
+    path = folder / rows.sweep_run(row, lr).name
     path.mkdir()
     (path / "evaluation.json").write_text(json.dumps({"top1": top1, "loss": loss}))
 
@@ -56,6 +56,16 @@ def test_the_rate_is_chosen_from_a_complete_sweep(compare, tmp_path):
     chosen = script.wanted(["main", "extra"], rows.SCALES["toy"], tmp_path)
     assert {rows.ROWS[run.row].family for run in chosen} == {"kat"}
     assert sum(run.row == "kat" for run in chosen) == 2 and sum(run.row == "kat_g4" for run in chosen) == 1
+
+
+def test_a_row_with_a_sweep_of_its_own_takes_its_rate_from_it(compare, tmp_path):
+    script, rows, *_ = compare
+    for row, scores in (("vit", (70, 80, 85, 84)), ("vit_prelu", (70, 85, 84, 80))):
+        for lr, top1 in zip(rows.RATES, scores, strict=False):
+            note(script, rows, tmp_path, lr, top1, 0.5, row)
+    assert {"vit", "vit_prelu", "vit_lan"} <= set(script.swept(["extra"])) and "vit_relu" not in script.swept(["extra"])
+    rates = {run.row: run.lr for run in script.wanted(["extra"], rows.SCALES["toy"], tmp_path)}
+    assert (rates["vit_relu"], rates["vit_prelu"]) == (rows.RATES[2], rows.RATES[1]) and "vit_lan" not in rates
 
 
 @pytest.mark.parametrize(("scores", "beyond"), [((90, 85, 80), 0), ((80, 85, 90), -1)])
