@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,19 +19,25 @@ class PowerLaw:
 
     Attributes:
         l_inf: irreducible loss, at least 0.
-        x0: scale in units of x.
-        alpha: exponent.
-        intervals: name -> (low, high), the central 90 % of the bootstrap.
+        log_amplitude: alpha log x0, the logarithm of what is above l_inf at x = 1.
+        alpha: exponent; negative where the loss grows.
+        intervals: name (l_inf, x0, alpha) -> (low, high), the central 90 % of the bootstrap.
     """
 
     l_inf: float
-    x0: float
+    log_amplitude: float
     alpha: float
     intervals: dict[str, tuple[float, float]]
 
+    @property
+    def x0(self) -> float:
+        """Scale in units of x; infinite where the exponent is so small that no number holds it."""
+        with np.errstate(over="ignore"):
+            return float(np.exp(self.log_amplitude / self.alpha)) if self.alpha else float("inf")
+
     def __call__(self, x: Any) -> np.ndarray:
         """Predicted loss."""
-        return self.l_inf + (self.x0 / np.asarray(x, dtype=float)) ** self.alpha
+        return self.l_inf + np.exp(self.log_amplitude - self.alpha * np.log(np.asarray(x, dtype=float)))
 
 
 def _fit(log_x: np.ndarray, log_y: np.ndarray, with_constant: bool, near: np.ndarray | None = None) -> np.ndarray:
@@ -73,8 +80,12 @@ def fit_power_law(
         seed: of the resamples.
 
     Raises:
-        ValueError: fewer than three points (two without a constant), unequal lengths, or values that are not positive.
+        ValueError: fewer than three points (two without a constant), unequal lengths, values that are not positive, or a
+            bootstrap or seed that is no integer of at least 0.
     """
+    for name, count in (("bootstrap", bootstrap), ("seed", seed)):
+        if not isinstance(count, Integral) or count < 0:
+            raise ValueError(f"{name}={count}; expected an integer of at least 0")
     a, b = np.asarray(x, dtype=float), np.asarray(loss, dtype=float)
     least = 3 if constant else 2
     if a.shape != b.shape or a.ndim != 1 or len(a) < least:
@@ -86,21 +97,21 @@ def fit_power_law(
     log_x, log_y = np.log(a), np.log(b)
     best = _fit(log_x, log_y, constant)
     generator = np.random.default_rng(seed)
-    samples: list[tuple[float, float, float]] = []
+    samples: list[PowerLaw] = []
     while len(samples) < bootstrap:
         pick = generator.integers(len(a), size=len(a))
         if len(np.unique(log_x[pick])) >= least:
-            samples.append(_values(_fit(log_x[pick], log_y[pick], constant, best)))
+            samples.append(_law(_fit(log_x[pick], log_y[pick], constant, best), {}))
     intervals = {}
-    if samples:
-        low, high = np.percentile(samples, [5, 95], axis=0)
-        intervals = {name: (float(low[n]), float(high[n])) for n, name in enumerate(("l_inf", "x0", "alpha"))}
-    return PowerLaw(*_values(best), intervals)
+    for name in ("l_inf", "x0", "alpha") if samples else ():
+        # Of infinite scales there is no value in between.
+        low, high = np.percentile([getattr(law, name) for law in samples], [5, 95], method="nearest")
+        intervals[name] = float(low), float(high)
+    return _law(best, intervals)
 
 
-def _values(p: np.ndarray) -> tuple[float, float, float]:
-    with np.errstate(over="ignore"):
-        return float(np.exp(p[0])), float(np.exp(p[1] / p[2])) if p[2] > 0 else float("inf"), float(p[2])
+def _law(p: np.ndarray, intervals: dict[str, tuple[float, float]]) -> PowerLaw:
+    return PowerLaw(float(np.exp(p[0])), float(p[1]), float(p[2]), intervals)
 
 
 def plot_power_law(

@@ -22,7 +22,25 @@ def test_intervals_hold_the_truth_under_noise():
     assert plot_power_law(x, noisy, law).axes
 
 
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("loss", [lambda x: 5 * x**-0.001, lambda x: 3 + 0 * x])
+def test_flat_losses_are_predicted_flat(loss, constant):
+    x = np.geomspace(1e6, 1e9, 6)
+    law = fit_power_law(x, loss(x), constant=constant, bootstrap=5)
+    np.testing.assert_allclose(law(x), loss(x), rtol=1e-3)
+    assert not np.isnan([*law.intervals["x0"], *law.intervals["alpha"]]).any()
+
+
+def test_losses_that_grow_have_a_negative_exponent():
+    law = fit_power_law([1, 2, 4, 8], [2, 4, 8, 16], constant=False, bootstrap=0)
+    assert law.alpha == pytest.approx(-1) and law.x0 == pytest.approx(0.5)
+    np.testing.assert_allclose(law([1, 16]), [2, 32])
+
+
 def test_without_constant_and_bad_input():
+    for options in ({"bootstrap": -3}, {"bootstrap": 2.5}, {"seed": -1}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}=.*; expected an integer"):
+            fit_power_law([1, 10], [1, 0.01], constant=False, **options)
     assert fit_power_law([1, 10], [1, 0.01], constant=False, bootstrap=3).alpha == pytest.approx(2)
     for x, y in (([1, 2], [1, 2]), ([1, 2, 3], [1, 2]), ([1, 2, -3], [1, 2, 3]), ([2, 2, 2], [1, 2, 3])):
         with pytest.raises(ValueError, match="expected"):

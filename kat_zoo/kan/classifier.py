@@ -13,7 +13,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .estimator import KANEstimator, seed_of, split, typical_rows, weighted_samples
-from .formula import formula
 from .library import DEFAULT_LIBRARY, get_function
 from .network import KAN
 from .pruning import attribute, drop_dead_nodes, remove_edge
@@ -89,10 +88,26 @@ class KANClassifier(ClassifierMixin, KANEstimator):
             additive = KAN([X.shape[1], outputs], self.grid_schedule[0], seed=seed)
             self._train(additive, data, self.steps, grid_schedule=self.grid_schedule)
             self.network_ = self._simplified([additive, self.network_], data)
-            names = getattr(self, "feature_names_in_", None)
-            found = formula(self.network_, None if names is None else list(names), 4, self._input_affines())
-            self.formula_ = found[0] if outputs == 1 else found
+            self.formula_ = self.formula()
         return self
+
+    def formula(self, round: int | None = 4) -> Any:  # noqa: A002  as in `KAN.formula`
+        """The formula with other decimals than `formula_` has, None for all; a list for more than two classes.
+
+        Raises:
+            ValueError: fitted without symbolic=True, or negative decimals.
+        """
+        check_is_fitted(self)
+        if not self.symbolic:
+            raise ValueError("symbolic=False: there is no formula; expected KANClassifier(symbolic=True)")
+        found = self._expressions(self.network_, round)
+        return found[0] if len(self.classes_) == 2 else found
+
+    def latex(self, round: int | None = 4) -> str:  # noqa: A002  as in `KAN.latex`
+        """LaTeX of `formula`."""
+        import sympy
+
+        return sympy.latex(self.formula(round))
 
     def _train(self, network: KAN, data: dict[str, Any], steps: int, **options: Any) -> History:
         options = {"coef_smoothness": self.smoothness, **options}
@@ -129,7 +144,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
             if stands(trial):
                 network = trial
         network = drop_dead_nodes(network)
-        for edge in list(network.edges()):
+        for edge in [e for e in network.edges() if network.edge_kind(*e) == "numeric"]:
             options = suggest_symbolic(network, *edge, data["X"], len(DEFAULT_LIBRARY), self.library)
             for suggestion in sorted(options, key=lambda s: _simplicity(s.name)):
                 trial = copy.deepcopy(network)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,37 +22,45 @@ def read_table(path: Path) -> tuple[list[str], np.ndarray]:
     """Names and numbers of a CSV file with a header.
 
     Raises:
-        ValueError: no header or one that names a column twice, no rows, or a cell that is not a number.
+        ValueError: no UTF-8, no header or one that names a column twice, no rows, or a cell that is not a finite number.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins its files with a byte order mark
-        rows = [row for row in csv.reader(file) if row]
+        reader = csv.reader(file)
+        try:
+            rows = [(reader.line_num, row) for row in reader if row]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 ({error}); expected a text file in UTF-8") from None
     if len(rows) < 2:
         raise ValueError(f"{path} has {len(rows)} lines; expected a header and rows of numbers")
-    names, values = [name.strip() for name in rows[0]], []
+    header = rows[0][1]
+    names, values = [name.strip() for name in header], []
     if all(_is_number(name) for name in names):
-        raise ValueError(f"{path} begins with numbers, {','.join(rows[0])!r}; expected a header: add a first line of column names")
+        raise ValueError(f"{path} begins with numbers, {','.join(header)!r}; expected a header: add a first line of column names")
+    if len(names) == 1 and re.search("[;\t]", names[0]):
+        raise ValueError(f"{path} begins with {names[0]!r}; expected cells separated by commas")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{path} has several columns named {', '.join(map(repr, twice))}; expected a name of its own for each")
-    for number, row in enumerate(rows[1:], 2):
-        try:
-            values.append([float(cell) for cell in row])
-        except ValueError:
-            raise ValueError(f"{path}, line {number}: {','.join(row)!r}; expected {len(names)} numbers") from None
+    for number, row in rows[1:]:
         if len(row) != len(names):
             raise ValueError(f"{path}, line {number} has {len(row)} cells; expected {len(names)}, as in the header")
+        for name, cell in zip(names, row, strict=True):
+            if not _is_number(cell):
+                raise ValueError(f"{path}, line {number}: {name or 'the column without a name'} is {cell!r}; expected a finite number")
+        values.append([float(cell) for cell in row])
     return names, np.array(values)
 
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text)) and "_" not in text  # Python reads 1_0 as 10
     except ValueError:
         return False
-    return True
 
 
 def _check_columns(options: Any, inputs: list[str], names: list[str]) -> None:
+    if options.inputs is None and "" in inputs:
+        raise ValueError(f"a column of {options.data} has no name; expected --inputs with the columns to use, or a header that names it")
     for name in [options.target, *inputs]:
         if not name or name not in names:
             raise ValueError(f"no column {name!r} in {options.data}; expected one of {', '.join(filter(None, names))}")
@@ -90,6 +100,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="do not log each network shape of the search")
     parser.add_argument("--plot", type=Path, help="write a picture of the network (.svg, .pdf or .png)")
     options = parser.parse_args(argv)
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"--seed {options.seed}; expected an integer from 0 to 2**32 - 1")
+    if options.max_seconds is not None and not options.max_seconds > 0:
+        raise ValueError(f"--max-seconds {options.max_seconds:g}; expected a positive number")
     if options.plot:
         _check_picture(options.plot)
     names, values = read_table(options.data)

@@ -133,16 +133,18 @@ def from_formula(
 
     Args:
         expressions: a SymPy expression or text, or a list of them, one per output.
-        variables: input names in order; the expressions' own symbols, sorted, by default.
+        variables: input names in order; the expressions' own symbols, sorted, by default. In text they are variables even
+            where SymPy knows the name as something else, as it does E, I, N, S, beta and gamma.
         grid_size: of the (unused) splines, for later numeric edges.
         dtype: of the network.
         **options: further arguments of `KAN`.
 
     Raises:
-        ValueError: a function or power outside the library, symbols that `variables` lacks, or a name twice.
+        ValueError: a function or power outside the library, symbols that `variables` lacks, a name twice, or text that SymPy
+            cannot read.
     """
     listed = list(expressions) if isinstance(expressions, (list, tuple)) else [expressions]
-    outputs = [sympy.expand_power_base(sympy.sympify(e)) for e in listed]
+    outputs = [_parse(e, variables) for e in listed]
     found = sorted(set().union(*(e.free_symbols for e in outputs)), key=str)
     symbols = [sympy.Symbol(v) for v in variables] if variables is not None else found
     if not set(found) <= set(symbols) or not symbols:
@@ -168,6 +170,19 @@ def from_formula(
             plans.insert(0, [node for node, _ in ordered])
         nodes.insert(0, level)
     return _build(nodes, plans, grid_size, dtype, options)
+
+
+def _parse(expression: Any, variables: Sequence[str] | None) -> sympy.Expr:
+    try:
+        parsed = sympy.sympify(expression, locals={str(v): sympy.Symbol(str(v)) for v in variables or ()})
+    except (sympy.SympifyError, TypeError, AttributeError, SyntaxError) as error:
+        parsed = error
+    if not isinstance(parsed, sympy.Expr) or parsed.has(sympy.I, sympy.zoo, sympy.nan):
+        hint = "a formula of real numbers; names that SymPy knows as something else, such as I, N or beta, belong into `variables`"
+        raise ValueError(f"expressions={expression!r}; expected {hint}")
+    # x**0.5 is a square root, too
+    parsed = parsed.replace(lambda e: e.is_Pow and e.exp.is_Float, lambda e: e.base ** sympy.nsimplify(e.exp, rational=True))
+    return sympy.expand_power_base(parsed)
 
 
 def _output(expression: sympy.Expr) -> list[list[Edge]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from .layer import KANLayer
 from .library import function_index
-from .network import KAN
+
+if TYPE_CHECKING:
+    from .network import KAN
 
 
 def _copy_edges(source: KANLayer, target: KANLayer, outs: list[int], ins: list[int]) -> None:
@@ -22,11 +26,12 @@ def _copy_edges(source: KANLayer, target: KANLayer, outs: list[int], ins: list[i
         target.affine[o[:, None], i] = source.affine
         target.function[o[:, None], i] = source.function
     target.refresh()
+    target.take_over(source)
 
 
 def _matched(model: KAN, width: list[list[int]], seed: int) -> KAN:
-    new = KAN(**(model.config() | {"width": width}), seed=seed, dtype=model.dtype, device=model.device)
-    return new
+    new = type(model)(**(model.config() | {"width": width}), seed=seed, dtype=model.dtype, device=model.device)
+    return new.train(model.training)
 
 
 def expand_width(model: KAN, layer: int, n_sum: int = 1, n_mult: int = 0, seed: int = 0) -> KAN:

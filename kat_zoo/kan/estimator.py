@@ -12,6 +12,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ..layers.spline import is_count
+from .formula import faithful, formula, variable_names
+from .network import KAN
 from .pruning import attribute
 
 
@@ -76,8 +78,10 @@ class KANEstimator(BaseEstimator):
         """Raise a ValueError for parameters that only `fit` can judge: scikit-learn wants constructors that accept all."""
         if not _is_list(self.hidden) or not all(is_count(n, 0) for entry in self.hidden for n in np.ravel(entry)):
             raise ValueError(f"hidden={self.hidden!r}; expected a list of layer sizes, such as (5,)")
-        if not _is_list(self.grid_schedule) or not len(self.grid_schedule):
+        if not _is_list(self.grid_schedule) or not len(self.grid_schedule) or not all(map(is_count, self.grid_schedule)):
             raise ValueError(f"grid_schedule={self.grid_schedule!r}; expected a list of at least one grid size, such as (3, 5)")
+        if not is_count(self.steps):
+            raise ValueError(f"steps={self.steps!r}; expected an integer of at least 1")
         if not self.smoothness >= 0:
             raise ValueError(f"smoothness={self.smoothness}; expected at least 0")
         if not 0 <= self.validation_fraction < 1:
@@ -89,6 +93,24 @@ class KANEstimator(BaseEstimator):
     def _input_affines(self) -> list[tuple[float, float]]:
         """(scale, shift) of each input: what the network was given is scale * x + shift."""
         return [(1 / h, -c / h) for c, h in zip(self._center, self._half, strict=True)]
+
+    def _expressions(
+        self,
+        model: KAN,
+        round: int | None = 4,  # noqa: A002  as in `formula`
+        output_affine: Sequence[tuple[float, float]] | None = None,
+    ) -> list[Any]:
+        """Formulas of a network on scaled inputs, with as many more decimals as it takes to say what it computes."""
+        names, x = variable_names(model, getattr(self, "feature_names_in_", None)), self._sample
+        affines: dict[str, Any] = {"input_affine": self._input_affines(), "output_affine": output_affine}
+        with torch.no_grad():
+            y = model(x).numpy() * [a for a, _ in output_affine or [(1, 0)]] + [b for _, b in output_affine or [(1, 0)]]
+        rows = x.numpy() * self._half + self._center
+        for digits in [None] if round is None else [round, *(d for d in (6, 9) if d > round), None]:
+            found = formula(model, names, digits, x, **affines)
+            if faithful(found, names, rows, y):
+                break
+        return found
 
     def _prepare_inputs(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
         low, high = X.min(0), X.max(0)

@@ -11,13 +11,19 @@ import sympy
 _TORCH = ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cosh", "asin", "acos", "atan", "atanh")
 
 
+_C_KEYWORDS = frozenset(
+    "auto break case char const continue default do double else enum extern float for goto if inline int long register restrict "
+    "return short signed sizeof static struct switch typedef union unsigned void volatile while".split()
+)
+
+
 def to_numpy(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., Any]:
     """NumPy function of the variables, in the given order (special functions from SciPy).
 
     Raises:
         ValueError: the expression holds other variables, or numeric edges (phi_l_i_j).
     """
-    return sympy.lambdify(_symbols(expression, variables), expression, modules=["scipy", "numpy"])
+    return sympy.lambdify(_symbols(expression, variables), expression, modules=["scipy", "numpy"], dummify=True)
 
 
 def to_torch(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., Any]:
@@ -40,31 +46,38 @@ def to_torch(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., 
         return lambda x: function(x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=torch.float64))
 
     functions = {name: getattr(torch, name) for name in _TORCH} | {"Abs": torch.abs, "gamma": _gamma, "sgn": torch.sign}
-    names = {name: of_numbers_too(function) for name, function in functions.items()} | {"besselj": bessel}
+    names: dict[str, Any] = {name: of_numbers_too(function) for name, function in functions.items()}
+    names["besselj"] = lambda order, x: of_numbers_too(lambda x: bessel(order, x))(x)
     symbols = _symbols(expression, variables)
     expression = expression.replace(sympy.sign, sympy.Function("sgn"))  # SymPy would print sign as code for one number
-    return sympy.lambdify(symbols, expression, modules=[names, "math"])
+    return sympy.lambdify(symbols, expression, modules=[names, "math"], dummify=True)
 
 
 def to_c(expression: sympy.Expr, variables: Sequence[str], name: str = "formula") -> str:
     """A C function `double name(double x_1, ...)` (math.h, POSIX j0 and j1 for Bessel functions).
 
     Raises:
-        ValueError: the expression holds other variables, or numeric edges (phi_l_i_j); a name that C does not allow.
+        ValueError: the expression holds other variables, or numeric edges (phi_l_i_j); a name that C does not allow, or that
+            the formula uses for something else.
     """
     symbols = _symbols(expression, variables)
-    for text in (name, *map(str, symbols)):
-        if not re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII):
-            raise ValueError(f"{text!r} is no name in C; expected letters, digits and underscores")
     bessel = [(lambda n, x: n == 0, lambda n, x: f"j0({x})"), (lambda n, x: n == 1, lambda n, x: f"j1({x})")]
     # SymPy passes the arguments as text to the second function of a pair, as expressions to the first.
     body = sympy.ccode(expression, user_functions={"besselj": bessel, "gamma": "tgamma"})
+    taken = _C_KEYWORDS | set(re.findall(r"[a-z]\w*(?=\()", body))
+    for text in (name, *map(str, symbols)):
+        if not re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII):
+            raise ValueError(f"{text!r} is no name in C; expected letters, digits and underscores")
+        if text in taken or text == name and name in variables:
+            raise ValueError(f"{text!r} means something else in C; expected another name")
     arguments = ", ".join(f"double {symbol}" for symbol in symbols)
     return f"double {name}({arguments}) {{\n    return {body};\n}}\n"
 
 
 def _symbols(expression: sympy.Expr, variables: Sequence[str]) -> list[sympy.Symbol]:
     symbols = [sympy.Symbol(v) for v in variables]
+    if len(set(symbols)) < len(symbols):
+        raise ValueError(f"variables={list(variables)}; expected distinct names")
     unknown = expression.free_symbols - set(symbols)
     if unknown:
         raise ValueError(

@@ -34,13 +34,16 @@ def load(path: str | Path) -> KAN:
     Raises:
         ValueError: not such a file, or it uses functions that are not registered here.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="pt") as file:
-        metadata = (file.metadata() or {}).get("kan")
-        if metadata is None:
-            raise ValueError(f"{path} was not written by KAN.save")
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get("kan")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from error
+    if metadata is None:
+        raise ValueError(f"{path} was not written by KAN.save")
     config = json.loads(metadata)
     names, dtype = config.pop("functions"), getattr(torch, config.pop("dtype"))
     model = KAN(**config, dtype=dtype)

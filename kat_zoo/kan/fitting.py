@@ -173,7 +173,7 @@ def fit_library(
     """All functions that fit samples, best score first; only the `top` are refined to the end."""
     x, y = x.double(), y.double()
     with torch.no_grad():
-        first = [fit_function(name, x, y, worth, 8) for name in (library or DEFAULT_LIBRARY)]
+        first = [fit_function(name, x, y, worth, 8) for name in (DEFAULT_LIBRARY if library is None else library)]
         found = sorted((s for s in first if s is not None), key=lambda s: s.score)
         final = [fit_function(s.name, x, y, worth, 30, s.affine) or s for s in found[:top]]
     return sorted(final, key=lambda s: s.score) + found[top:]

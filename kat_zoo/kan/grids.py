@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..kernels import bspline_basis
 from ..layers.spline import KANLinear, is_count
-from .network import KAN
+
+if TYPE_CHECKING:
+    from .network import KAN
 
 
 def refit(spline: KANLinear, knots: Tensor, points: Tensor) -> Tensor:
@@ -85,6 +88,8 @@ def refine(model: KAN, grid_size: int) -> float:
         finer = grid_size >= spline.grid_size
         inner = spline.knots[:, k : -k or None]
         knots = _extend((finer_knots if finer else coarser_knots)(inner, grid_size), k)
+        if finer and k and spline.extrapolate == "zero":  # beyond the grid the last bases count, too: the knots there stay
+            knots[:, :k], knots[:, -k:] = spline.knots[:, :k], spline.knots[:, -k:]
         points = collocation(knots if finer else spline.knots, k, k + 3)
         coef = refit(spline, knots, points)
         old = torch.einsum("pij,ijo->pio", bspline_basis(points, spline.knots, k), spline.coef.detach().double())
@@ -99,7 +104,8 @@ def data_knots(x: Tensor, grid_size: int, order: int, adapt: float, margin: floa
     x = x.double()
     low, high = x.min(0).values, x.max(0).values
     flat = high - low < 1e-9 * (1 + low.abs().maximum(high.abs()))
-    low, high = torch.where(flat, low - 1, low), torch.where(flat, high + 1, high)
+    room = (1e-6 * low.abs()).clamp(min=1)
+    low, high = torch.where(flat, low - room, low), torch.where(flat, high + room, high)
     low, high = low - margin * (high - low), high + margin * (high - low)
     at = torch.linspace(0, 1, grid_size + 1, dtype=x.dtype, device=x.device)
     uniform = low[:, None] + (high - low)[:, None] * at
@@ -122,6 +128,8 @@ def update_grid(
 ) -> float:
     """Move every layer's knots to the range of the data and, partly, to its quantiles; coefficients are refitted.
 
+    Layers whose coefficients are frozen (requires_grad = False) keep their grids.
+
     Args:
         model: changed in place.
         X: (N, inputs) samples.
@@ -140,8 +148,8 @@ def update_grid(
     if not 0 <= adapt < 1:
         raise ValueError(f"adapt={adapt}; expected 0 <= adapt < 1, a grid of bare quantiles may repeat knots")
     for name, value in (("margin", margin), ("max_change", max_change)):
-        if value is not None and not value >= 0:
-            raise ValueError(f"{name}={value}; expected at least 0")
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value}; expected a finite number of at least 0")
     x = model.samples(X)
     with torch.no_grad():
         before = model(x)
@@ -149,6 +157,8 @@ def update_grid(
         change = 0.0
         for number, layer in enumerate(model.layers):
             spline = layer.spline
+            if not spline.coef.requires_grad:
+                continue
             h = model.finite_activations(x)[number]
             knots = data_knots(h, spline.grid_size, spline.spline_order, adapt, margin)
             points = torch.cat([h.double(), collocation(knots, spline.spline_order, 3)])

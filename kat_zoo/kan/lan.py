@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.bspline import MAX_SPLINE_ORDER, wide
-from ..layers.spline import BASES, is_count, uniform_knots
+from ..layers.spline import BASES, check_base, check_range, is_count, uniform_knots
 from .network import as_table
 from .training import History, fit
 
@@ -26,7 +27,7 @@ class NodeActivation(nn.Module):
         grid_range: of the grid.
 
     Raises:
-        ValueError: a base or size that makes no sense.
+        ValueError: a base, size or range that makes no sense.
     """
 
     def __init__(
@@ -38,8 +39,8 @@ class NodeActivation(nn.Module):
         grid_range: tuple[float, float] = (-3.0, 3.0),
     ) -> None:
         super().__init__()
-        if isinstance(base, str) and base not in BASES:
-            raise ValueError(f"base={base!r}; expected one of {', '.join(BASES)} or a callable")
+        check_base(base)
+        check_range(grid_range)
         if not is_count(grid_size):
             raise ValueError(f"grid_size={grid_size}; expected an integer of at least 1")
         if not is_count(spline_order, 0) or spline_order > MAX_SPLINE_ORDER:
@@ -75,7 +76,7 @@ class LAN(nn.Module):
         dtype: of the parameters; torch's default.
 
     Raises:
-        ValueError: a width, base or size that makes no sense.
+        ValueError: a width, base, size, range or seed that makes no sense.
     """
 
     def __init__(
@@ -93,7 +94,9 @@ class LAN(nn.Module):
         super().__init__()
         if len(width) < 2 or not all(is_count(n) for n in width):
             raise ValueError(f"width={list(width)}; expected at least inputs and outputs, integers of at least 1")
-        generator = torch.Generator().manual_seed(seed)
+        if not is_count(seed, 0):
+            raise ValueError(f"seed={seed!r}; expected an integer of at least 0")
+        generator = torch.Generator().manual_seed(int(seed))
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(width, width[1:], strict=False))
         self.activations = nn.ModuleList(NodeActivation(n, grid_size, spline_order, base, grid_range) for n in width[1:-1])
         self.nodes, self.grid_size = list(width), grid_size
@@ -125,9 +128,9 @@ class LAN(nn.Module):
     def _last(self) -> nn.Linear:
         return cast(nn.Linear, self.linears[-1])
 
-    def tensor(self, x: Any) -> Tensor:
-        """Array-like (N, C) as a tensor of the network's dtype and device."""
-        return as_table(x, self.dtype, self.device)
+    def tensor(self, x: Any, name: str = "X") -> Tensor:
+        """Array-like (N, C) as a tensor of the network's dtype and device; `name` is for errors."""
+        return as_table(x, self.dtype, self.device, name)
 
     def fit(
         self,
@@ -176,16 +179,25 @@ class LAN(nn.Module):
             spline_order: degree of their pieces.
 
         Raises:
-            ValueError: no linear layer.
+            ValueError: no linear layer, or the MLP computes something else, with a batch norm or another activation.
         """
         linears = [module for module in mlp.modules() if isinstance(module, nn.Linear)]
         if not linears:
             raise ValueError("mlp holds no nn.Linear")
-        lan = cls([linears[0].in_features, *(linear.out_features for linear in linears)], grid_size, spline_order, base)
+        first = linears[0]
+        width = [first.in_features, *(linear.out_features for linear in linears)]
+        lan = cls(width, grid_size, spline_order, base, device=first.weight.device, dtype=first.weight.dtype)
         for source, target in zip(linears, lan.linears, strict=True):
             target.load_state_dict(
                 source.state_dict()
                 if source.bias is not None
                 else source.state_dict() | {"bias": torch.zeros(source.out_features)}
             )
-        return lan.to(linears[0].weight)
+        x = torch.randn(64, first.in_features, generator=torch.Generator().manual_seed(0)).to(first.weight)
+        with torch.no_grad():
+            expected = copy.deepcopy(mlp).eval()(x)
+            error = (lan(x) - expected).abs().max() / expected.abs().max().clamp(min=1e-12)
+        if not error < 100 * torch.finfo(x.dtype).eps:
+            name = base if isinstance(base, str) else getattr(base, "__name__", base)
+            raise ValueError(f"mlp differs by {float(error):.1e} from its linear layers with {name} between; expected the same function")
+        return lan

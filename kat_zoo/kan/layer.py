@@ -69,6 +69,17 @@ class KANLayer(nn.Module):
                 p.requires_grad_(self._spline_used and self._asked.get(name, True))
         self.spline.set_mask(self.spline.mask)
 
+    def take_over(self, source: KANLayer) -> None:
+        """Take what an edge cannot hold from the layer that the edges come from: a learned base, what is frozen."""
+        if isinstance(self.spline.base, nn.Module) and isinstance(source.spline.base, nn.Module):
+            self.spline.base.load_state_dict(source.spline.base.state_dict())
+        for name, p in source.spline.named_parameters():
+            if not (p.requires_grad if source._spline_used else source._asked.get(name, True)):
+                self._asked[name] = False
+                self.spline.get_parameter(name).requires_grad_(False)
+        if source._affine_used and not source.affine.requires_grad:
+            self.affine.requires_grad_(False)
+
     @property
     def active(self) -> Tensor:
         """(sub-nodes, inputs) bool: edges that are not pruned."""
@@ -86,9 +97,11 @@ class KANLayer(nn.Module):
             y = self.spline(x)
         else:
             y = x.new_zeros(*x.shape[:-1], self.spline.out_features)
+        if x.dtype != self.affine.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(f"x has dtype {x.dtype}; expected {self.affine.dtype}, the network's")
         for outs, _, function, affine, argument in self.symbolic_edges(x):
             values = affine[:, 2] * function.torch(argument) + affine[:, 3]
-            y = y.index_add(-1, torch.tensor(outs, device=x.device), values)
+            y = y.index_add(-1, torch.tensor(outs, device=x.device), values.to(y.dtype))
         return y
 
     def products(self, subnodes: Tensor) -> Tensor:

@@ -20,36 +20,63 @@ def _bessel(order: int, x: Tensor) -> Tensor:
         return torch.special.bessel_j0(x) if order == 0 else torch.special.bessel_j1(x)
     from scipy import special
 
-    return torch.from_numpy(np.asarray((special.j0, special.j1)[order](x.detach().numpy())))
+    wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))  # NumPy has no bfloat16
+    return torch.from_numpy(np.asarray((special.j0, special.j1)[order](wide.numpy()))).to(x.dtype)
 
 
-class _BesselJ0(torch.autograd.Function):
-    """J0 with its derivative -J1, which torch does not know."""
+class _Elementwise(torch.autograd.Function):
+    """An elementwise function with a derivative that torch does not know, for every mode of differentiation."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
+    def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+
+class _BesselJ0(_Elementwise):
+    """J0 with its derivative -J1."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
         return _bessel(0, x)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        return -grad * _BesselJ1.apply(ctx.saved_tensors[0])
+        return -grad * _BesselJ1.apply(*ctx.saved_tensors)
+
+    @staticmethod
+    def jvp(ctx, tangent: Tensor) -> Tensor:
+        return -tangent * _BesselJ1.apply(*ctx.saved_tensors)
+
+    @staticmethod
+    def vmap(info, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
+        return _BesselJ0.apply(x), in_dims[0]
 
 
-class _BesselJ1(torch.autograd.Function):
+class _BesselJ1(_Elementwise):
     """J1 with its derivative J0(x) - J1(x) / x."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(x: Tensor) -> Tensor:
         return _bessel(1, x)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        small = x.abs() < 1e-6
-        ratio = torch.where(small, 0.5, _BesselJ1.apply(x) / torch.where(small, 1.0, x))
-        return grad * (_BesselJ0.apply(x) - ratio)
+        return grad * _slope_of_j1(*ctx.saved_tensors)
+
+    @staticmethod
+    def jvp(ctx, tangent: Tensor) -> Tensor:
+        return tangent * _slope_of_j1(*ctx.saved_tensors)
+
+    @staticmethod
+    def vmap(info, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
+        return _BesselJ1.apply(x), in_dims[0]
+
+
+def _slope_of_j1(x: Tensor) -> Tensor:
+    small = x.abs() < 1e-6
+    ratio = torch.where(small, 0.5, _BesselJ1.apply(x) / torch.where(small, 1.0, x))
+    return _BesselJ0.apply(x) - ratio
 
 
 def _gamma(x: Tensor) -> Tensor:
@@ -154,7 +181,7 @@ _FUNCTIONS = [
     Function("1/x^4", _power(-4), "1/x**4", 4, _both_sides, -4),
     Function("1/x^5", _power(-5), "1/x**5", 5, _both_sides, -5),
     Function("sqrt", torch.sqrt, "sqrt(x)", 2, _half_line, 0.5),
-    Function("x^1.5", lambda x: x * torch.sqrt(x), "x**(3/2)", 4, _half_line, 1.5),
+    Function("x^1.5", _power(1.5), "x**(3/2)", 4, _half_line, 1.5),
     Function("1/sqrt(x)", torch.rsqrt, "1/sqrt(x)", 3, _half_line, -0.5),
     Function("exp", torch.exp, "exp(x)", 2, _scales),
     Function("log", torch.log, "log(x)", 2, _half_line),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .layer import KANLayer
-from .network import KAN
 from .normal import Dual, Primal
+
+if TYPE_CHECKING:
+    from .network import KAN
 
 JACOBIAN_NUMBERS = 1 << 25  # of the part held at a time: 256 MB in float64, however many samples there are
 
@@ -93,6 +96,8 @@ class _Local:
                 slope = torch.autograd.grad(f.sum(), u)[0] if f.requires_grad else torch.zeros_like(u)
             f, (a, _, c, d) = f.detach(), affine.unbind(-1)
             self.edges[:, outs, ins] = c * f + d
+            # A sample where the slope is infinite, as sqrt's at 0, has no say in the direction: steps count by their error.
+            slope = torch.where(torch.isfinite(slope), slope, 0)
             self.slopes[:, outs, ins] = c * slope * a
             columns = [place[edge] for edge in zip(outs, ins, strict=True)]
             features[:, columns] = torch.stack([c * slope * x[:, ins], c * slope, f, torch.ones_like(f)], -1)

@@ -6,30 +6,34 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..layers.spline import is_count
+from . import edit, grids, pruning, symbolic, training
+from . import plot as pictures
 from .layer import KANLayer
 from .library import function_names
 
-if TYPE_CHECKING:
-    from .training import History
 
-
-def as_table(x: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+def as_table(x: Any, dtype: torch.dtype, device: torch.device, name: str = "X") -> Tensor:
     """Array-like (N, C) as a tensor.
 
     Raises:
-        ValueError: not two dimensions.
+        ValueError: not two dimensions, or no numbers.
     """
-    x = torch.as_tensor(x if isinstance(x, Tensor) else np.array(x), dtype=dtype, device=device)
+    if not isinstance(x, Tensor):
+        try:
+            x = np.array(x, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} is no table of numbers: {error}") from error
     if x.ndim != 2:
-        raise ValueError(f"expected a table (samples, columns), got shape {tuple(x.shape)}")
-    return x
+        hint = f"; {name}[:, None] makes one column of a vector" if x.ndim == 1 else ""
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; expected a table (samples, columns){hint}")
+    return torch.as_tensor(x, dtype=dtype, device=device)
 
 
 class KAN(nn.Module):
@@ -43,7 +47,7 @@ class KAN(nn.Module):
         width: nodes of each layer, inputs first; an entry [n_sum, n_mult] has n_mult product nodes after its sums.
         grid_size: intervals of the splines.
         spline_order: degree of the pieces.
-        base: "silu", "identity", "sin", "zero" or a callable added to each spline.
+        base: "silu", "identity", "sin", "zero" or a callable added to each spline; of a module each layer has a copy.
         mult_arity: factors of a product node.
         grid_range: initial grid.
         extrapolate: "linear" or "zero" outside the grid.
@@ -88,16 +92,17 @@ class KAN(nn.Module):
         self.width = _parse_width(width)
         if not is_count(mult_arity, 2):
             raise ValueError(f"mult_arity={mult_arity!r}; expected an integer of at least 2")
-        self.mult_arity = mult_arity
+        self.mult_arity = int(mult_arity)
         if not is_count(seed, 0):
             raise ValueError(f"seed={seed!r}; expected an integer of at least 0")
         generator = torch.Generator().manual_seed(int(seed))
-        spline: dict[str, Any] = {"base": base, "grid_range": grid_range, "extrapolate": extrapolate, "noise_scale": noise_scale}
+        spline: dict[str, Any] = {"grid_range": grid_range, "extrapolate": extrapolate, "noise_scale": noise_scale}
         layers = nn.ModuleList(
             KANLayer(
                 sum(before),
                 *after,
-                mult_arity,
+                self.mult_arity,
+                base=copy.deepcopy(base),
                 grid_size=grid_size,
                 spline_order=spline_order,
                 generator=generator,
@@ -107,7 +112,7 @@ class KAN(nn.Module):
             for before, after in zip(self.width, self.width[1:], strict=False)
         )
         self.layers = cast("list[KANLayer]", layers)  # what it holds, for type checkers; a ModuleList for torch
-        self.to(device)
+        self.to(device, dtype)  # a learned base, too
 
     @property
     def nodes(self) -> list[int]:
@@ -137,9 +142,9 @@ class KAN(nn.Module):
             x = layer(x)
         return x
 
-    def tensor(self, x: Any) -> Tensor:
-        """Array-like (N, C) as a tensor of the network's dtype and device."""
-        return as_table(x, self.dtype, self.device)
+    def tensor(self, x: Any, name: str = "X") -> Tensor:
+        """Array-like (N, C) as a tensor of the network's dtype and device; `name` is for errors."""
+        return as_table(x, self.dtype, self.device, name)
 
     def samples(self, x: Any) -> Tensor:
         """`tensor` of what statistics are taken of: at least 2 rows, as many columns as inputs, all finite."""
@@ -181,10 +186,10 @@ class KAN(nn.Module):
         Raises:
             ValueError: there is no such edge.
         """
-        if not 0 <= layer < len(self.layers):
+        if not is_count(layer, 0) or layer >= len(self.layers):
             raise ValueError(f"layer={layer}; expected 0 to {len(self.layers) - 1}")
         spline = self.layers[layer].spline
-        if not (0 <= i < spline.in_features and 0 <= j < spline.out_features):
+        if not (is_count(i, 0) and i < spline.in_features and is_count(j, 0) and j < spline.out_features):
             raise ValueError(
                 f"edge ({layer}, {i}, {j}); expected i < {spline.in_features} and j < {spline.out_features}"
             )
@@ -244,77 +249,34 @@ class KAN(nn.Module):
 
         return load(path)
 
-    def formula(self, variables: Sequence[str] | None = None, round: int | None = 4) -> list[Any]:
+    def formula(self, variables: Sequence[str] | None = None, round: int | None = 4, X: Any = None) -> list[Any]:  # noqa: N803
         """SymPy expression of each output; see `kat_zoo.kan.formula.formula`."""
         from .formula import formula
 
-        return formula(self, variables, round)
+        return formula(self, variables, round, X)
 
-    def latex(self, variables: Sequence[str] | None = None, round: int | None = 4) -> list[str]:
+    def latex(self, variables: Sequence[str] | None = None, round: int | None = 4, X: Any = None) -> list[str]:  # noqa: N803
         """LaTeX of each output's formula."""
         import sympy
 
-        return [sympy.latex(expression) for expression in self.formula(variables, round)]
+        return [sympy.latex(expression) for expression in self.formula(variables, round, X)]
 
-    def fit(self, X: Any, y: Any, X_val: Any = None, y_val: Any = None, **options: Any) -> History:  # noqa: N803
-        """Train in place; see `kat_zoo.kan.training.fit`."""
-        from .training import fit
-
-        return fit(self, X, y, X_val, y_val, **options)
-
-    def refine(self, grid_size: int) -> float:
-        """Replace the splines by ones on a finer grid; see `kat_zoo.kan.grids.refine`."""
-        from .grids import refine
-
-        return refine(self, grid_size)
-
-    def update_grid(self, X: Any, **options: Any) -> float:  # noqa: N803
-        """Move the knots to where the data is; see `kat_zoo.kan.grids.update_grid`."""
-        from .grids import update_grid
-
-        return update_grid(self, X, **options)
-
-    def attribute(self, X: Any):  # noqa: N803
-        """Importance of edges, nodes and inputs; see `kat_zoo.kan.pruning.attribute`."""
-        from .pruning import attribute
-
-        return attribute(self, X)
-
-    def prune(self, X: Any, node_threshold: float = 1e-2, edge_threshold: float = 3e-2) -> KAN:  # noqa: N803
-        """New network without unimportant edges and nodes; see `kat_zoo.kan.pruning.prune`."""
-        from .pruning import prune
-
-        return prune(self, X, node_threshold, edge_threshold)
-
-    def prune_inputs(self, X: Any, threshold: float = 1e-2) -> tuple[KAN, list[int]]:  # noqa: N803
-        """New network without unimportant inputs, and the inputs kept; see `kat_zoo.kan.pruning.prune_inputs`."""
-        from .pruning import prune_inputs
-
-        return prune_inputs(self, X, threshold)
-
-    def remove_edge(self, layer: int, i: int, j: int) -> None:
-        """Prune one edge in place."""
-        from .pruning import remove_edge
-
-        remove_edge(self, layer, i, j)
-
-    def remove_node(self, layer: int, node: int) -> KAN:
-        """New network without one hidden node (layer 1 is the first hidden one)."""
-        from .pruning import remove_node
-
-        return remove_node(self, layer, node)
-
-    def expand_width(self, layer: int, n_sum: int = 1, n_mult: int = 0, seed: int = 0) -> KAN:
-        """New network of the same function with more hidden nodes; see `kat_zoo.kan.edit.expand_width`."""
-        from .edit import expand_width
-
-        return expand_width(self, layer, n_sum, n_mult, seed)
-
-    def expand_depth(self) -> KAN:
-        """New network of the same function with one more layer; see `kat_zoo.kan.edit.expand_depth`."""
-        from .edit import expand_depth
-
-        return expand_depth(self)
+    # Functions of other modules, whose first argument is the network.
+    fit = training.fit
+    refine = grids.refine
+    update_grid = grids.update_grid
+    attribute = pruning.attribute
+    prune = pruning.prune
+    prune_inputs = pruning.prune_inputs
+    remove_edge = pruning.remove_edge
+    remove_node = pruning.remove_node
+    expand_width = edit.expand_width
+    expand_depth = edit.expand_depth
+    suggest_symbolic = symbolic.suggest_symbolic
+    fix_symbolic = symbolic.fix_symbolic
+    unfix = symbolic.unfix
+    auto_symbolic = symbolic.auto_symbolic
+    plot = pictures.plot
 
     @classmethod
     def from_formula(cls, expressions: Any, variables: Sequence[str] | None = None, **options: Any) -> KAN:
@@ -322,36 +284,6 @@ class KAN(nn.Module):
         from .compiler import from_formula
 
         return from_formula(expressions, variables, **options)
-
-    def suggest_symbolic(self, layer: int, i: int, j: int, X: Any, top: int = 5, library: Sequence[str] | None = None):  # noqa: N803
-        """Functions that fit an edge, best first; see `kat_zoo.kan.symbolic.suggest_symbolic`."""
-        from .symbolic import suggest_symbolic
-
-        return suggest_symbolic(self, layer, i, j, X, top, library)
-
-    def fix_symbolic(self, layer: int, i: int, j: int, function: str, X: Any = None, affine: Any = None) -> float:  # noqa: N803
-        """Make an edge symbolic; see `kat_zoo.kan.symbolic.fix_symbolic`."""
-        from .symbolic import fix_symbolic
-
-        return fix_symbolic(self, layer, i, j, function, X, affine)
-
-    def unfix(self, layer: int, i: int, j: int, X: Any = None) -> None:  # noqa: N803
-        """Make a symbolic edge numeric again; see `kat_zoo.kan.symbolic.unfix`."""
-        from .symbolic import unfix
-
-        unfix(self, layer, i, j, X)
-
-    def auto_symbolic(self, X: Any, y: Any = None, **options: Any):  # noqa: N803
-        """Make every edge symbolic that some function fits; see `kat_zoo.kan.symbolic.auto_symbolic`."""
-        from .symbolic import auto_symbolic
-
-        return auto_symbolic(self, X, y, **options)
-
-    def plot(self, X: Any, **options: Any):  # noqa: N803
-        """Matplotlib figure of the network; see `kat_zoo.kan.plot.plot`."""
-        from .plot import plot
-
-        return plot(self, X, **options)
 
 
 def _parse_width(width: Sequence[int | Sequence[int]]) -> list[tuple[int, int]]:

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from .layer import KANLayer
-from .network import KAN
 from .pruning import attribute
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from .network import KAN
     from .training import History
 
 BOX = 0.36  # side of a thumbnail; nodes of a layer are 1 apart where thumbnails allow
@@ -89,7 +89,7 @@ def _labels(name: str, given: Sequence[str] | None, default: str, count: int) ->
         return [f"${default}_{{{i + 1}}}$" for i in range(count)] if count > 1 or default == "x" else [f"${default}$"]
     if len(given) != count:
         raise ValueError(f"{name} has {len(given)} names; expected {count}")
-    return list(given)
+    return [str(text).replace("$", r"\$") for text in given]  # a column's name is no mathematics
 
 
 def plot(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .network import KAN
+from .layer import KANLayer
+from .library import function_index
+
+if TYPE_CHECKING:
+    from .network import KAN
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def select(model: KAN, keep: list[list[int]]) -> KAN:
     plan = [([*keep[0]], len(keep[0]), 0)]
     plan += [_subnodes(*entry, arity, nodes) for entry, nodes in zip(model.width[1:], keep[1:], strict=True)]
     config = model.config() | {"width": [[n_sum, n_mult] for _, n_sum, n_mult in plan]}
-    new = KAN(**config, dtype=model.dtype, device=model.device)
+    new = type(model)(**config, dtype=model.dtype, device=model.device)
     with torch.no_grad():
         for number, (old_layer, layer) in enumerate(zip(model.layers, new.layers, strict=True)):
             ins, outs = torch.tensor(keep[number]), torch.tensor(plan[number + 1][0])
@@ -86,7 +92,31 @@ def select(model: KAN, keep: list[list[int]]) -> KAN:
             layer.affine.copy_(old_layer.affine[outs][:, ins])
             layer.function.copy_(old_layer.function[outs][:, ins])
             layer.refresh()
+            layer.take_over(old_layer)
     return new.train(model.training)
+
+
+def _replace(layer: KANLayer, gone: Tensor, values: Tensor, hosts: list[int]) -> None:
+    """Prune the edges `gone` (sub-nodes, inputs) for constants, `values`, that another edge of the sub-node takes over.
+
+    That is an active one from the inputs `hosts`; where there is none, the edge from hosts[0] becomes the constant.
+    """
+    gone = gone & layer.active
+    with torch.no_grad():
+        constants = torch.where(gone & torch.isfinite(values), values, 0).sum(1)
+        layer.spline.mask[gone] = 0
+        layer.function[gone] = -1
+        for j in constants.nonzero()[:, 0].tolist():
+            left = [i for i in hosts if bool(layer.active[j, i])]
+            i = left[0] if left else hosts[0]
+            if not left:
+                layer.function[j, i] = function_index("0")
+                layer.affine[j, i] = 0
+            if int(layer.function[j, i]) >= 0:
+                layer.affine[j, i, 3] += constants[j]
+            else:
+                layer.spline.coef[i, :, j] += constants[j]  # the bases add up to 1
+    layer.refresh()
 
 
 def remove_edge(model: KAN, layer: int, i: int, j: int, mean: float = 0.0) -> None:
@@ -97,26 +127,23 @@ def remove_edge(model: KAN, layer: int, i: int, j: int, mean: float = 0.0) -> No
         layer: l.
         i: input node.
         j: output sub-node.
-        mean: constant that another edge of the same sub-node takes over, such as the removed edge's mean.
+        mean: constant that another edge of the same sub-node takes over, such as the removed edge's mean; the last edge of
+            a sub-node becomes that constant.
 
     Raises:
-        ValueError: there is no such edge.
+        ValueError: there is no such edge, or a mean that is not finite.
     """
     module = model.check_edge(layer, i, j)
-    with torch.no_grad():
-        module.spline.mask[j, i] = 0
-        module.function[j, i] = -1
-        left = module.active[j].nonzero()[:, 0].tolist()
-        if mean and left:
-            if int(module.function[j, left[0]]) >= 0:
-                module.affine[j, left[0], 3] += mean
-            else:
-                module.spline.coef[left[0], :, j] += mean  # the bases add up to 1
-    module.refresh()
+    if not math.isfinite(mean):
+        raise ValueError(f"mean={mean}; expected a finite number")
+    gone = torch.zeros_like(module.active)
+    gone[j, i] = True
+    hosts = [i, *(other for other in range(module.spline.in_features) if other != i)]
+    _replace(module, gone, torch.full_like(module.spline.mask, mean), hosts)
 
 
 def remove_node(model: KAN, layer: int, node: int) -> KAN:
-    """New network without one hidden node.
+    """New network without one hidden node and all that it adds to the next layer.
 
     Args:
         model: left as it is.
@@ -136,23 +163,35 @@ def remove_node(model: KAN, layer: int, node: int) -> KAN:
 
 
 def drop_dead_nodes(model: KAN) -> KAN:
-    """New network without hidden nodes that no edge enters or leaves."""
+    """New network of the same function without hidden nodes that are constant or that no edge leaves."""
     while True:
         keep = [list(range(n)) for n in model.nodes]
+        smaller = copy.deepcopy(model)
         for number in range(1, len(model.nodes) - 1):
-            before, after = model.layers[number - 1], model.layers[number]
-            entered = before.active.any(1)
-            alive = entered[: before.n_sum]
-            if before.n_mult:
-                factors = entered[before.n_sum :].view(before.n_mult, before.arity).all(1)
-                alive = torch.cat([alive, factors])
-            alive = alive & after.active.any(0)
+            after = smaller.layers[number]
+            constant, values = _constants(smaller.layers[number - 1])
+            alive = ~constant & after.active.any(0)
             if not bool(alive.any()):
                 alive[0] = True  # a layer keeps one node: the network is a constant then
             keep[number] = alive.nonzero()[:, 0].tolist()
+            with torch.no_grad():
+                edges = after.edges(values[None])[0]
+            _replace(after, (~alive).expand_as(after.active), edges, keep[number])
         if [len(nodes) for nodes in keep] == model.nodes:
             return model
-        model = select(model, keep)
+        model = select(smaller, keep)
+
+
+def _constants(layer: KANLayer) -> tuple[Tensor, Tensor]:
+    """Which nodes (n_sum + n_mult,) have one value whatever the inputs, and that value (0 for the others)."""
+    zero = layer.function == function_index("0")
+    fixed = ~(layer.active & ~zero).any(1)  # of sub-nodes
+    values = torch.where(zero, layer.affine.detach()[..., 3], 0).sum(1)
+    none = torch.where(fixed, values, 1) == 0  # a factor that is always 0
+    constant = layer.products(fixed.to(values)) > 0
+    if layer.n_mult:
+        constant[layer.n_sum :] |= none[layer.n_sum :].view(layer.n_mult, layer.arity).any(1)
+    return constant, torch.where(constant, layer.products(torch.where(fixed, values, 1)), 0)
 
 
 def prune(model: KAN, X: Any, node_threshold: float = 1e-2, edge_threshold: float = 3e-2) -> KAN:  # noqa: N803
@@ -188,15 +227,13 @@ def _remove_weak(model: KAN, X: Any, threshold: float, by_node: bool) -> None:  
         weak = (scores.nodes[number] < threshold).expand_as(score) if by_node else score < threshold
         if by_node and number == 0:
             continue  # inputs are the business of prune_inputs
-        strongest = score.argmax(1).tolist()
-        last = number == len(model.layers) - 1
-        for j, i in (weak & layer.active).nonzero().tolist():
-            if not (last and strongest[j] == i):
-                remove_edge(model, number, i, j, float(means[number][j, i]))
+        if number == len(model.layers) - 1:
+            weak = weak.scatter(1, score.argmax(1, keepdim=True), False)  # an output's strongest edge stays
+        _replace(layer, weak, means[number], list(range(layer.spline.in_features)))
 
 
 def prune_inputs(model: KAN, X: Any, threshold: float = 1e-2) -> tuple[KAN, list[int]]:  # noqa: N803
-    """New network without inputs whose score is below the threshold.
+    """New network without inputs whose score is below the threshold; the means of their edges stay.
 
     Args:
         model: left as it is.
@@ -215,4 +252,9 @@ def prune_inputs(model: KAN, X: Any, threshold: float = 1e-2) -> tuple[KAN, list
     alive = scores >= threshold
     alive[scores.argmax()] = True
     kept = alive.nonzero()[:, 0].tolist()
-    return select(model, [kept, *(list(range(n)) for n in model.nodes[1:])]), kept
+    pruned = copy.deepcopy(model)
+    first = pruned.layers[0]
+    with torch.no_grad():
+        means = first.edges(model.tensor(X)).mean(0)
+    _replace(first, (~alive).expand_as(first.active), means, kept)
+    return select(pruned, [kept, *(list(range(n)) for n in model.nodes[1:])]), kept

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from .additive import fit_additive
 from .estimator import KANEstimator, seed_of, split, typical_rows, unseen, weighted_samples
-from .formula import complexity, formula
+from .formula import complexity
 from .library import DEFAULT_LIBRARY
 from .network import KAN
 from .problem import EXACT, Candidate
 from .search import Problem, Search, search
+from .symbolic import check_library
 
 PENALTIES = (0.1, 0.03, 0.01, 3e-3, 1e-3)  # of y's standard deviation
 NUMERIC_EDGE = 50  # nodes of an expression that an edge without a formula counts as
@@ -49,7 +50,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
         held_out_: rows that were held out (none of fewer than 20) and do not repeat the inputs of a training row.
         formula_: SymPy expression (a list for several outputs) where symbolic=True; undefined functions phi_l_i_j stand
             for edges that no function fits.
-        exact_: whether the formula is symbolic and right to 1e-6 on held-out rows; False where there are none.
+        exact_: whether the formula, before its numbers are rounded (`formula(round=None)`), is symbolic and right to 1e-6 on
+            held-out rows; False where there are none.
         table_: rows (complexity, loss, equation) of the candidates that no simpler one beats, a constant, a linear model
             and functions of one input among those tried. The complexity is the number of nodes of the expression and 50
             for each numeric edge, the loss the root mean square error on the held-out rows (on all, where none are).
@@ -82,6 +84,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANRegressor:  # noqa: N803
         """Train on X (N, features) and y (N,) or (N, outputs)."""
         self._check_parameters()
+        check_library(self.library)
         for name in ("network_", "history_", "estimators_", "search_", "formula_", "exact_", "table_"):
             self.__dict__.pop(name, None)  # of an earlier fit with other parameters
         table = X
@@ -155,10 +158,10 @@ class KANRegressor(RegressorMixin, KANEstimator):
             additive = KAN([x.shape[1], y.shape[1]], self.grid_schedule[0], base="zero")
             penalties = fit_additive(additive, x[train], y[train], weight[train])
             best = errors_of(additive), additive, None
-        val = {"X_val": x[held], "y_val": y[held], "sample_weight_val": weight[held]} if len(held) else {}
+        val: dict[str, Any] = {"X_val": x[held], "y_val": y[held], "sample_weight_val": weight[held]} if len(held) else {}
         for l1, smoothness, grid in self._stages(len(train), len(held)):
-            options = {"grid_schedule": [grid], "steps": self.steps, "l1": l1, "coef_smoothness": smoothness}
-            history = self.network_.fit(x[train], y[train], **val, sample_weight=weight[train], **options)
+            options = {"grid_schedule": [grid], "steps": self.steps, "l1": l1, "coef_smoothness": smoothness, **val}
+            history = self.network_.fit(x[train], y[train], sample_weight=weight[train], **options)
             errors = errors_of(self.network_)
             if best[0] is not None and len(errors) > 1:
                 if float(errors.mean()) > 4 * least:
@@ -179,19 +182,12 @@ class KANRegressor(RegressorMixin, KANEstimator):
         tags.target_tags.single_output = True
         return tags
 
-    def _affines(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-        return self._input_affines(), list(zip(self._spread.tolist(), self._shift.tolist(), strict=True))
-
-    def _expressions(self, model: KAN, round: int | None = 4) -> list[Any]:  # noqa: A002
-        names = getattr(self, "feature_names_in_", None)
-        return formula(model, None if names is None else list(names), round, *self._affines())
-
     def _front(self, candidates: Sequence[Candidate]) -> list[tuple[int, Candidate]]:
         """Complexities, and candidates that no simpler one beats; of those right to 1e-6 the simplest is enough."""
         sized = []
         for candidate in candidates:
             numeric = sum(candidate.model.edge_kind(*edge) == "numeric" for edge in candidate.model.edges())
-            sized.append((complexity(self._expressions(candidate.model)) + NUMERIC_EDGE * numeric, candidate))
+            sized.append((complexity(self._in_units(candidate.model)) + NUMERIC_EDGE * numeric, candidate))
         front: list[tuple[int, Candidate]] = []
         for size, candidate in sorted(sized, key=lambda pair: (pair[0], pair[1].error)):
             if not front or max(candidate.error, EXACT) < 0.99 * max(front[-1][1].error, EXACT):
@@ -210,10 +206,9 @@ class KANRegressor(RegressorMixin, KANEstimator):
                 result.best = front[at][1]
         self.search_, self.network_, self.exact_ = result, result.best.model, result.best.exact
         scale = float(np.sqrt(np.mean(self._spread**2)))
-        shown = [(size, c.error * scale, self._expressions(c.model)) for size, c in front]
+        shown = [(size, c.error * scale, self._in_units(c.model)) for size, c in front]
         self.table_ = [(size, loss, found[0] if self._flat else found) for size, loss, found in shown]
-        expressions = self._expressions(self.network_)
-        self.formula_ = expressions[0] if self._flat else expressions
+        self.formula_ = self.formula()
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Predictions, (N,) or (N, outputs)."""
@@ -240,15 +235,25 @@ class KANRegressor(RegressorMixin, KANEstimator):
             return self.estimators_[output].plot(**options)
         return super().plot(**options)
 
-    def latex(self) -> str:
-        """LaTeX of the formula.
+    def _in_units(self, model: KAN, round: int | None = 4) -> list[Any]:  # noqa: A002  as in `formula`
+        return self._expressions(model, round, list(zip(self._spread.tolist(), self._shift.tolist(), strict=True)))
+
+    def formula(self, round: int | None = 4) -> Any:  # noqa: A002  as in `KAN.formula`
+        """The formula with other decimals than `formula_` has, None for all; a list for several outputs.
 
         Raises:
-            ValueError: fitted without symbolic=True.
+            ValueError: fitted without symbolic=True, or negative decimals.
         """
+        check_is_fitted(self)
+        if not self.symbolic:
+            raise ValueError("symbolic=False: there is no formula; expected KANRegressor(symbolic=True)")
+        if hasattr(self, "estimators_"):
+            return [one.formula(round) for one in self.estimators_]
+        found = self._in_units(self.network_, round)
+        return found[0] if self._flat else found
+
+    def latex(self, round: int | None = 4) -> str:  # noqa: A002  as in `KAN.latex`
+        """LaTeX of `formula`."""
         import sympy
 
-        check_is_fitted(self)
-        if not hasattr(self, "formula_"):
-            raise ValueError("symbolic=False: there is no formula; expected KANRegressor(symbolic=True)")
-        return sympy.latex(self.formula_)
+        return sympy.latex(self.formula(round))

@@ -48,6 +48,11 @@ def hessian(function: Function, x: Tensor, create_graph: bool = False) -> Tensor
     return torch.stack(rows, 1)
 
 
+def _check_samples(x: Tensor) -> None:
+    if x.ndim != 2 or len(x) < 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}; expected at least 2 samples, (N, inputs)")
+
+
 @dataclass(frozen=True)
 class Separability:
     """Groups of inputs that do not interact, and the largest interaction left between groups.
@@ -74,8 +79,9 @@ def detect_separability(function: Function, x: Tensor, mode: str = "add", thresh
         threshold: relative interaction that counts.
 
     Raises:
-        ValueError: an unknown mode, or several outputs.
+        ValueError: an unknown mode, several outputs, or fewer than two samples.
     """
+    _check_samples(x)
     if mode not in ("add", "mul"):
         raise ValueError(f"mode={mode!r}; expected 'add' or 'mul'")
 
@@ -122,8 +128,9 @@ def test_symmetry(function: Function, x: Tensor, group: list[int], threshold: fl
         The answer and the median of 1 - |cos|.
 
     Raises:
-        ValueError: a group of fewer than two inputs, of all, or of others.
+        ValueError: a group of fewer than two inputs, of all, or of others; fewer than two samples.
     """
+    _check_samples(x)
     if not 2 <= len(group) < x.shape[1]:
         raise ValueError(f"group={group}; expected at least two of the {x.shape[1]} inputs, not all")
     if len(set(group)) < len(group) or not all(0 <= i < x.shape[1] for i in group):
@@ -131,7 +138,8 @@ def test_symmetry(function: Function, x: Tensor, group: list[int], threshold: fl
     other = x.roll(1, 0).clone()
     other[:, group] = x[:, group]
     a, b = (torch.nn.functional.normalize(jacobian(function, z)[:, 0, group], dim=1) for z in (x, other))
-    difference = float((1 - (a * b).sum(1).abs()).median())
+    flat = (a == 0).all(1) | (b == 0).all(1)  # no slope has no direction that could differ
+    difference = float(torch.where(flat, 0, 1 - (a * b).sum(1).abs()).median())
     return difference < threshold, difference
 
 

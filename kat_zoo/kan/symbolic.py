@@ -5,17 +5,22 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..layers.spline import KANLinear
+from ..layers.spline import KANLinear, is_count
 from .fitting import Suggestion, fit_function, fit_library
 from .grids import collocation, data_knots, refit
 from .library import function_index, get_function
 from .lm import LeastSquares
-from .network import KAN
+
+if TYPE_CHECKING:
+    from .network import KAN
+
+
+ROWS = 20_000  # that suggestions are made from
 
 
 def _samples(model: KAN, layer: int, i: int, j: int, X: Any) -> tuple[Tensor, Tensor]:  # noqa: N803
@@ -26,14 +31,15 @@ def _samples(model: KAN, layer: int, i: int, j: int, X: Any) -> tuple[Tensor, Te
             spline = module.spline
             h = collocation(spline.knots, spline.spline_order, 20).to(model.dtype)
         else:
-            h = model.activations(X)[layer]
+            x = model.samples(X)
+            h = model.finite_activations(x[:: -(-len(x) // ROWS)])[layer]  # memory is bounded, whatever the number of samples
         return h[:, i].double(), module.edges(h)[:, j, i].double()
 
 
 def check_library(library: Sequence[str] | None) -> None:
     """Raise a ValueError for an empty list of functions, or an unknown one."""
-    if library is not None and not len(library):
-        raise ValueError(f"library={library}; expected at least one name, or None for the default")
+    if library is not None and (isinstance(library, str) or not len(library)):
+        raise ValueError(f"library={library!r}; expected a list of at least one name, or None for the default")
     for name in library or ():
         function_index(name)
 
@@ -55,7 +61,7 @@ def suggest_symbolic(
         layer: l.
         i: input node.
         j: output sub-node.
-        X: (N, inputs) samples.
+        X: (N, inputs) samples, at least 2; of more than 20,000 evenly spaced ones are taken.
         top: how many to return.
         library: names to try, `DEFAULT_LIBRARY` by default.
         worth: functions whose best start has a smaller R^2 are left out.
@@ -64,10 +70,10 @@ def suggest_symbolic(
         Suggestions, best score first.
 
     Raises:
-        ValueError: there is no such edge or function, an empty library, or top below 1.
+        ValueError: there is no such edge or function, an empty library, top below 1, or X as in `attribute`.
     """
-    if top < 1:
-        raise ValueError(f"top={top}; expected at least 1")
+    if not is_count(top):
+        raise ValueError(f"top={top}; expected an integer of at least 1")
     check_library(library)
     return fit_library(*_samples(model, layer, i, j, X), library, worth)[:top]
 
@@ -96,7 +102,7 @@ def fix_symbolic(
         R^2 of the fit (1 where `affine` is given).
 
     Raises:
-        ValueError: no such edge or function, or the function is undefined on the edge's arguments.
+        ValueError: no such edge or function, the function is undefined on the edge's arguments, or X as in `attribute`.
     """
     module = model.check_edge(layer, i, j)
     index, r2 = function_index(function), 1.0

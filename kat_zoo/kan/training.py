@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..layers.spline import is_count
 from .lm import LeastSquares
-from .network import KAN
+
+if TYPE_CHECKING:
+    from .network import KAN
 
 logger = logging.getLogger("kat_zoo")
 
@@ -79,7 +83,7 @@ class _Fit:
             if not bool(torch.isfinite(parameter).all()):
                 raise ValueError(f"the network's {name} holds NaN or infinity; expected finite parameters")
         self.x = model.tensor(X)
-        self.y = model.tensor(y) if loss is None else torch.as_tensor(y, device=model.device)
+        self.y = self._targets("y", y)
         if len(self.x) != len(self.y) or len(self.x) == 0:
             raise ValueError(f"X has {len(self.x)} samples and y {len(self.y)}; expected the same positive number")
         if loss is None and self.y.shape[1] != model.nodes[-1]:
@@ -92,10 +96,7 @@ class _Fit:
             raise ValueError("X or y holds NaN or infinity; expected finite numbers")
         self.val: tuple[Tensor, Tensor] | None = None
         if X_val is not None:
-            self.val = (
-                model.tensor(X_val),
-                model.tensor(y_val) if loss is None else torch.as_tensor(y_val, device=model.device),
-            )
+            self.val = model.tensor(X_val, "X_val"), self._targets("y_val", y_val)
             if len(self.val[0]) != len(self.val[1]) or len(self.val[0]) == 0:
                 raise ValueError(f"X_val has {len(self.val[0])} samples and y_val {len(self.val[1])}; expected the same positive number")
             if loss is None and self.val[1].shape[1] != model.nodes[-1]:
@@ -110,21 +111,34 @@ class _Fit:
         self.history = History()
         self.state: dict[str, Any] | None = None
 
+    def _targets(self, name: str, values: Any) -> Tensor:
+        if self.loss is None:
+            return self.model.tensor(values, name)
+        return torch.as_tensor(values if isinstance(values, Tensor) else np.array(values), device=self.model.device)
+
     def _weights(self, name: str, values: Any, x: Tensor) -> Tensor | None:
         if values is None:
             return None
+        try:
+            values = values if isinstance(values, Tensor) else np.array(values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} holds no numbers: {error}") from error
         weight = torch.as_tensor(values, dtype=self.model.dtype, device=self.model.device)
         if weight.shape != (len(x),) or not bool((weight >= 0).all()) or not 0 < float(weight.sum()) < math.inf:
             raise ValueError(
                 f"{name} has shape {tuple(weight.shape)}, sum {float(weight.sum()):g}; "
                 f"expected ({len(x)},), no negative value, a positive finite sum"
             )
-        return weight
+        return weight / weight.mean()  # of a batch, too, the weighted mean then estimates that of all samples
 
     def objective(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
         """Mean squared error, or the mean of the given loss per sample."""
         values = (self.model(x) - y).square().mean(1) if self.loss is None else self.loss(self.model(x), y)
-        return values.mean() if weight is None or values.ndim == 0 else (values * weight).sum() / weight.sum()
+        if weight is None:
+            return values.mean()
+        if values.ndim == 0 or len(values) != len(x):
+            raise ValueError(f"loss returned shape {tuple(values.shape)}; expected a value for each of {len(x)} samples with sample_weight")
+        return (values.flatten(1).mean(1) * weight if values.ndim > 1 else values * weight).mean()
 
     def measure(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
         with torch.no_grad():
@@ -132,6 +146,7 @@ class _Fit:
         return math.sqrt(value) if self.loss is None and value >= 0 else value
 
     def record(self, step: int, early_stopping: bool) -> float:
+        """Measure, remember, keep the best; return the training error."""
         train = self.measure(self.x, self.y, self.weight)
         val = train if self.val is None else self.measure(*self.val, self.weight_val)
         history = self.history
@@ -142,7 +157,7 @@ class _Fit:
         if math.isfinite(val) and (val < history.best or not early_stopping):
             history.best, history.best_step = val, step
             self.state = copy.deepcopy(self.model.state_dict())
-        return val
+        return train
 
 
 def fit(
@@ -188,13 +203,14 @@ def fit(
         entropy: penalty on the entropy of edge sizes in a layer ("lbfgs" and "adam").
         coef_smoothness: penalty on second differences of spline coefficients.
         lr: step size; 1 for lbfgs, 1e-2 for adam by default.
-        batch_size: samples of a step of "adam"; all by default.
+        batch_size: samples of a step of "lbfgs" or "adam", all by default. Every pass takes the samples in a new order, and
+            the error is measured once a pass.
         sample_weight: (N,) non-negative.
         sample_weight_val: the same for X_val.
-        loss: (prediction, y) -> one value per sample or a mean, instead of squared error; not for "lm".
+        loss: (prediction, y) -> one value per sample or, without weights, a mean, instead of squared error; not for "lm".
         update_grid: move the grids to the data first and, for hidden layers, along the way.
         early_stopping: keep the best stage by held-out error, not the last; it also ends "lbfgs" and "adam" after 20
-            steps without gain.
+            measured errors in a row without gain.
         seed: of the batches.
         progress: show a progress bar (rich).
 
@@ -210,6 +226,10 @@ def fit(
         raise ValueError(
             "optimizer='lm' minimises squared errors; expected 'lbfgs' or 'adam' for loss, entropy or batches"
         )
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("every parameter of the network has requires_grad=False; expected one to train")
+    if grid_schedule is not None and not isinstance(grid_schedule, Iterable):
+        raise ValueError(f"grid_schedule={grid_schedule!r}; expected a sequence of grid sizes, such as (3, 5, 10)")
     stages = list(grid_schedule) if grid_schedule is not None else [model.grid_size]
     _check_options(steps, batch_size, stages, lr, {"l1": l1, "entropy": entropy, "coef_smoothness": coef_smoothness})
     if optimizer == "lm" and lr is not None:
@@ -236,7 +256,13 @@ def fit(
         if run.state is not None:
             model.load_state_dict(run.state)
         else:
-            logger.warning("fit: no step gave a finite error; the network may be undefined on X, as log is at -1")
+            logger.warning("fit: no step gave a finite error; the network may be undefined on X or X_val, as log is at -1")
+    spread = float(run.y.std()) if loss is None and len(run.y) > 1 else math.inf
+    if run.history.best > spread:
+        logger.warning(
+            "fit: the error, %.3g, is larger than the targets' standard deviation, %.3g; X and y of a size near 1 are easier to fit",
+            run.history.best, spread,
+        )  # fmt: skip
     return run.history
 
 
@@ -246,10 +272,10 @@ def _check_options(steps: int, batch_size: int | None, stages: list[int], lr: fl
             raise ValueError(f"{name}={count}; expected an integer of at least 1")
     if not stages or not all(is_count(n) for n in stages):
         raise ValueError(f"grid_schedule={stages}; expected at least one grid size, integers of at least 1")
-    if lr is not None and not 0 < lr < math.inf:
+    if lr is not None and not (isinstance(lr, Real) and 0 < lr < math.inf):
         raise ValueError(f"lr={lr}; expected a positive number")
     for name, value in penalties.items():
-        if not 0 <= value < math.inf:
+        if not isinstance(value, Real) or not 0 <= value < math.inf:
             raise ValueError(f"{name}={value}; expected a number of at least 0")
 
 
@@ -299,18 +325,26 @@ def _make_optimizer(name: str, parameters: list[Tensor], lr: float) -> torch.opt
     )
 
 
+def _batches(run: _Fit, size: int, seed: int) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor | None], bool]]:
+    """Yield batches without end, and whether each is the last of its pass over the samples."""
+    generator, count = torch.Generator().manual_seed(seed), len(run.x)
+    while size >= count:
+        yield (run.x, run.y, run.weight), True
+    while True:
+        order = torch.randperm(count, generator=generator).to(run.x.device)
+        for start in range(0, count, size):
+            part = order[start : start + size]
+            yield (run.x[part], run.y[part], None if run.weight is None else run.weight[part]), start + size >= count
+
+
 def _torch_stage(run: _Fit, name, steps, lr, batch_size, penalties, update_grid, early, seed, done, advance) -> None:
-    model, generator = run.model, torch.Generator().manual_seed(seed)
+    model, stale = run.model, 0
     rate = lr if lr is not None else 1.0 if name == "lbfgs" else 1e-2
     optimizer = _make_optimizer(name, [p for p in model.parameters() if p.requires_grad], rate)
-    safe, stale = copy.deepcopy(model.state_dict()), 0
+    safe = copy.deepcopy(model.state_dict())
     grid_updates = {int(steps * part) for part in (0.1, 0.3, 0.5)} - {0} if update_grid and len(run.x) > 1 else set()
-    for step in range(steps):
-        batch = torch.arange(len(run.x))
-        if batch_size is not None and batch_size < len(run.x):
-            batch = torch.randperm(len(run.x), generator=generator)[:batch_size]
-        x, y = run.x[batch], run.y[batch]
-        weight = None if run.weight is None else run.weight[batch]
+    batches = _batches(run, batch_size or len(run.x), seed)
+    for step, ((x, y, weight), ends_pass) in zip(range(steps), batches, strict=False):
 
         def closure(x=x, y=y, weight=weight, optimizer=optimizer):
             optimizer.zero_grad()
@@ -322,20 +356,22 @@ def _torch_stage(run: _Fit, name, steps, lr, batch_size, penalties, update_grid,
 
         optimizer.step(closure)
         advance(1)
-        before = run.history.best
-        val = run.record(done + step + 1, early)
-        if not math.isfinite(val) or not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        finite = all(bool(torch.isfinite(p).all()) for p in model.parameters())
+        measured = ends_pass or step == steps - 1
+        if finite and measured:
+            before = run.history.best
+            finite = math.isfinite(run.record(done + step + 1, early))
+        if not finite:
             rate *= 0.3
-            logger.warning(
-                "fit: step %d diverged; going back and lowering the step size to %.2g", done + step + 1, rate
-            )
+            logger.warning("fit: step %d diverged; going back and lowering the step size to %.2g", done + step + 1, rate)
             model.load_state_dict(safe)
-            optimizer = _make_optimizer(name, [p for p in model.parameters() if p.requires_grad], rate)
-            continue
-        safe = copy.deepcopy(model.state_dict())
-        stale = 0 if run.history.best < 0.9999 * before else stale + 1
-        if early and stale >= 20:
-            break
-        if step in grid_updates:
-            model.update_grid(run.x, adapt=0.0)  # new coefficients: the curvature of the old ones is stale
+        elif measured:
+            safe = copy.deepcopy(model.state_dict())
+            stale = 0 if before == math.inf or run.history.best < before - 1e-4 * abs(before) else stale + 1
+            if early and stale >= 20:
+                break
+        if finite and step in grid_updates:
+            model.update_grid(run.x, adapt=0.0)
+            safe = copy.deepcopy(model.state_dict())
+        if not finite or step in grid_updates:  # the curvature of other coefficients is stale
             optimizer = _make_optimizer(name, [p for p in model.parameters() if p.requires_grad], rate)

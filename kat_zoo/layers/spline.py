@@ -1,7 +1,7 @@
 """KANLinear: a layer of learnable one-dimensional functions, base(x) + B-spline, one per input and output."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -21,6 +21,19 @@ BASES: dict[str, Callable[[Tensor], Tensor]] = {
 def is_count(value: Any, least: int = 1) -> bool:
     """Whether a value is an integer, NumPy's included, of at least `least`."""
     return isinstance(value, Integral) and int(value) >= least
+
+
+def check_range(grid_range: Any) -> None:
+    """Raise a ValueError unless grid_range is two finite numbers, low < high."""
+    values = tuple(grid_range) if isinstance(grid_range, Iterable) else ()
+    if len(values) != 2 or not all(isinstance(v, Real) for v in values) or not -math.inf < values[0] < values[1] < math.inf:
+        raise ValueError(f"grid_range={grid_range}; expected two finite numbers, low < high")
+
+
+def check_base(base: Any) -> None:
+    """Raise a ValueError unless base is a name of `BASES` or a callable."""
+    if base not in BASES if isinstance(base, str) else not callable(base):
+        raise ValueError(f"base={base!r}; expected one of {', '.join(BASES)} or a callable")
 
 
 def uniform_knots(grid_size: int, order: int, low: Tensor, high: Tensor) -> Tensor:
@@ -80,19 +93,17 @@ class KANLinear(nn.Module):
             )
         if not is_count(spline_order, 0) or spline_order > MAX_SPLINE_ORDER:
             raise ValueError(f"spline_order={spline_order}; expected an integer from 0 to {MAX_SPLINE_ORDER}")
-        if not noise_scale >= 0:
-            raise ValueError(f"noise_scale={noise_scale}; expected at least 0")
-        if dtype is not None and not dtype.is_floating_point:
+        if not isinstance(noise_scale, Real) or not 0 <= noise_scale < math.inf:
+            raise ValueError(f"noise_scale={noise_scale}; expected a finite number of at least 0")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise ValueError(f"dtype={dtype}; expected a floating-point type, such as torch.float32")
-        if len(grid_range) != 2 or not all(isinstance(v, Real) for v in grid_range) or not grid_range[0] < grid_range[1]:
-            raise ValueError(f"grid_range={grid_range}; expected two numbers, low < high")
-        if isinstance(base, str) and base not in BASES:
-            raise ValueError(f"base={base!r}; expected one of {', '.join(BASES)} or a callable")
+        check_range(grid_range)
+        check_base(base)
         if extrapolate not in ("linear", "zero"):
             raise ValueError(f"extrapolate={extrapolate!r}; expected 'linear' or 'zero'")
-        self.in_features, self.out_features = in_features, out_features
-        self.spline_order, self.extrapolate, self.base = spline_order, extrapolate, base
-        self.noise_scale = noise_scale
+        self.in_features, self.out_features = int(in_features), int(out_features)
+        self.spline_order, self.extrapolate, self.base = int(spline_order), extrapolate, base
+        self.noise_scale = float(noise_scale)
         kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
         self.coef = nn.Parameter(torch.empty(in_features, grid_size + spline_order, out_features, **kwargs))
         self.base_weight = None if base == "zero" else nn.Parameter(torch.empty(out_features, in_features, **kwargs))
@@ -195,9 +206,11 @@ class KANLinear(nn.Module):
             knots is not None
             and coef is not None
             and coef.shape != self.coef.shape
-            and knots.shape[0] == self.in_features
+            and coef.shape[0] == knots.shape[0] == self.in_features
+            and coef.shape[2] == self.out_features
+            and knots.shape[1] == coef.shape[1] + self.spline_order + 1
         ):
-            # A refined grid: the file decides the grid size.
+            # A refined grid: the file decides the grid size. Whatever else differs is torch's to refuse.
             self.knots = self.knots.new_empty(knots.shape)
             self.coef = nn.Parameter(self.coef.new_empty(coef.shape), requires_grad=self.coef.requires_grad)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

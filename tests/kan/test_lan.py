@@ -14,6 +14,10 @@ def test_starts_as_the_mlp_it_was_made_from():
     torch.testing.assert_close(lan(x), mlp(x))
     with pytest.raises(ValueError, match="no nn.Linear"):
         LAN.from_mlp(nn.Sequential(nn.ReLU()), torch.relu)
+    double = copy.deepcopy(mlp).double()
+    torch.testing.assert_close(LAN.from_mlp(double, nn.functional.silu)(x.double()), double(x.double()), rtol=1e-13, atol=1e-13)
+    with pytest.raises(ValueError, match="expected the same function"):
+        LAN.from_mlp(nn.Sequential(*mlp, nn.Tanh()), nn.functional.silu)
 
 
 def test_learned_activations_beat_fixed_ones():

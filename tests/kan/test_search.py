@@ -80,6 +80,14 @@ REFUSED = {
     "add a first line of column names": ("1,2\n3,4\n", ["--target", "2"]),
     "at least one input": ("a\n1\n", ["--target", "a"]),
     "ends in .svg, .pdf, .png": ("a,b\n1,2\n", ["--target", "b", "--plot", "net.txt"]),
+    "line 2: a is '1_0'; expected a finite number": ("a,b\n1_0,2\n", ["--target", "b"]),
+    "line 5: the column without a name is 'nan'": (",b\n1,2\n\n\nnan,2\n", ["--target", "b"]),
+    "line 2 has 1 cells; expected 2": ("a,b\n1\n", ["--target", "b"]),
+    "expected cells separated by commas": ("a;b\n1;2\n", ["--target", "b"]),
+    "has no name; expected --inputs": (",a,b\n0,1,2\n", ["--target", "b"]),
+    "--seed -1": ("a,b\n1,2\n", ["--target", "b", "--seed", "-1"]),
+    "--max-seconds -1": ("a,b\n1,2\n", ["--target", "b", "--max-seconds", "-1"]),
+    "expected a text file in UTF-8": ("\udcb5,b\n1,2\n", ["--target", "b"]),
     "in a folder that exists": ("a,b\n1,2\n", ["--target", "b", "--plot", "nowhere/net.svg"]),
 }
 
@@ -88,7 +96,7 @@ REFUSED = {
 def test_command_refuses_before_it_searches(message, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(KANRegressor, "fit", lambda *_: pytest.fail("a search was begun"))
     text, arguments = REFUSED[message]
-    (tmp_path / "data.csv").write_text(text)
+    (tmp_path / "data.csv").write_text(text, encoding="utf-8", errors="surrogateescape")
     assert cli.main(["formula", str(tmp_path / "data.csv"), *arguments]) == 2
     assert message in capsys.readouterr().err
 

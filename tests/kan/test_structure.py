@@ -66,3 +66,24 @@ def test_symmetry():
         symmetric(function, points(), [0])
     with pytest.raises(ValueError, match="mode"):
         detect_separability(function, points(), "div")
+
+
+def test_what_does_not_depend_on_a_group_is_symmetric_in_it():
+    x = torch.rand(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert symmetric(lambda z: z[:, 2:] ** 2, x, [0, 1]) == (True, 0.0)
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        detect_separability(lambda z: z[:, :1], x[:1])
+
+
+@pytest.mark.parametrize("name", ["J0", "J1", "x^1.5", "sin"])
+def test_every_mode_of_differentiation_agrees(name):
+    model = KAN([2, 1])
+    model.fix_symbolic(0, 0, 0, name, affine=(2, 0, 1, 0))
+    model.fix_symbolic(0, 1, 0, name, affine=(1, 0.5, 1, 0))
+    x = 3 * torch.rand(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = jacobian(model, x)
+    torch.testing.assert_close(torch.func.vmap(torch.func.jacrev(model))(x), expected)
+    torch.testing.assert_close(torch.func.vmap(torch.func.hessian(model))(x), hessian(model, x))
+    torch.testing.assert_close(torch.func.jvp(model, (x,), (torch.ones_like(x),))[1], expected.sum(-1))
+    assert bool(torch.isfinite(jacobian(model, 0 * x)).all())
+    assert model.to(torch.bfloat16)(x.bfloat16()).dtype == torch.bfloat16

@@ -210,7 +210,7 @@ def test_memory_does_not_grow_with_the_number_of_samples():
 
 def test_formula_of_scaled_data():
     model = copy.deepcopy(toy())
-    (expression,) = formula(model, None, 4, [(1.0, 0.0), (2.0, 0.0)], [(3.0, 1.0)])
+    (expression,) = formula(model, None, 4, input_affine=[(1.0, 0.0), (2.0, 0.0)], output_affine=[(3.0, 1.0)])
     assert expression == 3 * sympy.exp(sympy.sin(sympy.Float(3.1416) * X1) + 4 * X2**2) + 1
 
 
@@ -235,3 +235,11 @@ def test_unfix_leaves_other_inputs_alone():
     model.unfix(0, 0, 0, X)
     assert torch.equal(spline.knots[1], knots) and torch.equal(spline.coef[1], coef)
     assert spline.knots[0, 3] <= X[:, 0].min() and spline.knots[0, -4] >= X[:, 0].max()
+
+
+def test_memory_of_suggestions_is_bounded(monkeypatch):
+    """However many samples there are, an edge is looked at on at most 20,000."""
+    model, seen = KAN([2, 3, 1]), []
+    monkeypatch.setattr(type(model.layers[0]), "edges", lambda layer, x: seen.append(len(x)) or torch.zeros(len(x), 3, 2).double())
+    model.suggest_symbolic(0, 0, 0, torch.rand(100_001, 2, dtype=torch.float64))
+    assert seen == [16_667]

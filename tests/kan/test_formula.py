@@ -1,0 +1,104 @@
+"""Formulas say what the network computes, whatever the units."""
+
+import numpy as np
+import pandas
+import pytest
+import sympy
+import torch
+
+from kat_zoo.kan import KAN, KANClassifier, KANRegressor, export
+
+
+def uniform(low, high, n=120, seed=0):
+    return np.random.default_rng(seed).uniform(low, high, n)
+
+
+UNIT, LARGE, TINY, YEAR = uniform(0, 1), uniform(0, 1e6, seed=1), uniform(1e-9, 9e-9), uniform(2000, 2020)
+TABLES = {
+    "large and small": (np.c_[UNIT, LARGE], UNIT + 1e-6 * LARGE, "x_1 + 1.0e-6*x_2"),
+    "an offset": (LARGE[:, None], 300 + 1e-5 * LARGE, "1.0e-5*x_1 + 300"),
+    "a large argument": (LARGE[:, None], np.tanh(1e-5 * LARGE - 2), "tanh(1.0e-5*x_1 - 2)"),
+    "a tiny shift": (TINY[:, None], (TINY - 2e-9) ** 2, "(x_1 - 2.0e-9)**2"),
+    "a tiny pole": (TINY[:, None], 1 / (TINY + 1e-9) ** 2, "1/(x_1 + 1.0e-9)**2"),
+    "years": (YEAR[:, None], 3 * np.exp(-0.5 * (YEAR - 2000)), None),
+    "growing years": (YEAR[:, None], 3 * np.exp(0.0512345 * (YEAR - 2000)), None),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_no_unit_makes_a_term_vanish(name):
+    x, y, expected = TABLES[name]
+    model = KANRegressor(symbolic=True).fit(x, y)
+    assert model.exact_
+    if expected is not None:
+        assert sympy.simplify(model.formula_ - sympy.sympify(expected)) == 0
+    variables = [f"x_{i + 1}" for i in range(x.shape[1])]
+    for formula, error in ((model.formula_, 1e-3), (model.formula(round=None), 1e-6)):
+        np.testing.assert_allclose(export.to_numpy(formula, variables)(*x.T), y, rtol=0, atol=error * y.std())
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "round", "expected"),
+    [
+        ("a*(b+1e-9)", "ab", None, "a*(b + 1.0e-9)"),
+        ("tan(1e-5*x+1)", "x", 4, "tan(1.0e-5*x + 1)"),
+        ("log(x+1e-13)", "x", None, "log(x + 1.0e-13)"),
+        ("exp(1000-x/2)", "x", 4, "exp(1000 - 0.5*x)"),
+        ("exp(x/2-1000)", "x", 4, "exp(0.5*x - 1000)"),
+        ("3*exp(x+1)", "x", 4, "8.1548*exp(x)"),
+    ],
+)
+def test_numbers_that_matter_stay(text, variables, round, expected):
+    assert str(KAN.from_formula(text, list(variables)).formula(list(variables), round)[0]) == expected
+
+
+def test_samples_say_how_many_decimals_matter():
+    model = KAN.from_formula("sin(0.123456789*x)")
+    assert str(model.formula(["x"])[0]) == "sin(0.12346*x)"
+    assert str(model.formula(["x"], X=[[1000.0], [1001.0]])[0]) == "sin(0.12345679*x)"
+    with pytest.raises(ValueError, match="expected finite samples of 1 inputs"):
+        model.formula(["x"], X=[[1.0, 2.0]])
+
+
+def test_logits_of_a_classifier_keep_inputs_of_every_size():
+    x = np.c_[TINY, LARGE]
+    noise = np.random.default_rng(2).standard_normal(len(x))
+    labels = np.where(1e9 * x[:, 0] + 1e-5 * x[:, 1] + noise > 10, "hot", "cold")
+    model = KANClassifier(symbolic=True, library=["x"]).fit(x, labels)
+    assert model.formula_.free_symbols == set(sympy.symbols("x_1 x_2"))
+    logits = export.to_numpy(model.formula_, ["x_1", "x_2"])(*x.T)
+    np.testing.assert_allclose(logits, model.decision_function(x), atol=1e-3 * logits.std())
+    assert "x_{1}" in model.latex() and model.formula(round=0).free_symbols == model.formula_.free_symbols
+    with pytest.raises(ValueError, match="expected KANClassifier"):
+        KANClassifier().fit(x, labels).formula()
+
+
+def test_names_are_no_functions_and_no_mathematics(tmp_path):
+    table = pandas.DataFrame({"exp": UNIT, "$x_$": uniform(0, 1, seed=2)})
+    model = KANRegressor(symbolic=True).fit(table, np.sin(UNIT) + table["$x_$"])
+    for make, convert in ((export.to_numpy, np.asarray), (export.to_torch, torch.tensor)):
+        values = make(model.formula_, list(table))(*(convert(column) for column in table.to_numpy().T.copy()))
+        np.testing.assert_allclose(np.asarray(values), model.predict(table), atol=1e-3)
+    model.plot().savefig(tmp_path / "network.png")
+    assert (tmp_path / "network.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("expression", "variables", "name", "message"),
+    [
+        ("2*a", ["int"], "formula", "'int' means something else in C"),
+        ("exp(a)", ["exp"], "formula", "'exp' means something else in C"),
+        ("sin(a)", ["a"], "sin", "'sin' means something else in C"),
+        ("a", ["a"], "a", "'a' means something else in C"),
+        ("a", ["a", "a"], "formula", "expected distinct names"),
+    ],
+)
+def test_c_refuses_names_that_are_taken(expression, variables, name, message):
+    formula = sympy.sympify(expression).subs("a", sympy.Symbol(variables[0]))
+    with pytest.raises(ValueError, match=message):
+        export.to_c(formula, variables, name)
+
+
+def test_constants_of_bessel_functions_as_torch():
+    value = export.to_torch(sympy.sympify("besselj(0, 2) + x"), ["x"])(torch.zeros(2, dtype=torch.float64))
+    torch.testing.assert_close(value, torch.full((2,), float(sympy.besselj(0, 2)), dtype=torch.float64))
