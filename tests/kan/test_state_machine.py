@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from kat_zoo.kan import KAN
+from kat_zoo.kan import KAN, export
 
 X = torch.rand(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
 Y = torch.sin(3 * X[:, :1]) + X[:, 1:] ** 2
@@ -69,6 +69,8 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def prune(self):
         with self.looks_at_data():
+            same = self.model.prune(X, 0, 0)  # nothing but what is constant goes
+            torch.testing.assert_close(same(X), self.model(X), rtol=1e-7, atol=1e-7)
             pruned = self.model.prune(X)
             assert 0 < pruned.num_edges() or self.model.num_edges() == 0
             if self.model.num_edges():
@@ -147,7 +149,11 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def look(self):
-        self.model.formula()
+        formulas = self.model.formula(["a", "b"], round=None)
+        if all(self.model.edge_kind(*edge) != "numeric" for edge in self.model.edges()) and bool(torch.isfinite(self.model(X)).all()):
+            for formula, y in zip(formulas, self.model(X).T, strict=True):
+                values = torch.as_tensor(export.to_numpy(formula, ["a", "b"])(*X.T.numpy()), dtype=torch.float64)
+                torch.testing.assert_close(values.expand_as(y), y, rtol=1e-6, atol=1e-6)
         with self.looks_at_data():
             self.model.attribute(X)
 
