@@ -17,6 +17,7 @@ from .network import KAN
 
 POINTS = 200  # of the data, at which terms are evaluated
 OUTSIDE = 30.0  # c exp(x + b) is a multiple of exp(x) while |log c + b| is smaller: 3 exp(1000 - x / 2) has no such factor
+SIGNIFICANT = 12  # digits of a rounded number at most: a fit does not know more of a constant such as 8.99e9
 LARGEST = 700.0  # exponent of a number in double precision
 _ODD = {"sin", "tan", "tanh", "arcsin", "arctan", "arctanh", "erf", "sinh", "J1"}
 _EVEN = {"cos", "gaussian", "J0", "cosh"}
@@ -91,7 +92,7 @@ def expression(linear: Linear, digits: int | None) -> sympy.Expr:
         decimals = _decimals(scale, digits)
         if spread and size:
             decimals = max(decimals, digits + math.floor(math.log10(size) - math.log10(spread)))
-        return _number(value, min(decimals, 16 - math.floor(math.log10(abs(value)))))
+        return _number(value, min(decimals, SIGNIFICANT - 1 - math.floor(math.log10(abs(value)))))
 
     parts = [number(c, _size(linear.samples[term])) * term for term, c in linear.terms.items()]
     noise = abs(linear.constant) < 1e-14 * spread  # of sums in double precision

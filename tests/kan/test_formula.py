@@ -20,6 +20,7 @@ TABLES = {
     "a large argument": (LARGE[:, None], np.tanh(1e-5 * LARGE - 2), "tanh(1.0e-5*x_1 - 2)"),
     "a tiny shift": (TINY[:, None], (TINY - 2e-9) ** 2, "(x_1 - 2.0e-9)**2"),
     "a tiny pole": (TINY[:, None], 1 / (TINY + 1e-9) ** 2, "1/(x_1 + 1.0e-9)**2"),
+    "a large constant": (np.c_[TINY, LARGE], 8.99e9 * TINY * LARGE, "8990000000*x_1*x_2"),
     "years": (YEAR[:, None], 3 * np.exp(-0.5 * (YEAR - 2000)), None),
     "growing years": (YEAR[:, None], 3 * np.exp(0.0512345 * (YEAR - 2000)), None),
 }
