@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PowerLaw:
     """L(x) = l_inf + (x0 / x)^alpha.
 
@@ -31,7 +31,7 @@ class PowerLaw:
 
     @property
     def x0(self) -> float:
-        """Scale in units of x; infinite where the exponent is so small that no number holds it."""
+        """Scale in units of x; infinite or 0 where the exponent is so small that no number holds it."""
         with np.errstate(over="ignore"):
             return float(np.exp(self.log_amplitude / self.alpha)) if self.alpha else float("inf")
 
@@ -111,7 +111,7 @@ def fit_power_law(
 
 
 def _law(p: np.ndarray, intervals: dict[str, tuple[float, float]]) -> PowerLaw:
-    return PowerLaw(float(np.exp(p[0])), float(p[1]), float(p[2]), intervals)
+    return PowerLaw(l_inf=float(np.exp(p[0])), log_amplitude=float(p[1]), alpha=float(p[2]), intervals=intervals)
 
 
 def plot_power_law(

@@ -88,7 +88,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
             additive = KAN([X.shape[1], outputs], self.grid_schedule[0], seed=seed)
             self._train(additive, data, self.steps, grid_schedule=self.grid_schedule)
             self.network_ = self._simplified([additive, self.network_], data)
-            self.formula_ = self.formula()
+            self.formula_ = self._logits(4)
         return self
 
     def formula(self, round: int | None = 4) -> Any:  # noqa: A002  as in `KAN.formula`
@@ -98,8 +98,11 @@ class KANClassifier(ClassifierMixin, KANEstimator):
             ValueError: fitted without symbolic=True, or negative decimals.
         """
         check_is_fitted(self)
-        if not self.symbolic:
+        if not hasattr(self, "formula_"):
             raise ValueError("symbolic=False: there is no formula; expected KANClassifier(symbolic=True)")
+        return self._logits(round)
+
+    def _logits(self, round: int | None) -> Any:  # noqa: A002  as in `KAN.formula`
         found = self._expressions(self.network_, round)
         return found[0] if len(self.classes_) == 2 else found
 

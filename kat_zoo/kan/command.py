@@ -30,6 +30,8 @@ def read_table(path: Path) -> tuple[list[str], np.ndarray]:
             rows = [(reader.line_num, row) for row in reader if row]
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 ({error}); expected a text file in UTF-8") from None
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}; expected a CSV file") from None
     if len(rows) < 2:
         raise ValueError(f"{path} has {len(rows)} lines; expected a header and rows of numbers")
     header = rows[0][1]
@@ -111,6 +113,7 @@ def main(argv: Sequence[str]) -> int:
     _check_columns(options, inputs, names)
     from sympy import Symbol, latex, sstr
 
+    from .plot import plain
     from .regressor import KANRegressor
 
     regressor: Any = KANRegressor(symbolic=True, random_state=options.seed, max_seconds=options.max_seconds)
@@ -130,5 +133,5 @@ def main(argv: Sequence[str]) -> int:
     if options.latex:
         print(latex(found))
     if options.plot:
-        regressor.plot(variables=inputs, outputs=[options.target]).savefig(options.plot)
+        regressor.plot(variables=plain(inputs), outputs=plain([options.target])).savefig(options.plot)
     return 0

@@ -177,7 +177,7 @@ def _parse(expression: Any, variables: Sequence[str] | None) -> sympy.Expr:
         parsed = sympy.sympify(expression, locals={str(v): sympy.Symbol(str(v)) for v in variables or ()})
     except (sympy.SympifyError, TypeError, AttributeError, SyntaxError) as error:
         parsed = error
-    if not isinstance(parsed, sympy.Expr) or parsed.has(sympy.I, sympy.zoo, sympy.nan):
+    if not isinstance(parsed, sympy.Expr) or parsed.has(sympy.I, sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
         hint = "a formula of real numbers; names that SymPy knows as something else, such as I, N or beta, belong into `variables`"
         raise ValueError(f"expressions={expression!r}; expected {hint}")
     # x**0.5 is a square root, too

@@ -30,7 +30,9 @@ def _copy_edges(source: KANLayer, target: KANLayer, outs: list[int], ins: list[i
 
 
 def _matched(model: KAN, width: list[list[int]], seed: int) -> KAN:
-    new = type(model)(**(model.config() | {"width": width}), seed=seed, dtype=model.dtype, device=model.device)
+    from .network import KAN
+
+    new = KAN(**(model.config() | {"width": width}), seed=seed, dtype=model.dtype, device=model.device)
     return new.train(model.training)
 
 

@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from ..layers.spline import is_count
 from .formula import faithful, formula, variable_names
 from .network import KAN
+from .plot import plain
 from .pruning import attribute
 
 
@@ -132,7 +133,7 @@ class KANEstimator(BaseEstimator):
         """Matplotlib figure of the fitted network, see `kat_zoo.kan.plot.plot`."""
         check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
-        return self.network_.plot(self._sample, **{"variables": None if names is None else list(names)} | options)
+        return self.network_.plot(self._sample, **{"variables": None if names is None else plain(names)} | options)
 
 
 def weighted_samples(

@@ -11,7 +11,9 @@ import sympy
 _TORCH = ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cosh", "asin", "acos", "atan", "atanh")
 
 
-_C_KEYWORDS = frozenset(
+_C_NAMES = frozenset(  # keywords, and what math.h declares
+    "acos acosh asin asinh atan atan2 atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 fabs floor fmax fmin fmod frexp gamma hypot "
+    "j0 j1 jn ldexp lgamma log log10 log1p log2 modf pow rint round sin sinh sqrt tan tanh tgamma trunc y0 y1 yn "
     "auto break case char const continue default do double else enum extern float for goto if inline int long register restrict "
     "return short signed sizeof static struct switch typedef union unsigned void volatile while".split()
 )
@@ -64,11 +66,11 @@ def to_c(expression: sympy.Expr, variables: Sequence[str], name: str = "formula"
     bessel = [(lambda n, x: n == 0, lambda n, x: f"j0({x})"), (lambda n, x: n == 1, lambda n, x: f"j1({x})")]
     # SymPy passes the arguments as text to the second function of a pair, as expressions to the first.
     body = sympy.ccode(expression, user_functions={"besselj": bessel, "gamma": "tgamma"})
-    taken = _C_KEYWORDS | set(re.findall(r"[a-z]\w*(?=\()", body))
+    taken = _C_NAMES | set(re.findall(r"[a-z]\w*(?=\()", body))
     for text in (name, *map(str, symbols)):
         if not re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII):
             raise ValueError(f"{text!r} is no name in C; expected letters, digits and underscores")
-        if text in taken or text == name and name in variables:
+        if text in taken or text.startswith("M_") or text == name and name in variables:
             raise ValueError(f"{text!r} means something else in C; expected another name")
     arguments = ", ".join(f"double {symbol}" for symbol in symbols)
     return f"double {name}({arguments}) {{\n    return {body};\n}}\n"

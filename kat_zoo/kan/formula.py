@@ -58,6 +58,16 @@ class Linear:
             spread = float(values.std()) if values.size > 1 else 0.0
         return spread if math.isfinite(spread) else 0.0
 
+    def scale(self, singular: bool) -> float:
+        """What an error of it is measured by: its spread or, in a function that is singular at 0, its smallest value.
+
+        Of what does not vary that is its value; 0 where that is unknown.
+        """
+        values = np.abs(self.values())
+        values = values[np.isfinite(values)]
+        spread = self.spread() or float(values.max(initial=0.0))
+        return min(spread, float(values.min(initial=spread))) if singular else spread
+
     def leading(self) -> float:
         """The largest coefficient of a term, 0 for a constant; of nearly equal ones the first."""
         largest = max((abs(c) for c in self.terms.values()), default=0.0)
@@ -75,16 +85,17 @@ def _number(value: float, decimals: int | None) -> sympy.Expr:
     return sympy.Integer(int(value)) if value == int(value) and abs(value) < 1e15 else sympy.Float(value)
 
 
-def expression(linear: Linear, digits: int | None) -> sympy.Expr:
-    """SymPy expression; `digits` decimals, None for all digits.
+def expression(linear: Linear, digits: int | None, singular: bool = False) -> sympy.Expr:
+    """SymPy expression; `digits` decimals, None for all digits; `singular` as in `Linear.scale`.
 
     More decimals where all numbers are small, or where what a number multiplies is more than ten times larger than the whole
     varies, as a year is than what happens within decades: an error of a digit has to be one of the result.
     """
-    scale = max([abs(c) for c in linear.terms.values()] + [abs(linear.constant)], default=0.0)
-    if not math.isfinite(scale):
+    numbers = [linear.constant, *linear.terms.values()]
+    if not all(map(math.isfinite, numbers)):
         return sympy.nan
-    spread = linear.spread()
+    scale = max(map(abs, numbers))
+    spread = linear.scale(singular)
 
     def number(value: float, size: float) -> sympy.Expr:
         if digits is None or value == 0:
@@ -95,17 +106,16 @@ def expression(linear: Linear, digits: int | None) -> sympy.Expr:
         return _number(value, min(decimals, SIGNIFICANT - 1 - math.floor(math.log10(abs(value)))))
 
     parts = [number(c, _size(linear.samples[term])) * term for term, c in linear.terms.items()]
-    noise = abs(linear.constant) < 1e-14 * spread  # of sums in double precision
-    return sympy.Add(number(0.0 if noise else linear.constant, 1.0), *parts)
+    return sympy.Add(number(linear.constant, 1.0), *parts)
 
 
 def _size(values: np.ndarray) -> float:
     return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
 
 
-def _negligible(linear: Linear, value: float, digits: int | None) -> bool:
+def _negligible(linear: Linear, value: float, digits: int | None, singular: bool = False) -> bool:
     """Whether a part of a function's argument is smaller than what the printed digits say of it."""
-    return abs(value) < (1e-14 if digits is None else 0.5 * 10.0**-digits) * min(1.0, linear.spread() or 1.0)
+    return abs(value) < (1e-14 if digits is None else 0.5 * 10.0**-digits) * min(1.0, linear.scale(singular) or 1.0)
 
 
 def _homogeneous(function: Function, argument: Linear, digits: int | None) -> tuple[Linear, float]:
@@ -122,7 +132,7 @@ def _homogeneous(function: Function, argument: Linear, digits: int | None) -> tu
     else:
         sign, factor = 1.0, size**p
     inner = argument.affine(1 / (sign * size), 0.0)
-    if _negligible(inner, inner.constant, digits):
+    if _negligible(inner, inner.constant, digits, singular=p < 0):
         inner.constant = 0.0
     return inner, factor
 
@@ -152,7 +162,7 @@ def apply(function: Function, argument: Linear, c: float, d: float, digits: int 
         return Linear(d)
     if name == "x":
         return argument.affine(c, d)
-    if not argument.terms:
+    if argument.leading() == 0:
         return Linear(c * float(_evaluate(function, np.array(argument.constant))) + d)
     if name == "exp" and c:
         inside, left = argument.constant + math.log(abs(c)), 0
@@ -163,7 +173,7 @@ def apply(function: Function, argument: Linear, c: float, d: float, digits: int 
     elif name == "log":
         size = abs(argument.leading())
         argument, d = argument.affine(1 / size, 0), d + c * math.log(size)
-        if _negligible(argument, argument.constant, digits):
+        if _negligible(argument, argument.constant, digits, singular=True):
             argument.constant = 0.0
     elif name in ("sin", "cos"):
         name, argument, factor = _wave(name, argument, digits)
@@ -173,7 +183,7 @@ def apply(function: Function, argument: Linear, c: float, d: float, digits: int 
         c *= factor
     elif name in _ODD | _EVEN and argument.leading() < 0:
         argument, c = argument.affine(-1, 0), -c if name in _ODD else c
-    term = function.expression(expression(argument, digits))
+    term = function.expression(expression(argument, digits, singular=name == "log" or (function.power or 0) < 0))
     if term.is_number:
         return Linear(d + c * float(term))
     return Linear(d, {term: c}, {term: _evaluate(function, argument.values())})
@@ -280,8 +290,11 @@ def formula(
         for symbol, (scale, shift), x in zip(symbols, pairs, points.T, strict=True)
     ]
     outputs = linear_forms(model, inputs, round)
-    pairs = output_affine or [(1.0, 0.0)] * len(outputs)
-    return [expression(output.affine(*pair), round) for output, pair in zip(outputs, pairs, strict=True)]
+    outputs = [output.affine(*pair) for output, pair in zip(outputs, output_affine or [(1.0, 0.0)] * len(outputs), strict=True)]
+    for output in outputs:
+        if round is not None and abs(output.constant) < 1e-14 * output.spread():
+            output.constant = 0.0  # what a sum in double precision leaves
+    return [expression(output, round) for output in outputs]
 
 
 def _points(model: KAN, X: Any) -> np.ndarray:  # noqa: N803
@@ -303,7 +316,8 @@ def faithful(expressions: Sequence[sympy.Expr], variables: Sequence[str], X: np.
             continue
         with np.errstate(all="ignore"):
             error = np.abs(to_numpy(expression_, variables)(*X.T) - target)
-        if not np.sqrt(np.mean(error**2)) <= 1e-3 * (target.std() or np.abs(target).max()):
+        spread, size = target.std(), np.abs(target).max()
+        if not np.sqrt(np.mean(error**2)) <= 1e-3 * (spread if spread > 1e-9 * size else size):  # a constant's is its rounding
             return False
     return True
 

@@ -91,6 +91,8 @@ def refine(model: KAN, grid_size: int) -> float:
         if finer and k and spline.extrapolate == "zero":  # beyond the grid the last bases count, too: the knots there stay
             knots[:, :k], knots[:, -k:] = spline.knots[:, :k], spline.knots[:, -k:]
         points = collocation(knots if finer else spline.knots, k, k + 3)
+        if k == 0:
+            points = points[1:-1]  # steps: at a knot it is not the grid's to say which one counts
         coef = refit(spline, knots, points)
         old = torch.einsum("pij,ijo->pio", bspline_basis(points, spline.knots, k), spline.coef.detach().double())
         spline.set_grid(knots, coef)
@@ -157,7 +159,7 @@ def update_grid(
         change = 0.0
         for number, layer in enumerate(model.layers):
             spline = layer.spline
-            if not spline.coef.requires_grad:
+            if layer.frozen:
                 continue
             h = model.finite_activations(x)[number]
             knots = data_knots(h, spline.grid_size, spline.spline_order, adapt, margin)

@@ -81,6 +81,11 @@ class KANLayer(nn.Module):
             self.affine.requires_grad_(False)
 
     @property
+    def frozen(self) -> bool:
+        """Whether splines are in use whose coefficients are not to be trained."""
+        return self._spline_used and not self.spline.coef.requires_grad
+
+    @property
     def active(self) -> Tensor:
         """(sub-nodes, inputs) bool: edges that are not pruned."""
         return (self.spline.mask != 0) | (self.function >= 0)

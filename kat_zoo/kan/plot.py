@@ -89,7 +89,12 @@ def _labels(name: str, given: Sequence[str] | None, default: str, count: int) ->
         return [f"${default}_{{{i + 1}}}$" for i in range(count)] if count > 1 or default == "x" else [f"${default}$"]
     if len(given) != count:
         raise ValueError(f"{name} has {len(given)} names; expected {count}")
-    return [str(text).replace("$", r"\$") for text in given]  # a column's name is no mathematics
+    return list(given)
+
+
+def plain(names: Sequence[str]) -> list[str]:
+    """Names such as columns have them, of which matplotlib would take what stands between dollars for mathematics."""
+    return [str(name).replace("$", r"\$") for name in names]
 
 
 def plot(

@@ -76,11 +76,13 @@ def _subnodes(n_sum: int, n_mult: int, arity: int, keep: list[int]) -> tuple[lis
 
 def select(model: KAN, keep: list[list[int]]) -> KAN:
     """New network with only the nodes `keep[l]` (sorted, not empty) of each layer, inputs first."""
+    from .network import KAN
+
     arity = model.mult_arity
     plan = [([*keep[0]], len(keep[0]), 0)]
     plan += [_subnodes(*entry, arity, nodes) for entry, nodes in zip(model.width[1:], keep[1:], strict=True)]
     config = model.config() | {"width": [[n_sum, n_mult] for _, n_sum, n_mult in plan]}
-    new = type(model)(**config, dtype=model.dtype, device=model.device)
+    new = KAN(**config, dtype=model.dtype, device=model.device)
     with torch.no_grad():
         for number, (old_layer, layer) in enumerate(zip(model.layers, new.layers, strict=True)):
             ins, outs = torch.tensor(keep[number]), torch.tensor(plan[number + 1][0])
@@ -97,19 +99,16 @@ def select(model: KAN, keep: list[list[int]]) -> KAN:
 
 
 def _replace(layer: KANLayer, gone: Tensor, values: Tensor, hosts: list[int]) -> None:
-    """Prune the edges `gone` (sub-nodes, inputs) for constants, `values`, that another edge of the sub-node takes over.
-
-    That is an active one from the inputs `hosts`; where there is none, the edge from hosts[0] becomes the constant.
-    """
+    """Prune the edges `gone` (sub-nodes, inputs) for constants, `values`, that an edge from the inputs `hosts` takes over."""
     gone = gone & layer.active
     with torch.no_grad():
         constants = torch.where(gone & torch.isfinite(values), values, 0).sum(1)
         layer.spline.mask[gone] = 0
         layer.function[gone] = -1
         for j in constants.nonzero()[:, 0].tolist():
-            left = [i for i in hosts if bool(layer.active[j, i])]
-            i = left[0] if left else hosts[0]
-            if not left:
+            host = _host(layer, j, hosts)
+            i = hosts[0] if host is None else host
+            if not bool(layer.active[j, i]):
                 layer.function[j, i] = function_index("0")
                 layer.affine[j, i] = 0
             if int(layer.function[j, i]) >= 0:
@@ -117,6 +116,15 @@ def _replace(layer: KANLayer, gone: Tensor, values: Tensor, hosts: list[int]) ->
             else:
                 layer.spline.coef[i, :, j] += constants[j]  # the bases add up to 1
     layer.refresh()
+
+
+def _host(layer: KANLayer, j: int, hosts: list[int]) -> int | None:
+    """The input among `hosts` whose edge to sub-node j can take a constant: an active edge, or a pruned one that becomes it.
+
+    A spline that ends outside its grid cannot; None where there are no others.
+    """
+    able = (layer.function[j] >= 0) | (layer.active[j] & (layer.spline.extrapolate == "linear"))
+    return next((i for wanted in (able, ~layer.active[j]) for i in hosts if bool(wanted[i])), None)
 
 
 def remove_edge(model: KAN, layer: int, i: int, j: int, mean: float = 0.0) -> None:
@@ -173,9 +181,12 @@ def drop_dead_nodes(model: KAN) -> KAN:
             alive = ~constant & after.active.any(0)
             if not bool(alive.any()):
                 alive[0] = True  # a layer keeps one node: the network is a constant then
-            keep[number] = alive.nonzero()[:, 0].tolist()
             with torch.no_grad():
                 edges = after.edges(values[None])[0]
+            for j, node in (after.active & ~alive & (edges != 0)).nonzero().tolist():
+                if not math.isfinite(float(edges[j, node])) or _host(after, j, alive.nonzero()[:, 0].tolist()) is None:
+                    alive[node] = True  # nothing else can hold this constant
+            keep[number] = alive.nonzero()[:, 0].tolist()
             _replace(after, (~alive).expand_as(after.active), edges, keep[number])
         if [len(nodes) for nodes in keep] == model.nodes:
             return model

@@ -206,9 +206,9 @@ class KANRegressor(RegressorMixin, KANEstimator):
                 result.best = front[at][1]
         self.search_, self.network_, self.exact_ = result, result.best.model, result.best.exact
         scale = float(np.sqrt(np.mean(self._spread**2)))
-        shown = [(size, c.error * scale, self._in_units(c.model)) for size, c in front]
-        self.table_ = [(size, loss, found[0] if self._flat else found) for size, loss, found in shown]
-        self.formula_ = self.formula()
+        shown = [(size, c.error * scale, self._in_units(c.model), c) for size, c in front]
+        self.table_ = [(size, loss, found[0] if self._flat else found) for size, loss, found, _ in shown]
+        self.formula_ = next(row[2] for row, (*_, c) in zip(self.table_, shown, strict=True) if c is result.best)
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Predictions, (N,) or (N, outputs)."""
@@ -245,7 +245,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
             ValueError: fitted without symbolic=True, or negative decimals.
         """
         check_is_fitted(self)
-        if not self.symbolic:
+        if not hasattr(self, "formula_"):
             raise ValueError("symbolic=False: there is no formula; expected KANRegressor(symbolic=True)")
         if hasattr(self, "estimators_"):
             return [one.formula(round) for one in self.estimators_]

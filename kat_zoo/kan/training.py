@@ -257,12 +257,13 @@ def fit(
             model.load_state_dict(run.state)
         else:
             logger.warning("fit: no step gave a finite error; the network may be undefined on X or X_val, as log is at -1")
-    spread = float(run.y.std()) if loss is None and len(run.y) > 1 else math.inf
-    if run.history.best > spread:
-        logger.warning(
-            "fit: the error, %.3g, is larger than the targets' standard deviation, %.3g; X and y of a size near 1 are easier to fit",
-            run.history.best, spread,
-        )  # fmt: skip
+    if loss is None and len(run.y) > 1:
+        error, spread = min(run.history.train), float(run.y.std())
+        if 2 * spread < error < math.inf and spread > 1e-6 * float(run.y.abs().max()):
+            logger.warning(
+                "fit: the training error, %.3g, is more than twice the targets' standard deviation, %.3g; "
+                "X and y of a size near 1 are easier to fit", error, spread,
+            )  # fmt: skip
     return run.history
 
 

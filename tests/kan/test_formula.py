@@ -47,10 +47,51 @@ def test_no_unit_makes_a_term_vanish(name):
         ("exp(1000-x/2)", "x", 4, "exp(1000 - 0.5*x)"),
         ("exp(x/2-1000)", "x", 4, "exp(0.5*x - 1000)"),
         ("3*exp(x+1)", "x", 4, "8.1548*exp(x)"),
+        ("1/(x+0.00001)", "x", 4, "1/(x + 1.0e-5)"),
     ],
 )
 def test_numbers_that_matter_stay(text, variables, round, expected):
-    assert str(KAN.from_formula(text, list(variables)).formula(list(variables), round)[0]) == expected
+    samples = None if "0.00001" not in text else [[1e-5]]  # of one sample there is no spread
+    assert str(KAN.from_formula(text, list(variables)).formula(list(variables), round, samples)[0]) == expected
+
+
+@pytest.mark.parametrize("round", [4, None])
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("log(1+exp(x))", -50, 50),
+        ("1/(1+exp(x))", -40, 40),
+        ("1/(x**4+1)", 0, 1e4),
+        ("sqrt(x**4+1)", -1e4, 1e4),
+        ("log(x+0.00001)", 0, 1),
+        ("log(1+1000000*exp(x))", -30, 30),
+    ],
+)
+def test_constants_inside_functions_of_a_wide_range_stay(text, low, high, round):
+    model, x = KAN.from_formula(text), torch.linspace(low, high, 201, dtype=torch.float64)[:, None]
+    y = model(x)[:, 0].numpy(force=True)
+    found = export.to_numpy(model.formula(["x"], round, x)[0], ["x"])(x[:, 0].numpy())
+    np.testing.assert_allclose(found, y, rtol=1e-3 if round else 1e-9, atol=(1e-3 if round else 1e-9) * y.std())
+
+
+def test_formulas_of_nothing():
+    """A function of a constant is a number; what is undefined says so."""
+    model = KAN([2, 1])
+    model.fix_symbolic(0, 0, 0, "x^2", affine=(0, 1, 1, 0))
+    model.fix_symbolic(0, 1, 0, "log", affine=(0, 1, 1, 3))
+    assert model.formula() == [4]
+    model.fix_symbolic(0, 1, 0, "log", affine=(0, -1, 1, 0))
+    assert model.formula() == [sympy.nan]
+    constant = KANRegressor(symbolic=True).fit(UNIT[:, None], np.full(len(UNIT), 0.0491666337533864))
+    assert float(constant.formula_) == 0.04917
+
+
+def test_formulas_belong_to_the_fit_not_to_the_parameters():
+    model = KANRegressor(symbolic=True).fit(UNIT[:, None], UNIT)
+    assert model.set_params(symbolic=False).latex() == "x_{1}"
+    other = KANClassifier(steps=1).fit(UNIT[:, None], UNIT > 0.5).set_params(symbolic=True)
+    with pytest.raises(ValueError, match="there is no formula"):
+        other.formula()
 
 
 def test_samples_say_how_many_decimals_matter():

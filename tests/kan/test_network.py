@@ -141,9 +141,11 @@ def test_refused_weights_leave_the_network_of_its_size():
         assert [value.shape for value in model.state_dict().values()] == shapes and model(x).shape == (20, 1)
 
 
+@pytest.mark.parametrize("order", [0, 1, 3])
 @pytest.mark.parametrize("grid_size", [6, 7, 11])
-def test_finer_grids_keep_splines_that_end_beyond_the_grid(grid_size):
-    model, x = KAN([1, 1], 4, extrapolate="zero", base="zero", noise_scale=1.0), torch.linspace(-4, 4, 200, dtype=torch.float64)[:, None]
+def test_finer_grids_keep_splines_that_end_beyond_the_grid(grid_size, order):
+    model = KAN([1, 1], 3, order, extrapolate="zero", base="zero", noise_scale=1.0)
+    x = torch.linspace(-4, 4, 200, dtype=torch.float64)[:, None]
     before = model(x)
     model.refine(grid_size)
     torch.testing.assert_close(model(x), before, rtol=0, atol=1e-10)

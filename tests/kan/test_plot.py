@@ -20,6 +20,7 @@ def test_network_diagram(tmp_path, suffix):
     assert (tmp_path / f"kan.{suffix}").stat().st_size > 2000
     texts = {text.get_text() for text in figure.axes[0].texts}
     assert {"a", "b", "f", "sin"} <= texts
+    assert r"$\alpha$" in {text.get_text() for text in model.plot(x, variables=[r"$\alpha$", "b"]).axes[0].texts}
     curves = figure.axes[0].collections[2]
     strong = sum(1 for _ in model.edges())
     assert 0 < len(curves.get_segments()) <= strong

@@ -4,6 +4,7 @@ import torch
 
 from kat_zoo.kan import KAN
 from kat_zoo.kan.lm import LeastSquares
+from kat_zoo.kan.pruning import drop_dead_nodes
 
 from .networks import data, number, symbolic_mix
 
@@ -133,3 +134,32 @@ def test_each_layer_has_a_base_of_its_own():
             model.fix_symbolic(0, i, j, "sin", affine=(1, 0, 1, 0))
     assert model.layers[1].spline.base.weight.requires_grad and not model.layers[0].spline.base.weight.requires_grad
     assert model.layers[1].spline.base.weight.dtype == model.dtype
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_splines_that_end_outside_their_grid_take_no_constants(inputs):
+    model = KAN([inputs, 2, 1], extrapolate="zero", base="zero", noise_scale=1.0)
+    for i in range(inputs):
+        model.fix_symbolic(0, i, 0, "x", affine=(3, 0, 1, 0))
+        model.fix_symbolic(0, i, 1, "0", affine=(0, 0, 0, 0.5))
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None].expand(-1, inputs)
+    torch.testing.assert_close(model.prune(x, 0, 0)(x), model(x))
+
+
+def test_what_is_undefined_stays_undefined():
+    x, _ = data(30)
+    model = KAN([2, 2, 1])
+    for i in (0, 1):
+        model.fix_symbolic(0, i, 0, "0", affine=(0, 0, 0, -1.0))
+    model.fix_symbolic(1, 0, 0, "log", affine=(1, 0, 1, 0))
+    assert bool(drop_dead_nodes(model)(x).isnan().all())
+
+
+def test_subclasses_with_a_constructor_of_their_own():
+    class Small(KAN):
+        def __init__(self):
+            super().__init__([2, 3, 1], 3)
+
+    x, _ = data(30)
+    for changed in (Small().prune(x), Small().expand_width(1), Small().expand_depth()):
+        assert isinstance(changed, KAN)

@@ -1,10 +1,11 @@
 import copy
 import logging
 
+import numpy as np
 import pytest
 import torch
 
-from kat_zoo.kan import KAN
+from kat_zoo.kan import KAN, KANRegressor
 from kat_zoo.kan.lm import LeastSquares
 from kat_zoo.kan.normal import Dual, Primal
 
@@ -252,9 +253,11 @@ def test_errors_above_the_spread_are_announced(caplog):
     x, y = data(50)
     with caplog.at_level(logging.WARNING, "kat_zoo"):
         KAN([2, 1]).fit(x, y, steps=5)
+        KAN([2, 1]).fit(x, torch.ones_like(y), steps=5)
+        KANRegressor(steps=3).fit(x.numpy(), np.random.default_rng(0).standard_normal(50))
         assert "standard deviation" not in caplog.text
         KAN([2, 2, 1]).fit(x, y * 1e-9, optimizer="adam", steps=1, update_grid=False)
-    assert "larger than the targets' standard deviation" in caplog.text
+    assert "more than twice the targets' standard deviation" in caplog.text
 
 
 def test_held_out_rows_outside_the_domain_do_not_lower_the_rate(caplog):
