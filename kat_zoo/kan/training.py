@@ -7,14 +7,13 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..layers.spline import is_count
+from ..layers.spline import is_count, is_real
 from .lm import LeastSquares
 
 if TYPE_CHECKING:
@@ -273,10 +272,10 @@ def _check_options(steps: int, batch_size: int | None, stages: list[int], lr: fl
             raise ValueError(f"{name}={count}; expected an integer of at least 1")
     if not stages or not all(is_count(n) for n in stages):
         raise ValueError(f"grid_schedule={stages}; expected at least one grid size, integers of at least 1")
-    if lr is not None and not (isinstance(lr, Real) and 0 < lr < math.inf):
+    if lr is not None and not (is_real(lr) and 0 < lr < math.inf):
         raise ValueError(f"lr={lr}; expected a positive number")
     for name, value in penalties.items():
-        if not isinstance(value, Real) or not 0 <= value < math.inf:
+        if not is_real(value) or not 0 <= value < math.inf:
             raise ValueError(f"{name}={value}; expected a number of at least 0")
 
 

@@ -23,10 +23,15 @@ def is_count(value: Any, least: int = 1) -> bool:
     return isinstance(value, Integral) and int(value) >= least
 
 
+def is_real(value: Any) -> bool:
+    """Whether a value is a real number, NumPy's included; NaN and infinity are."""
+    return isinstance(value, Real)
+
+
 def check_range(grid_range: Any) -> None:
     """Raise a ValueError unless grid_range is two finite numbers, low < high."""
     values = tuple(grid_range) if isinstance(grid_range, Iterable) else ()
-    if len(values) != 2 or not all(isinstance(v, Real) for v in values) or not -math.inf < values[0] < values[1] < math.inf:
+    if len(values) != 2 or not all(map(is_real, values)) or not -math.inf < values[0] < values[1] < math.inf:
         raise ValueError(f"grid_range={grid_range}; expected two finite numbers, low < high")
 
 
@@ -93,7 +98,7 @@ class KANLinear(nn.Module):
             )
         if not is_count(spline_order, 0) or spline_order > MAX_SPLINE_ORDER:
             raise ValueError(f"spline_order={spline_order}; expected an integer from 0 to {MAX_SPLINE_ORDER}")
-        if not isinstance(noise_scale, Real) or not 0 <= noise_scale < math.inf:
+        if not is_real(noise_scale) or not 0 <= noise_scale < math.inf:
             raise ValueError(f"noise_scale={noise_scale}; expected a finite number of at least 0")
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise ValueError(f"dtype={dtype}; expected a floating-point type, such as torch.float32")
