@@ -21,7 +21,7 @@ from kat_zoo.train.log import read_log
 from kat_zoo.train.pictures import colours
 
 from .detection_scenes import HEIGHT, WIDTH, small_recipe, write_coco
-from .test_classification import change, same_run
+from .test_classification import change, precisions_of_validate, same_run
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_every_head_trains_in_bf16(head, coco, tmp_path, fresh_accelerate):
     assert parts.pop("loss") == pytest.approx(sum(parts.values()), rel=1e-3)
 
 
-def test_commands(coco, tmp_path, capsys):
+def test_commands(coco, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     (tmp_path / "recipe.yaml").write_text(to_yaml(small_recipe(coco, run)))
     assert cli.main(["train", "--config", str(tmp_path / "recipe.yaml")]) == 0
@@ -76,6 +76,7 @@ def test_commands(coco, tmp_path, capsys):
     assert cli.main(["validate", "--task", "detection", "--run", str(run)]) == 0
     text = capsys.readouterr().out
     assert f"box: ap {result['box']['ap']:.2f} %" in text and f"mask AP {result['mask_per_class'][1]:6.2f} %" in text
+    assert precisions_of_validate("detection", run, monkeypatch) == ["bf16", "no"]
 
     out, picture = tmp_path / "out", str(coco / "val" / "1.png")
     assert cli.main(["predict", picture, "--task", "detection", "--model", str(run), "--min-score", "0", "--out", str(out)]) == 0

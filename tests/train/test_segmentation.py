@@ -21,7 +21,7 @@ from kat_zoo.train.segmentation import build_model, train
 from kat_zoo.train.segmentation_config import SegmentationRecipe, SegmenterConfig
 from kat_zoo.train.segmentation_predict import open_run
 
-from .test_classification import change, figures, same_run
+from .test_classification import change, figures, precisions_of_validate, same_run
 
 SMALL = {"depth": 4, "embed_dim": 24}
 
@@ -43,7 +43,7 @@ def test_resume_is_bit_exact_wherever_a_run_was_cut(head, segmentation_recipe, t
         same_run(Path(whole.output), cut)
 
 
-def test_a_run_learns_and_leaves_what_predict_and_validate_read(segmentation_recipe, ade_root, tmp_path, capsys):
+def test_a_run_learns_and_leaves_what_predict_and_validate_read(segmentation_recipe, ade_root, tmp_path, capsys, monkeypatch):
     """The grey level tells the class: sixty updates find it."""
     recipe = change(segmentation_recipe, model={"backbone_args": SMALL}, schedule={"epochs": 30}, ema={"decay": 0.0},
                     optimizer={"lr": 1e-2, "grad_accum": 1, "layer_decay": None}, augment={"photometric": False, "scale": (1.0, 1.0)},
@@ -58,6 +58,7 @@ def test_a_run_learns_and_leaves_what_predict_and_validate_read(segmentation_rec
     assert cli.main(["validate", "--task", "segmentation", "--run", str(run)]) == 0
     printed = capsys.readouterr().out
     assert f"mIoU {result.miou:.2f} %, pixel accuracy {result.aacc:.2f} %" in printed and f"sky       IoU {result.iou[2]:6.2f} %" in printed
+    assert precisions_of_validate("segmentation", run, monkeypatch) == ["bf16", "no"]
 
     scene = ade_root / "images" / "validation" / "1.png"
     assert cli.main(["predict", str(scene), "--task", "segmentation", "--model", str(run), "--out", str(tmp_path / "out")]) == 0
