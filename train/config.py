@@ -110,7 +110,7 @@ class SystemConfig:
         grad_checkpointing: recompute activations in the backward pass.
         log_every: updates between log records.
         eval_every: epochs between evaluations.
-        checkpoint_every: updates between checkpoints; 0: only at the end of each epoch.
+        checkpoint_every: updates between checkpoints, beside those at the end of each epoch; 0: these only.
         keep_checkpoints: newest checkpoints that are kept.
         max_skipped: consecutive updates without a finite gradient before the run stops.
         trackers: accelerate's, as tensorboard or wandb; the JSONL log is always written.
