@@ -17,8 +17,8 @@ class ModelConfig:
         checkpoint: start from this file (.safetensors, .pth, .npz).
         init_from: start a KAT from a ViT, transferred by `vit_to_kat`: a timm name, for its published weights, or NAME@FILE.
         new_head: begin with an untrained classifier; one for another number of classes is replaced in any case.
-        train_only: in mode finetune: `all`, `head`, `rationals` (a few thousand coefficients), `last:N` (the last N
-            blocks and what follows them), or patterns of parameter names as `blocks.11.*,head.*`.
+        train_only: in mode finetune: `all`, `last:N` (the last N blocks and what follows them), or comma-separated `head`,
+            `rationals` (a few thousand coefficients) and patterns of parameter names, as `blocks.11.*,head`.
     """
 
     name: str = "kat_tiny_patch16_224"

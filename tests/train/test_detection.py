@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from kat_zoo import cli
 from kat_zoo.train.checkpoint import list_checkpoints
 from kat_zoo.train.config import to_yaml
-from kat_zoo.train.detection import train
+from kat_zoo.train.detection import build_model, train
 from kat_zoo.train.detection_predict import draw
 from kat_zoo.train.log import read_log
 from kat_zoo.train.pictures import colours
@@ -89,6 +89,14 @@ def test_commands(coco, tmp_path, capsys, monkeypatch):
         (["predict", picture, "--task", "tracking", "--model", str(run)], "task 'tracking'"),
     ):
         assert cli.main(bad) == 2 and named in capsys.readouterr().err
+
+
+def test_weights_of_a_detector_start_the_backbone(tmp_path):
+    recipe = small_recipe("unused", "unused")
+    saved = build_model(recipe.model, 2, recipe.data).state_dict()
+    save_file(saved, tmp_path / "last.safetensors")
+    model = build_model(change(recipe, model={"checkpoint": str(tmp_path / "last.safetensors")}).model, 5, recipe.data)
+    assert all(value.equal(saved[f"backbone.backbone.{name}"]) for name, value in model.backbone.backbone.state_dict().items())
 
 
 def test_overlapping_objects_are_all_drawn():

@@ -127,7 +127,7 @@ def test_a_stop_in_the_probe_leaves_nothing_half_done(start, capsys, monkeypatch
 def test_a_head_for_other_classes_is_replaced_in_fine_tuning_only(start, caplog):
     recipe, path = start
     config = ModelConfig(name=recipe.model.name, kwargs=recipe.model.kwargs, checkpoint=str(path))
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(ValueError, match="model.checkpoint .*start.safetensors does not fit kat_pico_patch4_28: .*size mismatch"):
         build_model(config, 5)
     model, weights = build_model(config, 5, adapt=True), load_file(path)
     assert "10 classes, the data has 5" in caplog.text and model.head.out_features == 5
@@ -136,6 +136,32 @@ def test_a_head_for_other_classes_is_replaced_in_fine_tuning_only(start, caplog)
     fresh = build_model(ModelConfig(**{**vars(config), "new_head": True}), 10, adapt=True)
     assert not torch.equal(fresh.head.weight, weights["head.weight"])
     assert torch.equal(fresh.pos_embed, weights["pos_embed"])
+    save_file({name: value for name, value in weights.items() if name != "pos_embed"}, path)
+    for classes in (5, 10):
+        with pytest.raises(ValueError, match="start.safetensors does not fit .*: .*pos_embed"):
+            build_model(config, classes, adapt=True)
+
+
+def test_a_checkpoint_of_another_image_size_is_resampled(start):
+    recipe, path = start
+    model = build_model(ModelConfig(name=recipe.model.name, kwargs=recipe.model.kwargs | {"img_size": 32}, checkpoint=str(path)), 10)
+    weights = load_file(path)
+    assert model.pos_embed.shape[1] == 8 * 8 and torch.equal(model.head.weight, weights["head.weight"])
+    assert torch.equal(model.patch_embed.proj.weight, weights["patch_embed.proj.weight"])
+
+
+@pytest.mark.parametrize("train_only", ["rationals", "blocks.0.*"])
+def test_a_new_head_is_not_left_untrained(start, train_only):
+    recipe, path = start
+    settings = {"name": recipe.model.name, "kwargs": recipe.model.kwargs, "checkpoint": str(path)}
+    for classes, more in ((5, {}), (10, {"new_head": True})):
+        with pytest.raises(ValueError, match=f"model.train_only is '{train_only}', .* the head is new"):
+            build_model(ModelConfig(train_only=train_only, **settings, **more), classes, adapt=True)
+        model = build_model(ModelConfig(train_only=f"{train_only},head", **settings, **more), classes, adapt=True)
+        assert {"head.weight", "head.bias"} < {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    build_model(ModelConfig(train_only=train_only, **settings), 10, adapt=True)
+    with pytest.raises(ValueError, match="the head is new"):
+        build_model(ModelConfig(name="kat_pico_patch4_28", pretrained=True, train_only=train_only), 5, adapt=True)
 
 
 def test_the_last_blocks_alone():

@@ -80,6 +80,16 @@ def test_weights_of_a_classifier_start_the_backbone(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent.safetensors"):
         build_model(SegmenterConfig(checkpoint="absent.safetensors"), 3)
 
+    save_file(build_model(config, 3).state_dict(), tmp_path / "y.safetensors")  # as a run leaves it
+    again = build_model(dataclasses.replace(config, checkpoint=str(tmp_path / "y.safetensors")), 5).encoder.backbone.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in again.items())
+    save_file({f"model.{name}": value for name, value in saved.items()}, tmp_path / "z.safetensors")
+    with pytest.raises(ValueError, match="model.checkpoint .*z.safetensors has no (cls_token|pos_embed|patch_embed)"):
+        build_model(dataclasses.replace(config, checkpoint=str(tmp_path / "z.safetensors")), 3)
+    wider = dataclasses.replace(config, backbone_args=SMALL | {"embed_dim": 48})
+    with pytest.raises(ValueError, match="model.checkpoint .*x.safetensors does not fit KAT: .*size mismatch"):
+        build_model(wider, 3)
+
 
 def test_poly_schedule_with_warm_up(segmentation_recipe):
     recipe = change(segmentation_recipe, optimizer={"lr": 1.0, "layer_decay": None}, schedule={"warmup_lr": 0.0, "epochs": 10})
