@@ -42,7 +42,7 @@ def open_folders(config: SegmentationDataConfig) -> SegmentationSplits:
 
     Raises:
         FileNotFoundError: a folder is missing or empty, or images without annotation or annotations without image.
-        ValueError: no root, or the number of classes is unknown or contradicts `objectInfo*.txt`.
+        ValueError: no root, two images of one name, or the number of classes is unknown or contradicts `objectInfo*.txt`.
     """
     if config.root is None:
         raise ValueError("data.root is needed: a folder with images/{training,validation} and annotations/{training,validation}")
@@ -56,7 +56,10 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not a folder; data.root must have images/{split} and annotations/{split}")
-    images = {path.stem: path for path in folders[0].iterdir() if path.suffix.lower() in SUFFIXES}
+    images: dict[str, Path] = {}
+    for path in sorted(folders[0].iterdir()):
+        if path.suffix.lower() in SUFFIXES and images.setdefault(path.stem, path) is not path:
+            raise ValueError(f"{images[path.stem]} and {path} have one name, and so one annotation for both; rename or remove one")
     annotations = {path.stem: path for path in folders[1].glob("*.png")}
     if not images:
         raise FileNotFoundError(f"{folders[0]} has no images ({', '.join(SUFFIXES)})")

@@ -17,7 +17,7 @@ from torchvision import transforms
 
 from .classification_config import AugmentConfig, DataConfig
 from .hub_data import Stream
-from .images import UNREADABLE, Images, UnreadableImages, name_of
+from .images import UNREADABLE, Images, UnreadableImages, name_of, to_mode
 from .stream import StreamLoader, StreamTestLoader
 from .workers import outliving_stop_signals
 
@@ -128,11 +128,11 @@ class TrainImages(Dataset):
         for candidate in itertools.chain(range(index, len(self)), range(index)):
             try:
                 image, label = self.images[candidate]
-                image = image.convert(self.mode)
+                image.load()
             except UNREADABLE as error:
                 self.unreadable.note(name_of(self.images, candidate), error)
             else:
-                return self.transform(image, seed, epoch), label
+                return self.transform(to_mode(image, self.mode, name_of(self.images, candidate)), seed, epoch), label
         raise ValueError(f"none of the {len(self)} images can be read")
 
 
@@ -155,13 +155,14 @@ class EvalImages(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         try:
             image, label = self.images[index]
-            return self.transform(image.convert(self.mode)), label
+            image.load()
         except UNREADABLE as error:
             if self.unreadable is None:
                 name = name_of(self.images, index)
                 raise ValueError(f"{name} cannot be read, and evaluation leaves no image out: {error}") from error
             self.unreadable.note(name_of(self.images, index), error)
             return self.transform(Image.new(self.mode, (8, 8))), -1
+        return self.transform(to_mode(image, self.mode, name_of(self.images, index))), label
 
 
 def data_config(config: DataConfig, model: nn.Module) -> dict[str, Any]:
