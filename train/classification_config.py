@@ -205,6 +205,11 @@ class Recipe(RunRecipe):
         return self.mode in ("linear_probe", "lp_ft")
 
     @property
+    def images_together(self) -> int:
+        """Two where mixup or cutmix pair images."""
+        return 2 if self.augment.mixup or self.augment.cutmix else 1
+
+    @property
     def after_probe(self) -> "Recipe":
         """What is left to train: of mode linear_probe nothing, without updates, schedule and average."""
         if self.mode != "linear_probe":

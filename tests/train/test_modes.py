@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from kat_zoo.train.checkpoint import list_checkpoints
@@ -20,7 +21,7 @@ from kat_zoo.train.config import to_yaml
 from kat_zoo.train.data import open_splits
 from kat_zoo.train.loader import data_config, eval_loader
 from kat_zoo.train.model import build_model
-from kat_zoo.train.probe import STRENGTHS, fit
+from kat_zoo.train.probe import STRENGTHS, features, fit
 
 from .test_classification import PLAIN, change, figures, same_run
 from .test_hub_data import write_parquet
@@ -85,7 +86,7 @@ def test_linear_probe_and_lp_ft(start, tmp_path):
     assert report["strength"] == head.strength and len(report["accuracies"]) == len(STRENGTHS)
 
     # LP-FT begins at the probe's figures and trains everything.
-    whole = change(recipe, mode="lp_ft", output=str(tmp_path / "whole"), schedule={"epochs": 1})
+    whole = change(recipe, mode="lp_ft", output=str(tmp_path / "whole"), schedule={"epochs": 1, "warmup_epochs": 0})
     final = train(whole)
     first = figures(tmp_path / "whole")[0]
     assert (first["update"], first["top1"], first["eval_loss"]) == (0, result.top1, result.loss)
@@ -104,6 +105,15 @@ def test_linear_probe_and_lp_ft(start, tmp_path):
                 shutil.rmtree(folder)
         assert train(change(whole, output=str(cut)), resume="auto") == final
         same_run(tmp_path / "whole", cut)
+
+
+def test_features_are_kept_by_the_main_process_alone(start, monkeypatch):
+    recipe, _ = start
+    model, images = build_model(recipe.model, 10), open_splits(recipe.data).train
+    for main_process, kept in ((True, 96), (False, 0)):
+        monkeypatch.setattr("accelerate.Accelerator.is_main_process", main_process)
+        x, labels = features(Accelerator(cpu=True), model, images, recipe, data_config(recipe.data, model), lambda: False)
+        assert len(x) == len(labels) == kept
 
 
 def test_a_linear_probe_has_no_schedule(start, tmp_path, capsys):
@@ -200,7 +210,7 @@ def test_two_processes(start, tmp_path):
     recipe, _ = start
     kwargs = recipe.model.kwargs | {"drop_path_rate": 0.0, "patch_drop_rate": 0.0}
     plain = change(recipe, mode="lp_ft", augment=PLAIN, model={"kwargs": kwargs}, optimizer={"name": "sgd", "lr": 0.05},
-                   schedule={"epochs": 1}, output=str(tmp_path / "lp_ft1"))  # fmt: skip
+                   schedule={"epochs": 1, "warmup_epochs": 0}, output=str(tmp_path / "lp_ft1"))  # fmt: skip
     data = {"dataset": "hub", "root": write_parquet(tmp_path / "parquet"), "streaming": True, "samples": 32, "batch_size": 8, "workers": 1}
     stream = change(recipe, data=data, model={"checkpoint": None}, auto_batch_size=True)
     (tmp_path / "lp_ft.yaml").write_text(to_yaml(plain))

@@ -37,7 +37,7 @@ def test_a_run_is_continued_with_settings_that_fit_its_checkpoint(recipe, tmp_pa
         ({"data": {"batch_size": 32}}, "data.batch_size is 32, but .* was made with 16, which the order of the data depends on"),
         ({"data": {"train_images": 64}}, "data.train_images is 64, but .* was made with None"),
         ({"ema": {"decay": 0.9}}, "ema.decay is 0.9, but .* was made with 0.0"),
-        ({"schedule": {"epochs": 1}}, "schedule.epochs 1 is 6 updates, but .*update_00000012 stands at update 12; give schedule.epochs 2"),
+        ({"schedule": {"epochs": 1, "warmup_epochs": 0}}, "epochs 1 is 6 updates, but .*update_00000012 stands at update 12; give"),
     ]
     for sections, message in refused:
         with pytest.raises(ValueError, match=message):
@@ -111,7 +111,7 @@ def test_a_stop_signal_before_the_first_update_saves_too(number, recipe, tmp_pat
 
 def test_validate_gives_the_figures_of_a_run(recipe, capsys):
     """Of one with a held-out part, chosen by a seed that is not the default."""
-    recipe = change(short(recipe), seed=3, data={"holdout": 0.3}, schedule={"epochs": 1})
+    recipe = change(short(recipe), seed=3, data={"holdout": 0.3}, schedule={"epochs": 1, "warmup_epochs": 0})
     result = train(recipe)
     capsys.readouterr()
     assert validate(["--run", recipe.output]) == 0
