@@ -35,6 +35,7 @@ class Progress:
         window: loss name -> values since the last log record, so that a continued run logs what an unbroken one would.
         updates_per_epoch: follows from the number of training images; 0 in checkpoints that do not have it.
         images: number of training images, on which their order depends; 0 where they are streamed.
+        processes: that took part; 0 in checkpoints that do not have it.
     """
 
     update: int = 0
@@ -44,6 +45,7 @@ class Progress:
     window: dict[str, list[float]] = field(default_factory=dict)
     updates_per_epoch: int = 0
     images: int = 0
+    processes: int = 0
 
 
 def write_atomically(path: Path, data: bytes) -> None:

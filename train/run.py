@@ -312,7 +312,7 @@ def begin(
             raise ValueError(
                 f"there are {now} {what}, but {checkpoint} was made with {before}: the training images must stay what they were"
             )
-    progress.images, progress.updates_per_epoch = images, updates_per_epoch
+    progress.images, progress.updates_per_epoch, progress.processes = images, updates_per_epoch, accelerator.num_processes
     total = recipe.schedule.epochs * updates_per_epoch
     if progress.update > total:
         raise ValueError(
