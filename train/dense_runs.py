@@ -54,7 +54,7 @@ def build_head(config: DenseModelConfig, num_classes: int, **arguments: Any) -> 
 
 def _load_backbone(vit: VisionTransformer, checkpoint: str) -> set[str]:
     """Give a backbone the weights of a classifier or of a model of ours that has such a backbone; returns the names that were there."""
-    path, loaded = Path(checkpoint), set()
+    path, loaded = Path(checkpoint), set[str]()
     if not path.is_file():
         raise FileNotFoundError(f"model.checkpoint {path}: no such file")
     if damage := weights_damage(path):
