@@ -10,6 +10,8 @@ import numpy as np
 from accelerate.utils import tqdm
 from PIL import Image, UnidentifiedImageError
 
+from kat_zoo.pixels import has_sixteen_bits
+
 from .segmentation_config import SegmentationDataConfig
 
 IGNORE = 255
@@ -132,7 +134,7 @@ def check(pairs: Sequence[tuple[Path, Path]], num_classes: int, reduce_zero_labe
         workers: threads.
 
     Raises:
-        ValueError: a file that cannot be read, an image of another size than its annotation, or a label out of range.
+        ValueError: a file that cannot be read, an image of 32 bits or of another size than its annotation, or a label out of range.
     """
 
     def look(pair: tuple[Path, Path]) -> None:
@@ -140,7 +142,8 @@ def check(pairs: Sequence[tuple[Path, Path]], num_classes: int, reduce_zero_labe
         try:
             with Image.open(pair[0]) as image:
                 size = image.size[::-1]
-        except (UnidentifiedImageError, OSError) as error:
+                has_sixteen_bits(image)  # which are scaled; 32 bits are refused
+        except (UnidentifiedImageError, OSError, ValueError) as error:
             raise ValueError(f"{pair[0]}: not a picture that can be read ({error})") from error
         if labels.shape != size:
             raise ValueError(f"{pair[1]} is {labels.shape[0]} x {labels.shape[1]} and {pair[0]} is {size[0]} x {size[1]} pixels")

@@ -110,7 +110,7 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn
         if npz:
             return timm.create_model(config.name, checkpoint_path=config.checkpoint, **kwargs)
         # As published weights are loaded: converted to the model's shapes, strictly where the number of classes is the same.
-        overlay = {"file": config.checkpoint, "num_classes": known if new_head else wanted, "custom_load": False}
+        overlay = {"file": config.checkpoint, "num_classes": known if new_head else wanted, "custom_load": False, "label_offset": 0}
         if new_head:  # timm then passes over all that is missing: see first that it is the head alone
             with torch.random.fork_rng(devices=[]):
                 timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **{**kwargs, "num_classes": known})
