@@ -81,7 +81,7 @@ def recipe(run: Path, data: Path, seed: int, mode: Any, model: ModelConfig, augm
         ),
         augment=augment,
         optimizer=OptimizerConfig(lr=lr, clip_grad=1.0),
-        schedule=ScheduleConfig(epochs=epochs, warmup_epochs=1),
+        schedule=ScheduleConfig(epochs=epochs, warmup_epochs=1 if epochs > 1 else 0),
         ema=EmaConfig(decay=0.0),
         system=SystemConfig(log_every=10, eval_every=5 if mode != "pretrain" else 1, trackers=()),
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import timm
 import torch
 from PIL import Image
@@ -14,6 +13,7 @@ from torch import nn
 from . import models as zoo_models  # noqa: F401  (registers the models)
 from .arguments import ArgumentParser
 from .models.pretrained import fetch_config, load_checkpoint, require_model
+from .pixels import eight_bits
 from .samples import load_samples
 
 HUB = "hf-hub:"
@@ -42,21 +42,11 @@ def open_image(path: Path, channels: int) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return _eight_bits(image).convert("L" if channels == 1 else "RGB")
+            return eight_bits(image).convert("L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: of PIL's PNG reader
         raise ValueError(f"{path} is not an image that can be read: {error}") from error
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow's convert clips wider numbers at 255 instead of scaling them."""
-    # Pillow's PNM reader, and older ones of PNG, hold 16 bits in mode I.
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels are 32-bit numbers (mode {image.mode}); expected 8 or 16 bits")
-    return image
 
 
 def require_images(paths: Sequence[Path]) -> None:

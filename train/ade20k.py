@@ -10,6 +10,8 @@ import numpy as np
 from accelerate.utils import tqdm
 from PIL import Image, UnidentifiedImageError
 
+from kat_zoo.pixels import has_sixteen_bits
+
 from .segmentation_config import SegmentationDataConfig
 
 IGNORE = 255
@@ -42,7 +44,7 @@ def open_folders(config: SegmentationDataConfig) -> SegmentationSplits:
 
     Raises:
         FileNotFoundError: a folder is missing or empty, or images without annotation or annotations without image.
-        ValueError: no root, or the number of classes is unknown or contradicts `objectInfo*.txt`.
+        ValueError: no root, two images of one name, or the number of classes is unknown or contradicts `objectInfo*.txt`.
     """
     if config.root is None:
         raise ValueError("data.root is needed: a folder with images/{training,validation} and annotations/{training,validation}")
@@ -56,7 +58,10 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not a folder; data.root must have images/{split} and annotations/{split}")
-    images = {path.stem: path for path in folders[0].iterdir() if path.suffix.lower() in SUFFIXES}
+    images: dict[str, Path] = {}
+    for path in sorted(folders[0].iterdir()):
+        if path.suffix.lower() in SUFFIXES and images.setdefault(path.stem, path) is not path:
+            raise ValueError(f"{images[path.stem]} and {path} have one name, and so one annotation for both; rename or remove one")
     annotations = {path.stem: path for path in folders[1].glob("*.png")}
     if not images:
         raise FileNotFoundError(f"{folders[0]} has no images ({', '.join(SUFFIXES)})")
@@ -129,7 +134,7 @@ def check(pairs: Sequence[tuple[Path, Path]], num_classes: int, reduce_zero_labe
         workers: threads.
 
     Raises:
-        ValueError: a file that cannot be read, an image of another size than its annotation, or a label out of range.
+        ValueError: a file that cannot be read, an image of 32 bits or of another size than its annotation, or a label out of range.
     """
 
     def look(pair: tuple[Path, Path]) -> None:
@@ -137,7 +142,8 @@ def check(pairs: Sequence[tuple[Path, Path]], num_classes: int, reduce_zero_labe
         try:
             with Image.open(pair[0]) as image:
                 size = image.size[::-1]
-        except (UnidentifiedImageError, OSError) as error:
+                has_sixteen_bits(image)  # which are scaled; 32 bits are refused
+        except (UnidentifiedImageError, OSError, ValueError) as error:
             raise ValueError(f"{pair[0]}: not a picture that can be read ({error})") from error
         if labels.shape != size:
             raise ValueError(f"{pair[1]} is {labels.shape[0]} x {labels.shape[1]} and {pair[0]} is {size[0]} x {size[1]} pixels")

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -34,6 +35,7 @@ class Progress:
         window: loss name -> values since the last log record, so that a continued run logs what an unbroken one would.
         updates_per_epoch: follows from the number of training images; 0 in checkpoints that do not have it.
         images: number of training images, on which their order depends; 0 where they are streamed.
+        processes: that took part; 0 in checkpoints that do not have it.
     """
 
     update: int = 0
@@ -43,6 +45,7 @@ class Progress:
     window: dict[str, list[float]] = field(default_factory=dict)
     updates_per_epoch: int = 0
     images: int = 0
+    processes: int = 0
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -56,10 +59,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     _sync(path.parent)
 
 
-def save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write a state dict as safetensors, atomically; timm's `checkpoint_path` reads it."""
+def save_weights(weights: Mapping[str, torch.Tensor], path: Path, update: int | None = None) -> None:
+    """Write a state dict as safetensors, atomically, with the update it is of; timm's `checkpoint_path` reads it."""
     partial = path.with_name(path.name + PARTIAL)
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial)
+    metadata = None if update is None else {"update": str(update)}
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial, metadata)
     _sync(partial)
     os.replace(partial, path)
     _sync(path.parent)
@@ -92,6 +96,39 @@ def list_checkpoints(run: Path) -> list[Path]:
     """Whole checkpoints of a run folder, oldest first."""
     folders = (run / "checkpoints").glob(f"{PREFIX}*")
     return sorted(folder for folder in folders if not folder.name.endswith(PARTIAL))
+
+
+def drop_abandoned(run: Path, checkpoint: Path | None, update: int) -> bool:
+    """Remove what a run folder holds of the updates after those that a run goes on from; the main process calls it.
+
+    Left there, `--resume auto` would prefer the abandoned checkpoints, and new ones of the same numbers would not be written.
+
+    Args:
+        run: run folder.
+        checkpoint: that the run goes on from, if any.
+        update: at which it stands.
+
+    Returns:
+        Whether best.safetensors was of an abandoned update: the best is then to be found anew.
+    """
+    own = None if checkpoint is None else checkpoint.resolve()
+    found = [(int(folder.name.removeprefix(PREFIX)), folder) for folder in list_checkpoints(run)]
+    abandoned = [folder for number, folder in found if number >= update and folder.resolve() != own]
+    for folder in abandoned:
+        shutil.rmtree(folder)
+    if abandoned:
+        names = ", ".join(folder.name for folder in abandoned)
+        logger.warning("the run goes on from update %d: removed the checkpoints after it, %s", update, names)
+    best = run / "best.safetensors"
+    if not best.exists():
+        return False
+    with safe_open(best, "pt") as file:
+        stated = (file.metadata() or {}).get("update")  # files of older versions do not state it
+    if int(stated) <= update if stated is not None else not abandoned:
+        return False
+    best.unlink()
+    logger.warning("the run goes on from update %d: removed best.safetensors, which is of a later one; the best is found anew", update)
+    return True
 
 
 def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress, ema: ModelEmaV3 | None, keep: int) -> Path:

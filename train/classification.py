@@ -92,7 +92,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
                 return None
 
             # -- evaluate, at the end of an epoch, and what the linear probe has made
-            if run.evaluation_due or (recipe.probes and run.progress.best is None):
+            if run.evaluation_due or (recipe.probes and not run.progress.update and run.progress.best is None):
                 values: dict[str, float] = {}
                 for prefix, weights in run.weights.items():
                     result = evaluate(accelerator, weights, run.test_batches)

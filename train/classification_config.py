@@ -17,8 +17,8 @@ class ModelConfig:
         checkpoint: start from this file (.safetensors, .pth, .npz).
         init_from: start a KAT from a ViT, transferred by `vit_to_kat`: a timm name, for its published weights, or NAME@FILE.
         new_head: begin with an untrained classifier; one for another number of classes is replaced in any case.
-        train_only: in mode finetune: `all`, `head`, `rationals` (a few thousand coefficients), `last:N` (the last N
-            blocks and what follows them), or patterns of parameter names as `blocks.11.*,head.*`.
+        train_only: in mode finetune: `all`, `last:N` (the last N blocks and what follows them), or comma-separated `head`,
+            `rationals` (a few thousand coefficients) and patterns of parameter names, as `blocks.11.*,head`.
     """
 
     name: str = "kat_tiny_patch16_224"
@@ -203,6 +203,11 @@ class Recipe(RunRecipe):
     def probes(self) -> bool:
         """Whether the run begins with a linear probe."""
         return self.mode in ("linear_probe", "lp_ft")
+
+    @property
+    def images_together(self) -> int:
+        """Two where mixup or cutmix pair images."""
+        return 2 if self.augment.mixup or self.augment.cutmix else 1
 
     @property
     def after_probe(self) -> "Recipe":

@@ -67,17 +67,28 @@ class ScheduleConfig:
     decay_rate: float = 0.1
     milestones: tuple[float, ...] = ()
 
-    def check_phases(self) -> None:
-        """Refuse phases of a wsd or rsqrt schedule that do not fit into the run; without epochs there is nothing to fit.
+    def check(self, lr: float) -> None:
+        """Refuse phases that do not fit into the run and rates above the peak; without epochs there is nothing to fit.
+
+        Args:
+            lr: peak learning rate.
 
         Raises:
-            ValueError: naming them, in epochs.
+            ValueError: naming them.
         """
-        if self.name not in ("wsd", "rsqrt") or not self.epochs:
+        if not self.epochs:
             return
         left, decay = self.epochs - self.warmup_epochs, self.decay_epochs
-        if left <= 0:
-            raise ValueError(f"schedule.warmup_epochs is {self.warmup_epochs}; it must be below schedule.epochs = {self.epochs}")
+        if self.warmup_epochs and left <= 0:
+            raise ValueError(
+                f"schedule.warmup_epochs is {self.warmup_epochs}; it must be below schedule.epochs = {self.epochs}: give fewer, or 0"
+            )
+        if self.warmup_epochs and self.warmup_lr > lr:
+            raise ValueError(f"schedule.warmup_lr is {self.warmup_lr}; it must be at most optimizer.lr = {lr}")
+        if self.name not in ("constant", "step", "multistep") and self.min_lr > lr:
+            raise ValueError(f"schedule.min_lr is {self.min_lr}; it must be at most optimizer.lr = {lr}")
+        if self.name not in ("wsd", "rsqrt"):
+            return
         if decay is not None and decay > left and not decay < 1:  # below 1 it is a fraction
             raise ValueError(
                 f"schedule.decay_epochs is {decay}; it must be at most {left:g}, what schedule.warmup_epochs {self.warmup_epochs:g} leave "
@@ -110,7 +121,7 @@ class SystemConfig:
         grad_checkpointing: recompute activations in the backward pass.
         log_every: updates between log records.
         eval_every: epochs between evaluations.
-        checkpoint_every: updates between checkpoints; 0: only at the end of each epoch.
+        checkpoint_every: updates between checkpoints, beside those at the end of each epoch; 0: these only.
         keep_checkpoints: newest checkpoints that are kept.
         max_skipped: consecutive updates without a finite gradient before the run stops.
         trackers: accelerate's, as tensorboard or wandb; the JSONL log is always written.
@@ -146,6 +157,13 @@ class RunRecipe:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     system: SystemConfig = field(default_factory=SystemConfig)
+
+    auto_batch_size = False  # recipes may have it as a setting
+
+    @property
+    def images_together(self) -> int:
+        """Every process takes a multiple of this in every pass."""
+        return 1
 
     @property
     def batch_size(self) -> int:
@@ -185,7 +203,7 @@ class RunRecipe:
             ("system.keep_checkpoints", self.system.keep_checkpoints, self.system.keep_checkpoints >= 1, "at least 1"),
             ("system.max_skipped", self.system.max_skipped, self.system.max_skipped >= 1, "at least 1"),
         )
-        schedule.check_phases()
+        schedule.check(optimizer.lr)
 
 
 def require(*rules: tuple[str, Any, bool, str]) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torchvision
+from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from .fashion_mnist import fashion_mnist
 from .hub_data import Stream, hub, webdataset
-from .images import UNREADABLE, ArrayImages, Images, Part, Splits, decode, name_of
+from .images import UNREADABLE, ArrayImages, Images, Part, Splits, decode, name_of, to_mode
 
 if TYPE_CHECKING:
     from .classification_config import DataConfig
@@ -25,11 +26,20 @@ __all__ = [
 
 
 class FolderImages(torchvision.datasets.ImageFolder):
-    """torchvision's ImageFolder, whose images can be named."""
+    """torchvision's ImageFolder, whose images can be named and keep their mode: its own loader clips 16 bits at 255."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root, loader=_open)
 
     def name(self, index: int) -> str:
         """The image's file."""
         return self.samples[index][0]
+
+
+def _open(path: str) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return image
 
 
 def _cifar(name: str, cls: type[CIFAR10], hub_name: str, root: str | None) -> Splits:
@@ -128,6 +138,11 @@ def open_dataset(
     order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed)).tolist()
     kept_out = round(holdout * len(order))
     available = len(order) - kept_out
+    if holdout and not (kept_out and available):
+        raise ValueError(
+            f"data.holdout is {holdout:g}, which of {len(order)} training images keeps {kept_out} out and leaves {available} to train on; "
+            f"expected a number from {1 / len(order):.2g} to {1 - 1 / len(order):.4g}, or 0"
+        )
     if train_images is not None and train_images > available:
         raise ValueError(f"data.train_images is {train_images}; {name} has {available} images to train on")
     train = order[kept_out:][:train_images]
@@ -147,21 +162,23 @@ def _look(splits: Splits, tries: int = 10) -> None:
     """Read images of each split until one is whole, so that a dataset that cannot be read fails before training.
 
     Raises:
-        ValueError: none of the first few can be read; they are named.
+        ValueError: none of the first few can be read, or has 8 or 16 bits; they are named.
     """
     for split in (splits.train, splits.test):
         errors = {}
         for name, read in islice(_readers(split), tries):
             try:
-                read()
-                break
+                found = read()
             except UNREADABLE as error:
                 errors[name] = f"{type(error).__name__}: {error}"
+            else:
+                to_mode(found[0] if isinstance(found, tuple) else found, "L", name)
+                break
         else:
             raise ValueError(f"the first {len(errors)} images cannot be read: " + "; ".join(f"{k} ({v})" for k, v in errors.items()))
 
 
-def _readers(split: Images | Stream) -> Iterator[tuple[str, Callable[[], object]]]:
+def _readers(split: Images | Stream) -> Iterator[tuple[str, Callable[[], Any]]]:
     """(name, function that decodes it) of each image of a split."""
     if isinstance(split, Stream):
         yield from ((split.name_of(row), partial(decode, row[split.image])) for row in split.rows)

@@ -1,17 +1,22 @@
 """What detectors and segmentation models share: the backbone's first weights, finished runs, and the pictures of `predict`."""
 
 import argparse
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
+from timm.models import load_pretrained, load_state_dict
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torchvision.transforms import v2
 
 from kat_zoo import dense
 from kat_zoo.arguments import ArgumentParser
+from kat_zoo.dense.backbone import create_backbone
+from kat_zoo.models.pretrained import weights_damage
 from kat_zoo.predict import open_image
 
 from .config import RunRecipe, parse
@@ -27,20 +32,50 @@ def build_head(config: DenseModelConfig, num_classes: int, **arguments: Any) -> 
         **arguments: of the head, which the recipe's own `kwargs` override.
 
     Raises:
-        ValueError: unknown backbone or arguments that do not fit.
+        ValueError: unknown backbone, arguments that do not fit, or a checkpoint without the backbone's weights.
         FileNotFoundError: no such checkpoint.
     """
-    backbone_args = dict(config.backbone_args)
+    backbone: str | VisionTransformer = config.backbone
+    first = {"pretrained_backbone": config.pretrained, "backbone_args": dict(config.backbone_args)}
+    loaded = None
     if config.checkpoint is not None:
-        with open(config.checkpoint, "rb"):  # timm would look for it on the Hub
-            backbone_args["pretrained_cfg_overlay"] = {"file": config.checkpoint}
-    arguments = {
-        "pretrained_backbone": config.pretrained or config.checkpoint is not None,
-        "backbone_args": backbone_args,
-        **arguments,
-        **config.kwargs,
-    }
-    return getattr(dense, config.head)(config.backbone, num_classes, **arguments)
+        backbone = create_backbone(config.backbone, False, config.backbone_args)
+        loaded, first = _load_backbone(backbone, config.checkpoint), {}
+    model = getattr(dense, config.head)(backbone, num_classes, **{**first, **arguments, **config.kwargs})
+    if loaded is not None:  # now, for heads have removed what they do not use, as the last norm
+        missing = [name for name, _ in model.get_submodule(model.backbone_path).named_parameters() if name not in loaded]
+        if missing:
+            raise ValueError(
+                f"model.checkpoint {config.checkpoint} has no {', '.join(missing[:3])} ({len(missing)} of the backbone's weights are not "
+                f"there); expected those of a {config.backbone}, or of a run with such a backbone"
+            )
+    return model
+
+
+def _load_backbone(vit: VisionTransformer, checkpoint: str) -> set[str]:
+    """Give a backbone the weights of a classifier or of a model of ours that has such a backbone; returns the names that were there."""
+    path, loaded = Path(checkpoint), set[str]()
+    if not path.is_file():
+        raise FileNotFoundError(f"model.checkpoint {path}: no such file")
+    if damage := weights_damage(path):
+        raise ValueError(f"model.checkpoint {path} {damage}")
+    convert = inspect.getmodule(type(vit)).checkpoint_filter_fn  # type: ignore[union-attr]  # timm's convention
+
+    def to_backbone(weights: dict[str, Tensor], model: VisionTransformer) -> dict[str, Tensor]:
+        for prefix in ("backbone.backbone.", "encoder.backbone."):  # of detectors, of segmentation models
+            inner = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+            weights = inner or weights
+        weights = convert(weights, model)
+        loaded.update(weights)
+        return weights
+
+    try:
+        source = {**vit.pretrained_cfg, "state_dict": load_state_dict(str(path))}  # type: ignore[dict-item]
+        channels = vit.patch_embed.proj.in_channels
+        load_pretrained(vit, source, num_classes=0, in_chans=channels, filter_fn=to_backbone, strict=False)
+    except Exception as error:  # of unpicklers, converters and load_state_dict
+        raise ValueError(f"model.checkpoint {path} does not fit {type(vit).__name__}: {' '.join(str(error).split())[:300]}") from error
+    return loaded
 
 
 def read_run(folder: Path, recipe_class: type[RunRecipe], task: str) -> tuple[Any, tuple[str, ...], dict[str, Tensor]]:

@@ -13,7 +13,9 @@ from torchvision.transforms import v2
 
 from .coco import CocoSplit, decode_masks, read_coco
 from .detection_config import DetectionAugmentConfig, DetectionDataConfig
+from .images import to_mode
 from .loader import EpochSampler, make_loader, seeded
+from .segmentation_data import PhotometricDistort
 
 Target = dict[str, Tensor]
 
@@ -52,12 +54,12 @@ def read_image(split: CocoSplit, record: dict[str, Any], channels: int) -> Image
         channels: 1 converts to grey, 3 to RGB.
 
     Raises:
-        ValueError: it cannot be read, or has another size than the record says.
+        ValueError: it cannot be read, its pixels are 32-bit numbers, or it has another size than the record says.
     """
     path = split.folder / record["file_name"]
     try:
         with Image.open(path) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
+            image = to_mode(file, "L" if channels == 1 else "RGB", f"image {record['id']}, {path}")
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"image {record['id']}, {path}, cannot be read: {error}") from error
     said = (record["width"], record["height"])
@@ -74,7 +76,7 @@ def train_transform(data: DetectionDataConfig, augment: DetectionAugmentConfig, 
         augment: what is done.
         mean: of the backbone's images, in [0, 1]; padding has this colour.
     """
-    steps: list[v2.Transform] = [v2.RandomPhotometricDistort()] if augment.photometric else []
+    steps: list[v2.Transform] = [PhotometricDistort()] if augment.photometric else []
     if augment.resize == "jitter":
         padding: Any = {tv_tensors.Image: [255 * value for value in mean], "others": 0}
         steps += [v2.ScaleJitter(augment.crop, augment.scale), v2.RandomCrop(augment.crop, pad_if_needed=True, fill=padding)]

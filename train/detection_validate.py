@@ -24,14 +24,14 @@ class DetectionValidateConfig:
         task: what `kat-zoo` commands are told apart by.
         images: folder of images; None is the evaluation split of the run.
         annotations: their instances, a JSON file in COCO's format; goes with `images`.
-        precision: `no`, `bf16` or `fp16` autocast.
+        precision: `no`, `bf16` or `fp16` autocast; None is as the run.
     """
 
     run: str
     task: Literal["detection"] = "detection"
     images: str | None = None
     annotations: str | None = None
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["no", "bf16", "fp16"] | None = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     split = read_coco(annotations, Path(config.images or Path(data.root) / data.val_images), masks)
     if split.classes != detector.classes:
         raise ValueError(f"{annotations} has the classes {', '.join(split.classes)}; the run has {', '.join(detector.classes)}")
-    with evaluation(config.precision) as accelerator:
+    with evaluation(config.precision or detector.recipe.system.precision) as accelerator:
         loader = accelerator.prepare(eval_loader(EvalScenes(split, detector.channels), data, accelerator.num_processes))
         batches = tqdm(loader, desc="validate", unit="batch")
         result = evaluate(accelerator, detector.model.to(accelerator.device), batches, split, masks)

@@ -18,7 +18,7 @@ from .config import parse
 from .data import open_splits
 from .loader import data_config, eval_loader
 from .model import check_classes, load_model
-from .processes import evaluation
+from .processes import evaluation, share_buffers
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[tuple
     """
     was_training = model.training
     model.eval()
+    share_buffers(accelerator, model)
     evaluator = ClassificationEvaluator(device=accelerator.device)
     totals = rights = torch.zeros(0, dtype=torch.int64, device=accelerator.device)
     for images, labels in batches:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from kat_zoo.pixels import eight_bits
+
 if TYPE_CHECKING:
     from .hub_data import Stream
 
@@ -111,6 +113,23 @@ def decode(value: dict[str, Any]) -> Image.Image:
     image = Image.open(io.BytesIO(raw) if raw is not None else value["path"])
     image.load()
     return image
+
+
+def to_mode(image: Image.Image, mode: str, name: str) -> Image.Image:
+    """Convert an image whose pixels have been read, wider numbers being scaled to 8 bits.
+
+    Args:
+        image: the image.
+        mode: PIL's, as L or RGB.
+        name: for the error.
+
+    Raises:
+        ValueError: its pixels are 32-bit numbers; that is no damage, of which `max_unreadable` allows some.
+    """
+    try:
+        return eight_bits(image).convert(mode)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 class UnreadableImages:

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import Mixup, create_transform, resolve_data_config
+from timm.data.transforms import ResizeKeepRatio
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_worker_info
 from torchvision import transforms
 
 from .classification_config import AugmentConfig, DataConfig
 from .hub_data import Stream
-from .images import UNREADABLE, Images, UnreadableImages, name_of
+from .images import UNREADABLE, Images, UnreadableImages, name_of, to_mode
 from .stream import StreamLoader, StreamTestLoader
 from .workers import outliving_stop_signals
 
@@ -128,11 +129,11 @@ class TrainImages(Dataset):
         for candidate in itertools.chain(range(index, len(self)), range(index)):
             try:
                 image, label = self.images[candidate]
-                image = image.convert(self.mode)
+                image.load()
             except UNREADABLE as error:
                 self.unreadable.note(name_of(self.images, candidate), error)
             else:
-                return self.transform(image, seed, epoch), label
+                return self.transform(to_mode(image, self.mode, name_of(self.images, candidate)), seed, epoch), label
         raise ValueError(f"none of the {len(self)} images can be read")
 
 
@@ -155,13 +156,14 @@ class EvalImages(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         try:
             image, label = self.images[index]
-            return self.transform(image.convert(self.mode)), label
+            image.load()
         except UNREADABLE as error:
             if self.unreadable is None:
                 name = name_of(self.images, index)
                 raise ValueError(f"{name} cannot be read, and evaluation leaves no image out: {error}") from error
             self.unreadable.note(name_of(self.images, index), error)
             return self.transform(Image.new(self.mode, (8, 8))), -1
+        return self.transform(to_mode(image, self.mode, name_of(self.images, index))), label
 
 
 def data_config(config: DataConfig, model: nn.Module) -> dict[str, Any]:
@@ -183,9 +185,10 @@ def train_transform(augment: AugmentConfig, resolved: dict[str, Any]) -> Transfo
     except (AssertionError, KeyError) as error:
         raise ValueError(f"augment.auto_augment is {augment.auto_augment!r}, which timm refuses: {error}") from error
     _keep_a_bit(transform)
-    fit = [transforms.Resize(size[-2:]), transforms.CenterCrop(size[-2:])]
+    # As evaluation does: the aspect ratio is kept, and what does not fit is cropped.
+    fit = [ResizeKeepRatio(size[-2:], interpolation=resolved["interpolation"]), transforms.CenterCrop(size[-2:])]
     if augment.crop == "pad":
-        transform.transforms[0:1] = [fit[0], transforms.RandomCrop(size[-2:], padding=augment.pad)]
+        transform.transforms[0:1] = [*fit, transforms.RandomCrop(size[-2:], padding=augment.pad)]
     elif augment.crop == "none":
         transform.transforms[0:1] = fit
     return transform
@@ -230,14 +233,20 @@ def eval_transform(resolved: dict[str, Any]) -> Transform:
 
 
 def image_mode(resolved: dict[str, Any]) -> str:
-    """PIL mode for the number of input channels.
+    """PIL mode for the number of input channels; every loader begins with it.
 
     Raises:
-        ValueError: neither 1 nor 3 channels.
+        ValueError: neither 1 nor 3 channels, or mean and std are for another number of them.
     """
     channels = resolved["input_size"][0]
     if channels not in (1, 3):
         raise ValueError(f"the model takes {channels} input channels; images have 1 or 3")
+    mean, std = resolved["mean"], resolved["std"]
+    if not len(mean) == len(std) == channels:
+        raise ValueError(
+            f"data.mean is {list(mean)} and data.std {list(std)}, given or the model's own; the model takes {channels} channel(s), so give "
+            f"{channels} number(s) for each"
+        )
     return "L" if channels == 1 else "RGB"
 
 

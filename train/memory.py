@@ -1,6 +1,7 @@
 """When memory runs out: how many images at a time would fit, found by trying."""
 
 import dataclasses
+import json
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ class Trial:
 
 def micro_batches(recipe: Recipe, processes: int) -> list[int]:
     """Images per process and pass that make up the recipe's global batch, from the recipe's own down."""
-    batch, pairs = recipe.data.batch_size, 2 if recipe.augment.mixup or recipe.augment.cutmix else 1
+    batch, pairs = recipe.data.batch_size, recipe.images_together
     steps = range(recipe.optimizer.grad_accum, batch + 1)
     return [batch // n // processes for n in steps if batch % (n * processes * pairs) == 0]
 
@@ -96,7 +97,7 @@ def fit_batch(recipe: Recipe, trial: Trial, checkpoint: Path | None) -> Recipe:
     Args:
         recipe: of the run.
         trial: tries a batch.
-        checkpoint: of a continued run, which keeps the number it was begun with.
+        checkpoint: of a continued run; it keeps the number that was found for as many processes, if one was.
 
     Returns:
         The recipe with the number of accumulation steps found.
@@ -105,10 +106,8 @@ def fit_batch(recipe: Recipe, trial: Trial, checkpoint: Path | None) -> Recipe:
         OutOfMemory: not even the smallest batch fits.
     """
     accelerator = trial.accelerator
-    if checkpoint is not None:
-        begun = yaml.safe_load((Path(recipe.output) / "recipe.yaml").read_text())
-        accum = int(begun["optimizer"]["grad_accum"])
-    else:
+    accum = 0 if checkpoint is None else _found_before(checkpoint, accelerator.num_processes)
+    if not accum:
         candidates = micro_batches(recipe, accelerator.num_processes)
         if not candidates:
             raise ValueError(f"data.batch_size {recipe.data.batch_size} cannot be shared by {accelerator.num_processes} processes")
@@ -120,6 +119,15 @@ def fit_batch(recipe: Recipe, trial: Trial, checkpoint: Path | None) -> Recipe:
         accelerator.print(f"{micro} images per process fit into memory: optimizer.grad_accum is {accum}")
     accelerator.gradient_accumulation_steps = accum
     return dataclasses.replace(recipe, optimizer=dataclasses.replace(recipe.optimizer, grad_accum=accum))
+
+
+def _found_before(checkpoint: Path, processes: int) -> int:
+    """The number of accumulation steps that the run of a checkpoint has found for as many processes; 0 if it has not."""
+    stored = checkpoint.resolve().parents[1] / "recipe.yaml"
+    if not stored.is_file() or json.loads((checkpoint / "progress.json").read_text()).get("processes") != processes:
+        return 0
+    begun = yaml.safe_load(stored.read_text())
+    return int(begun["optimizer"]["grad_accum"]) if begun.get("auto_batch_size") else 0
 
 
 @contextmanager

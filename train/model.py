@@ -34,15 +34,45 @@ def build_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> n
         The model, on the CPU; parameters that are not trained do not require gradients.
 
     Raises:
-        ValueError: unknown model, a ViT of another shape, or nothing to train.
+        ValueError: unknown model, weights of another shape, nothing to train, or a new head that is not trained.
     """
-    model = load_model(config, num_classes, adapt)
+    model: Any = load_model(config, num_classes, adapt)
     if config.init_from is not None:
         _transfer(model, config.init_from, num_classes, adapt)
     if config.new_head:
-        model.reset_classifier(model.num_classes)  # type: ignore[operator]  # every timm model has it
+        model.reset_classifier(model.num_classes)
     freeze(model, config.train_only)
+    if config.train_only != "all":
+        head = model.get_classifier()
+        heads = head if isinstance(head, tuple) else (head,)
+        frozen = not any(parameter.requires_grad for part in heads for parameter in part.parameters())
+        if frozen and _has_new_head(config, model.num_classes):
+            raise ValueError(
+                f"model.train_only is {config.train_only!r}, which does not train the head, and the head is new; add it, as "
+                f"'{config.train_only},head', or run mode linear_probe first and begin with its weights"
+            )
     return model
+
+
+def _has_new_head(config: ModelConfig, num_classes: int) -> bool:
+    """Whether the weights that the configuration names have no head for that many classes."""
+    name, path = config.name, config.checkpoint
+    if config.init_from is not None:
+        name, _, path = config.init_from.partition("@")
+    elif not (config.pretrained or path):
+        return False  # all is new, and to be left so is what was asked for
+    return config.new_head or _known_classes(name, path or None) not in (0, num_classes)
+
+
+def _known_classes(name: str, path: str | None) -> int:
+    """Classes that a file of weights tells apart, or without one the published weights of that name; 0 where there is no head."""
+    if path is None:
+        cfg = get_pretrained_cfg(name)
+        return 0 if cfg is None else cfg.num_classes
+    if path.endswith(".npz"):
+        with np.load(path) as arrays:
+            return len(arrays["head/bias"]) if "head/bias" in arrays else 0
+    return count_classes(load_state_dict(path), name)
 
 
 def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn.Module:
@@ -57,7 +87,7 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn
         The model, on the CPU.
 
     Raises:
-        ValueError: unknown model, or a damaged checkpoint.
+        ValueError: unknown model, or a checkpoint that is damaged or does not fit it.
         FileNotFoundError: no such checkpoint.
     """
     if not timm.is_model(config.name):
@@ -68,19 +98,26 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn
     if config.checkpoint and (damage := weights_damage(Path(config.checkpoint))):
         raise ValueError(f"model.checkpoint {config.checkpoint} {damage}")
     kwargs: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
-    if config.checkpoint and config.checkpoint.endswith(".npz"):  # of which timm leaves out a head for other classes, in silence
-        with np.load(config.checkpoint) as arrays:
-            known = len(arrays["head/bias"]) if "head/bias" in arrays else 0
-        if known != kwargs["num_classes"]:
-            logger.warning("%s knows %d classes, the data has %d: the head is new", config.checkpoint, known, kwargs["num_classes"])
-    elif config.checkpoint and adapt:
-        known = count_classes(load_state_dict(config.checkpoint), config.name)
-        if known not in (0, kwargs["num_classes"]):
-            logger.warning("%s knows %d classes, the data has %d: the head is new", config.checkpoint, known, kwargs["num_classes"])
-            overlay = {"file": config.checkpoint, "num_classes": known, "custom_load": False}
-            return timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
-    pretrained = config.pretrained and not config.checkpoint  # a checkpoint needs no download
-    return timm.create_model(config.name, pretrained=pretrained, checkpoint_path=config.checkpoint or "", **kwargs)
+    if not config.checkpoint:
+        return timm.create_model(config.name, pretrained=config.pretrained, **kwargs)
+    wanted = kwargs["num_classes"]
+    npz = config.checkpoint.endswith(".npz")  # of which timm leaves out a head for other classes, in silence
+    known = _known_classes(config.name, config.checkpoint) if npz or adapt else wanted
+    new_head = known != wanted and (npz or known != 0)
+    if new_head:
+        logger.warning("%s knows %d classes, the data has %d: the head is new", config.checkpoint, known, wanted)
+    try:
+        if npz:
+            return timm.create_model(config.name, checkpoint_path=config.checkpoint, **kwargs)
+        # As published weights are loaded: converted to the model's shapes, strictly where the number of classes is the same.
+        overlay = {"file": config.checkpoint, "num_classes": known if new_head else wanted, "custom_load": False, "label_offset": 0}
+        if new_head:  # timm then passes over all that is missing: see first that it is the head alone
+            with torch.random.fork_rng(devices=[]):
+                timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **{**kwargs, "num_classes": known})
+        return timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
+    except RuntimeError as error:
+        text = " ".join(str(error).split())[:500]
+        raise ValueError(f"model.checkpoint {config.checkpoint} does not fit {config.name}: {text}") from error
 
 
 def _transfer(model: nn.Module, source: str, num_classes: int, adapt: bool) -> None:
@@ -100,8 +137,8 @@ def freeze(model: nn.Module, train_only: str) -> None:
 
     Args:
         model: a timm model.
-        train_only: `all`, `head`, `rationals`, `last:N` (the last N blocks and what follows them), or comma-separated
-            patterns of parameter names, as `blocks.11.*,head.*`.
+        train_only: `all`, `last:N` (the last N blocks and what follows them), or comma-separated `head`, `rationals` and
+            patterns of parameter names, as `blocks.11.*,head`.
 
     Raises:
         ValueError: no parameter matches.
@@ -113,7 +150,7 @@ def freeze(model: nn.Module, train_only: str) -> None:
         return
     head = getattr(model, "pretrained_cfg", {}).get("classifier", "head")
     known = {"head": [f"{head}.*"], "rationals": [f"*{name}" for name in RATIONALS]}
-    patterns = known.get(train_only, train_only.split(","))
+    patterns = [pattern for part in train_only.split(",") for pattern in known.get(part, [part])]
     for name, parameter in model.named_parameters():
         parameter.requires_grad = any(fnmatch(name, pattern) for pattern in patterns)
     if not any(parameter.requires_grad for parameter in model.parameters()):

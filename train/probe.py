@@ -113,7 +113,10 @@ def features(
     resolved: dict[str, Any],
     stopped: Callable[[], bool],
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """What the classifier of a model sees: features (N, num_features) float32 and labels (N,), or None after a stop signal."""
+    """What the classifier of a model sees: features (N, num_features) float32 and labels (N,), or None after a stop signal.
+
+    The main process alone gets them; the others get none.
+    """
     batches: Any = loaders.eval_loader(
         images, recipe.data, resolved, accelerator.num_processes, UnreadableImages(recipe.data.max_unreadable)
     )
@@ -128,11 +131,14 @@ def features(
             with accelerator.autocast():
                 found = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
             found, labels = accelerator.gather_for_metrics((found.float(), labels))
-            kept.append((found[labels >= 0].cpu().numpy(), labels[labels >= 0].cpu().numpy()))
+            if accelerator.is_main_process:
+                kept.append((found[labels >= 0].cpu().numpy(), labels[labels >= 0].cpu().numpy()))
             if stopped():
                 return None
     finally:
         model.train(was_training)
+    if not kept:  # not the main process
+        return np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
     columns = list(zip(*kept, strict=True))
     return np.concatenate(columns[0]), np.concatenate(columns[1])
 

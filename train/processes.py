@@ -4,12 +4,16 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed
 from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DataLoaderConfiguration, DistributedType, InitProcessGroupKwargs, compare_versions, set_seed
+from torch import nn
 
 from .checkpoint import find_resume
 from .config import RunRecipe
@@ -18,6 +22,9 @@ from .workers import plain_errors
 from .zero import check_zero
 
 logger = logging.getLogger("kat_zoo")
+
+# While the main process fits a linear probe, or counts COCO's figures, the others wait for it; NCCL's own 10 minutes are too few for that.
+PATIENCE = timedelta(hours=12)
 
 
 def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
@@ -31,8 +38,8 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
         (accelerator, checkpoint to continue from or None).
 
     Raises:
-        ValueError: the output folder holds another run, the checkpoint is not one of this recipe, or the processes or the precision
-            are not to be had as asked for.
+        ValueError: the output folder holds another run, the checkpoint is not one of this recipe, the processes or the precision
+            are not to be had as asked for, or the processes cannot share the batch.
         FileNotFoundError: the checkpoint is not there.
     """
     checkpoint = find_resume(Path(recipe.output), resume)
@@ -43,9 +50,10 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
     _check_precision(recipe.system.precision, "system.precision")
     if zero and "LOCAL_RANK" not in os.environ:
         raise ValueError("accelerate's configuration asks for DeepSpeed; start with accelerate launch or torchrun, see docs/launch.md")
+    group: dict[str, Any] = {"timeout": PATIENCE} | ({"backend": "gloo"} if on_cpu and zero else {})
     accelerator = Accelerator(
         cpu=on_cpu and not zero,  # without it, several CPU processes would not find each other; with it, DeepSpeed is ignored
-        kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] if on_cpu and zero else [],
+        kwargs_handlers=[InitProcessGroupKwargs(**group)],
         mixed_precision="no" if zero else recipe.system.precision,  # DeepSpeed's would turn the weights themselves into bfloat16
         gradient_accumulation_steps=recipe.optimizer.grad_accum,
         dataloader_config=_global_batches(),
@@ -54,6 +62,7 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
         project_dir=recipe.output,
     )
     _check_world(accelerator, recipe.system.processes, recipe.system.compile)
+    _check_batch(recipe, accelerator.num_processes)
     if checkpoint is not None:
         check_resume(recipe, checkpoint)
     if zero:
@@ -111,6 +120,24 @@ def _check_world(accelerator: Accelerator, processes: int | None, compiled: bool
         raise ValueError("accelerate's configuration has fsdp_version 1; expected 2, as in train/configs/accelerate/fsdp2.yaml")
     if sharded and compiled:
         raise ValueError("system.compile is true under FSDP2; expected false, and dynamo_config in accelerate's configuration")
+
+
+def _check_batch(recipe: RunRecipe, processes: int) -> None:
+    """Refuse a batch of which the processes cannot all have an equal part in each pass."""
+    accum, together = 1 if recipe.auto_batch_size else recipe.optimizer.grad_accum, recipe.images_together
+    if recipe.batch_size % (accum * processes * together):
+        parts = [f"{processes} process(es)", *([f"optimizer.grad_accum {accum}"] if accum > 1 else [])]
+        parts += [f"{together}, for mixup and cutmix pair images"] if together > 1 else []
+        raise ValueError(
+            f"data.batch_size is {recipe.batch_size}; it must be a multiple of {accum * processes * together}: {' times '.join(parts)}"
+        )
+
+
+def share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
+    """Give all processes the first one's batch norm statistics, which each updates from its own images."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def signalled(accelerator: Accelerator, signals: list[int]) -> bool:

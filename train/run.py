@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedType, set_seed, tqdm
+from accelerate.utils import DistributedType, broadcast_object_list, set_seed, tqdm
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from .checkpoint import (
     Progress,
+    drop_abandoned,
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
@@ -175,7 +176,8 @@ class Run:
             self._skip(norm)
         if progress.update % system.log_every == 0 and self.losses:
             self._log_losses(norm)
-        if system.checkpoint_every and progress.update % system.checkpoint_every == 0:
+        # At the end of an epoch before the evaluation, which may fail: the epoch is then not lost.
+        if progress.update % (system.checkpoint_every or self.updates_per_epoch) == 0 or progress.update % self.updates_per_epoch == 0:
             self.save()
 
     def _skip(self, norm: float) -> None:
@@ -208,7 +210,7 @@ class Run:
         self.accelerator.log(dict(values), step=self.progress.update)
 
     def evaluated(self, values: Mapping[str, float], metric: str) -> None:
-        """Record an evaluation, write last.safetensors, and best.safetensors where it is the best, and save a checkpoint.
+        """Record an evaluation, write last.safetensors, and best.safetensors where it is the best, and note it in the checkpoint.
 
         Args:
             values: figures by name, none of them called `loss`.
@@ -221,7 +223,7 @@ class Run:
         weights = whole_weights(self.ema.module if self.ema is not None else self.bare)
         if self.accelerator.is_main_process:
             for name in ("last", "best") if better else ("last",):
-                save_weights(weights, self.folder / f"{name}.safetensors")
+                save_weights(weights, self.folder / f"{name}.safetensors", progress.update)
         progress.best, progress.evaluated = value if better else progress.best, progress.update
         self.save()
         self.restart_clock()
@@ -310,7 +312,7 @@ def begin(
             raise ValueError(
                 f"there are {now} {what}, but {checkpoint} was made with {before}: the training images must stay what they were"
             )
-    progress.images, progress.updates_per_epoch = images, updates_per_epoch
+    progress.images, progress.updates_per_epoch, progress.processes = images, updates_per_epoch, accelerator.num_processes
     total = recipe.schedule.epochs * updates_per_epoch
     if progress.update > total:
         raise ValueError(
@@ -318,6 +320,9 @@ def begin(
             f"schedule.epochs {-(-progress.update // updates_per_epoch)} or more"
         )
     scheduler.step_update(progress.update)
+    lost = [accelerator.is_main_process and drop_abandoned(folder, checkpoint, progress.update)]
+    if broadcast_object_list(lost)[0]:  # in all processes, which evaluate together; the weights at hand are evaluated again
+        progress.best, progress.evaluated = None, min(progress.evaluated, progress.update - 1)
     log = None
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)

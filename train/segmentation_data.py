@@ -12,6 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from .ade20k import IGNORE, open_picture, read_annotation
+from .images import to_mode
 from .loader import EpochSampler, make_loader, seeded
 from .segmentation_config import SegmentationAugmentConfig, SegmentationDataConfig
 
@@ -83,7 +84,7 @@ class CategoryCrop(v2.Transform):
 
 
 class PhotometricDistort(v2.RandomPhotometricDistort):
-    """torchvision's photometric distortion without its permutation of the channels, which UperNet's recipe does not have."""
+    """torchvision's photometric distortion without its permutation of the channels, which no recipe of ours has."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the strengths."""
@@ -108,7 +109,7 @@ def train_transform(data: SegmentationDataConfig, augment: SegmentationAugmentCo
 
 
 def _read(pair: tuple[Path, Path], reduce_zero_label: bool, channels: int) -> tuple[Tensor, Tensor]:
-    image = v2.functional.pil_to_tensor(open_picture(pair[0]).convert("L" if channels == 1 else "RGB"))
+    image = v2.functional.pil_to_tensor(to_mode(open_picture(pair[0]), "L" if channels == 1 else "RGB", str(pair[0])))
     return image, torch.from_numpy(read_annotation(pair[1], reduce_zero_label))
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import torch
-import torch.distributed
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .ade20k import IGNORE
+from .processes import share_buffers
 from .segmentation_config import SegmentationDataConfig
 from .segmentation_data import to_size
 
@@ -100,13 +100,6 @@ def predict_logits(model: nn.Module, images: Tensor, data: SegmentationDataConfi
             logits[..., top : top + data.crop, left : left + data.crop] += answer
             count[top : top + data.crop, left : left + data.crop] += 1
     return logits / count
-
-
-def share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
-    """Give all processes the first one's batch norm statistics, which each updates from its own images."""
-    if accelerator.num_processes > 1:
-        for buffer in model.buffers():
-            torch.distributed.broadcast(buffer, 0)
 
 
 @torch.no_grad()

@@ -24,14 +24,14 @@ class SegmentationValidateConfig:
         task: what `kat-zoo` commands are told apart by.
         root: folder in ADE20K's format; None is the one of the run.
         evaluate: `slide` or `whole`; None is as the run.
-        precision: `no`, `bf16` or `fp16` autocast.
+        precision: `no`, `bf16` or `fp16` autocast; None is as the run.
     """
 
     run: str
     task: Literal["segmentation"] = "segmentation"
     root: str | None = None
     evaluate: Literal["slide", "whole"] | None = None
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["no", "bf16", "fp16"] | None = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     if splits.classes != segmenter.classes:
         raise ValueError(f"--root {data.root} has the classes {', '.join(splits.classes)}; the run has {', '.join(segmenter.classes)}")
     check(splits.test, len(splits.classes), data.reduce_zero_label)
-    with evaluation(config.precision) as accelerator:
+    with evaluation(config.precision or segmenter.recipe.system.precision) as accelerator:
         loader = accelerator.prepare(eval_loader(EvalPixels(splits.test, data, segmenter.channels), data, accelerator.num_processes))
         batches = tqdm(loader, desc="validate", unit="batch")
         result = evaluate(accelerator, segmenter.model.to(accelerator.device), batches, len(splits.classes), data)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from .hub_data import Stream
-from .images import UNREADABLE, UnreadableImages, decode
+from .images import UNREADABLE, UnreadableImages, decode, to_mode
 from .workers import outliving_stop_signals
 
 logger = logging.getLogger("kat_zoo")
@@ -59,10 +59,11 @@ class _TrainRows(IterableDataset):
             waiting.append(position)
             label = self.stream.label_of(row)
             try:
-                image = decode(row[self.stream.image]).convert(self.mode)
+                image = decode(row[self.stream.image])
             except UNREADABLE as error:
                 self.unreadable.note(self.stream.name_of(row), error)
                 continue
+            image = to_mode(image, self.mode, self.stream.name_of(row))
             for place in waiting:
                 key = (self.seed, self.epoch, self.rank, worker, place)
                 yield self.transform(image, int(np.random.SeedSequence(key).generate_state(1)[0]), self.epoch), label
@@ -147,14 +148,14 @@ class _TestRows(IterableDataset):
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         for row in self.rows:
             try:
-                image = decode(row[self.stream.image]).convert(self.mode)
+                image = decode(row[self.stream.image])
             except UNREADABLE as error:
                 name = self.stream.name_of(row)
                 if self.unreadable is None:
                     raise ValueError(f"{name} cannot be read, and evaluation leaves no image out: {error}") from error
                 self.unreadable.note(name, error)
                 continue
-            yield self.transform(image), self.stream.label_of(row)
+            yield self.transform(to_mode(image, self.mode, self.stream.name_of(row))), self.stream.label_of(row)
 
 
 class StreamTestLoader:

@@ -4,13 +4,15 @@ import math
 from functools import partial
 from typing import Any
 
+import torch
 from timm.layers import LayerNorm2d
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import detection as tv
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.rpn import RPNHead
@@ -22,28 +24,65 @@ from .pyramid import SimpleFeaturePyramid
 
 RATIOS = (0.5, 1.0, 2.0)
 BOX_FEATURES = 1024  # of the fully connected layer
+HEADS = ("rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor", "head")  # whichever a detector has
 
 
-class FasterRCNN(LayerDecay, tv.FasterRCNN):
-    """torchvision's FasterRCNN with layer decay."""
+def _full_precision(value: Any) -> Any:
+    """What a head gives, its tensors in float32 where autocast made them shorter."""
+    if isinstance(value, Tensor):
+        return value.float() if torch.is_autocast_enabled(value.device.type) else value  # a model cast as a whole stays what it is
+    if isinstance(value, dict):
+        return {name: _full_precision(part) for name, part in value.items()}
+    return type(value)(_full_precision(part) for part in value)
+
+
+def _after_head(head: nn.Module, args: Any, output: Any) -> Any:
+    return _full_precision(output)
+
+
+def _before_anchors(generator: nn.Module, args: tuple[ImageList, list[Tensor]]) -> tuple[ImageList, list[Tensor]]:
+    """Let anchors, which take the dtype of the features, take float32; of the features they need the shapes only."""
+    images, features = args
+    return images, [_full_precision(level.new_empty(level.shape[-2:])) for level in features]
+
+
+class Float32Boxes(nn.Module):
+    """Mixin: under autocast, whatever comes after the heads is float32, as in detectron2.
+
+    torchvision computes boxes, and in training the targets too, in the dtype of the heads: bfloat16 has eight bits, which leave
+    coordinates above 512 pixels in steps of 4. Hooks rather than classes of our own, so that heads given by the user are covered and
+    the names of the weights stay.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, module in self.named_modules():
+            if name in HEADS:
+                module.register_forward_hook(_after_head)
+            if isinstance(module, AnchorGenerator):
+                module.register_forward_pre_hook(_before_anchors)
+
+
+class FasterRCNN(Float32Boxes, LayerDecay, tv.FasterRCNN):
+    """torchvision's FasterRCNN with layer decay and float32 boxes."""
 
     backbone_path = "backbone.backbone"
 
 
-class MaskRCNN(LayerDecay, tv.MaskRCNN):
-    """torchvision's MaskRCNN with layer decay."""
+class MaskRCNN(Float32Boxes, LayerDecay, tv.MaskRCNN):
+    """torchvision's MaskRCNN with layer decay and float32 boxes."""
 
     backbone_path = "backbone.backbone"
 
 
-class RetinaNet(LayerDecay, tv.RetinaNet):
-    """torchvision's RetinaNet with layer decay."""
+class RetinaNet(Float32Boxes, LayerDecay, tv.RetinaNet):
+    """torchvision's RetinaNet with layer decay and float32 boxes."""
 
     backbone_path = "backbone.backbone"
 
 
-class FCOS(LayerDecay, tv.FCOS):
-    """torchvision's FCOS with layer decay."""
+class FCOS(Float32Boxes, LayerDecay, tv.FCOS):
+    """torchvision's FCOS with layer decay and float32 boxes."""
 
     backbone_path = "backbone.backbone"
 

@@ -124,6 +124,37 @@ def test_layer_decay(name):
         assert scale[id(parameter)] == 0.5 ** (3 - depth), key
 
 
+@pytest.mark.parametrize("name", BUILDERS)
+def test_boxes_are_float32_under_bfloat16(name, monkeypatch):
+    """bfloat16 has multiples of 4 only above 512: boxes, RoIs and targets of a large image must not be rounded to them."""
+    rcnn = "rcnn" in name
+    torch.manual_seed(0)
+    few = {"rpn_post_nms_top_n_test": 50, "box_detections_per_img": 20, "box_score_thresh": 0.0}
+    few = few if rcnn else {"topk_candidates": 50, "detections_per_img": 20, "score_thresh": 0.0}
+    model = BUILDERS[name]("test_kat", 3, pyramid_args=SMALL, min_size=64, max_size=1200, **few).eval()
+    image, box = torch.rand(3, 64, 1100), torch.tensor([[777.3, 5.0, 1001.7, 60.0]])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        (found,) = model([image])
+    assert all(found[key].dtype == torch.float32 for key in found if key != "labels")
+    far = found["boxes"][:, ::2][(found["boxes"][:, ::2] > 600) & (found["boxes"][:, ::2] < 1099)]
+    assert len(far) and (far % 4 != 0).any()
+
+    coders = [model.roi_heads.box_coder, model.rpn.box_coder] if rcnn else [getattr(model.head, "box_coder", None)]
+    seen = []
+    for coder in coders:
+        coder = coder or model.head.regression_head.box_coder  # RetinaNet's
+        method = "encode_single" if hasattr(coder, "encode_single") else "encode"
+        encode = getattr(coder, method)
+        monkeypatch.setattr(coder, method, lambda *args, encode=encode: (seen.append(args), encode(*args))[1])
+    target = {"boxes": box, "labels": torch.tensor([1]), "masks": torch.ones(1, 64, 1100, dtype=torch.uint8)}
+    with torch.autocast("cpu", torch.bfloat16):
+        model.train()([image], [target])
+    assert len(seen) == len(coders)
+    for boxes in seen:
+        assert all(tensor.dtype == torch.float32 for tensor in boxes)
+        assert any((tensor.reshape(-1, 4) == box).all(1).any() for tensor in boxes)
+
+
 def bare():
     return VisionTransformer(img_size=32, patch_size=16, embed_dim=32, depth=1, num_heads=2, num_classes=0)
 

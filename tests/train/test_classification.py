@@ -18,11 +18,13 @@ from accelerate import PartialState
 from PIL import Image
 from safetensors.torch import load_file
 
+from kat_zoo import cli
 from kat_zoo.train.checkpoint import list_checkpoints
 from kat_zoo.train.classification import main, train
 from kat_zoo.train.config import to_yaml
 from kat_zoo.train.data import open_dataset
 from kat_zoo.train.log import read_log
+from kat_zoo.train.processes import evaluation
 from kat_zoo.train.run import TrainingDiverged
 
 from .test_hub_data import write_parquet
@@ -43,6 +45,17 @@ def figures(run):
 def same_state(a, b):
     left, right = load_file(a), load_file(b)
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def precisions_of_validate(task, run, monkeypatch):
+    """Which precision `kat-zoo validate` takes, without --precision and with it, where the recipe of the run says bf16."""
+    asked, stored = [], run / "recipe.yaml"
+    stored.write_text(stored.read_text().replace("precision: 'no'", "precision: bf16"))
+    with monkeypatch.context() as patch:
+        patch.setattr(f"kat_zoo.train.{task}_validate.evaluation", lambda precision: (asked.append(precision), evaluation("no"))[1])
+        for option in ([], ["--precision", "no"]):
+            assert cli.main(["validate", "--task", task, "--run", str(run), *option]) == 0
+    return asked
 
 
 def same_run(a, b):

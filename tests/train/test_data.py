@@ -3,6 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 import torchvision
 from PIL import Image
 
@@ -10,9 +11,12 @@ from kat_zoo.train import fashion_mnist as fashion_mnist_files
 from kat_zoo.train.classification_config import AugmentConfig, DataConfig
 from kat_zoo.train.data import fashion_mnist, hub, open_dataset
 from kat_zoo.train.fashion_mnist import read_idx
-from kat_zoo.train.loader import eval_loader, train_loader
+from kat_zoo.train.images import UnreadableImages
+from kat_zoo.train.loader import EvalImages, TrainImages, TrainTransform, eval_loader, eval_transform, train_loader
 
 from .conftest import write_fashion_mnist, write_idx
+
+RESOLVED = dict(input_size=(3, 6, 6), mean=(0,) * 3, std=(1,) * 3, interpolation="bilinear", crop_pct=1.0, crop_mode="center")
 
 
 @pytest.mark.parametrize("layout, suffix", [(".", ".gz"), (".", ""), ("FashionMNIST/raw", "")])
@@ -86,6 +90,13 @@ def test_holdout_is_disjoint_seeded_and_complete(data_root):
     assert np.array_equal(parts.test[3][0], again.test[3][0])
 
 
+@pytest.mark.parametrize("holdout, kept, left", [(0.005, 0, 96), (0.999, 96, 0)])
+def test_a_holdout_of_nothing_or_of_everything_is_refused(holdout, kept, left, data_root):
+    message = f"data.holdout is {holdout}, .* keeps {kept} out and leaves {left} to train on; expected a number from 0.01 to 0.9896"
+    with pytest.raises(ValueError, match=message):
+        open_dataset("fashion_mnist", data_root, holdout=holdout)
+
+
 def test_train_images_are_nested_and_apart_from_the_holdout(data_root):
     def pixels(images):
         return [np.asarray(images[i][0]).tobytes() for i in range(len(images))]
@@ -142,7 +153,7 @@ def test_images_that_cannot_be_read(tmp_path, caplog):
     bad = tmp_path / "train" / "c" / "0.png"
     bad.write_bytes(bad.read_bytes()[:40])
     splits = open_dataset("folder", str(tmp_path))
-    resolved = dict(input_size=(3, 6, 6), mean=(0,) * 3, std=(1,) * 3, interpolation="bilinear", crop_pct=1.0, crop_mode="center")
+    resolved = RESOLVED
     plain = AugmentConfig(crop="none", hflip=0.0, color_jitter=0.0, auto_augment=None, random_erasing=0.0)
     for workers in (0, 2):
         config = DataConfig(batch_size=4, workers=workers, max_unreadable=1)
@@ -160,6 +171,40 @@ def test_images_that_cannot_be_read(tmp_path, caplog):
     for path in tmp_path.glob("train/*/0.png"):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="first 10 images cannot be read: .*train/a/0.png .UnidentifiedImageError"):
+        open_dataset("folder", str(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_are_scaled_not_clipped(suffix, tmp_path):
+    write_image_folder(tmp_path)
+    for split in ("train", "val"):
+        Image.fromarray(np.full((6, 6), 128 * 257, np.uint16)).save(tmp_path / split / "cat" / f"0{suffix}")
+        if suffix != ".png":
+            (tmp_path / split / "cat" / "0.png").unlink()
+    splits = open_dataset("folder", str(tmp_path))
+    for channels, mode in ((1, "L"), (3, "RGB")):
+        resolved = RESOLVED | {"input_size": (channels, 6, 6), "mean": (0,) * channels, "std": (1,) * channels}
+        plain = AugmentConfig(crop="none", hflip=0.0, color_jitter=0.0, auto_augment=None, random_erasing=0.0)
+        train = TrainImages(splits.train, TrainTransform(plain, resolved, {}), mode, UnreadableImages(0))
+        for image in (train[0, 0, 0][0], EvalImages(splits.test, eval_transform(resolved), mode)[0][0]):
+            assert torch.allclose(image, torch.tensor(128 / 255))
+
+
+def test_numbers_of_32_bits_are_refused_and_are_no_damage(tmp_path):
+    write_image_folder(tmp_path)
+    image, bad = Image.fromarray(np.full((6, 6), 0.5, np.float32)), tmp_path / "train" / "dog" / "0.png"
+    bad.unlink()
+    image.save(bad.with_suffix(".tif"))
+    splits = open_dataset("folder", str(tmp_path))
+    plain = AugmentConfig(crop="none", hflip=0.0, color_jitter=0.0, auto_augment=None, random_erasing=0.0)
+    train = TrainImages(splits.train, TrainTransform(plain, RESOLVED, {}), "RGB", UnreadableImages(5))
+    with pytest.raises(ValueError, match=r"dog/0.tif: its pixels are 32-bit numbers \(mode F\)"):
+        train[len(train) - 1, 0, 0]
+    with pytest.raises(ValueError, match="dog/0.tif: its pixels are 32-bit"):
+        EvalImages(splits.train, eval_transform(RESOLVED), "RGB", UnreadableImages(5))[len(train) - 1]
+    (tmp_path / "train" / "cat" / "0.png").unlink()
+    image.save(tmp_path / "train" / "cat" / "0.tif")
+    with pytest.raises(ValueError, match="cat/0.tif: its pixels are 32-bit"):
         open_dataset("folder", str(tmp_path))
 
 

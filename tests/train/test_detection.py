@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from kat_zoo import cli
 from kat_zoo.train.checkpoint import list_checkpoints
 from kat_zoo.train.config import to_yaml
-from kat_zoo.train.detection import train
+from kat_zoo.train.detection import build_model, train
 from kat_zoo.train.detection_predict import draw
 from kat_zoo.train.log import read_log
 from kat_zoo.train.pictures import colours
 
 from .detection_scenes import HEIGHT, WIDTH, small_recipe, write_coco
-from .test_classification import change, same_run
+from .test_classification import change, precisions_of_validate, same_run
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_every_head_trains_in_bf16(head, coco, tmp_path, fresh_accelerate):
     assert parts.pop("loss") == pytest.approx(sum(parts.values()), rel=1e-3)
 
 
-def test_commands(coco, tmp_path, capsys):
+def test_commands(coco, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     (tmp_path / "recipe.yaml").write_text(to_yaml(small_recipe(coco, run)))
     assert cli.main(["train", "--config", str(tmp_path / "recipe.yaml")]) == 0
@@ -76,6 +76,7 @@ def test_commands(coco, tmp_path, capsys):
     assert cli.main(["validate", "--task", "detection", "--run", str(run)]) == 0
     text = capsys.readouterr().out
     assert f"box: ap {result['box']['ap']:.2f} %" in text and f"mask AP {result['mask_per_class'][1]:6.2f} %" in text
+    assert precisions_of_validate("detection", run, monkeypatch) == ["bf16", "no"]
 
     out, picture = tmp_path / "out", str(coco / "val" / "1.png")
     assert cli.main(["predict", picture, "--task", "detection", "--model", str(run), "--min-score", "0", "--out", str(out)]) == 0
@@ -88,6 +89,14 @@ def test_commands(coco, tmp_path, capsys):
         (["predict", picture, "--task", "tracking", "--model", str(run)], "task 'tracking'"),
     ):
         assert cli.main(bad) == 2 and named in capsys.readouterr().err
+
+
+def test_weights_of_a_detector_start_the_backbone(tmp_path):
+    recipe = small_recipe("unused", "unused")
+    saved = build_model(recipe.model, 2, recipe.data).state_dict()
+    save_file(saved, tmp_path / "last.safetensors")
+    model = build_model(change(recipe, model={"checkpoint": str(tmp_path / "last.safetensors")}).model, 5, recipe.data)
+    assert all(value.equal(saved[f"backbone.backbone.{name}"]) for name, value in model.backbone.backbone.state_dict().items())
 
 
 def test_overlapping_objects_are_all_drawn():

@@ -10,14 +10,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 from PIL import Image
+from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 
 from kat_zoo.train.coco import decode_masks, read_coco
-from kat_zoo.train.detection_config import DetectionAugmentConfig
+from kat_zoo.train.detection_config import DetectionAugmentConfig, DetectionDataConfig
 from kat_zoo.train.detection_data import EvalScenes, TrainScenes, eval_loader, open_splits, train_transform
 from kat_zoo.train.detection_evaluate import coco_results, evaluate, summarise
 
-from .detection_scenes import small_recipe, write_coco
+from .detection_scenes import HEIGHT, WIDTH, small_recipe, write_coco
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,21 @@ def test_an_image_of_another_size_or_damaged_is_refused(coco, tmp_path):
     (folder / "val" / "2.png").write_bytes((folder / "val" / "3.png").read_bytes()[:100])
     with pytest.raises(ValueError, match="image 2, .* cannot be read"):
         scenes[1]
+    Image.fromarray(np.full((HEIGHT, WIDTH), 100 * 257, np.uint16)).save(folder / "val" / "3.png")
+    assert torch.allclose(scenes[2][0], torch.tensor(100 / 255))
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.float32)).save(folder / "val" / "4.png", "TIFF")
+    with pytest.raises(ValueError, match="image 4, .*4.png: its pixels are 32-bit numbers"):
+        scenes[3]
+
+
+def test_photometric_distortion_leaves_the_channels_where_they_are():
+    data = DetectionDataConfig(min_size=(36,), max_size=60)
+    transform = train_transform(data, DetectionAugmentConfig(hflip=0.0, photometric=True), [0.5] * 3)
+    image = torch.zeros(3, 36, 40, dtype=torch.uint8)
+    image[0] = 200  # red; hue moves by a twentieth of the circle at most
+    torch.manual_seed(0)
+    seen = [transform({"image": tv_tensors.Image(image)})["image"].float().mean((1, 2)) for _ in range(40)]
+    assert all(colour.argmax() == 0 for colour in seen) and len({colour[0].item() for colour in seen}) > 10
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------

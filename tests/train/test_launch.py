@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from kat_zoo.cli import main
 from kat_zoo.train.classification import train
 from kat_zoo.train.config import RECIPES
-from kat_zoo.train.processes import evaluation
+from kat_zoo.train.processes import evaluation, start
 
 from .test_classification import change
 
@@ -33,6 +34,43 @@ def test_a_world_that_was_not_asked_for_is_refused(environment, processes, messa
     with pytest.raises(ValueError, match=message):
         train(change(recipe, system={"processes": processes}))
     assert not Path(recipe.output).exists()
+
+
+@pytest.mark.parametrize(
+    "processes, sections, message",
+    [
+        (3, {}, "data.batch_size is 16; it must be a multiple of 12: 3 process.es. times optimizer.grad_accum 2 times 2, for mixup"),
+        (8, {}, "must be a multiple of 32"),
+        (8, {"augment": {"mixup": 0.0, "cutmix": 0.0}}, None),
+        (8, {"auto_batch_size": True}, None),
+        (16, {"auto_batch_size": True}, "must be a multiple of 32: 16 process.es. times 2, for mixup"),
+    ],
+)
+def test_a_batch_that_the_processes_cannot_share_is_refused_first(processes, sections, message, recipe, monkeypatch):
+    monkeypatch.setattr("kat_zoo.train.processes._check_world", lambda *_: None)
+    monkeypatch.setattr("kat_zoo.train.processes.Accelerator.num_processes", processes)
+    recipe = change(recipe, **{"augment": {"cutmix": 0.0}} | sections)
+    if message is None:
+        start(recipe, "no")
+        return
+    with pytest.raises(ValueError, match=message):
+        start(recipe, "no")
+    assert not Path(recipe.output).exists()
+
+
+def test_processes_wait_for_the_main_one_longer_than_nccl_would(recipe, monkeypatch):
+    given = {}
+
+    class Recorder(Exception):
+        def __init__(self, **settings):
+            given.update(settings)
+            raise self
+
+    monkeypatch.setattr("kat_zoo.train.processes.Accelerator", Recorder)
+    with pytest.raises(Recorder):
+        start(recipe, "no")
+    (handler,) = given["kwargs_handlers"]
+    assert handler.to_kwargs()["timeout"] >= timedelta(hours=6)
 
 
 def launch_environment(path):

@@ -38,7 +38,7 @@ def start(command, folder):
     ids=["accelerate", "torchrun"],
 )
 def test_two_processes_train_one_run(launcher, recipe, tmp_path):
-    recipe = change(recipe, augment=PLAIN, schedule={"epochs": 1}, ema={"decay": 0.0}, system={"processes": 2})
+    recipe = change(recipe, augment=PLAIN, schedule={"epochs": 1, "warmup_epochs": 0}, ema={"decay": 0.0}, system={"processes": 2})
     (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
     done = start([*launcher(), *SCRIPT], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -8,9 +8,10 @@ from PIL import Image
 
 from kat_zoo.train.classification_config import AugmentConfig, DataConfig
 from kat_zoo.train.data import open_dataset
-from kat_zoo.train.loader import EpochSampler, seeded, train_loader, train_transform
+from kat_zoo.train.loader import EpochSampler, eval_loader, seeded, train_loader, train_transform
 
 RESOLVED = dict(input_size=(1, 28, 28), mean=(0.3,), std=(0.3,), interpolation="bilinear", crop_pct=1.0, crop_mode="center")
+PLAIN = AugmentConfig(crop="none", hflip=0.0, color_jitter=0.0, auto_augment=None, random_erasing=0.0)
 STRONG = AugmentConfig(random_erasing=0.5)  # with RandAugment: draws from Python, NumPy and torch
 
 
@@ -74,6 +75,26 @@ def test_progressive_resolution_follows_the_epoch(workers, data_root):
     for epoch, side in enumerate((14, 14, 20, 28, 28)):
         sampler.seek(epoch, 80)
         assert [x.shape[1:] for x, _ in loader] == [(1, side, side)]
+
+
+@pytest.mark.parametrize("crop", ["none", "pad"])
+def test_crops_keep_the_aspect_ratio_and_the_interpolation(crop):
+    """An image twice as wide as high: its middle, by the interpolation of evaluation; a square of the right size is left alone."""
+    augment = replace(PLAIN, crop=crop, pad=0)
+    wide = Image.fromarray(np.tile(np.repeat(np.uint8([0, 60, 200, 255]), 16)[None], (32, 1)))
+    resolved = RESOLVED | {"interpolation": "nearest", "mean": (0.0,), "std": (1.0,), "input_size": (1, 16, 16)}
+    image = (255 * train_transform(augment, resolved)(wide)).round()
+    assert torch.equal(image[0, 0], torch.tensor([60.0] * 8 + [200.0] * 8))
+    square = torch.randint(256, (16, 16), dtype=torch.uint8)
+    assert torch.equal((255 * train_transform(augment, resolved)(Image.fromarray(square.numpy()))).round()[0], square.float())
+
+
+def test_a_mean_for_other_channels_is_refused(data_root):
+    resolved = RESOLVED | {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    splits, config = open_dataset("fashion_mnist", data_root), DataConfig(batch_size=16, workers=0)
+    for build in (lambda: train_loader(splits.train, config, PLAIN, resolved, 0, 1), lambda: eval_loader(splits.test, config, resolved)):
+        with pytest.raises(ValueError, match=r"data.mean is \[0.5, 0.5, 0.5\] and data.std .*; the model takes 1 channel"):
+            build()
 
 
 @pytest.mark.parametrize("policy", ["rand-m10-inc1", "rand-m0", "originalr", "augmix-m10"])

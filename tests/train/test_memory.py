@@ -1,5 +1,6 @@
 """Running out of memory, acted by a model that takes four images at a time."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import yaml
 from accelerate.utils import DistributedType
 from timm.models.vision_transformer import VisionTransformer
 
+from kat_zoo.train.checkpoint import list_checkpoints
 from kat_zoo.train.classification import main, train
 from kat_zoo.train.config import to_yaml
 from kat_zoo.train.memory import explain_out_of_memory, micro_batches
@@ -43,6 +45,29 @@ def test_the_batch_is_cut_into_passes_that_fit(recipe, room, tmp_path, capsys):
     room["images"] = 16  # a continued run keeps the number it was begun with
     train(change(found, schedule={"epochs": 3}), resume="auto")
     assert yaml.safe_load((run / "recipe.yaml").read_text())["optimizer"]["grad_accum"] == 4
+
+
+def test_what_another_run_has_found_is_kept_for_as_many_processes_only(recipe, room, tmp_path):
+    """Continued in another folder, with another number of processes, and from a run that has not searched."""
+    found = change(recipe, auto_batch_size=True, schedule={"epochs": 2})
+    train(found)
+    first = list_checkpoints(Path(found.output))[0]
+    progress = json.loads((first / "progress.json").read_text())
+    assert progress["processes"] == 1
+    room["images"] = 16
+
+    def passes(name, **sections):
+        again = change(found, output=str(tmp_path / name), **sections)
+        train(again, resume=str(first))
+        return yaml.safe_load((tmp_path / name / "recipe.yaml").read_text())["optimizer"]["grad_accum"]
+
+    assert passes("moved") == 4
+    (first / "progress.json").write_text(json.dumps(progress | {"processes": 2}))
+    assert passes("others") == 2
+    (first / "progress.json").write_text(json.dumps(progress))
+    stored = Path(found.output) / "recipe.yaml"
+    stored.write_text(stored.read_text().replace("auto_batch_size: true", "auto_batch_size: false"))
+    assert passes("searched") == 2
 
 
 def test_without_the_option_there_is_a_hint(recipe, room, tmp_path, caplog):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from kat_zoo.train.checkpoint import list_checkpoints
@@ -20,7 +21,7 @@ from kat_zoo.train.config import to_yaml
 from kat_zoo.train.data import open_splits
 from kat_zoo.train.loader import data_config, eval_loader
 from kat_zoo.train.model import build_model
-from kat_zoo.train.probe import STRENGTHS, fit
+from kat_zoo.train.probe import STRENGTHS, features, fit
 
 from .test_classification import PLAIN, change, figures, same_run
 from .test_hub_data import write_parquet
@@ -85,7 +86,7 @@ def test_linear_probe_and_lp_ft(start, tmp_path):
     assert report["strength"] == head.strength and len(report["accuracies"]) == len(STRENGTHS)
 
     # LP-FT begins at the probe's figures and trains everything.
-    whole = change(recipe, mode="lp_ft", output=str(tmp_path / "whole"), schedule={"epochs": 1})
+    whole = change(recipe, mode="lp_ft", output=str(tmp_path / "whole"), schedule={"epochs": 1, "warmup_epochs": 0})
     final = train(whole)
     first = figures(tmp_path / "whole")[0]
     assert (first["update"], first["top1"], first["eval_loss"]) == (0, result.top1, result.loss)
@@ -102,8 +103,19 @@ def test_linear_probe_and_lp_ft(start, tmp_path):
             shutil.copytree(tmp_path / "whole", cut)
             for folder in list_checkpoints(cut)[update + 1 :]:
                 shutil.rmtree(folder)
+            best = cut / "best.safetensors"  # as if the best was of an update that is repeated: it is found anew, at the usual places
+            save_file(load_file(best), best, {"update": "6"})
         assert train(change(whole, output=str(cut)), resume="auto") == final
         same_run(tmp_path / "whole", cut)
+
+
+def test_features_are_kept_by_the_main_process_alone(start, monkeypatch):
+    recipe, _ = start
+    model, images = build_model(recipe.model, 10), open_splits(recipe.data).train
+    for main_process, kept in ((True, 96), (False, 0)):
+        monkeypatch.setattr("accelerate.Accelerator.is_main_process", main_process)
+        x, labels = features(Accelerator(cpu=True), model, images, recipe, data_config(recipe.data, model), lambda: False)
+        assert len(x) == len(labels) == kept
 
 
 def test_a_linear_probe_has_no_schedule(start, tmp_path, capsys):
@@ -127,7 +139,7 @@ def test_a_stop_in_the_probe_leaves_nothing_half_done(start, capsys, monkeypatch
 def test_a_head_for_other_classes_is_replaced_in_fine_tuning_only(start, caplog):
     recipe, path = start
     config = ModelConfig(name=recipe.model.name, kwargs=recipe.model.kwargs, checkpoint=str(path))
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(ValueError, match="model.checkpoint .*start.safetensors does not fit kat_pico_patch4_28: .*size mismatch"):
         build_model(config, 5)
     model, weights = build_model(config, 5, adapt=True), load_file(path)
     assert "10 classes, the data has 5" in caplog.text and model.head.out_features == 5
@@ -136,6 +148,32 @@ def test_a_head_for_other_classes_is_replaced_in_fine_tuning_only(start, caplog)
     fresh = build_model(ModelConfig(**{**vars(config), "new_head": True}), 10, adapt=True)
     assert not torch.equal(fresh.head.weight, weights["head.weight"])
     assert torch.equal(fresh.pos_embed, weights["pos_embed"])
+    save_file({name: value for name, value in weights.items() if name != "pos_embed"}, path)
+    for classes in (5, 10):
+        with pytest.raises(ValueError, match="start.safetensors does not fit .*: .*pos_embed"):
+            build_model(config, classes, adapt=True)
+
+
+def test_a_checkpoint_of_another_image_size_is_resampled(start):
+    recipe, path = start
+    model = build_model(ModelConfig(name=recipe.model.name, kwargs=recipe.model.kwargs | {"img_size": 32}, checkpoint=str(path)), 10)
+    weights = load_file(path)
+    assert model.pos_embed.shape[1] == 8 * 8 and torch.equal(model.head.weight, weights["head.weight"])
+    assert torch.equal(model.patch_embed.proj.weight, weights["patch_embed.proj.weight"])
+
+
+@pytest.mark.parametrize("train_only", ["rationals", "blocks.0.*"])
+def test_a_new_head_is_not_left_untrained(start, train_only):
+    recipe, path = start
+    settings = {"name": recipe.model.name, "kwargs": recipe.model.kwargs, "checkpoint": str(path)}
+    for classes, more in ((5, {}), (10, {"new_head": True})):
+        with pytest.raises(ValueError, match=f"model.train_only is '{train_only}', .* the head is new"):
+            build_model(ModelConfig(train_only=train_only, **settings, **more), classes, adapt=True)
+        model = build_model(ModelConfig(train_only=f"{train_only},head", **settings, **more), classes, adapt=True)
+        assert {"head.weight", "head.bias"} < {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    build_model(ModelConfig(train_only=train_only, **settings), 10, adapt=True)
+    with pytest.raises(ValueError, match="the head is new"):
+        build_model(ModelConfig(name="kat_pico_patch4_28", pretrained=True, train_only=train_only), 5, adapt=True)
 
 
 def test_the_last_blocks_alone():
@@ -174,7 +212,7 @@ def test_two_processes(start, tmp_path):
     recipe, _ = start
     kwargs = recipe.model.kwargs | {"drop_path_rate": 0.0, "patch_drop_rate": 0.0}
     plain = change(recipe, mode="lp_ft", augment=PLAIN, model={"kwargs": kwargs}, optimizer={"name": "sgd", "lr": 0.05},
-                   schedule={"epochs": 1}, output=str(tmp_path / "lp_ft1"))  # fmt: skip
+                   schedule={"epochs": 1, "warmup_epochs": 0}, output=str(tmp_path / "lp_ft1"))  # fmt: skip
     data = {"dataset": "hub", "root": write_parquet(tmp_path / "parquet"), "streaming": True, "samples": 32, "batch_size": 8, "workers": 1}
     stream = change(recipe, data=data, model={"checkpoint": None}, auto_batch_size=True)
     (tmp_path / "lp_ft.yaml").write_text(to_yaml(plain))

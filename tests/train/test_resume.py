@@ -1,17 +1,21 @@
 """Continuing a run with other settings, and stop signals before there is anything to continue."""
 
+import json
 import logging
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from kat_zoo.train import tasks
 from kat_zoo.train.checkpoint import list_checkpoints
 from kat_zoo.train.classification import train
 from kat_zoo.train.config import to_yaml
 from kat_zoo.train.evaluate import main as validate
+from kat_zoo.train.log import read_log
 
 from .conftest import write_fashion_mnist
 from .test_classification import PLAIN, change
@@ -33,7 +37,7 @@ def test_a_run_is_continued_with_settings_that_fit_its_checkpoint(recipe, tmp_pa
         ({"data": {"batch_size": 32}}, "data.batch_size is 32, but .* was made with 16, which the order of the data depends on"),
         ({"data": {"train_images": 64}}, "data.train_images is 64, but .* was made with None"),
         ({"ema": {"decay": 0.9}}, "ema.decay is 0.9, but .* was made with 0.0"),
-        ({"schedule": {"epochs": 1}}, "schedule.epochs 1 is 6 updates, but .*update_00000012 stands at update 12; give schedule.epochs 2"),
+        ({"schedule": {"epochs": 1, "warmup_epochs": 0}}, "epochs 1 is 6 updates, but .*update_00000012 stands at update 12; give"),
     ]
     for sections, message in refused:
         with pytest.raises(ValueError, match=message):
@@ -53,6 +57,47 @@ def test_a_run_is_continued_with_settings_that_fit_its_checkpoint(recipe, tmp_pa
     assert list_checkpoints(Path(recipe.output))[-1].name == "update_00000018"
 
 
+def test_a_rolled_back_run_leaves_nothing_of_what_was_abandoned(recipe, caplog):
+    """Three epochs; the best evaluation, the last one, is abandoned for other updates of the same numbers."""
+    recipe = change(short(recipe), schedule={"epochs": 3}, system={"keep_checkpoints": 3})
+    train(recipe)
+    run = Path(recipe.output)
+    first, second, _ = list_checkpoints(run)
+    save_file(load_file(run / "last.safetensors"), run / "best.safetensors", {"update": "18"})
+    for folder in (first, second):  # no figure of the continued run is better than this
+        progress = json.loads((folder / "progress.json").read_text())
+        (folder / "progress.json").write_text(json.dumps(progress | {"best": 1000.0}))
+    abandoned = load_file(second / "model.safetensors")
+    caplog.clear()
+    train(change(recipe, optimizer={"lr": 1e-5}, schedule={"epochs": 2}, system={"keep_checkpoints": 1}), resume=str(first))
+    assert "removed the checkpoints after it, update_00000012, update_00000018" in caplog.text
+    assert "removed best.safetensors" in caplog.text
+    (last,) = list_checkpoints(run)
+    assert last.name == "update_00000012"
+    weights = load_file(last / "model.safetensors")
+    assert any(not weights[name].equal(value) for name, value in abandoned.items())
+    evaluations = [record for record in read_log(run / "metrics.jsonl") if "top1" in record]
+    assert [record["update"] for record in evaluations] == [6, 12]
+    best = max(record["top1"] for record in evaluations)
+    assert json.loads((last / "progress.json").read_text())["best"] == best
+    with safe_open(run / "best.safetensors", "pt") as file:
+        assert int(file.metadata()["update"]) == next(record["update"] for record in evaluations if record["top1"] == best)
+
+
+def test_an_epoch_is_saved_before_its_evaluation_and_without_one(recipe, monkeypatch):
+    recipe = change(short(recipe), schedule={"epochs": 2}, system={"eval_every": 2})
+
+    def fail(*_):
+        raise RuntimeError("a damaged image")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="a damaged image"):
+        patch.setattr("kat_zoo.train.classification.evaluate", fail)
+        train(recipe)
+    assert [path.name for path in list_checkpoints(Path(recipe.output))] == ["update_00000006", "update_00000012"]
+    assert train(recipe, resume="auto") is not None
+    assert json.loads((list_checkpoints(Path(recipe.output))[-1] / "progress.json").read_text())["evaluated"] == 12
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_stop_signal_before_the_first_update_saves_too(number, recipe, tmp_path, monkeypatch, capsys):
     find, called = tasks.find_task, []
@@ -66,7 +111,7 @@ def test_a_stop_signal_before_the_first_update_saves_too(number, recipe, tmp_pat
 
 def test_validate_gives_the_figures_of_a_run(recipe, capsys):
     """Of one with a held-out part, chosen by a seed that is not the default."""
-    recipe = change(short(recipe), seed=3, data={"holdout": 0.3}, schedule={"epochs": 1})
+    recipe = change(short(recipe), seed=3, data={"holdout": 0.3}, schedule={"epochs": 1, "warmup_epochs": 0})
     result = train(recipe)
     capsys.readouterr()
     assert validate(["--run", recipe.output]) == 0

@@ -21,7 +21,7 @@ from kat_zoo.train.segmentation import build_model, train
 from kat_zoo.train.segmentation_config import SegmentationRecipe, SegmenterConfig
 from kat_zoo.train.segmentation_predict import open_run
 
-from .test_classification import change, figures, same_run
+from .test_classification import change, figures, precisions_of_validate, same_run
 
 SMALL = {"depth": 4, "embed_dim": 24}
 
@@ -43,7 +43,7 @@ def test_resume_is_bit_exact_wherever_a_run_was_cut(head, segmentation_recipe, t
         same_run(Path(whole.output), cut)
 
 
-def test_a_run_learns_and_leaves_what_predict_and_validate_read(segmentation_recipe, ade_root, tmp_path, capsys):
+def test_a_run_learns_and_leaves_what_predict_and_validate_read(segmentation_recipe, ade_root, tmp_path, capsys, monkeypatch):
     """The grey level tells the class: sixty updates find it."""
     recipe = change(segmentation_recipe, model={"backbone_args": SMALL}, schedule={"epochs": 30}, ema={"decay": 0.0},
                     optimizer={"lr": 1e-2, "grad_accum": 1, "layer_decay": None}, augment={"photometric": False, "scale": (1.0, 1.0)},
@@ -58,6 +58,7 @@ def test_a_run_learns_and_leaves_what_predict_and_validate_read(segmentation_rec
     assert cli.main(["validate", "--task", "segmentation", "--run", str(run)]) == 0
     printed = capsys.readouterr().out
     assert f"mIoU {result.miou:.2f} %, pixel accuracy {result.aacc:.2f} %" in printed and f"sky       IoU {result.iou[2]:6.2f} %" in printed
+    assert precisions_of_validate("segmentation", run, monkeypatch) == ["bf16", "no"]
 
     scene = ade_root / "images" / "validation" / "1.png"
     assert cli.main(["predict", str(scene), "--task", "segmentation", "--model", str(run), "--out", str(tmp_path / "out")]) == 0
@@ -78,6 +79,16 @@ def test_weights_of_a_classifier_start_the_backbone(tmp_path):
     assert not torch.equal(fresh.pos_embed, saved["pos_embed"])
     with pytest.raises(FileNotFoundError, match="absent.safetensors"):
         build_model(SegmenterConfig(checkpoint="absent.safetensors"), 3)
+
+    save_file(build_model(config, 3).state_dict(), tmp_path / "y.safetensors")  # as a run leaves it
+    again = build_model(dataclasses.replace(config, checkpoint=str(tmp_path / "y.safetensors")), 5).encoder.backbone.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in again.items())
+    save_file({f"model.{name}": value for name, value in saved.items()}, tmp_path / "z.safetensors")
+    with pytest.raises(ValueError, match="model.checkpoint .*z.safetensors has no (cls_token|pos_embed|patch_embed)"):
+        build_model(dataclasses.replace(config, checkpoint=str(tmp_path / "z.safetensors")), 3)
+    wider = dataclasses.replace(config, backbone_args=SMALL | {"embed_dim": 48})
+    with pytest.raises(ValueError, match="model.checkpoint .*x.safetensors does not fit KAT: .*size mismatch"):
+        build_model(wider, 3)
 
 
 def test_poly_schedule_with_warm_up(segmentation_recipe):

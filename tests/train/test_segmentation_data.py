@@ -54,6 +54,10 @@ def spoil(root, damage):
     annotation, image = root / "annotations" / "training" / "3.png", root / "images" / "training" / "3.png"
     if damage == "no annotation":
         annotation.unlink()
+    elif damage == "twins":
+        Image.new("RGB", (32, 32)).save(image.with_suffix(".jpg"))
+    elif damage == "32 bits":
+        Image.fromarray(np.zeros((32, 32), np.float32)).save(image, "TIFF")
     elif damage == "no image":
         image.unlink()
     elif damage == "no folder":
@@ -77,6 +81,8 @@ def spoil(root, damage):
         ("no image", "annotations/training/3.png has no image"),
         ("no folder", "annotations/validation is not a folder"),
         ("size", r"annotations/training/3.png is 7 x 9 and .*images/training/3.png is 32 x 32"),
+        ("twins", "images/training/3.jpg and .*images/training/3.png have one name"),
+        ("32 bits", r"images/training/3.png: not a picture that can be read .its pixels are 32-bit numbers \(mode F\)"),
         ("label", "annotations/training/3.png has the label 7; with 3 classes .* the largest is 3, and 255 is ignored"),
         ("colour", "annotations/training/3.png: mode RGB"),
         ("cut", "annotations/training/3.png: not a picture that can be read"),
@@ -88,6 +94,13 @@ def test_damage_is_refused_with_the_files_name(damage, message, tmp_path):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         splits = open_folders(config(tmp_path))
         check(splits.train, len(splits.classes), True)
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    write_ade20k(tmp_path)
+    Image.fromarray(np.full((24, 32), 100 * 257, np.uint16)).save(tmp_path / "images" / "validation" / "0.png")
+    image, _ = EvalPixels(open_folders(config(tmp_path)).test, config(tmp_path), 3)[0]
+    assert image.shape[0] == 3 and torch.allclose(image, torch.tensor(100 / 255))
 
 
 def test_number_of_classes(tmp_path, ade_root):

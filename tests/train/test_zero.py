@@ -49,7 +49,7 @@ def test_what_deepspeed_cannot_train_is_refused(config, sections, message, recip
 
 
 def test_a_checkpoint_of_another_sharding_is_refused(recipe):
-    recipe = change(recipe, schedule={"epochs": 1})
+    recipe = change(recipe, schedule={"epochs": 1, "warmup_epochs": 0})
     train(recipe)
     folder = list_checkpoints(Path(recipe.output))[-1]
     (folder / "model.safetensors").rename(folder / "pytorch_model")
@@ -68,7 +68,7 @@ def test_zero_trains_what_one_process_trains(recipe, tmp_path):
     model = {"kwargs": recipe.model.kwargs | {"drop_path_rate": 0.0, "patch_drop_rate": 0.0}}
     groups = {"name": "momentum", "lr": 0.05, "clip_grad": 0.5, "layer_decay": 0.8, "rational_lr_scale": 0.5}
     plain = change(recipe, augment=PLAIN, model=model, optimizer=groups, schedule={"epochs": 1, "warmup_epochs": 0.5})
-    random = change(recipe, system={"checkpoint_every": 1, "keep_checkpoints": 100}, schedule={"epochs": 1})
+    random = change(recipe, system={"checkpoint_every": 1, "keep_checkpoints": 100}, schedule={"epochs": 1, "warmup_epochs": 0})
     recipes = {"float32": plain, "bf16": change(plain, system={"precision": "bf16"}), "random": random}
     for name, one in recipes.items():
         (tmp_path / f"{name}.yaml").write_text(to_yaml(one))

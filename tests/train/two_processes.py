@@ -19,6 +19,7 @@ from kat_zoo.train.checkpoint import list_checkpoints, whole_weights
 from kat_zoo.train.classification import train
 from kat_zoo.train.classification_config import Recipe
 from kat_zoo.train.config import parse
+from kat_zoo.train.evaluate import evaluate
 
 
 def cut_copy(whole: str, cut: str, update: int) -> None:
@@ -98,6 +99,14 @@ def fail_and_die(recipe: Recipe) -> None:
     train(recipe)
 
 
+def share_statistics() -> None:
+    """Batch norm's statistics are those of a process's own images: evaluation takes the first one's in both."""
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 10))
+    model[0].running_mean.fill_(float(PartialState().process_index))  # type: ignore[union-attr, operator]
+    evaluate(Accelerator(cpu=True), model, [(torch.zeros(2, 4), torch.zeros(2, dtype=torch.long))])
+    assert not model[0].running_mean.any()  # type: ignore[union-attr, operator]
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
 
@@ -105,6 +114,7 @@ def main(folder: Path) -> None:
         return parse(Recipe, ["--config", str(folder / f"{name}.yaml"), "--output", str(folder / output)], "test")[0]
 
     train(recipe("plain", "plain2"))
+    share_statistics()
     whole, cut = recipe("random", "whole2"), recipe("random", "cut2")
     train(whole)
     cut_copy(whole.output, cut.output, 8)
