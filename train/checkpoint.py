@@ -211,7 +211,7 @@ def find_resume(run: Path, resume: str) -> Path | None:
         Its folder, or None to start anew.
 
     Raises:
-        ValueError: `no`, but the run folder holds a run.
+        ValueError: `no`, or a checkpoint of another run, but the run folder holds a run.
         FileNotFoundError: a path that is not a checkpoint.
     """
     if resume == "auto":
@@ -219,6 +219,8 @@ def find_resume(run: Path, resume: str) -> Path | None:
     if resume != "no":
         if not (Path(resume) / "progress.json").is_file():
             raise FileNotFoundError(f"--resume {resume}: expected auto, no, or the folder of a checkpoint")
+        if list_checkpoints(run) and Path(resume).resolve().parent.parent != run.resolve():
+            raise ValueError(f"--resume {resume} is of another run than output {run}, which holds one already; choose another output")
         return Path(resume)
     if list_checkpoints(run) or (run / "metrics.jsonl").exists():
         raise ValueError(f"output {run} already holds a run; continue it with --resume auto, or choose another output")

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from kat_zoo.train import tasks
-from kat_zoo.train.checkpoint import list_checkpoints
+from kat_zoo.train.checkpoint import find_resume, list_checkpoints
 from kat_zoo.train.classification import train
 from kat_zoo.train.config import to_yaml
 from kat_zoo.train.evaluate import main as validate
@@ -55,6 +55,17 @@ def test_a_run_is_continued_with_settings_that_fit_its_checkpoint(recipe, tmp_pa
     (line,) = [record.getMessage() for record in caplog.records if "other settings" in record.getMessage()]
     assert line == "continued with other settings: optimizer.lr 0.002 -> 0.001, schedule.epochs 2 -> 3, data.workers 0 -> 1"
     assert list_checkpoints(Path(recipe.output))[-1].name == "update_00000018"
+
+
+def test_a_checkpoint_of_another_run_does_not_replace_a_run(tmp_path):
+    folders = [tmp_path / run / "checkpoints" / "update_00000012" for run in ("mine", "other")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "progress.json").write_text("{}")
+    with pytest.raises(ValueError, match="is of another run than output .*mine, which holds one already"):
+        find_resume(tmp_path / "mine", str(folders[1]))
+    assert find_resume(tmp_path / "mine", str(folders[0])) == folders[0]
+    assert find_resume(tmp_path / "new", str(folders[1])) == folders[1]
 
 
 def test_a_rolled_back_run_leaves_nothing_of_what_was_abandoned(recipe, caplog):
