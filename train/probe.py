@@ -86,7 +86,7 @@ def fit_head(
     if accelerator.is_main_process:
         try:
             probe = fit(*found, head.out_features, recipe.probe.holdout, recipe.probe.max_iter, recipe.seed)
-        except ValueError as error:  # the other processes wait below: they must hear of it
+        except Exception as error:  # the other processes wait below, for hours: they must hear of it
             probe = error
     (probe,) = broadcast_object_list([probe])
     if isinstance(probe, Exception):
