@@ -88,6 +88,8 @@ def test_the_combination_has_both():
         (lambda: KANMlp(8, basis="wave"), "basis='wave'"),
         (lambda: KANMlp(8, basis="fourier", num_bases=5), "num_bases=5"),
         (lambda: LANMlp(8, activation="relu"), "activation='relu'"),
+        (lambda: SplineLinear(8, 2)(torch.zeros(3, 4)), "x has shape .*3, 4.*expected \\(..., 8\\)"),
+        (lambda: SplineLinear(8, 2)(torch.zeros(8)), "x has shape"),
         (lambda: timm.create_model("mlp_pico_28", hidden=()), "hidden=\\[\\]"),
         (lambda: timm.create_model("mlp_pico_28", layer="lan"), "layer='lan'"),
         (lambda: timm.create_model("mlp_pico_28", features_only=True), "features_only=True"),
