@@ -85,9 +85,17 @@ class SplineLinear(KANLinear):
         """Draw new splines, and build the grid again (after device='meta' it holds nothing)."""
         super().reset_parameters(generator)
         if hasattr(self, "grid_range"):  # not yet while KANLinear is being built
-            low, high = (torch.full((self.in_features,), end, dtype=torch.float64) for end in self.grid_range)
-            self.knots.copy_(uniform_knots(self.grid_size, self.spline_order, low, high))
-            self.mask.fill_(1)
+            self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Build the grid, which the state dict leaves out: timm calls this after loading weights into a model from the meta device."""
+        for name in ("knots", "mask"):
+            buffer = getattr(self, name)
+            if buffer.device != self.coef.device:  # still on meta, where load_state_dict(assign=True) leaves it
+                setattr(self, name, torch.empty_like(buffer, device=self.coef.device))
+        low, high = (torch.full((self.in_features,), end, dtype=torch.float64) for end in self.grid_range)
+        self.knots.copy_(uniform_knots(self.grid_size, self.spline_order, low, high))
+        self.mask.fill_(1)
 
     def set_mask(self, mask: Tensor) -> None:
         """Refused, since a mask would not be saved.

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.models._manipulate import reinit_non_persistent_buffers
 from torch import nn
 
 from kat_zoo import zoo
@@ -47,6 +48,23 @@ def test_saved_weights_of_vit_kan_are_enough():
     nn.init.normal_(model.head.weight), other.head.load_state_dict(model.head.state_dict())
     torch.testing.assert_close(other.double().float()(x), model(x))
     assert other.blocks[0].mlp.fc1.knots.dtype == torch.float64
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("name", ["vit_kan_pico_patch4_28", "kan_mlp_pico_28"])
+def test_splines_built_on_meta_get_their_grid(name, assign):
+    model, other = timm.create_model(name).eval(), timm.create_model(name, device="meta").eval()
+    if not assign:
+        other.to_empty(device="cpu")
+        for buffer in other.buffers():
+            buffer.fill_(torch.nan)  # as empty memory may be
+    other.load_state_dict(model.state_dict(), assign=assign)
+    reinit_non_persistent_buffers(other)
+    x = torch.randn(2, 1, 28, 28)
+    nn.init.normal_(model.get_classifier().weight), other.get_classifier().load_state_dict(model.get_classifier().state_dict())
+    assert torch.equal(other(x), model(x))
+    for key, value in model.named_buffers():
+        assert torch.equal(other.get_buffer(key), value), key
 
 
 def test_fourier_mixer_is_its_series(generator):
