@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from timm.layers import Attention
-from timm.models import clean_state_dict, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import Block, VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from ..layers.fourier import FourierHeads, OperatorHeads, SoftmaxHeads
 from ..layers.general_heads import GeneralHeads
 from ..layers.karat_attention import KArAtAttention, PatchGrid
 from ..layers.mixers import mixer_layer
-from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg
+from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, unwrap_state_dict
 from .norm import norm_with_eps
 
 __all__ = ["KArAt"]
@@ -227,13 +227,13 @@ def _square_grid(tokens: int, num_prefix: int) -> tuple[int, int]:
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: KArAt) -> dict[str, Tensor]:
-    """Convert a checkpoint to the model's shapes.
+    """Convert a checkpoint, bare or wrapped as by a training (see `unwrap_state_dict`), to the model's shapes.
 
     A plain ViT, which has no operators at all, gets the model's own (fresh) ones. Where a checkpoint has those of the first
     learnable block alone they are universal, and a blockwise model gets a copy in every block. All else that is missing is
     left to strict loading. Position embeddings and operators are resampled to the model's patch grid, from a square one.
     """
-    state_dict = clean_state_dict(state_dict)
+    state_dict = unwrap_state_dict(state_dict)  # before the operators are looked for
     blocks = {key.partition(OPERATOR)[0] for key in state_dict if OPERATOR in key}
     embedding = state_dict.get("pos_embed")
     if blocks and model.pos_embed is not None and embedding is not None and embedding.shape != model.pos_embed.shape:

@@ -4,20 +4,20 @@ Paper: `Kolmogorov-Arnold Transformer`, Yang and Wang, ICLR 2025 - https://arxiv
 Published weights: https://huggingface.co/adamdad (MIT)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from timm.layers.attention import Attention
-from timm.models import clean_state_dict, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
 from torch import Tensor
 
 from ..layers.gr_kan import GRKAN, check_activations, has_activations
 from ..layers.init import init_attention_mimetic, rational_coefficients
-from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, require_plain
+from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, require_plain, unwrap_state_dict
 from .norm import norm_with_eps
 
 __all__ = ["KAT"]
@@ -131,11 +131,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: KAT) -> dict[str, Te
     ViT, whose MLPs become GR-KANs (see `GRKAN.adapt_state_dict`). Patch and position embeddings are resampled to the
     model's size as timm does. Google's .npz goes through `KAT.load_pretrained`.
     """
-    wrappers = ("state_dict_ema", "model_ema", "state_dict", "model")
-    while inner := next((state_dict[key] for key in wrappers if isinstance(state_dict.get(key), Mapping)), None):
-        state_dict = inner
-    state_dict = {key: value for key, value in state_dict.items() if key != "n_averaged"}  # AveragedModel's counter
-    out = vit_checkpoint_filter_fn(clean_state_dict(state_dict), model, adapt_layer_scale=True)
+    out = vit_checkpoint_filter_fn(unwrap_state_dict(state_dict), model, adapt_layer_scale=True)
     mlps = not has_activations(out)
     for name, module in model.named_modules():
         if isinstance(module, GRKAN):
