@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..layers.edges import check_choice
 from ..layers.fourier import FourierHeads, OperatorHeads, SoftmaxHeads
 from ..layers.general_heads import GeneralHeads
+from ..layers.gr_kan import check_activations
 from ..layers.karat_attention import KArAtAttention, PatchGrid
 from ..layers.mixers import mixer_layer
 from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, unwrap_state_dict
@@ -171,6 +172,10 @@ class KArAt(VisionTransformer):
                 block.register_forward_pre_hook(self.patch_grid.recall)
         self.register_state_dict_post_hook(_drop_aliases)
         self.register_load_state_dict_pre_hook(_add_aliases)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        check_activations(self, state_dict, prefix, args[-1])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.jit.ignore
     def aliases(self) -> dict[str, str]:

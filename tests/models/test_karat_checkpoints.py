@@ -47,6 +47,21 @@ def test_missing_operators_are_not_filled_in(tmp_path):
         load(tmp_path, create().state_dict(), basis="dog")
 
 
+def test_a_gr_kan_without_activations_is_refused():
+    model = timm.create_model("karat_kat_pico_patch4_28", depth=2)
+    state = {key: value for key, value in model.state_dict().items() if not key.startswith("blocks.1.mlp.act")}
+    with pytest.raises(RuntimeError, match="blocks.1.mlp has no act1 and act2 in the checkpoint"):
+        model.load_state_dict(state)
+
+
+@pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_ema"])
+def test_a_wrapped_checkpoint_keeps_its_operators(wrapper):
+    source = timm.create_model("karat_pico_patch4_28", depth=1).state_dict()
+    overlay = dict(state_dict={wrapper: {f"module.{key}": value for key, value in source.items()}}, file=None)
+    loaded = timm.create_model("karat_pico_patch4_28", pretrained=True, pretrained_cfg_overlay=overlay, depth=1).state_dict()
+    assert source.keys() == loaded.keys() and all(torch.equal(source[key], loaded[key]) for key in source)
+
+
 @pytest.mark.parametrize("img_size", [96, 128])
 def test_a_universal_checkpoint_fills_every_block_of_a_blockwise_model(tmp_path, img_size):
     universal = create(mode="universal", hybrid_heads=1)
