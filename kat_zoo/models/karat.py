@@ -163,7 +163,7 @@ class KArAt(VisionTransformer):
             layer.set_operators(nn.ModuleList(operators), [count for _, count in groups])
         self.patch_grid: PatchGrid | None = None
         if self.dynamic_img_size and learnable:
-            self.patch_grid = PatchGrid(self.patch_embed.grid_size, self.patch_embed.grid_size, self.num_prefix_tokens)
+            self.patch_grid = PatchGrid(self.patch_embed.grid_size, self.num_prefix_tokens)
             self.patch_embed.register_forward_hook(self.patch_grid.note)
             for i in self.learnable:
                 layer = self.blocks[i].attn

@@ -1,6 +1,8 @@
 """What a KArAt's checkpoint may be loaded into, and what another image size costs."""
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -93,6 +95,22 @@ def test_sizes_may_alternate_before_one_backward_with_gradient_checkpointing(opt
         gradients.append([p.grad.clone() for p in model.parameters()])
     for expected, got in zip(*gradients, strict=True):
         torch.testing.assert_close(got, expected)
+
+
+def test_threads_may_have_images_of_different_sizes():
+    """Each thread waits between blocks until the other has been through as many."""
+    model, turns = create(depth=2, dynamic_img_size=True), threading.Barrier(2)
+    batches = [torch.randn(1, 3, *size) for size in ((128, 64), (64, 128))]
+    expected = [model(x) for x in batches]
+
+    def take_turns(*_):
+        turns.wait(timeout=60)
+
+    for block in model.blocks:
+        block.register_forward_pre_hook(take_turns)  # behind the model's own
+    with ThreadPoolExecutor(2) as pool:
+        for y, got in zip(expected, pool.map(model, batches), strict=True):
+            torch.testing.assert_close(got, y)
 
 
 def test_a_dynamic_model_copies_and_refuses_scripting(tmp_path):
