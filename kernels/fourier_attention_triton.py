@@ -231,6 +231,14 @@ def _tiles(dtype: torch.dtype, dim: int, order: int) -> dict[str, int]:
     return {"M": size, "N": size, "num_warps": 4, "num_stages": 2}  # 48 KiB of shared memory, what every GPU grants without asking
 
 
+def _has_tf32() -> bool:
+    """Whether tl.dot takes TF32 on the current device: every NVIDIA GPU, and of AMD's gfx942 alone."""
+    if not isinstance(fourier_attention_forward_kernel, triton.JITFunction):
+        return True  # the interpreter multiplies float32 whatever it is asked for
+    target = triton.runtime.driver.active.get_current_target()
+    return target.backend == "cuda" or target.arch == "gfx942"
+
+
 def _constants(q: Tensor, rank: int, order: int) -> dict[str, object]:
     """Compile-time sizes, by the layer's shape and dtype alone: never the batch, never the number of tokens."""
     dim = max(16, triton.next_power_of_2(q.shape[-1]))
@@ -240,7 +248,7 @@ def _constants(q: Tensor, rank: int, order: int) -> dict[str, object]:
         "D": dim,
         "R": _padded_rank(rank),
         # 16-bit inputs round far above the 10 bits of TF32; float32 inputs keep all of theirs.
-        "PRECISION": "ieee" if q.dtype == torch.float32 else "tf32",
+        "PRECISION": "tf32" if q.dtype != torch.float32 and _has_tf32() else "ieee",
         # The interpreter multiplies the bits of bfloat16 as integers: it gets float32 operands.
         "DTYPE": TYPES[q.dtype] if isinstance(fourier_attention_forward_kernel, triton.JITFunction) else tl.float32,
     }
