@@ -12,7 +12,7 @@ import kat_zoo.kernels  # noqa: F401  (defines torch.ops.kat_zoo.spline_contract
 
 from .gr_kan import GRKAN
 from .rational import GroupRational
-from .spline import KANLinear, uniform_knots
+from .spline import KANLinear, is_count, uniform_knots
 
 LAN_ACTIVATIONS = ("prelu", "rational")
 
@@ -180,8 +180,8 @@ class KANMlp(nn.Module):
         super().__init__()
         if basis not in ("spline", "fourier"):
             raise ValueError(f"basis={basis!r}: expected spline or fourier")
-        if basis == "fourier" and num_bases % 2:
-            raise ValueError(f"num_bases={num_bases}: expected an even number, a cosine and a sine of every order")
+        if basis == "fourier" and (not is_count(num_bases, 2) or num_bases % 2):
+            raise ValueError(f"num_bases={num_bases}: expected an even number of 2 or more, a cosine and a sine of every order")
         hidden_features, norm = hidden_features or in_features, norm_layer or nn.LayerNorm
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
 
@@ -270,13 +270,29 @@ class LANMlp(Mlp):
         self.act = ChannelPReLU(nodes, **dd) if activation == "prelu" else GroupRational(nodes, "gelu", share_numerator=False, **dd)
 
 
+class SiLUGLU(SwiGLU):
+    """timm's SwiGLU, which would be a GEGLU in its blocks: they hand every mlp_layer the activation of their perceptron, GELU."""
+
+    def __init__(self, *args: Any, act_layer: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, act_layer=nn.SiLU, **kwargs)
+
+
 MIXERS: dict[str, Any] = {
     "mlp": Mlp,
-    "swiglu": SwiGLU,
+    "swiglu": SiLUGLU,
     "gr_kan": GRKAN,
     "kan": KANMlp,
     "fourier": partial(KANMlp, basis="fourier"),
     "lan": LANMlp,
+}
+# What mixer_layer takes; the rest of their arguments come from the block.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "mlp": (),
+    "swiglu": ("align_to",),
+    "gr_kan": ("num_groups", "act1_init", "act2_init", "order"),
+    "kan": ("basis", "num_bases", "grid_range"),
+    "fourier": ("num_bases",),
+    "lan": ("activation",),
 }
 
 
@@ -285,11 +301,16 @@ def mixer_layer(name: str, **kwargs: Any) -> Any:
 
     Args:
         name: a key of `MIXERS`.
-        **kwargs: arguments of that class beyond timm's own.
+        **kwargs: arguments of that class beyond those that timm's blocks pass, see `OPTIONS`: a model's mixer_kwargs.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or an argument that the mixer has not, that a block would overwrite or the basis ignore.
     """
-    if name not in MIXERS:
+    if not isinstance(name, str) or name not in MIXERS:
         raise ValueError(f"mixer={name!r}: expected one of {', '.join(MIXERS)}")
+    waves = name == "kan" and kwargs.get("basis") == "fourier"  # which have no grid
+    options = tuple(option for option in OPTIONS[name] if not (waves and option == "grid_range"))
+    if unknown := [option for option in kwargs if option not in options]:
+        expected = f"one of {', '.join(options)}" if options else "nothing"
+        raise ValueError(f"mixer_kwargs: {unknown[0]}={kwargs[unknown[0]]!r} is no option of mixer={name!r}; expected {expected}")
     return partial(MIXERS[name], **kwargs)

@@ -93,6 +93,21 @@ def test_lan_starts_as_the_perceptron_and_every_node_learns_its_own():
     assert lan.act.weight_numerator.grad.shape == (9, 6) and len(lan.act.weight_numerator.grad.unique(dim=0)) == 9
 
 
+@pytest.mark.parametrize("name", ["vit_kan_pico_patch4_28", "karat_pico_patch4_28"])
+def test_swiglu_is_swiglu_in_every_block(name):
+    mlp = timm.create_model(name, depth=1, mixer="swiglu").blocks[0].mlp
+    x = torch.randn(3, 96)
+    torch.testing.assert_close(mlp(x), mlp.fc2(nn.functional.silu(mlp.fc1_g(x)) * mlp.fc1_x(x)))
+
+
+@pytest.mark.parametrize("name", ["in_features", "hidden_features", "drop", "bias", "norm_layer", "act_layer", "grid_range", "no_option"])
+@pytest.mark.parametrize("options", [{"mixer": "fourier"}, {"mixer": "kan", "basis": "fourier"}, {"mixer": "gr_kan"}, {"mixer": "mlp"}])
+def test_options_that_would_be_ignored_are_refused(name, options):
+    basis = {key: value for key, value in options.items() if key == "basis"}
+    with pytest.raises(ValueError, match=f"mixer_kwargs: {name}=3 is no option of mixer="):
+        timm.create_model("vit_kan_pico_patch4_28", depth=1, mixer=options["mixer"], mixer_kwargs={**basis, name: 3})
+
+
 def test_the_combination_has_both():
     model = timm.create_model("karat_kat_pico_patch4_28", depth=1)
     kinds = {type(m).__name__ for m in model.modules()}
@@ -103,6 +118,8 @@ def test_the_combination_has_both():
     ("make", "message"),
     [
         (lambda: mixer_layer("kna"), "mixer='kna'"),
+        (lambda: timm.create_model("test_karat", mixer=["a"]), "mixer=\\['a'\\]"),
+        (lambda: mixer_layer("fourier", num_bases=-2)(8), "num_bases=-2"),
         (lambda: KANMlp(8, basis="wave"), "basis='wave'"),
         (lambda: KANMlp(8, basis="fourier", num_bases=5), "num_bases=5"),
         (lambda: LANMlp(8, activation="relu"), "activation='relu'"),
