@@ -52,8 +52,8 @@ class KAT(VisionTransformer):
         **kwargs: see timm's VisionTransformer.
 
     Raises:
-        ValueError: an unknown init, a width not divisible by num_groups, an argument that is a class or another callable,
-            or one that replaces what makes a KAT: act_layer, mlp_layer, block_fn.
+        ValueError: an unknown init, or one that the attention cannot have; a width not divisible by num_groups; an argument that
+            is a class or another callable, or one that replaces what makes a KAT: act_layer, mlp_layer, block_fn.
     """
 
     def __init__(
@@ -93,16 +93,28 @@ class KAT(VisionTransformer):
         """Initialise all weights.
 
         Args:
-            mode: as the constructor's weight_init, which is the default.
+            mode: as the constructor's weight_init, which is the default; not "skip".
             needs_reset: call reset_parameters of every other module, needed after device='meta'.
+
+        Raises:
+            ValueError: an unknown mode, or a mimetic one for attention that is not timm's.
         """
         mode = mode or self.weight_init
+        if mode not in (*WEIGHT_INITS, "reset"):
+            raise ValueError(f"mode={mode!r}: expected one of {', '.join(WEIGHT_INITS)}, reset")
+        other: Any = next((block.attn for block in self.blocks if not isinstance(block.attn, Attention)), None)
+        if mode.endswith("mimetic") and other is not None:
+            raise ValueError(f"weight_init={mode!r}: for timm's Attention, not {type(other).__name__}; expected no attn_layer")
+        fix_init, self.fix_init = self.fix_init, False  # it scales the weights that are drawn, so it comes last
         super().init_weights("reset" if mode == "reset" else "", needs_reset)
+        self.fix_init = fix_init
         for module in self.modules():
             if mode.startswith("kan") and isinstance(module, GRKAN):
                 module.init_variance_preserving()
             if mode.endswith("mimetic") and isinstance(module, Attention):
                 init_attention_mimetic(module.qkv, module.proj, module.num_heads)
+        if fix_init:
+            self.fix_init_weight()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         check_activations(self, state_dict, prefix, args[-1])

@@ -135,6 +135,22 @@ def test_weight_init(mode):
     assert product.diag().mean().item() == pytest.approx(-0.4 if mode.endswith("mimetic") else 0, abs=0.02)
 
 
+@pytest.mark.parametrize("mode", ["upstream", "upstream_mimetic", "kan", "kan_mimetic"])
+def test_fix_init_scales_what_was_drawn(mode):
+    weights = []
+    for fix_init in (False, True):
+        torch.manual_seed(0)
+        block = timm.create_model("test_kat", depth=2, weight_init=mode, fix_init=fix_init).blocks[1]
+        weights.append((block.attn.proj.weight, block.mlp.fc2.weight))
+    for plain, fixed in zip(*weights, strict=True):
+        torch.testing.assert_close(fixed, plain / 2)  # sqrt(2 * 2)
+
+
+def test_init_weights_refuses_what_the_constructor_does():
+    with pytest.raises(ValueError, match="mode='jaxx': expected one of upstream"):
+        timm.create_model("test_kat", depth=1).init_weights("jaxx")
+
+
 def test_skipped_init_is_the_modules_own():
     torch.manual_seed(0)
     model = timm.create_model("test_kat", depth=1, weight_init="skip")
@@ -159,6 +175,7 @@ def test_groups_and_order():
     "arguments, message",
     [
         ({"weight_init": "xavier"}, "weight_init='xavier': expected one of upstream"),
+        ({"weight_init": "kan_mimetic", "attn_layer": "diff"}, "weight_init='kan_mimetic': .* not DiffAttention"),
         ({"act_init": "sinus"}, "init='sinus'"),
         ({"num_groups": 7}, "not divisible by num_groups=7"),
         ({"act_layer": "relu"}, "act_layer='relu': not an argument .* act_init"),
