@@ -199,6 +199,14 @@ def test_resize_there_and_back(options):
             assert (p - before[n]).abs().max() < 0.05 * before[n].abs().max().clamp(min=1), n
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_the_same_input_size_leaves_the_parameters_to_their_optimizer(dynamic):
+    model = create(depth=2, dynamic_img_size=dynamic)
+    before = dict(model.named_parameters())
+    model.set_input_size((96, 96))
+    assert all(parameter is before[name] for name, parameter in model.named_parameters())
+
+
 @pytest.mark.parametrize("options", [{}, {"mode": "universal"}, {"basis": "dog"}, {"hybrid_heads": 1}], ids=str)
 def test_dynamic_image_size(options):
     """Interpolating in every forward equals set_input_size, also for grids that are not square; gradients flow."""
