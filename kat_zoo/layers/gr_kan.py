@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kat_zoo.kernels.rational import is_rational_node
 
 from .init import rational_coefficients, variance_gain
-from .rational import GroupRational
+from .rational import GroupRational, check_groups
 
 logger = logging.getLogger("kat_zoo")
 
@@ -41,7 +41,7 @@ def recompute_in_backward(y: Tensor) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     if type(y) is not Tensor or not is_rational_node(y.grad_fn):
         return contextlib.nullcontext()
-    if not torch._C._autograd._saved_tensors_hooks_is_enabled():
+    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
         return contextlib.nullcontext()
     outer = torch._C._autograd._top_saved_tensors_default_hooks(False)
     if outer is not None and not getattr(outer[0], "only_looks", False):
@@ -129,8 +129,7 @@ class GRKAN(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(num_groups, int) or num_groups < 1:
-            raise ValueError(f"num_groups={num_groups!r}: expected an integer, 1 or more")
+        check_groups(num_groups)
         out_features = out_features or in_features
         hidden_features = hidden_features or in_features
         for name, features in (("in_features", in_features), ("hidden_features", hidden_features)):

@@ -73,8 +73,8 @@ def _with_parameters(module: nn.Module, parameters: Mapping[str, Tensor], prefix
 
     torch.func.functional_call would exchange those of the module itself for the call, under the eyes of other threads.
     """
-    twin = copy.copy(module)
-    twin._parameters = {name: parameters[prefix + name] for name in module._parameters}  # type: ignore[assignment]
+    twin: Any = copy.copy(module)
+    twin._parameters = {name: parameters[prefix + name] for name in module._parameters}
     twin._modules = {name: _with_parameters(child, parameters, f"{prefix}{name}.") for name, child in module.named_children()}
     return twin
 

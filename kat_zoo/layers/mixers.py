@@ -273,8 +273,10 @@ class LANMlp(Mlp):
 class SiLUGLU(SwiGLU):
     """timm's SwiGLU, which would be a GEGLU in its blocks: they hand every mlp_layer the activation of their perceptron, GELU."""
 
-    def __init__(self, *args: Any, act_layer: Any = None, **kwargs: Any) -> None:
-        super().__init__(*args, act_layer=nn.SiLU, **kwargs)
+    def __init__(
+        self, in_features: int, hidden_features: int | None = None, out_features: int | None = None, act_layer: Any = None, **kwargs: Any
+    ) -> None:
+        super().__init__(in_features, hidden_features, out_features, nn.SiLU, **kwargs)
 
 
 MIXERS: dict[str, Any] = {

@@ -127,8 +127,8 @@ class KArAt(VisionTransformer):
         **kwargs: Any,
     ) -> None:
         depth, heads = kwargs.get("depth", 12), kwargs.get("num_heads", 12)
-        if not 0 <= hybrid_heads < heads:
-            raise ValueError(f"hybrid_heads={hybrid_heads}: expected 0 to {heads - 1} of {heads} heads")
+        if not isinstance(hybrid_heads, int) or not 0 <= hybrid_heads < heads:
+            raise ValueError(f"hybrid_heads={hybrid_heads!r}: expected a whole number from 0 to {heads - 1}, of {heads} heads")
         check_choice("mode", mode, MODES)
         learnable = learnable_layers(layers, depth)
         if learnable and kwargs.get("patch_drop_rate"):
@@ -240,6 +240,14 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: KArAt) -> dict[str, 
     """
     state_dict = unwrap_state_dict(state_dict)  # before the operators are looked for
     blocks = {key.partition(OPERATOR)[0] for key in state_dict if OPERATOR in key}
+    if blocks:
+        tokens = state_dict.get("reg_token")
+        prefix = ("cls_token" in state_dict) + (0 if tokens is None else tokens.shape[1])
+        if prefix != model.num_prefix_tokens:
+            raise ValueError(
+                f"class_token / reg_tokens: the model has {model.num_prefix_tokens} prefix tokens, the checkpoint {prefix}; expected the "
+                "same, as the operators have functions of every token"
+            )
     embedding = state_dict.get("pos_embed")
     if blocks and model.pos_embed is not None and embedding is not None and embedding.shape != model.pos_embed.shape:
         _square_grid(embedding.shape[1], 0 if model.no_embed_class else model.num_prefix_tokens)

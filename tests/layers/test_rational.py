@@ -47,10 +47,23 @@ def test_meta_device_and_reset():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"num_groups": 0}, {"init": "sinus"}, {"order": (5, 9)}, {"order": (0, 2), "init": "identity"}]
+    "arguments",
+    [
+        {"num_groups": 0},
+        {"num_groups": 2.5},
+        {"num_groups": True},
+        {"init": "sinus"},
+        {"order": (5, 9)},
+        {"order": (0, 2), "init": "identity"},
+        {"order": 5},
+        {"order": (float("nan"), 4)},
+        {"order": "54"},
+        {"channel_dim": 1.5},
+    ],
+    ids=str,
 )
 def test_bad_arguments(arguments):
-    with pytest.raises(ValueError, match=str(list(arguments)[0])):
+    with pytest.raises(ValueError, match=f"{list(arguments)[0]}="):
         GroupRational(**arguments)
 
 

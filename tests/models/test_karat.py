@@ -274,6 +274,7 @@ def test_features_and_pruning():
         ({"layers": [2.0]}, "layers=.2.0.: expected a list"),
         ({"attn_layer": "diff"}, "attn_layer='diff'"),
         ({"hybrid_heads": 2}, "hybrid_heads=2"),
+        ({"hybrid_heads": "1"}, "hybrid_heads='1': expected a whole number"),
         ({"attn_drop_rate": 0.1}, "attn_drop_rate=0.1"),
         ({"patch_drop_rate": 0.5}, "patch_drop_rate"),
         ({"basis": "dog", "edge_scale": True}, "edge_scale"),

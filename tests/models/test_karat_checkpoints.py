@@ -75,6 +75,13 @@ def test_a_universal_checkpoint_fills_every_block_of_a_blockwise_model(tmp_path,
     assert torch.equal(first, last) and first is not last and first.data_ptr() != last.data_ptr()
 
 
+@pytest.mark.parametrize("options", [{"class_token": True}, {"reg_tokens": 2}, {"class_token": True, "reg_tokens": 2}], ids=str)
+def test_other_prefix_tokens_are_named(options):
+    count = sum(options.values())
+    with pytest.raises(ValueError, match=f"class_token / reg_tokens: the model has {count} prefix tokens, the checkpoint 0"):
+        timm.create_model("karat_pico_patch4_28", pretrained=True, **options)
+
+
 def test_a_rectangular_checkpoint_is_refused_by_name(tmp_path):
     model = create(img_size=(96, 64))
     with pytest.raises(ValueError, match="25 tokens; only square patch grids"):

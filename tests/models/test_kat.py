@@ -183,6 +183,7 @@ def test_groups_and_order():
         ({"order": 5}, "order=5: expected two numbers"),
         ({"num_groups": 0}, "num_groups=0: expected an integer"),
         ({"num_groups": "8"}, "num_groups='8': expected an integer"),
+        ({"num_groups": True}, "num_groups=True: expected an integer"),
         ({"act_init": nn.GELU}, "act_init=.*GELU.*: expected names"),
         ({"norm_layer": nn.LayerNorm}, "norm_layer=.*LayerNorm.*: expected the name"),
         ({"norm_eps": "1e-6"}, "norm_eps='1e-6': expected a number"),
@@ -199,7 +200,11 @@ def test_bad_arguments(arguments, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"num_groups": 0}, "num_groups=0: expected 1 or more"),
+        ({"num_groups": 0}, "num_groups=0: expected an integer, 1 or more"),
+        ({"num_groups": 2.5}, "num_groups=2.5: expected an integer"),
+        ({"act_init": 5}, "act_init=5: expected names"),
+        ({"norm_layer": "groupnorm"}, "norm_layer='groupnorm': expected one of layernorm"),
+        ({"norm_layer": 5}, "norm_layer=5: expected the name"),
         ({"act_init": nn.GELU}, "act_init=.*GELU.*: expected a string"),
         ({"norm_layer": nn.LayerNorm}, "norm_layer=.*LayerNorm.*: expected a string"),
         ({"mlp_layer": nn.Linear}, "mlp_layer=.*: not an argument .* GRKAN"),
@@ -208,3 +213,8 @@ def test_bad_arguments(arguments, message):
 def test_bad_arguments_of_the_mixer(arguments, message):
     with pytest.raises(ValueError, match=message):
         timm.create_model("kat_mixer_pico_patch4_28", **arguments)
+
+
+def test_the_mixer_takes_a_norm_by_its_name():
+    model = timm.create_model("kat_mixer_pico_patch4_28", num_blocks=1, norm_layer="rmsnorm")
+    assert {type(m).__name__ for m in (model.norm, model.blocks[0].norm1)} == {"RmsNorm"}
