@@ -65,7 +65,7 @@ class GroupRational(nn.Module):
     ) -> None:
         super().__init__()
         check_groups(num_groups)
-        if not isinstance(channel_dim, Integral):
+        if not isinstance(channel_dim, int):
             raise ValueError(f"channel_dim={channel_dim!r}: expected an integer, -1 for (..., C) or 1 for NCHW")
         self.num_groups = num_groups
         self.init = init
