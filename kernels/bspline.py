@@ -102,17 +102,7 @@ def _prepare(x: Tensor, knots: Tensor, order: int, derivative: int, extrapolate:
     """Check the arguments; return float64 knots, extended for "zero", and by how many bases on either side."""
     if x.dtype not in cpu_library.DTYPES:
         raise ValueError(f"x has dtype {x.dtype}; expected float32, float64, bfloat16 or float16")
-    if not 0 <= order <= MAX_SPLINE_ORDER or derivative < 0:
-        raise ValueError(
-            f"order={order}, derivative={derivative}; expected 0 <= order <= {MAX_SPLINE_ORDER}, derivative >= 0"
-        )
-    if x.ndim < 1 or knots.ndim != 2 or knots.shape[0] not in (1, x.shape[-1]) or knots.shape[1] < 2 * order + 2:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)} and knots {tuple(knots.shape)}; expected (..., C) and "
-            f"(1 or C, at least {2 * order + 2})"
-        )
-    if knots.device != x.device:
-        raise ValueError(f"knots are on {knots.device} and x on {x.device}; expected one device")
+    _check_grid(x, knots, order, derivative)
     if x.device.type != "mps":
         knots = knots.double()
     if extrapolate == "linear":
@@ -124,6 +114,68 @@ def _prepare(x: Tensor, knots: Tensor, order: int, derivative: int, extrapolate:
     steps = torch.arange(1, pad + 1, device=knots.device, dtype=knots.dtype)
     width = (knots[:, -1:] - knots[:, :1]) / (knots.shape[1] - 1)
     return torch.cat([knots[:, :1] - steps.flip(0) * width, knots, knots[:, -1:] + steps * width], 1), pad
+
+
+def _check_grid(x: Tensor, knots: Tensor, order: int, derivative: int) -> None:
+    """Raise ValueError for an order, or for knots that do not fit x."""
+    if not 0 <= order <= MAX_SPLINE_ORDER or derivative < 0:
+        raise ValueError(
+            f"order={order}, derivative={derivative}; expected 0 <= order <= {MAX_SPLINE_ORDER}, derivative >= 0"
+        )
+    if x.ndim < 1 or knots.ndim != 2 or knots.shape[0] not in (1, x.shape[-1]) or knots.shape[1] < 2 * order + 2:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} and knots {tuple(knots.shape)}; expected (..., C) and "
+            f"(1 or C, at least {2 * order + 2})"
+        )
+    if knots.device != x.device:
+        raise ValueError(f"knots are on {knots.device} and x on {x.device}; expected one device")
+
+
+def _check_basis(x: Tensor, knots: Tensor, order: int, derivative: int) -> None:
+    """Raise ValueError for arguments of an operator that do not fit: the C library trusts every size."""
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"x has dtype {x.dtype}; expected float32 or float64, the operators' own types")
+    _check_grid(x, knots, order, derivative)
+
+
+def _check_operands(
+    x: Tensor, knots: Tensor, coef: Tensor | None, scale: Tensor | None, grad: Tensor | None, order: int, derivative: int
+) -> None:
+    """As `_check_basis`, for the operators on rows x (B, C): coef (C, bases, O), scale (B, C) and grad (B, O), where they have them."""
+    _check_basis(x, knots, order, derivative)
+    if x.ndim != 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}; expected rows (B, C)")
+    for name, tensor in (("coef", coef), ("scale", scale), ("grad", grad)):
+        if tensor is not None and (tensor.dtype != x.dtype or tensor.device != x.device):
+            raise ValueError(f"{name} is {tensor.dtype} on {tensor.device}, x is {x.dtype} on {x.device}; expected the same")
+    bases = knots.shape[1] - order - 1
+    if coef is not None and (coef.ndim != 3 or coef.shape[:2] != (x.shape[1], bases)):
+        raise ValueError(f"coef has shape {tuple(coef.shape)}; expected {(x.shape[1], bases)} and the outputs")
+    if scale is not None and scale.shape != x.shape:
+        raise ValueError(f"scale has shape {tuple(scale.shape)}; expected x's {tuple(x.shape)}")
+    if grad is not None and (grad.ndim != 2 or grad.shape[0] != x.shape[0] or coef is not None and grad.shape[1] != coef.shape[2]):
+        outputs = "the outputs" if coef is None else f"the {coef.shape[-1]} outputs"
+        raise ValueError(f"grad has shape {tuple(grad.shape)}; expected the {x.shape[0]} rows and {outputs}")
+
+
+def _check_contract(x: Tensor, knots: Tensor, coef: Tensor, scale: Tensor | None, order: int, derivative: int) -> None:
+    _check_operands(x, knots, coef, scale, None, order, derivative)
+
+
+def _check_project(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, order: int, derivative: int) -> None:
+    _check_operands(x, knots, coef, None, grad, order, derivative)
+
+
+def _check_accumulate(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int) -> None:
+    _check_operands(x, knots, None, scale, grad, order, derivative)
+
+
+def _checked(check, run):
+    def checked(*args):
+        check(*args)
+        return run(*args)
+
+    return checked
 
 
 def _call(
@@ -266,13 +318,13 @@ def _accumulate_backward(ctx, c: Tensor):
     return dgrad, dx, None, dscale, None, None
 
 
-for _name, _cpu, _fake, _reference, _backward in (
-    ("bspline_basis", _basis_cpu, _basis_fake, bspline_basis_reference, _basis_backward),
-    ("spline_contract", _contract_cpu, _contract_fake, spline_contract_reference, _contract_backward),
-    ("spline_project", _project_cpu, _project_fake, spline_project_reference, _project_backward),
-    ("spline_accumulate", _accumulate_cpu, _accumulate_fake, spline_accumulate_reference, _accumulate_backward),
+for _name, _check, _cpu, _fake, _reference, _backward in (
+    ("bspline_basis", _check_basis, _basis_cpu, _basis_fake, bspline_basis_reference, _basis_backward),
+    ("spline_contract", _check_contract, _contract_cpu, _contract_fake, spline_contract_reference, _contract_backward),
+    ("spline_project", _check_project, _project_cpu, _project_fake, spline_project_reference, _project_backward),
+    ("spline_accumulate", _check_accumulate, _accumulate_cpu, _accumulate_fake, spline_accumulate_reference, _accumulate_backward),
 ):
-    _LIBRARY.impl(_name, _cpu, "CPU")
-    _LIBRARY.impl(_name, _elsewhere(_reference), "CompositeExplicitAutograd")
-    torch.library.register_fake(f"kat_zoo::{_name}", _fake, lib=_LIBRARY)
-    register_autograd(_LIBRARY, _name, _backward, _setup, _formula(_reference))
+    _LIBRARY.impl(_name, _checked(_check, _cpu), "CPU")
+    _LIBRARY.impl(_name, _checked(_check, _elsewhere(_reference)), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"kat_zoo::{_name}", _checked(_check, _fake), lib=_LIBRARY)
+    register_autograd(_LIBRARY, _name, _backward, _setup, _checked(_check, _formula(_reference)))

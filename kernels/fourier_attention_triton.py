@@ -9,6 +9,7 @@ torch.sum: no atomics, bitwise repeatable.
 """
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 import triton
@@ -17,6 +18,7 @@ from torch import Tensor
 
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 MAX_PARTS = 16  # pieces of the batch with partial sums of their own
+MAX_PAIRS = 65535  # of image and head in a launch: what CUDA allows along the second axis of a grid
 SIZES = ("batch", "tokens")  # what changes from call to call: no kernel is compiled again for another value
 
 
@@ -204,6 +206,11 @@ def _on_device(x: Tensor) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext() if x.device.type == "cpu" else torch.get_device_module(x.device).device(x.device)
 
 
+def _portions(heads: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut (B, h, ...) along the batch, so that no launch has more than MAX_PAIRS pairs of image and head."""
+    return zip(*(t.split(max(MAX_PAIRS // heads, 1)) for t in tensors), strict=True)
+
+
 def _rows_of(t: Tensor) -> Tensor:
     return t if t.stride(-1) == 1 else t.contiguous()
 
@@ -231,6 +238,14 @@ def _tiles(dtype: torch.dtype, dim: int, order: int) -> dict[str, int]:
     return {"M": size, "N": size, "num_warps": 4, "num_stages": 2}  # 48 KiB of shared memory, what every GPU grants without asking
 
 
+def _has_tf32() -> bool:
+    """Whether tl.dot takes TF32 on the current device: every NVIDIA GPU, and of AMD's gfx942 alone."""
+    if not isinstance(fourier_attention_forward_kernel, triton.JITFunction):
+        return True  # the interpreter multiplies float32 whatever it is asked for
+    target = triton.runtime.driver.active.get_current_target()
+    return target.backend == "cuda" or target.arch == "gfx942"
+
+
 def _constants(q: Tensor, rank: int, order: int) -> dict[str, object]:
     """Compile-time sizes, by the layer's shape and dtype alone: never the batch, never the number of tokens."""
     dim = max(16, triton.next_power_of_2(q.shape[-1]))
@@ -240,7 +255,7 @@ def _constants(q: Tensor, rank: int, order: int) -> dict[str, object]:
         "D": dim,
         "R": _padded_rank(rank),
         # 16-bit inputs round far above the 10 bits of TF32; float32 inputs keep all of theirs.
-        "PRECISION": "ieee" if q.dtype == torch.float32 else "tf32",
+        "PRECISION": "tf32" if q.dtype != torch.float32 and _has_tf32() else "ieee",
         # The interpreter multiplies the bits of bfloat16 as integers: it gets float32 operands.
         "DTYPE": TYPES[q.dtype] if isinstance(fourier_attention_forward_kernel, triton.JITFunction) else tl.float32,
     }
@@ -258,7 +273,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, sc
     """Fill out (B, h, N, d_v) and z (B, h, N, r). The other arguments as `fourier_attention`, which has checked them."""
     if not out.numel():
         return
-    batch, heads, tokens, dim = q.shape
+    _, heads, tokens, dim = q.shape
     rank, order, value_dim = a.shape[1], a.shape[3], v.shape[3]
     q, k = _rows_of(q), _rows_of(k)
     u = (_pad_rank(w).transpose(-1, -2) @ v.float()).contiguous()
@@ -266,9 +281,11 @@ def forward(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, sc
     constants["DV"] = max(16, triton.next_power_of_2(value_dim))
     strides = [s for t in (q, k, out) for s in t.stride()[:3]]
     sizes = (heads, tokens, dim, value_dim, rank, scale)
-    grid = (triton.cdiv(tokens, constants["M"]), batch * heads)
+    blocks, packed = triton.cdiv(tokens, constants["M"]), _pack(a, b)
     with _on_device(q):
-        fourier_attention_forward_kernel[grid](q, k, _pack(a, b), u, out, z, *strides, *sizes, **_narrow(constants, q, order))
+        for x, y, *rest in _portions(heads, q, k, u, out, z):
+            grid = (blocks, len(x) * heads)
+            fourier_attention_forward_kernel[grid](x, y, packed, *rest, *strides, *sizes, **_narrow(constants, q, order))
 
 
 def backward(
@@ -296,12 +313,14 @@ def backward(
         dz = (grad32 @ (v32.transpose(-1, -2) @ _pad_rank(w))).contiguous()
         q, k, packed, constants = _rows_of(q), _rows_of(k), _pack(a, b), _constants(q, rank, order)
         strides = [s for t in (q, k) for s in t.stride()[:3]]
-        query_grid, key_grid = ((triton.cdiv(tokens, constants[name]), batch * heads) for name in "MN")
-        tail = (heads, tokens, dim, scale)
+        query_blocks, key_blocks = (triton.cdiv(tokens, constants[name]) for name in "MN")
+        dq_strides, dk_strides, tail = dq.stride()[:3], dk.stride()[:3], (heads, tokens, dim, scale)
         with _on_device(q):
-            fourier_attention_query_kernel[query_grid](q, k, packed, dz, dq, *strides, *dq.stride()[:3], *tail, **constants)
-            fourier_attention_key_kernel[key_grid](q, k, packed, dz, dk, *strides, *dk.stride()[:3], *tail, **constants)
-            grid = (key_grid[0], heads, parts)
+            for x, y, dz_, dx, dy in _portions(heads, q, k, dz, dq, dk):
+                pairs = len(x) * heads
+                fourier_attention_query_kernel[query_blocks, pairs](x, y, packed, dz_, dx, *strides, *dq_strides, *tail, **constants)
+                fourier_attention_key_kernel[key_blocks, pairs](x, y, packed, dz_, dy, *strides, *dk_strides, *tail, **constants)
+            grid = (key_blocks, heads, parts)
             fourier_attention_coefficient_kernel[grid](q, k, dz, partial, *strides, batch, *tail, **_narrow(constants, q, order))
     da, db = partial.sum(0)[..., :rank].permute(2, 0, 4, 3, 1).to(a.dtype).contiguous().unbind(0)
     return dv, da, db, dw

@@ -47,15 +47,20 @@ def capture_attention(model: nn.Module, images: Tensor) -> dict[str, AttentionLa
 
     Args:
         model: any ViT of timm or of this package; put into evaluation mode for the call.
-        images: (B, C, H, W), preprocessed.
+        images: (B, C, H, W), preprocessed, of the model's own size.
 
     Raises:
         NotApplicable: the model has no such layer.
+        ValueError: images of another size.
     """
     inputs: dict[str, Tensor] = {}
     modules = {name: m for name, m in model.named_modules() if isinstance(m, Attention)}
     if not modules:
         raise NotApplicable(f"model {type(model).__name__} has no timm Attention layer; expected a vision transformer")
+    # Of a dynamic size too: operators and maps belong to the model's grid of patches.
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if size is not None and images.shape[-2:] != tuple(size):
+        raise ValueError(f"images are {tuple(images.shape[-2:])} pixels; expected the model's {tuple(size)}, see its set_input_size")
     hooks = [m.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0])) for name, m in modules.items()]
     training = model.training
     model.eval()

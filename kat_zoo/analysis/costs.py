@@ -24,20 +24,23 @@ class SavedBytes(AbstractContextManager):
 
     Args:
         known: tensors whose storages are not counted, as parameters.
+        as_run: leave out what a GR-KAN computes again in the backward. Otherwise it keeps that, as under any other hooks.
     """
 
-    def __init__(self, known: Sequence[Tensor] = ()) -> None:
+    def __init__(self, known: Sequence[Tensor] = (), as_run: bool = False) -> None:
         self.seen = {_identity(t) for t in known}
         self.alive: list[Tensor] = []  # a storage that is freed could give its address to another
         self.total = 0
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda t: t)
 
-    def _pack(self, t: Tensor) -> Tensor:
-        if _identity(t) not in self.seen:
-            self.seen.add(_identity(t))
-            self.alive.append(t.detach())
-            self.total += t.untyped_storage().nbytes()
-        return t
+        def pack(t: Tensor) -> Tensor:
+            if _identity(t) not in self.seen:
+                self.seen.add(_identity(t))
+                self.alive.append(t.detach())
+                self.total += t.untyped_storage().nbytes()
+            return t
+
+        pack.only_looks = as_run  # type: ignore[attr-defined]  # see `recompute_in_backward`
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)
 
     def __enter__(self) -> "SavedBytes":
         self._hooks.__enter__()
@@ -86,7 +89,7 @@ def measure_costs(models: Mapping[str, nn.Module], images: Tensor, repeats: int 
 
 def _saved(model: nn.Module, images: Tensor) -> int:
     """Bytes that autograd holds between forward and backward, parameters apart."""
-    with SavedBytes(list(model.parameters())) as saved:
+    with SavedBytes(list(model.parameters()), as_run=True) as saved:
         model(images).square().mean()
     return saved.total
 

@@ -64,7 +64,9 @@ class OperatorHeads(nn.Module):
 
     @torch.no_grad()
     def resample(self, new_grid: Sequence[int], old_grid: Sequence[int], num_prefix: int) -> None:
-        """Interpolate the parameters to another patch grid (see `resample_tokens`)."""
+        """Interpolate the parameters to another patch grid (see `resample_tokens`); on the same one they stay, for their optimizer."""
+        if tuple(new_grid) == tuple(old_grid):
+            return
         for name, value in self.resampled(dict(self.named_parameters()), new_grid, old_grid, num_prefix).items():
             owner, _, leaf = name.rpartition(".")
             setattr(self.get_submodule(owner), leaf, nn.Parameter(value, self.get_parameter(name).requires_grad))

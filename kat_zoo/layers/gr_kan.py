@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kat_zoo.kernels.rational import is_rational_node
 
 from .init import rational_coefficients, variance_gain
-from .rational import GroupRational
+from .rational import GroupRational, check_groups
 
 logger = logging.getLogger("kat_zoo")
 
@@ -34,19 +34,25 @@ def recompute_in_backward(y: Tensor) -> contextlib.AbstractContextManager[Any]:
 
     Args:
         y: output of `kat_zoo.kernels.rational`. The context does nothing for another tensor, without a graph, while one is
-            captured or traced, and under hooks of others: gradient checkpointing hands out each kept tensor only once.
+            captured or traced, where hooks are disabled, and under hooks of others: gradient checkpointing hands out each kept
+            tensor only once. Hooks whose pack has a true attribute `only_looks` are shown what is kept all the same.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return contextlib.nullcontext()
     if type(y) is not Tensor or not is_rational_node(y.grad_fn):
         return contextlib.nullcontext()
-    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
+        return contextlib.nullcontext()
+    outer = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    if outer is not None and not getattr(outer[0], "only_looks", False):
         return contextlib.nullcontext()
     node, address, size = y.grad_fn, y.data_ptr(), y.numel()
 
     def pack(tensor: Tensor) -> Any:
         same = tensor.data_ptr() == address and tensor.numel() == size and tensor.is_contiguous()
-        return (node, tensor.shape) if same and size else tensor
+        if same and size:
+            return node, tensor.shape
+        return tensor if outer is None else outer[0](tensor)  # PyTorch asks the innermost hooks alone
 
     def unpack(kept: Any) -> Tensor:
         if isinstance(kept, Tensor):
@@ -123,8 +129,7 @@ class GRKAN(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(num_groups, int) or num_groups < 1:
-            raise ValueError(f"num_groups={num_groups!r}: expected an integer, 1 or more")
+        check_groups(num_groups)
         out_features = out_features or in_features
         hidden_features = hidden_features or in_features
         for name, features in (("in_features", in_features), ("hidden_features", hidden_features)):

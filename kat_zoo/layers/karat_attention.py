@@ -1,7 +1,9 @@
 """timm's Attention with the heads of Fourier-KArAt (arXiv 2503.10632)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +25,15 @@ def check_no_mask(x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = 
     return x
 
 
+class _Noted(threading.local):
+    """The grid that a thread has noted: two threads may have images of two sizes in one model."""
+
+    grid: tuple[int, int] | None = None
+
+    def __reduce__(self) -> Any:
+        return type(self), ()  # what copies and files hold of it: a copy has no images in work
+
+
 @dataclass
 class PatchGrid:
     """Where a model of dynamic image size notes the grid of the images it is working on, for its attention layers.
@@ -32,25 +43,40 @@ class PatchGrid:
 
     Attributes:
         native: (height, width) in patches that the operators have parameters for.
-        current: (height, width) in patches of the images in work.
         num_prefix: tokens before the patches.
+        noted: what this thread has noted.
     """
 
     native: tuple[int, int]
-    current: tuple[int, int]
     num_prefix: int
+    noted: _Noted = field(default_factory=_Noted, repr=False, compare=False)
+
+    @property
+    def current(self) -> tuple[int, int]:
+        """(height, width) in patches of the images that this thread has in work."""
+        return self.noted.grid or self.native
 
     def note(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         """Forward hook of the patch embedding, whose output is (B, height, width, C)."""
-        self.current = (output.shape[1], output.shape[2])
+        self.noted.grid = (output.shape[1], output.shape[2])
 
     def recall(self, module: nn.Module, inputs: Any) -> None:
         """Forward hook before a block: the grid that its input was first seen with."""
         x = inputs[0]
         if isinstance(x, torch.fx.Proxy) or torch.compiler.is_compiling():
             return
-        self.current = getattr(x, "patch_grid", self.current)
-        x.patch_grid = self.current
+        self.noted.grid = x.patch_grid = getattr(x, "patch_grid", self.current)
+
+
+def _with_parameters(module: nn.Module, parameters: Mapping[str, Tensor], prefix: str = "") -> nn.Module:
+    """A shallow copy of a module that has other parameters.
+
+    torch.func.functional_call would exchange those of the module itself for the call, under the eyes of other threads.
+    """
+    twin: Any = copy.copy(module)
+    twin._parameters = {name: parameters[prefix + name] for name in module._parameters}
+    twin._modules = {name: _with_parameters(child, parameters, f"{prefix}{name}.") for name, child in module.named_children()}
+    return twin
 
 
 class KArAtAttention(Attention):
@@ -92,7 +118,9 @@ class KArAtAttention(Attention):
             return operator(q, k, v)
         own = dict(operator.named_parameters())
         parameters = operator.resampled(own, grid.current, grid.native, grid.num_prefix)
-        return torch.func.functional_call(operator, parameters, (q, k, v))
+        if torch.compiler.is_compiling():  # which cannot trace a copy
+            return torch.func.functional_call(operator, parameters, (q, k, v))
+        return _with_parameters(operator, parameters)(q, k, v)
 
     def set_operators(self, operators: nn.ModuleList, head_counts: Sequence[int]) -> None:
         """Give the heads to operators, in order.

@@ -12,7 +12,7 @@ import kat_zoo.kernels  # noqa: F401  (defines torch.ops.kat_zoo.spline_contract
 
 from .gr_kan import GRKAN
 from .rational import GroupRational
-from .spline import KANLinear, uniform_knots
+from .spline import KANLinear, is_count, uniform_knots
 
 LAN_ACTIVATIONS = ("prelu", "rational")
 
@@ -21,6 +21,8 @@ LAN_ACTIVATIONS = ("prelu", "rational")
 @register_notrace_function
 def spline_rows(x: Tensor, knots: Tensor, coef: Tensor, order: int) -> Tensor:
     """(..., C_in) -> (..., C_out) through the operator, which takes rows; 16-bit types are computed in float32."""
+    if x.dim() < 2 or x.shape[-1] != coef.shape[0]:
+        raise ValueError(f"x has shape {x.shape}; expected (..., {coef.shape[0]}), the layer's in_features last")
     dtype = torch.float64 if coef.dtype == torch.float64 else torch.float32
     rows = torch.ops.kat_zoo.spline_contract(x.flatten(0, -2).to(dtype), knots, coef.to(dtype), None, order, 0)
     return rows.to(x.dtype).reshape(x.shape[:-1] + rows.shape[-1:])
@@ -83,9 +85,17 @@ class SplineLinear(KANLinear):
         """Draw new splines, and build the grid again (after device='meta' it holds nothing)."""
         super().reset_parameters(generator)
         if hasattr(self, "grid_range"):  # not yet while KANLinear is being built
-            low, high = (torch.full((self.in_features,), end, dtype=torch.float64) for end in self.grid_range)
-            self.knots.copy_(uniform_knots(self.grid_size, self.spline_order, low, high))
-            self.mask.fill_(1)
+            self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Build the grid, which the state dict leaves out: timm calls this after loading weights into a model from the meta device."""
+        for name in ("knots", "mask"):
+            buffer = getattr(self, name)
+            if buffer.device != self.coef.device:  # still on meta, where load_state_dict(assign=True) leaves it
+                setattr(self, name, torch.empty_like(buffer, device=self.coef.device))
+        low, high = (torch.full((self.in_features,), end, dtype=torch.float64) for end in self.grid_range)
+        self.knots.copy_(uniform_knots(self.grid_size, self.spline_order, low, high))
+        self.mask.fill_(1)
 
     def set_mask(self, mask: Tensor) -> None:
         """Refused, since a mask would not be saved.
@@ -170,8 +180,8 @@ class KANMlp(nn.Module):
         super().__init__()
         if basis not in ("spline", "fourier"):
             raise ValueError(f"basis={basis!r}: expected spline or fourier")
-        if basis == "fourier" and num_bases % 2:
-            raise ValueError(f"num_bases={num_bases}: expected an even number, a cosine and a sine of every order")
+        if basis == "fourier" and (not is_count(num_bases, 2) or num_bases % 2):
+            raise ValueError(f"num_bases={num_bases}: expected an even number of 2 or more, a cosine and a sine of every order")
         hidden_features, norm = hidden_features or in_features, norm_layer or nn.LayerNorm
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
 
@@ -260,13 +270,31 @@ class LANMlp(Mlp):
         self.act = ChannelPReLU(nodes, **dd) if activation == "prelu" else GroupRational(nodes, "gelu", share_numerator=False, **dd)
 
 
+class SiLUGLU(SwiGLU):
+    """timm's SwiGLU, which would be a GEGLU in its blocks: they hand every mlp_layer the activation of their perceptron, GELU."""
+
+    def __init__(
+        self, in_features: int, hidden_features: int | None = None, out_features: int | None = None, act_layer: Any = None, **kwargs: Any
+    ) -> None:
+        super().__init__(in_features, hidden_features, out_features, nn.SiLU, **kwargs)
+
+
 MIXERS: dict[str, Any] = {
     "mlp": Mlp,
-    "swiglu": SwiGLU,
+    "swiglu": SiLUGLU,
     "gr_kan": GRKAN,
     "kan": KANMlp,
     "fourier": partial(KANMlp, basis="fourier"),
     "lan": LANMlp,
+}
+# What mixer_layer takes; the rest of their arguments come from the block.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "mlp": (),
+    "swiglu": ("align_to",),
+    "gr_kan": ("num_groups", "act1_init", "act2_init", "order"),
+    "kan": ("basis", "num_bases", "grid_range"),
+    "fourier": ("num_bases",),
+    "lan": ("activation",),
 }
 
 
@@ -275,11 +303,16 @@ def mixer_layer(name: str, **kwargs: Any) -> Any:
 
     Args:
         name: a key of `MIXERS`.
-        **kwargs: arguments of that class beyond timm's own.
+        **kwargs: arguments of that class beyond those that timm's blocks pass, see `OPTIONS`: a model's mixer_kwargs.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or an argument that the mixer has not, that a block would overwrite or the basis ignore.
     """
-    if name not in MIXERS:
+    if not isinstance(name, str) or name not in MIXERS:
         raise ValueError(f"mixer={name!r}: expected one of {', '.join(MIXERS)}")
+    waves = name == "kan" and kwargs.get("basis") == "fourier"  # which have no grid
+    options = tuple(option for option in OPTIONS[name] if not (waves and option == "grid_range"))
+    if unknown := [option for option in kwargs if option not in options]:
+        expected = f"one of {', '.join(options)}" if options else "nothing"
+        raise ValueError(f"mixer_kwargs: {unknown[0]}={kwargs[unknown[0]]!r} is no option of mixer={name!r}; expected {expected}")
     return partial(MIXERS[name], **kwargs)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 logger = logging.getLogger("kat_zoo")
+
+
+def check_groups(num_groups: Any) -> None:
+    """Raise ValueError for what is no whole number of groups, 1 or more."""
+    if not isinstance(num_groups, Integral) or isinstance(num_groups, bool) or num_groups < 1:
+        raise ValueError(f"num_groups={num_groups!r}: expected an integer, 1 or more")
 
 
 class GroupRational(nn.Module):
@@ -39,7 +46,7 @@ class GroupRational(nn.Module):
         weight_denominator: (1 or num_groups, n).
 
     Raises:
-        ValueError: num_groups < 1, an unknown init or a bad order.
+        ValueError: num_groups < 1, an unknown init, a bad order, or a channel_dim that is no integer.
     """
 
     channel_dim: Final[int]
@@ -57,8 +64,9 @@ class GroupRational(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if num_groups < 1:
-            raise ValueError(f"num_groups={num_groups}: expected 1 or more")
+        check_groups(num_groups)
+        if not isinstance(channel_dim, int):
+            raise ValueError(f"channel_dim={channel_dim!r}: expected an integer, -1 for (..., C) or 1 for NCHW")
         self.num_groups = num_groups
         self.init = init
         self.order = check_order(order)

@@ -1,6 +1,6 @@
 """`fit_rational`: the best rational approximation, in the maximum norm, under the formula the kernel computes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -99,8 +99,8 @@ def _unscale(a: np.ndarray, b: np.ndarray, scale: float) -> tuple[np.ndarray, np
 
 def check_order(order: Sequence[int]) -> tuple[int, int]:
     """Return (m, n) as ints or raise ValueError."""
-    values = tuple(order)
-    if len(values) != 2 or any(int(v) != v for v in values) or not (0 <= values[0] <= 8 and 1 <= values[1] <= 8):
+    values = tuple(order) if isinstance(order, Iterable) else ()
+    if len(values) != 2 or values[0] not in range(9) or values[1] not in range(1, 9):
         raise ValueError(f"order={order!r}: expected (m, n) with m in 0..8 and n in 1..8")
     return int(values[0]), int(values[1])
 

@@ -219,7 +219,7 @@ class KANLinear(nn.Module):
             self.knots = self.knots.new_empty(knots.shape)
             self.coef = nn.Parameter(self.coef.new_empty(coef.shape), requires_grad=self.coef.requires_grad)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._masked = not bool((self.mask == 1).all())
+        self._masked = not self.mask.is_meta and not bool((self.mask == 1).all())
 
     def extra_repr(self) -> str:
         """Sizes, for print(model)."""

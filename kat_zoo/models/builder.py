@@ -1,16 +1,27 @@
 """What the model files share: sizes, default configurations, and timm's call that builds a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg
+from timm.models import build_model_with_cfg, clean_state_dict
 from torch import nn
 
 from .pretrained import fetch_weights
 
-__all__ = ["BASE", "PICO", "SMALL", "TINY", "WEIGHTS", "build_with_features", "default_cfg", "fmnist_cfg", "require_plain"]
+__all__ = [
+    "BASE",
+    "PICO",
+    "SMALL",
+    "TINY",
+    "WEIGHTS",
+    "build_with_features",
+    "default_cfg",
+    "fmnist_cfg",
+    "require_plain",
+    "unwrap_state_dict",
+]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -71,6 +82,19 @@ def require_plain(arguments: dict[str, Any], replaced: dict[str, str]) -> None:
             raise ValueError(f"{name}={value!r}: not an argument of this model: {replaced[name]}")
         if callable(value):
             raise ValueError(f"{name}={value!r}: expected a string or a number, so that it can be saved with the model")
+
+
+def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state dict within a training checkpoint.
+
+    Args:
+        state_dict: bare, or under state_dict, model or (preferred) their EMA entries, in any nesting, with or without the
+            prefixes of DDP, torch.compile and torch's AveragedModel.
+    """
+    wrappers = ("state_dict_ema", "model_ema", "state_dict", "model")
+    while inner := next((state_dict[key] for key in wrappers if isinstance(state_dict.get(key), Mapping)), None):
+        state_dict = inner
+    return clean_state_dict({key: value for key, value in state_dict.items() if key != "n_averaged"})  # AveragedModel's counter
 
 
 def build_with_features(model: Callable[..., Model], variant: str, pretrained: bool, filter_fn: Callable[..., Any], **kwargs: Any) -> Model:

@@ -16,6 +16,7 @@ from timm.models._manipulate import checkpoint_seq
 from torch import Tensor, nn
 
 from ..layers.mixers import SplineLinear
+from ..layers.spline import is_count
 from .builder import fmnist_cfg
 
 __all__ = ["PixelClassifier"]
@@ -38,7 +39,7 @@ class PixelClassifier(nn.Module):
         dtype: of the parameters.
 
     Raises:
-        ValueError: an unknown layer or no hidden width.
+        ValueError: an unknown layer, no list of hidden widths, or a negative number of classes.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class PixelClassifier(nn.Module):
         super().__init__()
         if layer not in LAYERS:
             raise ValueError(f"layer={layer!r}: expected one of {', '.join(LAYERS)}")
-        if not hidden or min(hidden) < 1:
-            raise ValueError(f"hidden={list(hidden)}: expected one or more positive widths")
+        if not isinstance(hidden, Sequence) or not hidden or not all(is_count(width) for width in hidden):
+            raise ValueError(f"hidden={hidden!r}: expected a list of one or more positive widths")
+        if not is_count(num_classes, 0):
+            raise ValueError(f"num_classes={num_classes!r}: expected a whole number of classes, or 0 for no head")
         self.num_classes, self.in_chans = num_classes, in_chans
         self.num_features = self.head_hidden_size = self.embed_dim = hidden[-1]
         self.grad_checkpointing = False

@@ -25,11 +25,11 @@ class MixerViT(VisionTransformer):
 
     Args:
         mixer: mlp, swiglu, gr_kan, kan, fourier or lan, see `kat_zoo.layers.mixers`.
-        mixer_kwargs: arguments of the mixer, as {"num_bases": 6}.
+        mixer_kwargs: arguments of the mixer, as {"num_bases": 6}: what timm's blocks do not pass, see `OPTIONS` there.
         **kwargs: see timm's VisionTransformer; the hidden width of the mixer is mlp_ratio * embed_dim.
 
     Raises:
-        ValueError: an unknown mixer, or what the mixer refuses.
+        ValueError: an unknown mixer, mixer_kwargs it has not, or what the mixer refuses.
     """
 
     def __init__(self, mixer: str = "mlp", mixer_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from timm.layers import Attention
-from timm.models import clean_state_dict, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import Block, VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
 from torch import Tensor, nn
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from ..layers.edges import check_choice
 from ..layers.fourier import FourierHeads, OperatorHeads, SoftmaxHeads
 from ..layers.general_heads import GeneralHeads
+from ..layers.gr_kan import check_activations
 from ..layers.karat_attention import KArAtAttention, PatchGrid
 from ..layers.mixers import mixer_layer
-from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg
+from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, unwrap_state_dict
 from .norm import norm_with_eps
 
 __all__ = ["KArAt"]
@@ -126,8 +127,8 @@ class KArAt(VisionTransformer):
         **kwargs: Any,
     ) -> None:
         depth, heads = kwargs.get("depth", 12), kwargs.get("num_heads", 12)
-        if not 0 <= hybrid_heads < heads:
-            raise ValueError(f"hybrid_heads={hybrid_heads}: expected 0 to {heads - 1} of {heads} heads")
+        if not isinstance(hybrid_heads, int) or not 0 <= hybrid_heads < heads:
+            raise ValueError(f"hybrid_heads={hybrid_heads!r}: expected a whole number from 0 to {heads - 1}, of {heads} heads")
         check_choice("mode", mode, MODES)
         learnable = learnable_layers(layers, depth)
         if learnable and kwargs.get("patch_drop_rate"):
@@ -162,7 +163,7 @@ class KArAt(VisionTransformer):
             layer.set_operators(nn.ModuleList(operators), [count for _, count in groups])
         self.patch_grid: PatchGrid | None = None
         if self.dynamic_img_size and learnable:
-            self.patch_grid = PatchGrid(self.patch_embed.grid_size, self.patch_embed.grid_size, self.num_prefix_tokens)
+            self.patch_grid = PatchGrid(self.patch_embed.grid_size, self.num_prefix_tokens)
             self.patch_embed.register_forward_hook(self.patch_grid.note)
             for i in self.learnable:
                 layer = self.blocks[i].attn
@@ -171,6 +172,10 @@ class KArAt(VisionTransformer):
                 block.register_forward_pre_hook(self.patch_grid.recall)
         self.register_state_dict_post_hook(_drop_aliases)
         self.register_load_state_dict_pre_hook(_add_aliases)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        check_activations(self, state_dict, prefix, args[-1])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.jit.ignore
     def aliases(self) -> dict[str, str]:
@@ -227,14 +232,22 @@ def _square_grid(tokens: int, num_prefix: int) -> tuple[int, int]:
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: KArAt) -> dict[str, Tensor]:
-    """Convert a checkpoint to the model's shapes.
+    """Convert a checkpoint, bare or wrapped as by a training (see `unwrap_state_dict`), to the model's shapes.
 
     A plain ViT, which has no operators at all, gets the model's own (fresh) ones. Where a checkpoint has those of the first
     learnable block alone they are universal, and a blockwise model gets a copy in every block. All else that is missing is
     left to strict loading. Position embeddings and operators are resampled to the model's patch grid, from a square one.
     """
-    state_dict = clean_state_dict(state_dict)
+    state_dict = unwrap_state_dict(state_dict)  # before the operators are looked for
     blocks = {key.partition(OPERATOR)[0] for key in state_dict if OPERATOR in key}
+    if blocks:
+        tokens = state_dict.get("reg_token")
+        prefix = ("cls_token" in state_dict) + (0 if tokens is None else tokens.shape[1])
+        if prefix != model.num_prefix_tokens:
+            raise ValueError(
+                f"class_token / reg_tokens: the model has {model.num_prefix_tokens} prefix tokens, the checkpoint {prefix}; expected the "
+                "same, as the operators have functions of every token"
+            )
     embedding = state_dict.get("pos_embed")
     if blocks and model.pos_embed is not None and embedding is not None and embedding.shape != model.pos_embed.shape:
         _square_grid(embedding.shape[1], 0 if model.no_embed_class else model.num_prefix_tokens)

@@ -4,20 +4,20 @@ Paper: `Kolmogorov-Arnold Transformer`, Yang and Wang, ICLR 2025 - https://arxiv
 Published weights: https://huggingface.co/adamdad (MIT)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from timm.layers.attention import Attention
-from timm.models import clean_state_dict, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
 from torch import Tensor
 
 from ..layers.gr_kan import GRKAN, check_activations, has_activations
 from ..layers.init import init_attention_mimetic, rational_coefficients
-from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, require_plain
+from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, require_plain, unwrap_state_dict
 from .norm import norm_with_eps
 
 __all__ = ["KAT"]
@@ -52,8 +52,8 @@ class KAT(VisionTransformer):
         **kwargs: see timm's VisionTransformer.
 
     Raises:
-        ValueError: an unknown init, a width not divisible by num_groups, an argument that is a class or another callable,
-            or one that replaces what makes a KAT: act_layer, mlp_layer, block_fn.
+        ValueError: an unknown init, or one that the attention cannot have; a width not divisible by num_groups; an argument that
+            is a class or another callable, or one that replaces what makes a KAT: act_layer, mlp_layer, block_fn.
     """
 
     def __init__(
@@ -93,16 +93,28 @@ class KAT(VisionTransformer):
         """Initialise all weights.
 
         Args:
-            mode: as the constructor's weight_init, which is the default.
+            mode: as the constructor's weight_init, which is the default; not "skip".
             needs_reset: call reset_parameters of every other module, needed after device='meta'.
+
+        Raises:
+            ValueError: an unknown mode, or a mimetic one for attention that is not timm's.
         """
         mode = mode or self.weight_init
+        if mode not in (*WEIGHT_INITS, "reset"):
+            raise ValueError(f"mode={mode!r}: expected one of {', '.join(WEIGHT_INITS)}, reset")
+        other: Any = next((block.attn for block in self.blocks if not isinstance(block.attn, Attention)), None)
+        if mode.endswith("mimetic") and other is not None:
+            raise ValueError(f"weight_init={mode!r}: for timm's Attention, not {type(other).__name__}; expected no attn_layer")
+        fix_init, self.fix_init = self.fix_init, False  # it scales the weights that are drawn, so it comes last
         super().init_weights("reset" if mode == "reset" else "", needs_reset)
+        self.fix_init = fix_init
         for module in self.modules():
             if mode.startswith("kan") and isinstance(module, GRKAN):
                 module.init_variance_preserving()
             if mode.endswith("mimetic") and isinstance(module, Attention):
                 init_attention_mimetic(module.qkv, module.proj, module.num_heads)
+        if fix_init:
+            self.fix_init_weight()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         check_activations(self, state_dict, prefix, args[-1])
@@ -131,11 +143,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: KAT) -> dict[str, Te
     ViT, whose MLPs become GR-KANs (see `GRKAN.adapt_state_dict`). Patch and position embeddings are resampled to the
     model's size as timm does. Google's .npz goes through `KAT.load_pretrained`.
     """
-    wrappers = ("state_dict_ema", "model_ema", "state_dict", "model")
-    while inner := next((state_dict[key] for key in wrappers if isinstance(state_dict.get(key), Mapping)), None):
-        state_dict = inner
-    state_dict = {key: value for key, value in state_dict.items() if key != "n_averaged"}  # AveragedModel's counter
-    out = vit_checkpoint_filter_fn(clean_state_dict(state_dict), model, adapt_layer_scale=True)
+    out = vit_checkpoint_filter_fn(unwrap_state_dict(state_dict), model, adapt_layer_scale=True)
     mlps = not has_activations(out)
     for name, module in model.named_modules():
         if isinstance(module, GRKAN):

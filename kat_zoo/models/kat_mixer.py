@@ -4,12 +4,14 @@ import math
 from typing import Any
 
 from timm.data.constants import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
+from timm.layers import get_norm_layer
 from timm.models import generate_default_cfgs, register_model
 from timm.models.mlp_mixer import MlpMixer, checkpoint_filter_fn
 
 from ..layers.gr_kan import GRKAN, check_activations
-from ..layers.rational import GroupRational
+from ..layers.rational import GroupRational, check_groups
 from .builder import build_with_features, default_cfg, fmnist_cfg, require_plain
+from .norm import norm_with_eps
 
 __all__ = ["KATMixer"]
 
@@ -21,16 +23,23 @@ class KATMixer(MlpMixer):
         num_groups: groups with a denominator of their own. A mixer of tokens has as many as divide both this number and its
             widths: 4 for 196 tokens, 1 for 49.
         act_init: functions that the activations start from, "<act1>-<act2>", as in `KAT`.
+        norm_layer: name of timm's norm, as in `KAT`; LayerNorm by default.
         **kwargs: see timm's MlpMixer.
 
     Raises:
         ValueError: num_groups < 1, an unknown init, or an argument that is a class or replaces what makes this model.
     """
 
-    def __init__(self, num_groups: int = 8, act_init: str = "identity-swish", **kwargs: Any) -> None:
-        require_plain({**kwargs, "act_init": act_init}, {"mlp_layer": "its mixers are GRKAN", "act_layer": "see act_init"})
-        if num_groups < 1:
-            raise ValueError(f"num_groups={num_groups}: expected 1 or more")
+    def __init__(self, num_groups: int = 8, act_init: str = "identity-swish", norm_layer: str | None = None, **kwargs: Any) -> None:
+        plain = {**kwargs, "act_init": act_init, "norm_layer": norm_layer}
+        require_plain(plain, {"mlp_layer": "its mixers are GRKAN", "act_layer": "see act_init"})
+        check_groups(num_groups)
+        if not isinstance(act_init, str):
+            raise ValueError(f"act_init={act_init!r}: expected names of functions, as 'identity-swish'")
+        if norm_layer is not None:
+            if not isinstance(norm_layer, str):
+                raise ValueError(f"norm_layer={norm_layer!r}: expected the name of a norm of timm's")
+            kwargs["norm_layer"] = get_norm_layer(norm_with_eps(norm_layer, None))
         act1_init, _, act2_init = act_init.rpartition("-")
 
         def mixer(in_features: int, hidden_features: int, **options: Any) -> GRKAN:

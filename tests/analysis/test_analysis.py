@@ -65,6 +65,14 @@ def test_token_maps(models):
     torch.testing.assert_close(token_maps(models["karat"], layer), raw / raw.amax((-1, -2), keepdim=True))
 
 
+@pytest.mark.parametrize("options", [{}, {"dynamic_img_size": True}, {"dynamic_img_size": True, "layers": []}], ids=str)
+@pytest.mark.parametrize("size", [(128, 96), (64, 64)])
+def test_images_of_another_size_are_refused_by_name(options, size):
+    model = timm.create_model("test_karat", depth=1, **options)
+    with pytest.raises(ValueError, match=r"images are \(.*\) pixels; expected the model's \(96, 96\)"):
+        analysis.capture_attention(model, torch.zeros(1, 3, *size))
+
+
 def test_spectrum_after_the_operator_has_its_rank(models):
     without_bias = timm.create_model("test_karat", rank=4, depth=1).eval()
     values = analysis.singular_values(without_bias, X)

@@ -102,6 +102,7 @@ def attention():
     return {
         "compilations": {name: [len(recorder.launches), recorder.compiled] for name, recorder in recorders.items()},
         "rows": report.rows(["sm_90"], ["fourier_attention"], ["bfloat16"], [64]),
+        "amd": {arch: len(attention_step(dim=16, order=1, arch=arch).launches) for arch in ("gfx90a", "gfx950", "gfx1100")},
     }
 
 

@@ -162,3 +162,51 @@ def test_bad_arguments(change, message):
     } | change
     with pytest.raises(ValueError, match=message):
         spline_linear(**arguments)
+
+
+def under_vmap(op, *arguments):
+    return torch.vmap(lambda _: op(*arguments))(torch.zeros(2))
+
+
+@pytest.mark.parametrize("where", ["cpu", "no library", "meta", "vmap"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.zeros(3, 5)}, "knots"),
+        ({"x": torch.zeros(2, 3, 4)}, "expected rows"),
+        ({"x": torch.zeros(3, 4, dtype=torch.bfloat16)}, "x has dtype"),
+        ({"knots": torch.zeros(4, 7)}, "knots"),
+        ({"coef": torch.zeros(4, 7, 2)}, "coef has shape"),
+        ({"coef": torch.zeros(5, 8, 2)}, "coef has shape"),
+        ({"coef": torch.zeros(4, 8, 2).double()}, "coef is"),
+        ({"scale": torch.zeros(3, 2)}, "scale has shape"),
+        ({"scale": torch.zeros(3, 4, dtype=torch.int64)}, "scale is"),
+        ({"grad": torch.zeros(2, 2)}, "grad has shape"),
+        ({"grad": torch.zeros(3, 2).half()}, "grad is"),
+        ({"order": 8}, "order=8"),
+    ],
+)
+def test_operators_refuse_what_would_run_past_a_buffer(change, message, where, monkeypatch):
+    good = {"x": torch.zeros(3, 4), "knots": make_knots(5, 3, 4), "coef": torch.zeros(4, 8, 2), "scale": torch.zeros(3, 4)}
+    good |= {"grad": torch.zeros(3, 2), "order": 3}
+    if where == "no library":
+        monkeypatch.setattr(cpu_library, "load", lambda: None)
+    ops, tried = torch.ops.kat_zoo, 0
+    for op, names in (
+        (ops.bspline_basis, ("x", "knots")),
+        (ops.spline_contract, ("x", "knots", "coef", "scale")),
+        (ops.spline_project, ("grad", "x", "knots", "coef")),
+        (ops.spline_accumulate, ("grad", "x", "knots", "scale")),
+    ):
+        if change.keys() & {*names, "order"} and not (op is ops.bspline_basis and message == "expected rows"):
+            tensors = [(good | change)[name] for name in names]
+            tensors = [t.to("meta") for t in tensors] if where == "meta" else tensors
+            arguments, tried = (*tensors, (good | change)["order"], 0), tried + 1
+            with pytest.raises(ValueError, match=message):
+                under_vmap(op, *arguments) if where == "vmap" else op(*arguments)
+    assert tried
+
+
+def test_projection_checks_the_outputs():
+    with pytest.raises(ValueError, match="grad has shape .*the 2 outputs"):
+        torch.ops.kat_zoo.spline_project(torch.zeros(3, 5), torch.zeros(3, 4), make_knots(5, 3, 4), torch.zeros(4, 8, 2), 3, 0)

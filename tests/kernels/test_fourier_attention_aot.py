@@ -58,3 +58,7 @@ def test_nothing_compiles_again_for_another_batch_or_image_size(compiled):
     expected = {"first": 4, "other head": 4}
     for name, (launches, compilations) in compiled["compilations"].items():
         assert (launches, compilations) == (4, expected.get(name, 0)), name
+
+
+def test_gpus_without_tf32_compile_it_for_16_bit_types(compiled):
+    assert compiled["amd"] == {"gfx90a": 4, "gfx950": 4, "gfx1100": 4}

@@ -64,6 +64,16 @@ def test_triton_reads_any_strides():
             torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-5)
 
 
+def test_a_batch_beyond_the_limit_of_a_grid_is_launched_in_portions(monkeypatch):
+    tensors, grad = inputs(5, 2, 9, 4, 4, 3, 1, torch.float32)
+    expected, portions = kernels(tensors, grad), []
+    split = torch.Tensor.split
+    monkeypatch.setattr(torch.Tensor, "split", lambda t, size: portions.append(size) or split(t, size))
+    monkeypatch.setattr(fourier_attention_triton, "MAX_PAIRS", 4)
+    assert all(torch.equal(x, y) for x, y in zip(kernels(tensors, grad), expected, strict=True))
+    assert portions == [2] * 10  # images of two heads
+
+
 def test_triton_empty_batch():
     tensors, grad = inputs(0, 2, 5, 4, 4, 3, 2, torch.float32)
     got = kernels(tensors, grad)

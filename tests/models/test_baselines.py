@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.models._manipulate import reinit_non_persistent_buffers
 from torch import nn
 
 from kat_zoo import zoo
@@ -49,6 +50,23 @@ def test_saved_weights_of_vit_kan_are_enough():
     assert other.blocks[0].mlp.fc1.knots.dtype == torch.float64
 
 
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("name", ["vit_kan_pico_patch4_28", "kan_mlp_pico_28"])
+def test_splines_built_on_meta_get_their_grid(name, assign):
+    model, other = timm.create_model(name).eval(), timm.create_model(name, device="meta").eval()
+    if not assign:
+        other.to_empty(device="cpu")
+        for buffer in other.buffers():
+            buffer.fill_(torch.nan)  # as empty memory may be
+    other.load_state_dict(model.state_dict(), assign=assign)
+    reinit_non_persistent_buffers(other)
+    x = torch.randn(2, 1, 28, 28)
+    nn.init.normal_(model.get_classifier().weight), other.get_classifier().load_state_dict(model.get_classifier().state_dict())
+    assert torch.equal(other(x), model(x))
+    for key, value in model.named_buffers():
+        assert torch.equal(other.get_buffer(key), value), key
+
+
 def test_fourier_mixer_is_its_series(generator):
     mixer = mixer_layer("fourier", num_bases=4)(6, 5)
     x = torch.randn(2, 3, 6, generator=generator)
@@ -75,6 +93,21 @@ def test_lan_starts_as_the_perceptron_and_every_node_learns_its_own():
     assert lan.act.weight_numerator.grad.shape == (9, 6) and len(lan.act.weight_numerator.grad.unique(dim=0)) == 9
 
 
+@pytest.mark.parametrize("name", ["vit_kan_pico_patch4_28", "karat_pico_patch4_28"])
+def test_swiglu_is_swiglu_in_every_block(name):
+    mlp = timm.create_model(name, depth=1, mixer="swiglu").blocks[0].mlp
+    x = torch.randn(3, 96)
+    torch.testing.assert_close(mlp(x), mlp.fc2(nn.functional.silu(mlp.fc1_g(x)) * mlp.fc1_x(x)))
+
+
+@pytest.mark.parametrize("name", ["in_features", "hidden_features", "drop", "bias", "norm_layer", "act_layer", "grid_range", "no_option"])
+@pytest.mark.parametrize("options", [{"mixer": "fourier"}, {"mixer": "kan", "basis": "fourier"}, {"mixer": "gr_kan"}, {"mixer": "mlp"}])
+def test_options_that_would_be_ignored_are_refused(name, options):
+    basis = {key: value for key, value in options.items() if key == "basis"}
+    with pytest.raises(ValueError, match=f"mixer_kwargs: {name}=3 is no option of mixer="):
+        timm.create_model("vit_kan_pico_patch4_28", depth=1, mixer=options["mixer"], mixer_kwargs={**basis, name: 3})
+
+
 def test_the_combination_has_both():
     model = timm.create_model("karat_kat_pico_patch4_28", depth=1)
     kinds = {type(m).__name__ for m in model.modules()}
@@ -85,10 +118,17 @@ def test_the_combination_has_both():
     ("make", "message"),
     [
         (lambda: mixer_layer("kna"), "mixer='kna'"),
+        (lambda: timm.create_model("test_karat", mixer=["a"]), "mixer=\\['a'\\]"),
+        (lambda: mixer_layer("fourier", num_bases=-2)(8), "num_bases=-2"),
         (lambda: KANMlp(8, basis="wave"), "basis='wave'"),
         (lambda: KANMlp(8, basis="fourier", num_bases=5), "num_bases=5"),
         (lambda: LANMlp(8, activation="relu"), "activation='relu'"),
-        (lambda: timm.create_model("mlp_pico_28", hidden=()), "hidden=\\[\\]"),
+        (lambda: SplineLinear(8, 2)(torch.zeros(3, 4)), "x has shape .*3, 4.*expected \\(..., 8\\)"),
+        (lambda: SplineLinear(8, 2)(torch.zeros(8)), "x has shape"),
+        (lambda: timm.create_model("mlp_pico_28", hidden=()), "hidden=\\(\\)"),
+        (lambda: timm.create_model("mlp_pico_28", hidden=64), "hidden=64: expected a list"),
+        (lambda: timm.create_model("mlp_pico_28", hidden=[6.5]), "hidden=\\[6.5\\]: expected a list"),
+        (lambda: timm.create_model("mlp_pico_28", num_classes=-1), "num_classes=-1: expected a whole number"),
         (lambda: timm.create_model("mlp_pico_28", layer="lan"), "layer='lan'"),
         (lambda: timm.create_model("mlp_pico_28", features_only=True), "features_only=True"),
     ],

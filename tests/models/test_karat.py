@@ -199,6 +199,14 @@ def test_resize_there_and_back(options):
             assert (p - before[n]).abs().max() < 0.05 * before[n].abs().max().clamp(min=1), n
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_the_same_input_size_leaves_the_parameters_to_their_optimizer(dynamic):
+    model = create(depth=2, dynamic_img_size=dynamic)
+    before = dict(model.named_parameters())
+    model.set_input_size((96, 96))
+    assert all(parameter is before[name] for name, parameter in model.named_parameters())
+
+
 @pytest.mark.parametrize("options", [{}, {"mode": "universal"}, {"basis": "dog"}, {"hybrid_heads": 1}], ids=str)
 def test_dynamic_image_size(options):
     """Interpolating in every forward equals set_input_size, also for grids that are not square; gradients flow."""
@@ -266,6 +274,7 @@ def test_features_and_pruning():
         ({"layers": [2.0]}, "layers=.2.0.: expected a list"),
         ({"attn_layer": "diff"}, "attn_layer='diff'"),
         ({"hybrid_heads": 2}, "hybrid_heads=2"),
+        ({"hybrid_heads": "1"}, "hybrid_heads='1': expected a whole number"),
         ({"attn_drop_rate": 0.1}, "attn_drop_rate=0.1"),
         ({"patch_drop_rate": 0.5}, "patch_drop_rate"),
         ({"basis": "dog", "edge_scale": True}, "edge_scale"),

@@ -1,6 +1,8 @@
 """What a KArAt's checkpoint may be loaded into, and what another image size costs."""
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -47,6 +49,21 @@ def test_missing_operators_are_not_filled_in(tmp_path):
         load(tmp_path, create().state_dict(), basis="dog")
 
 
+def test_a_gr_kan_without_activations_is_refused():
+    model = timm.create_model("karat_kat_pico_patch4_28", depth=2)
+    state = {key: value for key, value in model.state_dict().items() if not key.startswith("blocks.1.mlp.act")}
+    with pytest.raises(RuntimeError, match="blocks.1.mlp has no act1 and act2 in the checkpoint"):
+        model.load_state_dict(state)
+
+
+@pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_ema"])
+def test_a_wrapped_checkpoint_keeps_its_operators(wrapper):
+    source = timm.create_model("karat_pico_patch4_28", depth=1).state_dict()
+    overlay = dict(state_dict={wrapper: {f"module.{key}": value for key, value in source.items()}}, file=None)
+    loaded = timm.create_model("karat_pico_patch4_28", pretrained=True, pretrained_cfg_overlay=overlay, depth=1).state_dict()
+    assert source.keys() == loaded.keys() and all(torch.equal(source[key], loaded[key]) for key in source)
+
+
 @pytest.mark.parametrize("img_size", [96, 128])
 def test_a_universal_checkpoint_fills_every_block_of_a_blockwise_model(tmp_path, img_size):
     universal = create(mode="universal", hybrid_heads=1)
@@ -56,6 +73,13 @@ def test_a_universal_checkpoint_fills_every_block_of_a_blockwise_model(tmp_path,
     torch.testing.assert_close(model(x), universal(x))
     first, last = model.blocks[0].attn.operators[1].a, model.blocks[5].attn.operators[1].a
     assert torch.equal(first, last) and first is not last and first.data_ptr() != last.data_ptr()
+
+
+@pytest.mark.parametrize("options", [{"class_token": True}, {"reg_tokens": 2}, {"class_token": True, "reg_tokens": 2}], ids=str)
+def test_other_prefix_tokens_are_named(options):
+    count = sum(options.values())
+    with pytest.raises(ValueError, match=f"class_token / reg_tokens: the model has {count} prefix tokens, the checkpoint 0"):
+        timm.create_model("karat_pico_patch4_28", pretrained=True, **options)
 
 
 def test_a_rectangular_checkpoint_is_refused_by_name(tmp_path):
@@ -78,6 +102,22 @@ def test_sizes_may_alternate_before_one_backward_with_gradient_checkpointing(opt
         gradients.append([p.grad.clone() for p in model.parameters()])
     for expected, got in zip(*gradients, strict=True):
         torch.testing.assert_close(got, expected)
+
+
+def test_threads_may_have_images_of_different_sizes():
+    """Each thread waits between blocks until the other has been through as many."""
+    model, turns = create(depth=2, dynamic_img_size=True), threading.Barrier(2)
+    batches = [torch.randn(1, 3, *size) for size in ((128, 64), (64, 128))]
+    expected = [model(x) for x in batches]
+
+    def take_turns(*_):
+        turns.wait(timeout=60)
+
+    for block in model.blocks:
+        block.register_forward_pre_hook(take_turns)  # behind the model's own
+    with ThreadPoolExecutor(2) as pool:
+        for y, got in zip(expected, pool.map(model, batches), strict=True):
+            torch.testing.assert_close(got, y)
 
 
 def test_a_dynamic_model_copies_and_refuses_scripting(tmp_path):

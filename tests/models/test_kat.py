@@ -135,6 +135,22 @@ def test_weight_init(mode):
     assert product.diag().mean().item() == pytest.approx(-0.4 if mode.endswith("mimetic") else 0, abs=0.02)
 
 
+@pytest.mark.parametrize("mode", ["upstream", "upstream_mimetic", "kan", "kan_mimetic"])
+def test_fix_init_scales_what_was_drawn(mode):
+    weights = []
+    for fix_init in (False, True):
+        torch.manual_seed(0)
+        block = timm.create_model("test_kat", depth=2, weight_init=mode, fix_init=fix_init).blocks[1]
+        weights.append((block.attn.proj.weight, block.mlp.fc2.weight))
+    for plain, fixed in zip(*weights, strict=True):
+        torch.testing.assert_close(fixed, plain / 2)  # sqrt(2 * 2)
+
+
+def test_init_weights_refuses_what_the_constructor_does():
+    with pytest.raises(ValueError, match="mode='jaxx': expected one of upstream"):
+        timm.create_model("test_kat", depth=1).init_weights("jaxx")
+
+
 def test_skipped_init_is_the_modules_own():
     torch.manual_seed(0)
     model = timm.create_model("test_kat", depth=1, weight_init="skip")
@@ -159,6 +175,7 @@ def test_groups_and_order():
     "arguments, message",
     [
         ({"weight_init": "xavier"}, "weight_init='xavier': expected one of upstream"),
+        ({"weight_init": "kan_mimetic", "attn_layer": "diff"}, "weight_init='kan_mimetic': .* not DiffAttention"),
         ({"act_init": "sinus"}, "init='sinus'"),
         ({"num_groups": 7}, "not divisible by num_groups=7"),
         ({"act_layer": "relu"}, "act_layer='relu': not an argument .* act_init"),
@@ -166,6 +183,7 @@ def test_groups_and_order():
         ({"order": 5}, "order=5: expected two numbers"),
         ({"num_groups": 0}, "num_groups=0: expected an integer"),
         ({"num_groups": "8"}, "num_groups='8': expected an integer"),
+        ({"num_groups": True}, "num_groups=True: expected an integer"),
         ({"act_init": nn.GELU}, "act_init=.*GELU.*: expected names"),
         ({"norm_layer": nn.LayerNorm}, "norm_layer=.*LayerNorm.*: expected the name"),
         ({"norm_eps": "1e-6"}, "norm_eps='1e-6': expected a number"),
@@ -182,7 +200,11 @@ def test_bad_arguments(arguments, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"num_groups": 0}, "num_groups=0: expected 1 or more"),
+        ({"num_groups": 0}, "num_groups=0: expected an integer, 1 or more"),
+        ({"num_groups": 2.5}, "num_groups=2.5: expected an integer"),
+        ({"act_init": 5}, "act_init=5: expected names"),
+        ({"norm_layer": "groupnorm"}, "norm_layer='groupnorm': expected one of layernorm"),
+        ({"norm_layer": 5}, "norm_layer=5: expected the name"),
         ({"act_init": nn.GELU}, "act_init=.*GELU.*: expected a string"),
         ({"norm_layer": nn.LayerNorm}, "norm_layer=.*LayerNorm.*: expected a string"),
         ({"mlp_layer": nn.Linear}, "mlp_layer=.*: not an argument .* GRKAN"),
@@ -191,3 +213,8 @@ def test_bad_arguments(arguments, message):
 def test_bad_arguments_of_the_mixer(arguments, message):
     with pytest.raises(ValueError, match=message):
         timm.create_model("kat_mixer_pico_patch4_28", **arguments)
+
+
+def test_the_mixer_takes_a_norm_by_its_name():
+    model = timm.create_model("kat_mixer_pico_patch4_28", num_blocks=1, norm_layer="rmsnorm")
+    assert {type(m).__name__ for m in (model.norm, model.blocks[0].norm1)} == {"RmsNorm"}
