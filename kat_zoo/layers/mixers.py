@@ -21,10 +21,10 @@ LAN_ACTIVATIONS = ("prelu", "rational")
 @register_notrace_function
 def spline_rows(x: Tensor, knots: Tensor, coef: Tensor, order: int) -> Tensor:
     """(..., C_in) -> (..., C_out) through the operator, which takes rows; 16-bit types are computed in float32."""
-    if x.dim() < 2 or x.shape[-1] != coef.shape[0]:
+    if x.dim() < 1 or x.shape[-1] != coef.shape[0]:
         raise ValueError(f"x has shape {x.shape}; expected (..., {coef.shape[0]}), the layer's in_features last")
     dtype = torch.float64 if coef.dtype == torch.float64 else torch.float32
-    rows = torch.ops.kat_zoo.spline_contract(x.flatten(0, -2).to(dtype), knots, coef.to(dtype), None, order, 0)
+    rows = torch.ops.kat_zoo.spline_contract(x.reshape(-1, x.shape[-1]).to(dtype), knots, coef.to(dtype), None, order, 0)
     return rows.to(x.dtype).reshape(x.shape[:-1] + rows.shape[-1:])
 
 

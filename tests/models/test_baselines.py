@@ -33,7 +33,8 @@ def test_spline_linear_is_the_sum_of_splines(generator):
     basis = bspline_basis_reference(x, layer.knots, 2)
     assert basis.shape[-1] == 6
     torch.testing.assert_close(layer(x), torch.einsum("bnij,ijo->bno", basis, layer.coef.double()).float())
-    assert list(layer.state_dict()) == ["coef"]
+    torch.testing.assert_close(layer(x[0, 0]), layer(x)[0, 0])
+    assert layer(x[:0]).shape == (0, 4, 7) and list(layer.state_dict()) == ["coef"]
     for change in (lambda: layer.set_mask(layer.mask), lambda: layer.set_grid(layer.knots, layer.coef)):
         with pytest.raises(ValueError, match="SplineLinear"):
             change()
@@ -124,7 +125,7 @@ def test_the_combination_has_both():
         (lambda: KANMlp(8, basis="fourier", num_bases=5), "num_bases=5"),
         (lambda: LANMlp(8, activation="relu"), "activation='relu'"),
         (lambda: SplineLinear(8, 2)(torch.zeros(3, 4)), "x has shape .*3, 4.*expected \\(..., 8\\)"),
-        (lambda: SplineLinear(8, 2)(torch.zeros(8)), "x has shape"),
+        (lambda: SplineLinear(8, 2)(torch.zeros(())), "x has shape"),
         (lambda: timm.create_model("mlp_pico_28", hidden=()), "hidden=\\(\\)"),
         (lambda: timm.create_model("mlp_pico_28", hidden=64), "hidden=64: expected a list"),
         (lambda: timm.create_model("mlp_pico_28", hidden=[6.5]), "hidden=\\[6.5\\]: expected a list"),
