@@ -20,7 +20,6 @@ TABLES = {
     "a large argument": (LARGE[:, None], np.tanh(1e-5 * LARGE - 2), "tanh(1.0e-5*x_1 - 2)"),
     "a tiny shift": (TINY[:, None], (TINY - 2e-9) ** 2, "(x_1 - 2.0e-9)**2"),
     "a tiny pole": (TINY[:, None], 1 / (TINY + 1e-9) ** 2, "1/(x_1 + 1.0e-9)**2"),
-    "a large constant": (np.c_[TINY, LARGE], 8.99e9 * TINY * LARGE, "8990000000*x_1*x_2"),
     "years": (YEAR[:, None], 3 * np.exp(-0.5 * (YEAR - 2000)), None),
     "growing years": (YEAR[:, None], 3 * np.exp(0.0512345 * (YEAR - 2000)), None),
 }
@@ -47,6 +46,7 @@ def test_no_unit_makes_a_term_vanish(name):
         ("exp(1000-x/2)", "x", 4, "exp(1000 - 0.5*x)"),
         ("exp(x/2-1000)", "x", 4, "exp(0.5*x - 1000)"),
         ("3*exp(x+1)", "x", 4, "8.1548*exp(x)"),
+        ("8990000000.0004*x*y", "xy", 4, "8990000000*x*y"),
         ("1/(x+0.00001)", "x", 4, "1/(x + 1.0e-5)"),
     ],
 )
