@@ -88,29 +88,12 @@ class KANClassifier(ClassifierMixin, KANEstimator):
             additive = KAN([X.shape[1], outputs], self.grid_schedule[0], seed=seed)
             self._train(additive, data, self.steps, grid_schedule=self.grid_schedule)
             self.network_ = self._simplified([additive, self.network_], data)
-            self.formula_ = self._logits(4)
+            self.formula_ = self._formula(4)
         return self
 
-    def formula(self, round: int | None = 4) -> Any:  # noqa: A002  as in `KAN.formula`
-        """The formula with other decimals than `formula_` has, None for all; a list for more than two classes.
-
-        Raises:
-            ValueError: fitted without symbolic=True, or negative decimals.
-        """
-        check_is_fitted(self)
-        if not hasattr(self, "formula_"):
-            raise ValueError("symbolic=False: there is no formula; expected KANClassifier(symbolic=True)")
-        return self._logits(round)
-
-    def _logits(self, round: int | None) -> Any:  # noqa: A002  as in `KAN.formula`
+    def _formula(self, round: int | None) -> Any:  # noqa: A002  as in `KAN.formula`
         found = self._expressions(self.network_, round)
         return found[0] if len(self.classes_) == 2 else found
-
-    def latex(self, round: int | None = 4) -> str:  # noqa: A002  as in `KAN.latex`
-        """LaTeX of `formula`."""
-        import sympy
-
-        return sympy.latex(self.formula(round))
 
     def _train(self, network: KAN, data: dict[str, Any], steps: int, **options: Any) -> History:
         options = {"coef_smoothness": self.smoothness, **options}

@@ -113,6 +113,27 @@ class KANEstimator(BaseEstimator):
                 break
         return found
 
+    def _formula(self, round: int | None) -> Any:  # noqa: A002  as in `KAN.formula`
+        """The fitted network's formula, or a list of them."""
+        return self._expressions(self.network_, round)
+
+    def formula(self, round: int | None = 4) -> Any:  # noqa: A002  as in `KAN.formula`
+        """The formula with other decimals than `formula_` has, None for all; a list where that is one.
+
+        Raises:
+            ValueError: fitted without symbolic=True, or negative decimals.
+        """
+        check_is_fitted(self)
+        if not hasattr(self, "formula_"):
+            raise ValueError(f"symbolic=False: there is no formula; expected {type(self).__name__}(symbolic=True)")
+        return self._formula(round)
+
+    def latex(self, round: int | None = 4) -> str:  # noqa: A002  as in `KAN.latex`
+        """LaTeX of `formula`."""
+        import sympy
+
+        return sympy.latex(self.formula(round))
+
     def _prepare_inputs(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
         low, high = X.min(0), X.max(0)
         self._center = (low + high) / 2

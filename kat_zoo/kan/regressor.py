@@ -238,22 +238,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
     def _in_units(self, model: KAN, round: int | None = 4) -> list[Any]:  # noqa: A002  as in `formula`
         return self._expressions(model, round, list(zip(self._spread.tolist(), self._shift.tolist(), strict=True)))
 
-    def formula(self, round: int | None = 4) -> Any:  # noqa: A002  as in `KAN.formula`
-        """The formula with other decimals than `formula_` has, None for all; a list for several outputs.
-
-        Raises:
-            ValueError: fitted without symbolic=True, or negative decimals.
-        """
-        check_is_fitted(self)
-        if not hasattr(self, "formula_"):
-            raise ValueError("symbolic=False: there is no formula; expected KANRegressor(symbolic=True)")
+    def _formula(self, round: int | None) -> Any:  # noqa: A002  as in `KAN.formula`
         if hasattr(self, "estimators_"):
             return [one.formula(round) for one in self.estimators_]
         found = self._in_units(self.network_, round)
         return found[0] if self._flat else found
-
-    def latex(self, round: int | None = 4) -> str:  # noqa: A002  as in `KAN.latex`
-        """LaTeX of `formula`."""
-        import sympy
-
-        return sympy.latex(self.formula(round))
