@@ -1,7 +1,6 @@
 """What `compare.py` compares: the rows, the budgets, and the recipe of a run."""
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -179,4 +178,4 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]], fields: Sequence[str])
         writer = csv.DictWriter(file, fields, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(partial, path)
+    partial.replace(path)

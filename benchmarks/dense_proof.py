@@ -115,12 +115,12 @@ def collect(finished: Sequence[tuple[str, str, int]], work: Path) -> None:
                 curves.append([task, backbone, seed, record["update"], f"{record['loss']:.4f}"])
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name, fields, content in (("runs", FIELDS, rows), ("curves", CURVE_FIELDS, curves)):
-        with open(RESULTS / f"{name}.csv", "w", newline="") as file:
+        with (RESULTS / f"{name}.csv").open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([fields, *content])
 
 
 def read(name: str) -> list[dict[str, str]]:
-    with open(RESULTS / f"{name}.csv", newline="") as file:
+    with (RESULTS / f"{name}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -11,6 +11,7 @@ is the processor's, not the wall clock's, which counts whoever else uses the mac
 
 import argparse
 import csv
+import itertools
 import os
 import statistics
 import time
@@ -27,11 +28,11 @@ HERE = Path(__file__).parent
 
 
 def ours(width: list[int], grid: int) -> nn.Module:
-    return nn.Sequential(*(KANLinear(a, b, grid) for a, b in zip(width, width[1:], strict=False)))
+    return nn.Sequential(*(KANLinear(a, b, grid) for a, b in itertools.pairwise(width)))
 
 
 def mlp(width: list[int], grid: int) -> nn.Module:
-    layers = [m for a, b in zip(width, width[1:], strict=False) for m in (nn.Linear(a, b), nn.SiLU())]
+    layers = [m for a, b in itertools.pairwise(width) for m in (nn.Linear(a, b), nn.SiLU())]
     return nn.Sequential(*layers[:-1])
 
 

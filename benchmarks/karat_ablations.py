@@ -15,7 +15,6 @@ Writes benchmarks/results/karat_ablations.csv, .md and .png.
 import argparse
 import csv
 import math
-import os
 import shutil
 import sys
 import time
@@ -92,7 +91,7 @@ def write_rows(rows: list[dict], path: Path) -> None:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(new, path)
+    new.replace(path)
 
 
 def summary(rows: list[dict], images: int, epochs: int) -> list[dict]:

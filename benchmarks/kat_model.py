@@ -119,7 +119,7 @@ def main() -> None:
             rows += [[what, threads, label, *values] for label, values in summary(pooled).items()]
     peaks = {label: statistics.median(float(child("--peak-of", name)) for _ in range(PROCESSES)) for label, name in MODELS.items()}
     rows += [["peak memory, MiB", 2, label, round(p, 1), round(p / peaks["GELU"], 3), "", ""] for label, p in peaks.items()]
-    with open(HERE / "kat_model.csv", "w", newline="") as file:
+    with (HERE / "kat_model.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["what", "threads", "model", "milliseconds", "ratio_to_gelu", "first_quartile", "third_quartile"])
         writer.writerows(rows)

@@ -115,7 +115,7 @@ def main() -> None:
         write_mosaics(Path(folder))
         spent = stages(Path(folder))
         rows = [throughput(Path(folder), workers, options.passes) for workers in options.workers]
-    with open(options.out / "loader.csv", "w", newline="") as file:
+    with (options.out / "loader.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["what", "value", "unit"])
         writer.writerows((f"stage {name}", f"{value:.3f}", "ms CPU per image") for name, value in spent.items())

@@ -212,7 +212,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row for seed in options.seeds for row in one_seed(options.runs / f"seed{seed}", seed)]
-    with open(options.out / "lp_ft.csv", "w", newline="") as file:
+    with (options.out / "lp_ft.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -181,7 +181,7 @@ def main() -> None:
                         table.append(dict(zip(FIELDS, values, strict=True)))
                         print(*(f"{v:<16}" for v in values), flush=True)
     if not quick:
-        with open(HERE / "rational.csv", "w", newline="") as file:
+        with (HERE / "rational.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, FIELDS)
             writer.writeheader()
             writer.writerows(table)

@@ -106,7 +106,7 @@ def main() -> None:
     weights = [load_file(Path(plan.output) / "last.safetensors") for plan in (whole, parts)]
     if not all(torch.equal(value, weights[1][name]) for name, value in weights[0].items()):
         raise SystemExit("the weights differ")
-    with open(options.out / "resume.csv", "w", newline="") as file:
+    with (options.out / "resume.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["update", "loss_left_alone", "loss_interrupted"])
         writer.writerows((a["update"], a["loss"], b["loss"]) for a, b in zip(left, right, strict=True) if "loss" in a)

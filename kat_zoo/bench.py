@@ -92,9 +92,7 @@ def check_oracle(function: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor
     for name, got, want in zip(("y", "dx", "dnumerator", "ddenominator"), *results, strict=True):
         error = float((got.double() - want).norm() / want.norm())
         if not error <= TOLERANCE[x.dtype]:
-            raise ValueError(
-                f"{name} differs from the float64 reference by {error:.1e} ({x.dtype}, {x.device}): nothing is reported"
-            )
+            raise ValueError(f"{name} differs from the float64 reference by {error:.1e} ({x.dtype}, {x.device}): nothing is reported")
 
 
 def kernel_rows(device: str, sizes: Sequence[str], dtypes: Sequence[str], tokens: int, seconds: float) -> list[Row]:
@@ -111,8 +109,7 @@ def kernel_rows(device: str, sizes: Sequence[str], dtypes: Sequence[str], tokens
         x.requires_grad_()
         for name, streams in (("forward", 2), ("backward", 3)):
             ours, gelu = (
-                milliseconds(_call(f, (x, *c), g, name == "backward"), seconds)
-                for f, c in ((function, (a, b)), (nn.functional.gelu, ()))
+                milliseconds(_call(f, (x, *c), g, name == "backward"), seconds) for f, c in ((function, (a, b)), (nn.functional.gelu, ()))
             )
             gigabytes = streams * x.numel() * x.element_size() / 1e9
             rows.append(
@@ -172,10 +169,7 @@ def model_rows(device: str, sizes: Sequence[str], dtypes: Sequence[str], batch_s
     """Images/s of KAT and of timm's ViT of the same size, inference and training."""
     rows: list[Row] = []
     for size, dtype in ((s, d) for s in sizes for d in dtypes):
-        kat, vit = (
-            _throughput(f"{family}_{size}_patch16_224", device, DTYPES[dtype], batch_size, seconds)
-            for family in ("kat", "vit")
-        )
+        kat, vit = (_throughput(f"{family}_{size}_patch16_224", device, DTYPES[dtype], batch_size, seconds) for family in ("kat", "vit"))
         for mode, ours, theirs in zip(("inference", "training"), kat, vit, strict=True):
             rates = {"KAT images/s": ours, "ViT images/s": theirs, "KAT / ViT": ours / theirs}
             rounded = {key: round(value, 3) for key, value in rates.items()}

@@ -1,7 +1,6 @@
 """`kat-zoo demo`: the weights that ship with the package classify the images that ship with it."""
 
 import importlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ REFERENCE = "vit_mlp_pico_patch4_28"  # what speeds are relative to; untrained w
 def shipped_models() -> list[str]:
     """Names (architecture.tag) of the registered models whose weights are files of the package."""
     files = ((name, getattr(get_pretrained_cfg(name), "file", None)) for name in timm.list_pretrained())
-    return [name for name, file in files if file and os.path.exists(file)]
+    return [name for name, file in files if file and Path(file).exists()]
 
 
 @torch.inference_mode()

@@ -47,9 +47,7 @@ def rational_formula(x: Tensor, numerator: Tensor, denominator: Tensor, channel_
     return y.flatten(channel_dim, channel_dim + 1).to(x.dtype)
 
 
-def fourier_formula(
-    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None
-) -> tuple[Tensor, Tensor]:
+def fourier_formula(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:
     """`kat_zoo.kernels.fourier_attention` in standard operators, for inference: its output and z."""
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     q, k, values, a, b, w = (t.to(dtype) for t in (q, k, v, a, b, w))
@@ -64,9 +62,7 @@ FORMULAS: dict[torch._ops.OperatorBase, Callable] = {
 }
 
 
-def capture(
-    model: nn.Module, images: Tensor, *, dynamic_batch: bool = True, decompose: bool = False
-) -> torch.export.ExportedProgram:
+def capture(model: nn.Module, images: Tensor, *, dynamic_batch: bool = True, decompose: bool = False) -> torch.export.ExportedProgram:
     """Export a model with torch.export.
 
     Args:
@@ -139,7 +135,7 @@ def _require_onnx() -> None:
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """The exporter reports its progress with print; a library does not."""
-    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
+    with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink):
         yield
 
 
@@ -206,7 +202,5 @@ def main(argv: Sequence[str]) -> int:
         times = _milliseconds(exported, images, options.repeats), _milliseconds(model, images, options.repeats)
         draft.replace(path)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; differs by {difference:.1e} of the model's largest output")
-    print(
-        f"batch {len(images)}, {torch.get_num_threads()} threads: {times[0]:.1f} ms, eager {times[1]:.1f} ms (medians)"
-    )
+    print(f"batch {len(images)}, {torch.get_num_threads()} threads: {times[0]:.1f} ms, eager {times[1]:.1f} ms (medians)")
     return 0

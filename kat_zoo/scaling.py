@@ -59,17 +59,13 @@ def _fit(log_x: np.ndarray, log_y: np.ndarray, with_constant: bool, near: np.nda
     if near is not None:
         starts = [[min(near[0], log_y.min()), near[1], near[2]]]
     for start in starts:
-        found = least_squares(
-            residual, start, bounds=([-80, -np.inf, 0], [log_y.min() + 1, np.inf, np.inf]), x_scale="jac"
-        )
+        found = least_squares(residual, start, bounds=([-80, -np.inf, 0], [log_y.min() + 1, np.inf, np.inf]), x_scale="jac")
         if found.cost < cost:
             best, cost = found.x, found.cost
     return best
 
 
-def fit_power_law(
-    x: Sequence[float], loss: Sequence[float], *, constant: bool = True, bootstrap: int = 100, seed: int = 0
-) -> PowerLaw:
+def fit_power_law(x: Sequence[float], loss: Sequence[float], *, constant: bool = True, bootstrap: int = 100, seed: int = 0) -> PowerLaw:
     """Fit L(x) = L_inf + (x0 / x)^alpha to losses, relative errors weighted alike (the form of arXiv 2010.14701).
 
     Args:
@@ -114,9 +110,7 @@ def _law(p: np.ndarray, intervals: dict[str, tuple[float, float]]) -> PowerLaw:
     return PowerLaw(l_inf=float(np.exp(p[0])), log_amplitude=float(p[1]), alpha=float(p[2]), intervals=intervals)
 
 
-def plot_power_law(
-    x: Sequence[float], loss: Sequence[float], law: PowerLaw, xlabel: str = "x", ylabel: str = "loss"
-) -> Figure:
+def plot_power_law(x: Sequence[float], loss: Sequence[float], law: PowerLaw, xlabel: str = "x", ylabel: str = "loss") -> Figure:
     """Log-log picture of the points and the fitted law."""
     from matplotlib.figure import Figure
 

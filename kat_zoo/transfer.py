@@ -62,10 +62,7 @@ class TransferReport:
         for i, fit in enumerate(self.blocks):
             low, high = fit.range
             lines.append(f"{i:5d} {f'[{low:.1f}, {high:.1f}]':>14s}   {fit.max_error:9.1e}   {fit.rms_error:9.1e}")
-        lines.append(
-            f"{self.activation}: logits differ by {self.relative_logits_error:.2%}, "
-            f"top-1 agreement {self.top1_agreement:.1%}"
-        )
+        lines.append(f"{self.activation}: logits differ by {self.relative_logits_error:.2%}, top-1 agreement {self.top1_agreement:.1%}")
         return "\n".join(lines)
 
 
@@ -107,10 +104,7 @@ def vit_to_kat(
         # The rationals are no entries of the ViT's: they follow from the fits below.
         rationals = {key: value for key, value in kat.state_dict().items() if ".mlp.act" in key}
         kat.load_state_dict({**source.state_dict(), **rationals})
-        fits = [
-            _fit(block.mlp, act, values, init_range)
-            for block, act, values in zip(kat.blocks, activations, samples, strict=True)
-        ]
+        fits = [_fit(block.mlp, act, values, init_range) for block, act, values in zip(kat.blocks, activations, samples, strict=True)]
         return kat, _report(source, kat, batches, fits, calibrate)
 
 
@@ -241,10 +235,7 @@ def _pre_activations(vit: Any, batches: list[Tensor]) -> list[Tensor]:
         step = -(-flat.numel() // share)
         values.append(torch.cat([flat[::step], flat.amin()[None], flat.amax()[None]]).double().cpu())
 
-    hooks = [
-        block.mlp.fc1.register_forward_hook(functools.partial(keep, values))
-        for block, values in zip(vit.blocks, kept, strict=True)
-    ]
+    hooks = [block.mlp.fc1.register_forward_hook(functools.partial(keep, values)) for block, values in zip(vit.blocks, kept, strict=True)]
     try:
         for batch in batches:
             vit(_placed(batch, vit))
@@ -264,9 +255,7 @@ def _placed(images: Any, model: Any) -> Tensor:
     return images.to(parameter.device, parameter.dtype)
 
 
-def _fit(
-    mlp: GRKAN, activation: nn.Module, samples: Tensor | None, init_range: tuple[float, float] | None
-) -> BlockFit:
+def _fit(mlp: GRKAN, activation: nn.Module, samples: Tensor | None, init_range: tuple[float, float] | None) -> BlockFit:
     """Set act1 and act2 and measure the fit."""
     mlp.act1.set_coefficients(*rational_coefficients("identity"))
     if samples is not None:

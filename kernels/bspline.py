@@ -58,9 +58,7 @@ def bspline_basis(x: Tensor, knots: Tensor, order: int = 3, derivative: int = 0,
     return (basis[..., pad : basis.shape[-1] - pad] if pad else basis).to(x.dtype)
 
 
-def spline_linear(
-    x: Tensor, knots: Tensor, coef: Tensor, order: int = 3, derivative: int = 0, extrapolate: str = "linear"
-) -> Tensor:
+def spline_linear(x: Tensor, knots: Tensor, coef: Tensor, order: int = 3, derivative: int = 0, extrapolate: str = "linear") -> Tensor:
     """Sum of splines of the inputs, one spline per input and output: y_o = sum_i sum_j coef[i, j, o] B_j(x_i).
 
     The spline part of a KAN layer (Liu et al., arXiv 2404.19756, equation 2.10), evaluated without writing the bases: a
@@ -119,13 +117,10 @@ def _prepare(x: Tensor, knots: Tensor, order: int, derivative: int, extrapolate:
 def _check_grid(x: Tensor, knots: Tensor, order: int, derivative: int) -> None:
     """Raise ValueError for an order, or for knots that do not fit x."""
     if not 0 <= order <= MAX_SPLINE_ORDER or derivative < 0:
-        raise ValueError(
-            f"order={order}, derivative={derivative}; expected 0 <= order <= {MAX_SPLINE_ORDER}, derivative >= 0"
-        )
+        raise ValueError(f"order={order}, derivative={derivative}; expected 0 <= order <= {MAX_SPLINE_ORDER}, derivative >= 0")
     if x.ndim < 1 or knots.ndim != 2 or knots.shape[0] not in (1, x.shape[-1]) or knots.shape[1] < 2 * order + 2:
         raise ValueError(
-            f"x has shape {tuple(x.shape)} and knots {tuple(knots.shape)}; expected (..., C) and "
-            f"(1 or C, at least {2 * order + 2})"
+            f"x has shape {tuple(x.shape)} and knots {tuple(knots.shape)}; expected (..., C) and (1 or C, at least {2 * order + 2})"
         )
     if knots.device != x.device:
         raise ValueError(f"knots are on {knots.device} and x on {x.device}; expected one device")
@@ -153,7 +148,7 @@ def _check_operands(
         raise ValueError(f"coef has shape {tuple(coef.shape)}; expected {(x.shape[1], bases)} and the outputs")
     if scale is not None and scale.shape != x.shape:
         raise ValueError(f"scale has shape {tuple(scale.shape)}; expected x's {tuple(x.shape)}")
-    if grad is not None and (grad.ndim != 2 or grad.shape[0] != x.shape[0] or coef is not None and grad.shape[1] != coef.shape[2]):
+    if grad is not None and (grad.ndim != 2 or grad.shape[0] != x.shape[0] or (coef is not None and grad.shape[1] != coef.shape[2])):
         outputs = "the outputs" if coef is None else f"the {coef.shape[-1]} outputs"
         raise ValueError(f"grad has shape {tuple(grad.shape)}; expected the {x.shape[0]} rows and {outputs}")
 
@@ -178,9 +173,7 @@ def _checked(check, run):
     return checked
 
 
-def _call(
-    task: int, x: Tensor, scale: Tensor | None, coef: Tensor | None, grad: Tensor | None, result: Tensor, sizes
-) -> Tensor:
+def _call(task: int, x: Tensor, scale: Tensor | None, coef: Tensor | None, grad: Tensor | None, result: Tensor, sizes) -> Tensor:
     """Run one task of the C library; `sizes` = (knots, outputs, order, derivative)."""
     knots, outputs, order, derivative = sizes
     if result.numel() == 0 or x.numel() == 0:
@@ -237,9 +230,7 @@ def _project_cpu(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, order: in
     return _call(_PROJECT, x, None, coef, grad, u, (knots, coef.shape[2], order, derivative))
 
 
-def _accumulate_cpu(
-    grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int
-) -> Tensor:
+def _accumulate_cpu(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int) -> Tensor:
     if cpu_library.load() is None:
         return spline_accumulate_reference(grad, x, knots, scale, order, derivative)
     w = _accumulate_fake(grad, x, knots, scale, order, derivative)
@@ -258,9 +249,7 @@ def _project_fake(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, order: i
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _accumulate_fake(
-    grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int
-) -> Tensor:
+def _accumulate_fake(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int) -> Tensor:
     return x.new_empty(x.shape[1], knots.shape[1] - order - 1, grad.shape[1])
 
 

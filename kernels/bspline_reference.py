@@ -69,9 +69,7 @@ def bspline_basis_reference(x: Tensor, knots: Tensor, order: int, derivative: in
     return torch.where(outside, line, values)
 
 
-def spline_contract_reference(
-    x: Tensor, knots: Tensor, coef: Tensor, scale: Tensor | None, order: int, derivative: int
-) -> Tensor:
+def spline_contract_reference(x: Tensor, knots: Tensor, coef: Tensor, scale: Tensor | None, order: int, derivative: int) -> Tensor:
     """y[b, o] = sum_i scale[b, i] sum_j B_j(x[b, i]) coef[i, j, o], with the dense bases written out."""
     basis = bspline_basis_reference(x, knots, order, derivative)
     if scale is not None:
@@ -79,17 +77,13 @@ def spline_contract_reference(
     return torch.einsum("bij,ijo->bo", basis, coef.to(basis.dtype)).to(x.dtype)
 
 
-def spline_project_reference(
-    grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, order: int, derivative: int
-) -> Tensor:
+def spline_project_reference(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, order: int, derivative: int) -> Tensor:
     """u[b, i] = sum_jo B_j(x[b, i]) coef[i, j, o] grad[b, o]."""
     basis = bspline_basis_reference(x, knots, order, derivative)
     return torch.einsum("bij,ijo,bo->bi", basis, coef.to(basis.dtype), grad.to(basis.dtype)).to(x.dtype)
 
 
-def spline_accumulate_reference(
-    grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int
-) -> Tensor:
+def spline_accumulate_reference(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, order: int, derivative: int) -> Tensor:
     """w[i, j, o] = sum_b scale[b, i] B_j(x[b, i]) grad[b, o]."""
     basis = bspline_basis_reference(x, knots, order, derivative)
     if scale is not None:

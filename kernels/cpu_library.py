@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import glob
 import importlib.machinery
 import logging
 import os
@@ -25,7 +24,7 @@ _forked = False
 def _torch_openmp() -> tuple[int | None, int | None]:
     """Addresses of GOMP_parallel and omp_get_thread_num in the OpenMP runtime that torch itself uses, or None."""
     root = Path(torch.__file__).parent
-    names = [path for folder in (root / "lib", root.parent / "torch.libs") for path in glob.glob(f"{folder}/lib*omp*")]
+    names = [path for folder in (root / "lib", root.parent / "torch.libs") for path in map(str, folder.glob("lib*omp*"))]
     for name in [*names, "libgomp.so.1", "libiomp5.so", "libomp.so.5", "libomp.so"]:
         try:
             # RTLD_NOLOAD: only a runtime that is in the process already; loading another would start a second pool.

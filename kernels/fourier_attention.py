@@ -73,8 +73,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor) -> 
     for name, (t, shape) in expected.items():
         if tuple(t.shape) != shape:
             raise ValueError(
-                f"{name} has shape {tuple(t.shape)}; expected {shape} for q of shape {tuple(q.shape)} "
-                f"and a of shape {tuple(a.shape)}"
+                f"{name} has shape {tuple(t.shape)}; expected {shape} for q of shape {tuple(q.shape)} and a of shape {tuple(a.shape)}"
             )
     if min(rank, order) < 1:
         raise ValueError(f"a has shape {tuple(a.shape)}; expected a rank r >= 1 and an order G >= 1")

@@ -17,8 +17,7 @@ _LIBRARY.define(
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 _LIBRARY.define(
-    "rational_backward(Tensor grad, Tensor x, Tensor numerator, Tensor denominator, int channel_dim=-1)"
-    " -> (Tensor, Tensor, Tensor)",
+    "rational_backward(Tensor grad, Tensor x, Tensor numerator, Tensor denominator, int channel_dim=-1) -> (Tensor, Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 
@@ -141,9 +140,7 @@ def _forward_cpu(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim:
     return y
 
 
-def _backward_cpu(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_cpu(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> tuple[Tensor, Tensor, Tensor]:
     channel_dim = _check(x, numerator, denominator, channel_dim, grad)
     library = cpu_library.load()
     if library is None:
@@ -203,9 +200,7 @@ def _forward_cuda(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim
     return rational_triton.forward(x, numerator, denominator, channel_dim)
 
 
-def _backward_cuda(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_cuda(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> tuple[Tensor, Tensor, Tensor]:
     channel_dim = _check(x, numerator, denominator, channel_dim, grad)
     rational_triton = fallback.triton_module("rational_triton")
     if rational_triton is None:
@@ -218,9 +213,7 @@ def _forward_fake(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim
     return torch.empty_like(as_rows(x, channel_dim)[0])
 
 
-def _backward_fake(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_fake(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> tuple[Tensor, Tensor, Tensor]:
     return _forward_fake(x, numerator, denominator, channel_dim), torch.empty_like(numerator), torch.empty_like(denominator)
 
 

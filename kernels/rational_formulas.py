@@ -48,7 +48,7 @@ def direct_limit(a, b, M: tl.constexpr, N: tl.constexpr, DTYPE: tl.constexpr):
         weight += tl.abs(a[i]) * (i + 1)
     for j in tl.static_range(1, N + 1):
         weight += b[j] * (j + 1)
-    TOP: tl.constexpr = 600.0 if DTYPE == tl.float64 else 110.0
+    TOP: tl.constexpr = 600.0 if tl.float64 == DTYPE else 110.0
     DEGREE: tl.constexpr = max(max(M, N), 1)
     return tl.exp2(tl.minimum((TOP - tl.log2(weight.to(tl.float32))) / DEGREE, 126.0)).to(DTYPE)
 
@@ -67,7 +67,7 @@ def _horner(x, c, LOW: tl.constexpr, HIGH: tl.constexpr):
 
 @triton.jit
 def _reciprocal(q, APPROX: tl.constexpr):
-    if APPROX:  # NVIDIA: one instruction, 1 ulp; q >= 1, and the direct limit keeps 1 / q a normal number
+    if APPROX:  # noqa: SIM108 (Triton compiles one branch only)  NVIDIA: one instruction, 1 ulp; q >= 1, and the direct limit keeps 1 / q a normal number
         r = tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=r,r", [q], dtype=tl.float32, is_pure=True, pack=1)
     else:
         r = 1.0 / q
@@ -99,15 +99,9 @@ def direct_gradients(acc, g, x, a, da, b, db, M: tl.constexpr, N: tl.constexpr, 
     of_b = (gry, gry * ax)
     out = ()
     for i in tl.static_range(M + 1):
-        if i < 2:
-            out = out + (acc[i] + of_a[i],)
-        else:
-            out = out + (acc[i] + of_a[i % 2] * even[i // 2 - 1],)
+        out = out + (acc[i] + of_a[i],) if i < 2 else out + (acc[i] + of_a[i % 2] * even[i // 2 - 1],)
     for j in tl.static_range(1, N + 1):
-        if j < 2:
-            out = out + (acc[M + j] + of_b[j],)
-        else:
-            out = out + (acc[M + j] + of_b[j % 2] * even[j // 2 - 1],)
+        out = out + (acc[M + j] + of_b[j],) if j < 2 else out + (acc[M + j] + of_b[j % 2] * even[j // 2 - 1],)
     return out, dx
 
 

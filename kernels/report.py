@@ -123,9 +123,7 @@ def rows(
             elements = operator.launch(DTYPES[dtype], width)
         for launch in recorder.launches:
             reduction = launch.name.endswith("reduce_kernel")
-            threads = (
-                math.prod(launch.grid) * launch.kernel.metadata.num_warps * launch.kernel.metadata.target.warp_size
-            )
+            threads = math.prod(launch.grid) * launch.kernel.metadata.num_warps * launch.kernel.metadata.target.warp_size
             per_iteration = elements / (threads * operator.iterations(launch)) if operator.iterations else None
             found = figures(launch.kernel, 4 if reduction else DTYPES[dtype].itemsize, per_iteration)
             # A reduction handles what the launch before it wrote.
@@ -169,9 +167,7 @@ def _list(kind: Callable[[str], object]) -> Callable[[str], list]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `kat-zoo kernels report`."""
-    parser.add_argument(
-        "--arch", type=_list(str), default=list(ARCHS), help=f"comma-separated; default {','.join(ARCHS)}"
-    )
+    parser.add_argument("--arch", type=_list(str), default=list(ARCHS), help=f"comma-separated; default {','.join(ARCHS)}")
     parser.add_argument("--kernel", type=_list(str), default=list(KERNELS), help=f"of {','.join(KERNELS)}")
     parser.add_argument("--dtype", type=_list(str), default=list(DTYPES), help=f"of {','.join(DTYPES)}")
     own = "; ".join(f"{name} {','.join(map(str, operator.widths))}" for name, operator in KERNELS.items())

@@ -110,10 +110,7 @@ def test_frozen_queries_and_keys_do_not_move(frozen, kind, how, tmp_path):
     student = copied(frozen[0], how, tmp_path)
     before = {n: p.clone() for n, p in student.state_dict().items()}
     options = {"lr": 1e-2, "weight_decay": 0.5}
-    if kind == "timm":
-        optimizer = create_optimizer_v2(student, "adamw", **options)
-    else:
-        optimizer = torch.optim.AdamW(student.parameters(), **options)
+    optimizer = create_optimizer_v2(student, "adamw", **options) if kind == "timm" else torch.optim.AdamW(student.parameters(), **options)
     student.train()
     for _ in range(2):
         student(X).square().mean().backward()

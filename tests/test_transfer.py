@@ -55,9 +55,7 @@ def test_calibrated_transfer_of_a_vit_tiny():
     assert set(kat.state_dict()) == set(timm.create_model("kat_tiny_patch16_224", device="meta").state_dict())
 
 
-@pytest.mark.parametrize(
-    "act, bound", [("gelu", 3e-3), ("gelu_tanh", 3e-3), ("quick_gelu", 3e-3), ("silu", 1e-3), ("relu", 2e-2)]
-)
+@pytest.mark.parametrize("act, bound", [("gelu", 3e-3), ("gelu_tanh", 3e-3), ("quick_gelu", 3e-3), ("silu", 1e-3), ("relu", 2e-2)])
 def test_activations(act, bound):
     vit = realistic(act_layer=act)
     kat, report = vit_to_kat(vit, images(16, seed=1))
@@ -156,7 +154,7 @@ def test_the_address_of_published_weights_is_not_taken_over():
 
 @pytest.mark.parametrize("kwargs", [{"norm_layer": "batchnorm"}, {"norm_eps": 0.0}], ids=str)
 def test_a_norm_that_is_none_is_refused(kwargs):
-    (name, value), = kwargs.items()
+    ((name, value),) = kwargs.items()
     with pytest.raises(ValueError, match=f"{name}={value!r}: expected"):
         timm.create_model("test_kat", **kwargs)
 

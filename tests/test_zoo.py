@@ -64,7 +64,7 @@ def test_every_result_has_a_model_a_source_and_a_place():
         assert name in zoo.names()
         for result in results:
             assert result.dataset in card_facts.DATASETS and 0 < result.top1 < 100
-            assert result.source == "authors" and result.url or result.source == "ours" and result.command
+            assert (result.source == "authors" and result.url) or (result.source == "ours" and result.command)
 
 
 def test_cards_are_current():

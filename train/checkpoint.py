@@ -51,11 +51,11 @@ class Progress:
 def write_atomically(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that a reader, or a crash, sees the old file or the new one, never a part."""
     partial = path.with_name(path.name + PARTIAL)
-    with open(partial, "wb") as file:
+    with partial.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
+    partial.replace(path)
     _sync(path.parent)
 
 
@@ -65,15 +65,14 @@ def save_weights(weights: Mapping[str, torch.Tensor], path: Path, update: int | 
     metadata = None if update is None else {"update": str(update)}
     save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial, metadata)
     _sync(partial)
-    os.replace(partial, path)
+    partial.replace(path)
     _sync(path.parent)
 
 
 def whole_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """The state dict with whole tensors, on the CPU; every process calls it, for FSDP2 gathers the parts."""
     return {
-        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu()
-        for name, value in model.state_dict().items()
+        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu() for name, value in model.state_dict().items()
     }
 
 
@@ -163,7 +162,7 @@ def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress, ema
         write_atomically(partial / "progress.json", json.dumps(asdict(progress)).encode())
         for path in partial.rglob("*"):
             _sync(path)
-        os.replace(partial, final)
+        partial.replace(final)
         _sync(final.parent)
         for old in list_checkpoints(run)[:-keep]:
             shutil.rmtree(old)

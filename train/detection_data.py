@@ -117,9 +117,7 @@ class TrainScenes(Dataset):
         boxes = torch.tensor([a["bbox"] for a in objects], dtype=torch.float32).reshape(-1, 4)
         sample: dict[str, Any] = {
             "image": tv_tensors.Image(read_image(self.split, record, self.channels)),
-            "boxes": tv_tensors.BoundingBoxes(
-                torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1), format="XYXY", canvas_size=size
-            ),
+            "boxes": tv_tensors.BoundingBoxes(torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1), format="XYXY", canvas_size=size),
         }
         if self.masks:
             sample["masks"] = tv_tensors.Mask(decode_masks(objects, *size))

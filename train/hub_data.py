@@ -119,9 +119,7 @@ def hub(
         raise ValueError(f"{name} could not be read as a dataset: {error.__cause__ or error}") from error
 
 
-def _splits(
-    name: str, parts: Any, streaming: bool, samples: int | None, num_classes: int | None, label: str | None, buffer: int
-) -> Splits:
+def _splits(name: str, parts: Any, streaming: bool, samples: int | None, num_classes: int | None, label: str | None, buffer: int) -> Splits:
     """The two splits of a loaded dataset; arguments and errors as `hub`."""
     import datasets
 

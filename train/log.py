@@ -25,7 +25,7 @@ class JsonlLog:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it has the key `update`."""
-        with open(self.path, "a") as file:
+        with self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
 

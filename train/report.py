@@ -20,9 +20,7 @@ def draw_curves(folder: Path) -> None:
     plot_curves({folder.name: read_log(folder / "metrics.jsonl")}, folder / "curves.png")
 
 
-def write_card(
-    folder: Path, recipe: Recipe, resolved: dict[str, Any], classes: tuple[str, ...], result: Evaluation
-) -> None:
+def write_card(folder: Path, recipe: Recipe, resolved: dict[str, Any], classes: tuple[str, ...], result: Evaluation) -> None:
     """Write the model card of a finished run to README.md.
 
     Args:

@@ -230,9 +230,7 @@ class Run:
 
     def save(self) -> Path:
         """Save a checkpoint; every process calls it. Returns its folder."""
-        self.progress.window = {
-            name: self.accelerator.reduce(torch.stack(values), "mean").tolist() for name, values in self.losses.items()
-        }
+        self.progress.window = {name: self.accelerator.reduce(torch.stack(values), "mean").tolist() for name, values in self.losses.items()}
         return save_checkpoint(self.accelerator, self.folder, self.progress, self.ema, self.recipe.system.keep_checkpoints)
 
     def stopped(self) -> bool:

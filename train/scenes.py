@@ -4,7 +4,6 @@ Items of Fashion-MNIST's training split appear in training scenes only, items of
 """
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -199,7 +198,7 @@ def write_scenes(config: SceneConfig) -> Path:
     partial.mkdir(parents=True)
     try:
         _write(splits, config, partial)
-        os.replace(partial, out)
+        partial.replace(out)
     except BaseException:  # an interrupt too
         shutil.rmtree(partial)
         raise

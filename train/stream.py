@@ -139,9 +139,7 @@ class StreamLoader:
 
 
 class _TestRows(IterableDataset):
-    def __init__(
-        self, stream: Stream, transform: Callable[[Image.Image], Tensor], mode: str, unreadable: UnreadableImages | None
-    ) -> None:
+    def __init__(self, stream: Stream, transform: Callable[[Image.Image], Tensor], mode: str, unreadable: UnreadableImages | None) -> None:
         self.stream, self.transform, self.mode, self.unreadable = stream, transform, mode, unreadable
         self.rows = _share(stream.rows, PartialState().process_index, PartialState().num_processes)
 

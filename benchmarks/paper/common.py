@@ -1,5 +1,6 @@
 """What the experiments of the KAN paper share: resumable runs, data, the MLP to compare with, L-BFGS, pictures."""
 
+import itertools
 import math
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -62,7 +63,7 @@ def parameters(model: nn.Module) -> int:
 def mlp(width: list[int], seed: int = 0, activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        layers = [m for a, b in zip(width, width[1:], strict=False) for m in (nn.Linear(a, b), activation())]
+        layers = [m for a, b in itertools.pairwise(width) for m in (nn.Linear(a, b), activation())]
     return nn.Sequential(*layers[:-1]).double()
 
 

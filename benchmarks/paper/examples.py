@@ -16,7 +16,7 @@ from .common import Rows, Runs, rmse, uniform
 EXAMPLES = {
     "xy": ([2, 5, 1], lambda x: x[:, :1] * x[:, 1:], (-1, 1)),
     "x/y": ([2, 5, 1], lambda x: x[:, :1] / x[:, 1:], (0.5, 2)),
-    "digit": ([1, 1], lambda x: (torch.floor(10 * x) % 2), (0, 1)),
+    "digit": ([1, 1], lambda x: torch.floor(10 * x) % 2, (0, 1)),
     "exp(J0(20x)+y^2)": ([2, 5, 1], lambda x: torch.exp(torch.special.bessel_j0(20 * x[:, :1]) + x[:, 1:] ** 2), (-1, 1)),
     "tanh(5(sum x^4 - 1))": ([3, 5, 1], lambda x: torch.tanh(5 * ((x**4).sum(1, keepdim=True) - 1)), (-1, 1)),
     "distance": (

@@ -1,5 +1,6 @@
 """Sections 3.1 to 3.3: grid extension on toy functions; special functions and Feynman equations beside MLP and pykan."""
 
+import itertools
 import math
 from functools import partial
 
@@ -102,7 +103,7 @@ def extension(rows: Rows) -> Figure:
 
 
 def _edges(width: list[int]) -> int:
-    return sum(a * b for a, b in zip(width, width[1:], strict=False))
+    return sum(a * b for a, b in itertools.pairwise(width))
 
 
 def _run(width: list[int], function, small: bool, model: str, seed: int, count: int = 0) -> list[tuple[int, float]]:

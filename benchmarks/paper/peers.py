@@ -3,9 +3,11 @@
 import contextlib
 import importlib.util
 import io
+import itertools
 import os
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -34,7 +36,7 @@ def pykan_path(
     import kan
 
     names = ("train_input", "train_label", "test_input", "test_label")
-    before, default, silent = os.getcwd(), torch.get_default_dtype(), io.StringIO()
+    before, default, silent = Path.cwd(), torch.get_default_dtype(), io.StringIO()
     results = []
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(silent))
@@ -47,7 +49,7 @@ def pykan_path(
                 if grid != grids[0]:
                     model = model.refine(grid)
                 history = model.fit(dict(zip(names, data, strict=True)), opt="LBFGS", steps=steps)
-                edges = sum(a * b for a, b in zip(width, width[1:], strict=False))
+                edges = sum(a * b for a, b in itertools.pairwise(width))
                 results.append((edges * (grid + 4), float(history["test_loss"][-1])))
         finally:
             os.chdir(before)

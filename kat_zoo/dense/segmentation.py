@@ -196,9 +196,7 @@ class DPT(SegmentationModel):
     ) -> None:
         _check_classes(num_classes)
         if len(encoder.indices) != 4 or len(intermediate_channels) != 4:
-            raise ValueError(
-                f"indices={encoder.indices}, intermediate_channels={list(intermediate_channels)}: expected four of each"
-            )
+            raise ValueError(f"indices={encoder.indices}, intermediate_channels={list(intermediate_channels)}: expected four of each")
         # An even number of patches: the decoder halves the last map and doubles it again.
         super().__init__(encoder, 2 * encoder.patch_size, image_mean, image_std, ignore_index)
         self.decoder = DPTDecoder(

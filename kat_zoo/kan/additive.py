@@ -69,7 +69,7 @@ def choose_penalties(basis: Tensor, y: Tensor, weight: Tensor, inputs: int, seed
 
 def fit_additive(
     model: KAN,
-    X: Tensor,  # noqa: N803
+    X: Tensor,
     y: Tensor,
     weight: Tensor | None = None,
     penalties: tuple[float, int] | None = None,

@@ -60,7 +60,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         self.symbolic = symbolic
         self.library = library
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANClassifier:  # noqa: N803
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANClassifier:
         """Train on X (N, features) and labels y (N,)."""
         self._check_parameters()
         check_library(self.library)
@@ -91,7 +91,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
             self.formula_ = self._formula(4)
         return self
 
-    def _formula(self, round: int | None) -> Any:  # noqa: A002  as in `KAN.formula`
+    def _formula(self, round: int | None) -> Any:
         found = self._expressions(self.network_, round)
         return found[0] if len(self.classes_) == 2 else found
 
@@ -140,7 +140,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
                     break
         return network
 
-    def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
+    def decision_function(self, X: Any) -> np.ndarray:
         """Logits: (N,) for two classes, else (N, classes)."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
@@ -148,7 +148,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
             logits = self.network_(self._scale_inputs(X)).numpy()
         return logits[:, 0] if len(self.classes_) == 2 else logits
 
-    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
+    def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities, (N, classes)."""
         logits = torch.from_numpy(self.decision_function(X))
         if logits.ndim == 2:
@@ -156,7 +156,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         p = logits.sigmoid().numpy()
         return np.stack([1 - p, p], 1)
 
-    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
+    def predict(self, X: Any) -> np.ndarray:
         """Labels, (N,)."""
         logits = self.decision_function(X)
         return self.classes_[logits.argmax(1) if logits.ndim == 2 else (logits > 0).astype(int)]

@@ -63,9 +63,9 @@ def expand_width(model: KAN, layer: int, n_sum: int = 1, n_mult: int = 0, seed: 
         if target.spline.grid_size != source.spline.grid_size:
             target.spline.set_grid(
                 source.spline.knots[:1].expand(target.spline.in_features, -1),
-                target.spline.coef.new_zeros(
-                    target.spline.in_features, source.spline.coef.shape[1], target.spline.out_features
-                ).normal_(0, 0.1, generator=torch.Generator(target.spline.coef.device).manual_seed(seed)),
+                target.spline.coef.new_zeros(target.spline.in_features, source.spline.coef.shape[1], target.spline.out_features).normal_(
+                    0, 0.1, generator=torch.Generator(target.spline.coef.device).manual_seed(seed)
+                ),
             )
         outs, ins = list(range(source.spline.out_features)), list(range(source.spline.in_features))
         if number == layer - 1:  # products come after all sums

@@ -25,7 +25,7 @@ def split(n: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def unseen(X: np.ndarray, train: np.ndarray, held: np.ndarray) -> int:  # noqa: N803
+def unseen(X: np.ndarray, train: np.ndarray, held: np.ndarray) -> int:
     """Number of held-out rows of X (N, features) that are no repetition of a training row."""
     known = {row.tobytes() for row in X[train] + 0.0}  # there is one zero only
     return sum(row.tobytes() not in known for row in X[held] + 0.0)
@@ -88,7 +88,7 @@ class KANEstimator(BaseEstimator):
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction={self.validation_fraction}; expected 0 <= validation_fraction < 1")
 
-    def _scale_inputs(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
+    def _scale_inputs(self, X: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.asarray((X - self._center) / self._half, dtype=np.float64))
 
     def _input_affines(self) -> list[tuple[float, float]]:
@@ -98,7 +98,7 @@ class KANEstimator(BaseEstimator):
     def _expressions(
         self,
         model: KAN,
-        round: int | None = 4,  # noqa: A002  as in `formula`
+        round: int | None = 4,
         output_affine: Sequence[tuple[float, float]] | None = None,
     ) -> list[Any]:
         """Formulas of a network on scaled inputs, with as many more decimals as it takes to say what it computes."""
@@ -113,11 +113,11 @@ class KANEstimator(BaseEstimator):
                 break
         return found
 
-    def _formula(self, round: int | None) -> Any:  # noqa: A002  as in `KAN.formula`
+    def _formula(self, round: int | None) -> Any:
         """The fitted network's formula, or a list of them."""
         return self._expressions(self.network_, round)
 
-    def formula(self, round: int | None = 4) -> Any:  # noqa: A002  as in `KAN.formula`
+    def formula(self, round: int | None = 4) -> Any:
         """The formula with other decimals than `formula_` has, None for all; a list where that is one.
 
         Raises:
@@ -128,13 +128,13 @@ class KANEstimator(BaseEstimator):
             raise ValueError(f"symbolic=False: there is no formula; expected {type(self).__name__}(symbolic=True)")
         return self._formula(round)
 
-    def latex(self, round: int | None = 4) -> str:  # noqa: A002  as in `KAN.latex`
+    def latex(self, round: int | None = 4) -> str:
         """LaTeX of `formula`."""
         import sympy
 
         return sympy.latex(self.formula(round))
 
-    def _prepare_inputs(self, X: np.ndarray) -> torch.Tensor:  # noqa: N803
+    def _prepare_inputs(self, X: np.ndarray) -> torch.Tensor:
         low, high = X.min(0), X.max(0)
         self._center = (low + high) / 2
         half = (high - low) / 2
@@ -158,7 +158,7 @@ class KANEstimator(BaseEstimator):
 
 
 def weighted_samples(
-    X: np.ndarray,  # noqa: N803
+    X: np.ndarray,
     y: np.ndarray,
     sample_weight: Any,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

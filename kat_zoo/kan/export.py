@@ -12,10 +12,12 @@ _TORCH = ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cos
 
 
 _C_NAMES = frozenset(  # keywords, and what math.h declares
-    "acos acosh asin asinh atan atan2 atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 fabs floor fmax fmin fmod frexp gamma hypot "
-    "j0 j1 jn ldexp lgamma log log10 log1p log2 modf pow rint round sin sinh sqrt tan tanh tgamma trunc y0 y1 yn "
-    "auto break case char const continue default do double else enum extern float for goto if inline int long register restrict "
-    "return short signed sizeof static struct switch typedef union unsigned void volatile while".split()
+    """
+    acos acosh asin asinh atan atan2 atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 fabs floor fmax fmin fmod frexp gamma hypot
+    j0 j1 jn ldexp lgamma log log10 log1p log2 modf pow rint round sin sinh sqrt tan tanh tgamma trunc y0 y1 yn auto break case
+    char const continue default do double else enum extern float for goto if inline int long register restrict return short signed
+    sizeof static struct switch typedef union unsigned void volatile while
+    """.split()  # noqa: SIM905 (a list literal takes a screen)
 )
 
 
@@ -70,7 +72,7 @@ def to_c(expression: sympy.Expr, variables: Sequence[str], name: str = "formula"
     for text in (name, *map(str, symbols)):
         if not re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII):
             raise ValueError(f"{text!r} is no name in C; expected letters, digits and underscores")
-        if text in taken or text.startswith("M_") or text == name and name in variables:
+        if text in taken or text.startswith("M_") or (text == name and name in variables):
             raise ValueError(f"{text!r} means something else in C; expected another name")
     arguments = ", ".join(f"double {symbol}" for symbol in symbols)
     return f"double {name}({arguments}) {{\n    return {body};\n}}\n"
@@ -82,12 +84,8 @@ def _symbols(expression: sympy.Expr, variables: Sequence[str]) -> list[sympy.Sym
         raise ValueError(f"variables={list(variables)}; expected distinct names")
     unknown = expression.free_symbols - set(symbols)
     if unknown:
-        raise ValueError(
-            f"variables={list(variables)} do not hold {', '.join(sorted(map(str, unknown)))} of the expression"
-        )
+        raise ValueError(f"variables={list(variables)} do not hold {', '.join(sorted(map(str, unknown)))} of the expression")
     numeric = expression.atoms(sympy.core.function.AppliedUndef)
     if numeric:
-        raise ValueError(
-            f"the expression holds numeric edges, {', '.join(sorted({str(f.func) for f in numeric}))}; expected none"
-        )
+        raise ValueError(f"the expression holds numeric edges, {', '.join(sorted({str(f.func) for f in numeric}))}; expected none")
     return symbols

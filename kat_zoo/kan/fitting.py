@@ -67,9 +67,7 @@ def _projected(function: Function, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -
     return c, d, torch.where(torch.isfinite(loss), loss, math.inf), values
 
 
-def _refine(
-    function: Function, x: Tensor, y: Tensor, a: Tensor, b: Tensor, steps: int
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _refine(function: Function, x: Tensor, y: Tensor, a: Tensor, b: Tensor, steps: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Damped Gauss-Newton on (a, b) with c, d eliminated (variable projection), all starts at once."""
     damping = torch.full_like(a, 1e-3)
     c, d, loss, values = _projected(function, x, y, a, b)
@@ -85,9 +83,7 @@ def _refine(
         residual = torch.nan_to_num(c[:, None] * values + d[:, None] - y)
         matrix = jacobian.mT @ jacobian
         diagonal = matrix.diagonal(dim1=1, dim2=2)
-        matrix = matrix + torch.diag_embed(
-            damping[:, None] * diagonal + 1e-14 * diagonal.amax(1, keepdim=True) + 1e-300
-        )
+        matrix = matrix + torch.diag_embed(damping[:, None] * diagonal + 1e-14 * diagonal.amax(1, keepdim=True) + 1e-300)
         step, info = torch.linalg.solve_ex(matrix, (jacobian.mT @ residual.unsqueeze(-1)))
         step = torch.nan_to_num(step[..., 0])
         trial = _projected(function, x, y, a - step[:, 0], b - step[:, 1])
@@ -129,11 +125,7 @@ def fit_function(
     function = get_function(name)
     spread = float(y.std(correction=0))
     if spread <= 1e-12 * (1 + float(y.abs().max())) or float(x.max() - x.min()) <= 0:
-        return (
-            Suggestion(name, 1.0, function.complexity, function.complexity - 12, (0, 0, 0, float(y.mean())))
-            if name == "0"
-            else None
-        )
+        return Suggestion(name, 1.0, function.complexity, function.complexity - 12, (0, 0, 0, float(y.mean()))) if name == "0" else None
     if name == "0":  # it explains nothing of an edge that varies
         if worth > 0:
             return None
@@ -142,10 +134,7 @@ def fit_function(
     mean = float(y.mean())
     z, target = (2 * x - low - high) / (high - low), (y - mean) / spread
     if affine is not None:  # a x + b = (a / scale) z + (b + a middle)
-        a, b = (
-            torch.tensor([v], dtype=x.dtype)
-            for v in (affine[0] * (high - low) / 2, affine[1] + affine[0] * (high + low) / 2)
-        )
+        a, b = (torch.tensor([v], dtype=x.dtype) for v in (affine[0] * (high - low) / 2, affine[1] + affine[0] * (high + low) / 2))
     else:
         r2, a, b = _coarse(function, *_quantile_subset(z, target, SEARCH_POINTS))
         best = r2.topk(min(STARTS, len(r2)))
@@ -167,9 +156,7 @@ def fit_function(
     return Suggestion(name, r2_best, function.complexity, score, affine_x)
 
 
-def fit_library(
-    x: Tensor, y: Tensor, library: Sequence[str] | None = None, worth: float = 0.5, top: int = 6
-) -> list[Suggestion]:
+def fit_library(x: Tensor, y: Tensor, library: Sequence[str] | None = None, worth: float = 0.5, top: int = 6) -> list[Suggestion]:
     """All functions that fit samples, best score first; only the `top` are refined to the end."""
     x, y = x.double(), y.double()
     with torch.no_grad():

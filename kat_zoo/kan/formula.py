@@ -228,10 +228,7 @@ def linear_forms(model: KAN, inputs: Sequence[Linear], digits: int | None) -> li
                     phi = sympy.Function(f"phi_{number}_{i}_{j}")(expression(value, digits))
                     total.add(Linear(0.0, {phi: 1.0}, {phi: _edge_values(model, (number, i, j), value.values())}))
             subnodes.append(total)
-        products = [
-            _product(subnodes[start : start + layer.arity], digits)
-            for start in range(layer.n_sum, len(subnodes), layer.arity)
-        ]
+        products = [_product(subnodes[start : start + layer.arity], digits) for start in range(layer.n_sum, len(subnodes), layer.arity)]
         values = [*subnodes[: layer.n_sum], *products]
     return values
 
@@ -255,8 +252,8 @@ def variable_names(model: KAN, variables: Sequence[str] | None) -> list[str]:
 def formula(
     model: KAN,
     variables: Sequence[str] | None = None,
-    round: int | None = 4,  # noqa: A002  the issue's and pykan's word
-    X: Any = None,  # noqa: N803
+    round: int | None = 4,
+    X: Any = None,
     *,
     input_affine: Sequence[tuple[float, float]] | None = None,
     output_affine: Sequence[tuple[float, float]] | None = None,
@@ -297,9 +294,9 @@ def formula(
     return [expression(output, round) for output in outputs]
 
 
-def _points(model: KAN, X: Any) -> np.ndarray:  # noqa: N803
+def _points(model: KAN, X: Any) -> np.ndarray:
     if X is not None:
-        X = model.tensor(X)  # noqa: N806
+        X = model.tensor(X)
         if X.shape[1] != model.nodes[0] or not len(X) or not bool(torch.isfinite(X).all()):
             raise ValueError(f"X has shape {tuple(X.shape)}; expected finite samples of {model.nodes[0]} inputs")
         return X[:: max(1, len(X) // POINTS)].double().cpu().numpy()
@@ -309,7 +306,7 @@ def _points(model: KAN, X: Any) -> np.ndarray:  # noqa: N803
     return low + (high - low) * np.random.default_rng(0).random((POINTS, len(low)))
 
 
-def faithful(expressions: Sequence[sympy.Expr], variables: Sequence[str], X: np.ndarray, y: np.ndarray) -> bool:  # noqa: N803
+def faithful(expressions: Sequence[sympy.Expr], variables: Sequence[str], X: np.ndarray, y: np.ndarray) -> bool:
     """Whether formulas give y (N, outputs) at X (N, inputs) to a part in a thousand of its spread; numeric edges are taken on trust."""
     for expression_, target in zip(expressions, y.T, strict=True):
         if expression_.atoms(sympy.core.function.AppliedUndef):

@@ -122,7 +122,7 @@ def data_knots(x: Tensor, grid_size: int, order: int, adapt: float, margin: floa
 
 def update_grid(
     model: KAN,
-    X: Any,  # noqa: N803
+    X: Any,
     *,
     adapt: float = 0.5,
     margin: float = 0.02,

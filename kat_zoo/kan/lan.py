@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -97,20 +98,15 @@ class LAN(nn.Module):
         if not is_count(seed, 0):
             raise ValueError(f"seed={seed!r}; expected an integer of at least 0")
         generator = torch.Generator().manual_seed(int(seed))
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(width, width[1:], strict=False))
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(width))
         self.activations = nn.ModuleList(NodeActivation(n, grid_size, spline_order, base, grid_range) for n in width[1:-1])
         self.nodes, self.grid_size = list(width), grid_size
         with torch.no_grad():
             for number, (linear, fan_in) in enumerate(zip(self.linears, width, strict=False)):
-                assert isinstance(linear, nn.Linear)  # noqa: S101  for type checkers
-                if base == "sin":
-                    bound = omega / fan_in if number == 0 else math.sqrt(6 / fan_in)
-                else:
-                    bound = math.sqrt(3 / fan_in)
+                assert isinstance(linear, nn.Linear)
+                bound = (omega / fan_in if number == 0 else math.sqrt(6 / fan_in)) if base == "sin" else math.sqrt(3 / fan_in)
                 linear.weight.uniform_(-bound, bound, generator=generator)
-                linear.bias.uniform_(
-                    -math.pi if base == "sin" else -0.1, math.pi if base == "sin" else 0.1, generator=generator
-                )
+                linear.bias.uniform_(-math.pi if base == "sin" else -0.1, math.pi if base == "sin" else 0.1, generator=generator)
         if device is not None or dtype is not None:
             self.to(device=device, dtype=dtype)
 
@@ -134,9 +130,9 @@ class LAN(nn.Module):
 
     def fit(
         self,
-        X: Any,  # noqa: N803
+        X: Any,
         y: Any,
-        X_val: Any = None,  # noqa: N803
+        X_val: Any = None,
         y_val: Any = None,
         *,
         optimizer: str = "lbfgs",
@@ -167,9 +163,7 @@ class LAN(nn.Module):
         return self.linears[-1](x)
 
     @classmethod
-    def from_mlp(
-        cls, mlp: nn.Sequential, base: Callable[[Tensor], Tensor], grid_size: int = 5, spline_order: int = 3
-    ) -> LAN:
+    def from_mlp(cls, mlp: nn.Sequential, base: Callable[[Tensor], Tensor], grid_size: int = 5, spline_order: int = 3) -> LAN:
         """A LAN that computes what a trained MLP computes: its weights, its activation as base, splines of zero.
 
         Args:
@@ -189,9 +183,7 @@ class LAN(nn.Module):
         lan = cls(width, grid_size, spline_order, base, device=first.weight.device, dtype=first.weight.dtype)
         for source, target in zip(linears, lan.linears, strict=True):
             target.load_state_dict(
-                source.state_dict()
-                if source.bias is not None
-                else source.state_dict() | {"bias": torch.zeros(source.out_features)}
+                source.state_dict() if source.bias is not None else source.state_dict() | {"bias": torch.zeros(source.out_features)}
             )
         x = torch.randn(64, first.in_features, generator=torch.Generator().manual_seed(0)).to(first.weight)
         with torch.no_grad():

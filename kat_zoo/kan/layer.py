@@ -98,10 +98,7 @@ class KANLayer(nn.Module):
 
     def subnodes(self, x: Tensor) -> Tensor:
         """Sums of incoming edges, (..., C_in) to (..., n_sum + n_mult * arity)."""
-        if self._spline_used:
-            y = self.spline(x)
-        else:
-            y = x.new_zeros(*x.shape[:-1], self.spline.out_features)
+        y = self.spline(x) if self._spline_used else x.new_zeros(*x.shape[:-1], self.spline.out_features)
         if x.dtype != self.affine.dtype and not torch.is_autocast_enabled(x.device.type):
             raise ValueError(f"x has dtype {x.dtype}; expected {self.affine.dtype}, the network's")
         for outs, _, function, affine, argument in self.symbolic_edges(x):

@@ -121,9 +121,7 @@ def _sigmoids() -> list[Range]:
 
 
 def _waves_about_zero() -> list[Range]:
-    return [
-        (-w * t, w * (1 - t)) for w in [*np.geomspace(0.5, 4, 6), *np.arange(5, 64, 1.0)] for t in np.linspace(0, 1, 13)
-    ]
+    return [(-w * t, w * (1 - t)) for w in [*np.geomspace(0.5, 4, 6), *np.arange(5, 64, 1.0)] for t in np.linspace(0, 1, 13)]
 
 
 def _interval(edge: float) -> Callable[[], list[Range]]:

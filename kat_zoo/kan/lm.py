@@ -159,7 +159,7 @@ class LeastSquares:
     def __init__(
         self,
         model: KAN,
-        X: Tensor,  # noqa: N803
+        X: Tensor,
         y: Tensor,
         *,
         weight: Tensor | None = None,

@@ -190,9 +190,7 @@ class KAN(nn.Module):
             raise ValueError(f"layer={layer}; expected 0 to {len(self.layers) - 1}")
         spline = self.layers[layer].spline
         if not (is_count(i, 0) and i < spline.in_features and is_count(j, 0) and j < spline.out_features):
-            raise ValueError(
-                f"edge ({layer}, {i}, {j}); expected i < {spline.in_features} and j < {spline.out_features}"
-            )
+            raise ValueError(f"edge ({layer}, {i}, {j}); expected i < {spline.in_features} and j < {spline.out_features}")
         return self.layers[layer]
 
     def edge(self, layer: int, i: int, j: int) -> tuple[Callable[[Any], Tensor], tuple[float, float]]:
@@ -249,13 +247,13 @@ class KAN(nn.Module):
 
         return load(path)
 
-    def formula(self, variables: Sequence[str] | None = None, round: int | None = 4, X: Any = None) -> list[Any]:  # noqa: N803
+    def formula(self, variables: Sequence[str] | None = None, round: int | None = 4, X: Any = None) -> list[Any]:
         """SymPy expression of each output; see `kat_zoo.kan.formula.formula`."""
         from .formula import formula
 
         return formula(self, variables, round, X)
 
-    def latex(self, variables: Sequence[str] | None = None, round: int | None = 4, X: Any = None) -> list[str]:  # noqa: N803
+    def latex(self, variables: Sequence[str] | None = None, round: int | None = 4, X: Any = None) -> list[str]:
         """LaTeX of each output's formula."""
         import sympy
 

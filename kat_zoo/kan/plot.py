@@ -99,7 +99,7 @@ def plain(names: Sequence[str]) -> list[str]:
 
 def plot(
     model: KAN,
-    X: Any,  # noqa: N803
+    X: Any,
     *,
     variables: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
@@ -158,7 +158,7 @@ def plot(
             below, above = (levels[number][i], bottom + 0.06), (subnodes[j], top - 0.06)
             drawing.edge(below, centre, above, values[:, j, i], model.edge_kind(number, i, j), opacity[number][j, i])
         for position in levels[number + 1][layer.n_sum :]:
-            axes.text(position, top - 0.14, "×", ha="center", va="center", size=11)  # noqa: RUF001
+            axes.text(position, top - 0.14, "×", ha="center", va="center", size=11)
     drawing.draw(axes)
     for floor, positions in zip(floors, levels, strict=True):
         axes.scatter(positions, np.full(len(positions), floor), s=26, color=NUMERIC, zorder=4)
@@ -172,7 +172,7 @@ def plot(
     return figure
 
 
-def plot_edge(model: KAN, layer: int, i: int, j: int, X: Any) -> Figure:  # noqa: N803
+def plot_edge(model: KAN, layer: int, i: int, j: int, X: Any) -> Figure:
     """One edge's function over the data's range, with the samples on it and the grid's knots below."""
     module = model.check_edge(layer, i, j)
     with torch.no_grad():
@@ -189,9 +189,7 @@ def plot_edge(model: KAN, layer: int, i: int, j: int, X: Any) -> Figure:  # noqa
     knots = module.spline.knots[i, k : -k or None].cpu()
     inside = knots[(knots >= low) & (knots <= high)]
     if kind == "numeric":
-        axes.plot(
-            inside, np.zeros(len(inside)), "|", color="#8a94a0", transform=axes.get_xaxis_transform(), markersize=10
-        )
+        axes.plot(inside, np.zeros(len(inside)), "|", color="#8a94a0", transform=axes.get_xaxis_transform(), markersize=10)
     axes.set(xlabel=f"node ({layer}, {i})", ylabel=r"$\phi$", title=f"edge ({layer}, {i}, {j}): {kind}")
     return figure
 
@@ -220,9 +218,7 @@ def plot_history(history: History) -> Figure:
     return figure
 
 
-def plot_pareto(
-    points: Sequence[tuple[float, float, str]], xlabel: str = "complexity", ylabel: str = "held-out error"
-) -> Figure:
+def plot_pareto(points: Sequence[tuple[float, float, str]], xlabel: str = "complexity", ylabel: str = "held-out error") -> Figure:
     """Cost against error on logarithmic axes; the front (no cheaper point is as good) is joined.
 
     Args:

@@ -81,8 +81,8 @@ class Problem:
             nothing = y.new_zeros(len(points), y.shape[1])
             return torch.cat([x, points]), torch.cat([y, nothing]), torch.cat([weight, weight.new_zeros(len(points))])
 
-        X, y, weight = join(self.X, self.y, self.weight)  # noqa: N806
-        X_val, y_val, weight_val = join(self.X_val, self.y_val, self.weight_val)  # noqa: N806
+        X, y, weight = join(self.X, self.y, self.weight)
+        X_val, y_val, weight_val = join(self.X_val, self.y_val, self.weight_val)
         return replace(self, X=X, y=y, weight=weight, X_val=X_val, y_val=y_val, weight_val=weight_val)
 
 

@@ -35,7 +35,7 @@ class Attribution:
         return self.nodes[0]
 
 
-def attribute(model: KAN, X: Any) -> Attribution:  # noqa: N803
+def attribute(model: KAN, X: Any) -> Attribution:
     """Score edges and nodes by their share of the variation behind them (KAN 2.0, arXiv 2408.10205, section 4.1).
 
     An edge's score is its standard deviation over that of its sub-node, times the sub-node's score; a node's score is
@@ -69,7 +69,7 @@ def _subnodes(n_sum: int, n_mult: int, arity: int, keep: list[int]) -> tuple[lis
     """Sub-nodes of the kept nodes, and the new n_sum, n_mult."""
     sums = [node for node in keep if node < n_sum]
     products = [node - n_sum for node in keep if node >= n_sum]
-    assert not products or n_mult  # noqa: S101  node numbers were checked by the caller
+    assert not products or n_mult
     factors = [n_sum + m * arity + a for m in products for a in range(arity)]
     return [*sums, *factors], len(sums), len(products)
 
@@ -205,7 +205,7 @@ def _constants(layer: KANLayer) -> tuple[Tensor, Tensor]:
     return constant, torch.where(constant, layer.products(torch.where(fixed, values, 1)), 0)
 
 
-def prune(model: KAN, X: Any, node_threshold: float = 1e-2, edge_threshold: float = 3e-2) -> KAN:  # noqa: N803
+def prune(model: KAN, X: Any, node_threshold: float = 1e-2, edge_threshold: float = 3e-2) -> KAN:
     """New network without the edges and hidden nodes that hardly matter (arXiv 2404.19756, section 2.5).
 
     Args:
@@ -228,7 +228,7 @@ def prune(model: KAN, X: Any, node_threshold: float = 1e-2, edge_threshold: floa
     return drop_dead_nodes(pruned)
 
 
-def _remove_weak(model: KAN, X: Any, threshold: float, by_node: bool) -> None:  # noqa: N803
+def _remove_weak(model: KAN, X: Any, threshold: float, by_node: bool) -> None:
     """Remove edges with a score below the threshold, or those that leave such a node; their means stay."""
     scores = attribute(model, X)
     with torch.no_grad():
@@ -243,7 +243,7 @@ def _remove_weak(model: KAN, X: Any, threshold: float, by_node: bool) -> None:  
         _replace(layer, weak, means[number], list(range(layer.spline.in_features)))
 
 
-def prune_inputs(model: KAN, X: Any, threshold: float = 1e-2) -> tuple[KAN, list[int]]:  # noqa: N803
+def prune_inputs(model: KAN, X: Any, threshold: float = 1e-2) -> tuple[KAN, list[int]]:
     """New network without inputs whose score is below the threshold; the means of their edges stay.
 
     Args:

@@ -81,7 +81,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         self.restarts = restarts
         self.max_seconds = max_seconds
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANRegressor:  # noqa: N803
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANRegressor:
         """Train on X (N, features) and y (N,) or (N, outputs)."""
         self._check_parameters()
         check_library(self.library)
@@ -111,16 +111,14 @@ class KANRegressor(RegressorMixin, KANEstimator):
             library = tuple(self.library) if self.library is not None else DEFAULT_LIBRARY
             data = inputs[train], targets[train], inputs[check], targets[check]
             problem = Problem(*data, w, w_val, library, held_out=self.held_out_ > 0)
-            self._tabulate(
-                search(problem, self.widths, restarts=self.restarts, seed=seed, max_seconds=self.max_seconds)
-            )
+            self._tabulate(search(problem, self.widths, restarts=self.restarts, seed=seed, max_seconds=self.max_seconds))
         else:
             self.network_ = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed)
             every = torch.ones(len(X)) if weight is None else torch.from_numpy(weight)
             self._fit_path(inputs, targets, every.double(), torch.from_numpy(train), torch.from_numpy(held))
         return self
 
-    def _fit_each(self, X: Any, y: np.ndarray, sample_weight: Any) -> KANRegressor:  # noqa: N803
+    def _fit_each(self, X: Any, y: np.ndarray, sample_weight: Any) -> KANRegressor:
         """A search of its own for each output: together, the error of one hides how good another is."""
         limit = None if self.max_seconds is None else self.max_seconds / y.shape[1]
         self.estimators_ = [clone(self).set_params(max_seconds=limit).fit(X, column, sample_weight) for column in y.T]
@@ -195,7 +193,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         return front
 
     def _tabulate(self, result: Search) -> None:
-        assert result.best is not None  # noqa: S101  a search returns at least one candidate
+        assert result.best is not None
         front = self._front(result.candidates)
         if not any(candidate is result.best for _, candidate in front):
             (size, _), *_ = self._front([result.best])
@@ -210,7 +208,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         self.table_ = [(size, loss, found[0] if self._flat else found) for size, loss, found, _ in shown]
         self.formula_ = next(row[2] for row, (*_, c) in zip(self.table_, shown, strict=True) if c is result.best)
 
-    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
+    def predict(self, X: Any) -> np.ndarray:
         """Predictions, (N,) or (N, outputs)."""
         check_is_fitted(self)
         if hasattr(self, "estimators_"):
@@ -235,10 +233,10 @@ class KANRegressor(RegressorMixin, KANEstimator):
             return self.estimators_[output].plot(**options)
         return super().plot(**options)
 
-    def _in_units(self, model: KAN, round: int | None = 4) -> list[Any]:  # noqa: A002  as in `formula`
+    def _in_units(self, model: KAN, round: int | None = 4) -> list[Any]:
         return self._expressions(model, round, list(zip(self._spread.tolist(), self._shift.tolist(), strict=True)))
 
-    def _formula(self, round: int | None) -> Any:  # noqa: A002  as in `KAN.formula`
+    def _formula(self, round: int | None) -> Any:
         if hasattr(self, "estimators_"):
             return [one.formula(round) for one in self.estimators_]
         found = self._in_units(self.network_, round)

@@ -66,10 +66,10 @@ def simple_candidates(problem: Problem) -> list[Candidate]:
         _sum_of(problem, {(0, j): ("0", (0, 0, 0, 0)) for j in range(outputs)}),
         _sum_of(problem, {(i, j): ("x", (1, 0, 0, 0)) for i in range(inputs) for j in range(outputs)}),
     ]
-    X, y = problem.X, problem.y  # noqa: N806
+    X, y = problem.X, problem.y
     if problem.weight is not None:  # functions are fitted to rows of equal weight: draw them by theirs
         rows = problem.weight.multinomial(len(X), replacement=True, generator=torch.Generator(X.device).manual_seed(0))
-        X, y = X[rows], y[rows]  # noqa: N806
+        X, y = X[rows], y[rows]
     for i in range(inputs if outputs == 1 else 0):
         found = fit_library(X[:, i], y[:, 0], problem.library, 0.1)
         if found:
@@ -146,9 +146,7 @@ def search(
         if KAN(shape).nodes[:: len(shape) - 1] != [inputs, outputs]:
             raise ValueError(f"widths={widths}; expected shapes from {inputs} inputs to {outputs} outputs")
     began, result = time.monotonic(), Search(simple_candidates(problem))
-    shapes: list[tuple[Width, Tensor | None]] = [
-        (width, None) for width in widths or default_widths(inputs, outputs)
-    ]
+    shapes: list[tuple[Width, Tensor | None]] = [(width, None) for width in widths or default_widths(inputs, outputs)]
     numeric: list[Candidate] = []
     number = stale = 0
     least = float("inf")

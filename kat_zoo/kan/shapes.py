@@ -27,9 +27,7 @@ def start(problem: Problem, width: Width, grid_size: int, seed: int, first: Tens
     `first` (sub-nodes, inputs) makes the first layer linear: edges x with these weights, to be trained on.
     """
     noise = 1.0 if seed % 2 else 0.3
-    model = KAN(
-        width, grid_size, base="zero", noise_scale=noise, seed=seed, dtype=problem.X.dtype, device=problem.X.device
-    )
+    model = KAN(width, grid_size, base="zero", noise_scale=noise, seed=seed, dtype=problem.X.dtype, device=problem.X.device)
     for j, row in enumerate([] if first is None else first.tolist()):
         for i, weight in enumerate(row):
             if weight:
@@ -40,7 +38,7 @@ def start(problem: Problem, width: Width, grid_size: int, seed: int, first: Tens
     return model
 
 
-def linear_groups(model: KAN, X: Tensor) -> Tensor | None:  # noqa: N803
+def linear_groups(model: KAN, X: Tensor) -> Tensor | None:
     """Weights (groups, inputs) where some inputs enter the function only as weighted sums, else None.
 
     Within such a group the gradient has one direction everywhere (AI Feynman, arXiv 1905.11481, section II.C, knows
@@ -105,9 +103,7 @@ def extend(problem: Problem, model: KAN, error: float) -> tuple[KAN, float]:
     return best, error
 
 
-def prune_by_trying(
-    problem: Problem, model: KAN, error: float, tolerance: float = 1.2, steps: int = 8
-) -> tuple[KAN, float]:
+def prune_by_trying(problem: Problem, model: KAN, error: float, tolerance: float = 1.2, steps: int = 8) -> tuple[KAN, float]:
     """Remove edges, weakest first, as long as the held-out error stands it after retraining."""
     refused: set[tuple[int, int, int]] = set()
     while math.isfinite(error):  # a network that is undefined on a row has no scores
@@ -143,9 +139,7 @@ def _sparser(problem: Problem, model: KAN, error: float) -> tuple[KAN, float]:
     return prune_by_trying(problem, model, error)
 
 
-def structure(
-    problem: Problem, width: Width, seeds: Sequence[int], attempts: int = 3, first: Tensor | None = None
-) -> tuple[KAN, float]:
+def structure(problem: Problem, width: Width, seeds: Sequence[int], attempts: int = 3, first: Tensor | None = None) -> tuple[KAN, float]:
     """The best numeric network of one shape.
 
     Starts are trained on coarse grids, then on finer ones; the promising ones (at most `attempts`) are made sparse and
@@ -165,7 +159,7 @@ def structure(
                 model, error = extend(problem, *_sparser(problem, model, error))
             if best is None or error < best[1]:
                 best = model, error
-            if best[1] < GOOD or not attempts or len(width) == 2 and isinstance(width[1], int):
+            if best[1] < GOOD or not attempts or (len(width) == 2 and isinstance(width[1], int)):
                 return best if attempts else extend(problem, *best)
-    assert best is not None  # noqa: S101  there is at least one seed
+    assert best is not None
     return extend(problem, *best)

@@ -41,10 +41,7 @@ def hessian(function: Function, x: Tensor, create_graph: bool = False) -> Tensor
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()
         first = jacobian(function, x, create_graph=True)
-        rows = [
-            torch.stack([_gradient(first[:, j, i], x, create_graph) for i in range(first.shape[2])], 1)
-            for j in range(first.shape[1])
-        ]
+        rows = [torch.stack([_gradient(first[:, j, i], x, create_graph) for i in range(first.shape[2])], 1) for j in range(first.shape[1])]
     return torch.stack(rows, 1)
 
 

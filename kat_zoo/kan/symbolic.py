@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROWS = 20_000  # that suggestions are made from
 
 
-def _samples(model: KAN, layer: int, i: int, j: int, X: Any) -> tuple[Tensor, Tensor]:  # noqa: N803
+def _samples(model: KAN, layer: int, i: int, j: int, X: Any) -> tuple[Tensor, Tensor]:
     """Argument and value of an edge on data, or on its grid where X is None."""
     module = model.check_edge(layer, i, j)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def suggest_symbolic(
     layer: int,
     i: int,
     j: int,
-    X: Any,  # noqa: N803
+    X: Any,
     top: int = 5,
     library: Sequence[str] | None = None,
     worth: float = 0.5,
@@ -84,7 +84,7 @@ def fix_symbolic(
     i: int,
     j: int,
     function: str,
-    X: Any = None,  # noqa: N803
+    X: Any = None,
     affine: Sequence[float] | None = None,
 ) -> float:
     """Replace edge (l, i, j) by c f(a x + b) + d, in place.
@@ -121,7 +121,7 @@ def fix_symbolic(
     return r2
 
 
-def unfix(model: KAN, layer: int, i: int, j: int, X: Any = None) -> None:  # noqa: N803
+def unfix(model: KAN, layer: int, i: int, j: int, X: Any = None) -> None:
     """Make a symbolic edge numeric again, in place, with the spline nearest to the function on its grid.
 
     Args:
@@ -169,7 +169,7 @@ def _hold(spline: KANLinear, i: int, h: Tensor) -> None:
 
 def auto_symbolic(
     model: KAN,
-    X: Any,  # noqa: N803
+    X: Any,
     y: Any = None,
     *,
     library: Sequence[str] | None = None,
@@ -199,9 +199,7 @@ def auto_symbolic(
     """
     check_library(library)
     if not r2_threshold <= 1 or not tolerance > 0 or steps < 1:
-        raise ValueError(
-            f"r2_threshold={r2_threshold}, tolerance={tolerance}, steps={steps}; expected at most 1, above 0, at least 1"
-        )
+        raise ValueError(f"r2_threshold={r2_threshold}, tolerance={tolerance}, steps={steps}; expected at most 1, above 0, at least 1")
     x = model.samples(X)
     target = None if y is None else model.tensor(y)
     if target is not None and target.shape != (len(x), model.nodes[-1]):

@@ -20,9 +20,7 @@ def _suggestions(problem: Problem, model: KAN, edge: tuple[int, int, int]) -> li
     return [s for s in found if s.r2 > 0.9]
 
 
-def _symbolise(
-    problem: Problem, model: KAN, error: float, tolerance: float
-) -> tuple[KAN, float, Alternatives]:
+def _symbolise(problem: Problem, model: KAN, error: float, tolerance: float) -> tuple[KAN, float, Alternatives]:
     """Greedy: the clearest edge first, retraining after each; edges that nothing fits stay numeric."""
     pending = [edge for edge in model.edges() if model.edge_kind(*edge) == "numeric"]
     alternatives = {edge: _suggestions(problem, model, edge) for edge in pending}
@@ -93,7 +91,7 @@ def symbolise(problem: Problem, model: KAN, error: float, width: Width, toleranc
     symbolic = all(model.edge_kind(*edge) != "numeric" for edge in model.edges())
     if symbolic:
         error = problem.train(model, 100)
-        if EXACT < error and error > tolerance * numeric and error < 0.05:
+        if error > EXACT and error > tolerance * numeric and error < 0.05:
             model, error = _swap(problem, model, error, alternatives)
         model, error = _simplify(problem, model, error)
         error = problem.train(model, 60)

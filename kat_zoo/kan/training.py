@@ -69,9 +69,9 @@ class _Fit:
     def __init__(
         self,
         model: KAN,
-        X: Any,  # noqa: N803
+        X: Any,
         y: Any,
-        X_val: Any,  # noqa: N803
+        X_val: Any,
         y_val: Any,
         weight: Any,
         weight_val: Any,
@@ -89,9 +89,7 @@ class _Fit:
             raise ValueError(f"y has {self.y.shape[1]} columns; expected {model.nodes[-1]}, the network's outputs")
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val: expected both or neither")
-        if not bool(torch.isfinite(self.x).all()) or (
-            self.y.is_floating_point() and not bool(torch.isfinite(self.y).all())
-        ):
+        if not bool(torch.isfinite(self.x).all()) or (self.y.is_floating_point() and not bool(torch.isfinite(self.y).all())):
             raise ValueError("X or y holds NaN or infinity; expected finite numbers")
         self.val: tuple[Tensor, Tensor] | None = None
         if X_val is not None:
@@ -161,9 +159,9 @@ class _Fit:
 
 def fit(
     model: KAN,
-    X: Any,  # noqa: N803
+    X: Any,
     y: Any,
-    X_val: Any = None,  # noqa: N803
+    X_val: Any = None,
     y_val: Any = None,
     *,
     optimizer: str = "lm",
@@ -222,9 +220,7 @@ def fit(
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer={optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
     if optimizer == "lm" and (loss is not None or entropy or batch_size is not None):
-        raise ValueError(
-            "optimizer='lm' minimises squared errors; expected 'lbfgs' or 'adam' for loss, entropy or batches"
-        )
+        raise ValueError("optimizer='lm' minimises squared errors; expected 'lbfgs' or 'adam' for loss, entropy or batches")
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("every parameter of the network has requires_grad=False; expected one to train")
     if grid_schedule is not None and not isinstance(grid_schedule, Iterable):
@@ -247,9 +243,7 @@ def fit(
                     _lm_stage(run, steps, l1, coef_smoothness, update_grid, early_stopping, done, advance)
                 else:
                     penalties = (l1, entropy, coef_smoothness)
-                    _torch_stage(
-                        run, optimizer, steps, lr, batch_size, penalties, update_grid, early_stopping, seed, done, advance
-                    )
+                    _torch_stage(run, optimizer, steps, lr, batch_size, penalties, update_grid, early_stopping, seed, done, advance)
                 done += steps
     finally:  # an interrupt leaves the best stage so far, too
         if run.state is not None:
@@ -279,7 +273,7 @@ def _check_options(steps: int, batch_size: int | None, stages: list[int], lr: fl
             raise ValueError(f"{name}={value}; expected a number of at least 0")
 
 
-class _bar:  # noqa: N801  a context manager that reads like a function
+class _bar:
     def __init__(self, show: bool, total: int) -> None:
         self.progress = None
         if show:
@@ -299,9 +293,7 @@ class _bar:  # noqa: N801  a context manager that reads like a function
             self.progress.stop()
 
 
-def _lm_stage(
-    run: _Fit, steps: int, l1: float, smooth: float, update_grid: bool, early: bool, done: int, advance
-) -> None:
+def _lm_stage(run: _Fit, steps: int, l1: float, smooth: float, update_grid: bool, early: bool, done: int, advance) -> None:
     for start in range(0, steps, 10):
         n = min(10, steps - start)
         LeastSquares(run.model, run.x, run.y, weight=run.weight, l1=l1, smoothness=smooth).minimise(n)

@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.models._features_fx import register_notrace_module
@@ -57,7 +57,7 @@ class GeneralHeads(OperatorHeads):
         ValueError: an unknown name, or a size that is not a whole number of 1 or more.
     """
 
-    token_axes = {"inner.coefficients": (3, True), "outer.coefficients": (2, True), "w": (1, True)}
+    token_axes: ClassVar = {"inner.coefficients": (3, True), "outer.coefficients": (2, True), "w": (1, True)}
 
     def __init__(
         self,
@@ -115,10 +115,7 @@ class GeneralHeads(OperatorHeads):
 
     def attention(self, logits: Tensor) -> Tensor:
         """Map rows of logits (B, h, M, N) to rows of the attention, same shape."""
-        if self.order == "phi_w":
-            z = logits @ self.w
-        else:
-            z = self.inner(logits)
+        z = logits @ self.w if self.order == "phi_w" else self.inner(logits)
         rows = z @ self.w.transpose(-1, -2) if self.order == "w_phi" else self.outer(z)
         return project_simplex(rows) if self.projection == "simplex" else rows
 

@@ -83,9 +83,9 @@ def check_activations(model: nn.Module, state_dict: dict[str, Any], prefix: str,
     if not has_activations(state_dict):
         return
     for name, module in model.named_modules(prefix=prefix.removesuffix(".")):
-        if isinstance(module, GRKAN) and f"{name}.fc1.weight" in state_dict:
-            if not any(key.startswith(f"{name}.act") for key in state_dict):
-                errors.append(f"{name} has no act1 and act2 in the checkpoint, though others have; it is damaged")
+        damaged = isinstance(module, GRKAN) and f"{name}.fc1.weight" in state_dict
+        if damaged and not any(key.startswith(f"{name}.act") for key in state_dict):
+            errors.append(f"{name} has no act1 and act2 in the checkpoint, though others have; it is damaged")
 
 
 class GRKAN(nn.Module):

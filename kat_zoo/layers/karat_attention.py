@@ -87,7 +87,7 @@ class KArAtAttention(Attention):
 
     head_counts: list[int]
     dynamic: bool
-    __constants__ = ["dynamic"]
+    __constants__ = ("dynamic",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,5 +1,6 @@
 """`fit_rational`: the best rational approximation, in the maximum norm, under the formula the kernel computes."""
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -124,12 +125,10 @@ def _grid(low: float, high: float, num_points: int) -> np.ndarray:
     knots = [low, 0.0, high] if low < 0 < high else [low, high]
     per_side = 20 * max(2, num_points // (len(knots) - 1)) + 1
     unit = (1 - np.cos(np.linspace(0, np.pi, per_side))) / 2
-    return np.unique(np.concatenate([lo + (hi - lo) * unit for lo, hi in zip(knots, knots[1:], strict=False)]))
+    return np.unique(np.concatenate([lo + (hi - lo) * unit for lo, hi in itertools.pairwise(knots)]))
 
 
-def _differential_correction(
-    x: np.ndarray, y: np.ndarray, p: np.ndarray, q: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _differential_correction(x: np.ndarray, y: np.ndarray, p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Minimise max |y - P/Q| over p in R^(m+1) and q >= 0, where Q = q_0 + ... + q_n |x|^n; |x| <= 1; from (p, q).
 
     Step: minimise d subject to |P - y Q| - t Q <= d Q_k, t and Q_k being the last iterate's; d < 0 until optimal.

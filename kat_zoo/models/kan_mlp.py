@@ -5,6 +5,7 @@ layers with a LayerNorm in front, and a linear head, which timm can replace. `ml
 parameters.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ class PixelClassifier(nn.Module):
             return nn.Sequential(nn.Linear(inputs, outputs, **dd), nn.GELU())
 
         widths = [in_chans * height * width, *hidden]
-        self.blocks = nn.Sequential(*[block(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)])
+        self.blocks = nn.Sequential(*[block(a, b) for a, b in itertools.pairwise(widths)])
         self.norm = nn.LayerNorm(hidden[-1], **dd) if layer == "kan" else nn.Identity()
         self.head_drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(hidden[-1], num_classes, **dd) if num_classes > 0 else nn.Identity()
@@ -114,10 +115,7 @@ class PixelClassifier(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Map images (B, in_chans, H, W) to (B, num_features)."""
         x = x.flatten(1)
-        if self.grad_checkpointing and not torch.jit.is_scripting():
-            x = checkpoint_seq(self.blocks, x)
-        else:
-            x = self.blocks(x)
+        x = checkpoint_seq(self.blocks, x) if self.grad_checkpointing and not torch.jit.is_scripting() else self.blocks(x)
         return self.norm(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

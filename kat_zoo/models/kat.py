@@ -79,9 +79,7 @@ class KAT(VisionTransformer):
                 raise ValueError(f"{name}={value!r}: expected {right}")
         kwargs = {name: value for name, value in kwargs.items() if name not in REPLACED}  # which are None
         act1_init, _, act2_init = act_init.rpartition("-")
-        mlp_layer = partial(
-            GRKAN, num_groups=num_groups, act1_init=act1_init or "identity", act2_init=act2_init, order=tuple(order)
-        )
+        mlp_layer = partial(GRKAN, num_groups=num_groups, act1_init=act1_init or "identity", act2_init=act2_init, order=tuple(order))
         norm: Any = norm_with_eps(norm_layer, norm_eps)
         super().__init__(mlp_layer=mlp_layer, norm_layer=norm, weight_init="skip", **kwargs)  # type: ignore[arg-type]
         self.weight_init = "reset" if weight_init == "skip" else weight_init
@@ -162,21 +160,15 @@ _cfg = partial(default_cfg, **_PAPER)
 # The same weights as .pth files of the repository adamdad/kat_pretained (sic), for
 # pretrained_cfg_overlay=dict(hf_hub_id="adamdad/kat_pretained", hf_hub_filename=UPSTREAM_FILES[tag]).
 UPSTREAM_FILES = {
-    "kat_tiny_patch16_224.adamdad_in1k": (
-        "kat_tiny_patch16_224_1f3ad3b2e69821f3d412f2924cf159a0e266f142d739cb68f68f796f5a0fe289.pth"
-    ),
+    "kat_tiny_patch16_224.adamdad_in1k": ("kat_tiny_patch16_224_1f3ad3b2e69821f3d412f2924cf159a0e266f142d739cb68f68f796f5a0fe289.pth"),
     "kat_tiny_patch16_224.adamdad_vitft_in1k": (
         "kat_tiny_patch16_224-finetune_64f124d003803e4a7e1aba1ba23500ace359b544e8a5f0110993f25052e402fb.pth"
     ),
-    "kat_small_patch16_224.adamdad_in1k": (
-        "kat_small_patch16_224_32487885cf13d2c14e461c9016fac8ad43f7c769171f132530941e930aeb5fe2.pth"
-    ),
+    "kat_small_patch16_224.adamdad_in1k": ("kat_small_patch16_224_32487885cf13d2c14e461c9016fac8ad43f7c769171f132530941e930aeb5fe2.pth"),
     "kat_small_patch16_224.adamdad_vitft_in1k": (
         "kat_small_patch_224-finetune_3ae087a4c28e2993468eb377d5151350c52c80b2a70cc48ceec63d1328ba58e0.pth"
     ),
-    "kat_base_patch16_224.adamdad_in1k": (
-        "kat_base_patch16_224_abff874d925d756d15cde97303f772a3460ddbd44b9c53fb9ce5cf15be230fb6.pth"
-    ),
+    "kat_base_patch16_224.adamdad_in1k": ("kat_base_patch16_224_abff874d925d756d15cde97303f772a3460ddbd44b9c53fb9ce5cf15be230fb6.pth"),
     "kat_base_patch16_224.adamdad_vitft_in1k": (
         "kat_base_patch16_224-finetune_440bf1ead9dd8ecab642078cfb60ae542f1fa33ca65517260501e02c011e38f2.pth"
     ),

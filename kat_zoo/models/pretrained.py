@@ -110,7 +110,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
 
 def weights_damage(path: Path) -> str | None:
     """Say what is wrong with a file of weights, as its header and its size show it; None if they are right."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         start = file.read(32)
     if not start:
         return "is empty"

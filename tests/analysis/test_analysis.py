@@ -161,9 +161,7 @@ def test_pictures_and_numbers(models, tmp_path):
         analysis.plot_spectra(pair, X, tmp_path / "spectra.png"),
         analysis.plot_quality(pair, X, foreground, tmp_path / "quality.png"),
         analysis.plot_histograms({"start": models["karat"].state_dict()}, tmp_path / "deep" / "histograms.png"),
-        analysis.plot_curves(
-            {"run": [{"epoch": 1, "loss": 2.0}, {"epoch": 1, "top1": 50.0, "eval_loss": 1.5}]}, tmp_path / "c.png"
-        ),
+        analysis.plot_curves({"run": [{"epoch": 1, "loss": 2.0}, {"epoch": 1, "top1": 50.0, "eval_loss": 1.5}]}, tmp_path / "c.png"),
         analysis.plot_costs(analysis.measure_costs(pair, X[:1], repeats=1), tmp_path / "costs.png"),
     ]
     for path in paths:

@@ -155,7 +155,7 @@ def test_bad_answers(hub, tmp_path, monkeypatch, file, damage):
     with pytest.raises(WeightsError, match=SAYS[damage]) as caught:
         load()
     assert file in str(caught.value) and "adamdad/test" in str(caught.value)
-    cached = [path for path in tmp_path.rglob("hub_cache/models--adamdad--test/blobs/*")]
+    cached = list(tmp_path.rglob("hub_cache/models--adamdad--test/blobs/*"))
     assert [path.read_bytes() for path in cached] == [config("test_kat", depth=1)]
     hub.damage = {}
     assert_loaded(load(), expected)
@@ -200,7 +200,7 @@ def test_files_that_are_no_weights(hub, tmp_path, file, name):
     hub.add("adamdad/test", {"config.json": config("test_kat", depth=1), file: bad})
     with pytest.raises(WeightsError, match=f"^{file} of the Hub repository adamdad/test is .* removed from the cache"):
         load()
-    cached = [path for path in tmp_path.rglob("hub_cache/models--adamdad--test/blobs/*")]
+    cached = list(tmp_path.rglob("hub_cache/models--adamdad--test/blobs/*"))
     assert [path.read_bytes() for path in cached] == [config("test_kat", depth=1)]
     hub.add("adamdad/test", {file: good})
     assert_loaded(load(), expected)

@@ -72,7 +72,7 @@ class AnyOrder(RuleBasedStateMachine):
             same = self.model.prune(X, 0, 0)  # nothing but what is constant goes
             torch.testing.assert_close(same(X), self.model(X), rtol=1e-7, atol=1e-7)
             pruned = self.model.prune(X)
-            assert 0 < pruned.num_edges() or self.model.num_edges() == 0
+            assert pruned.num_edges() > 0 or self.model.num_edges() == 0
             if self.model.num_edges():
                 self.model = pruned
 

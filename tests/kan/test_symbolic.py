@@ -105,9 +105,7 @@ def test_compiler_formula_and_exports_agree(text):
     expected = export.to_numpy(expression, ["x_1", "x_2"])(*columns.numpy())
     np.testing.assert_allclose(model(x).detach()[:, 0], expected, rtol=1e-12, atol=1e-12)
     (back,) = model.formula(round=None)
-    np.testing.assert_allclose(
-        export.to_numpy(back, ["x_1", "x_2"])(*columns.numpy()), expected, rtol=1e-10, atol=1e-12
-    )
+    np.testing.assert_allclose(export.to_numpy(back, ["x_1", "x_2"])(*columns.numpy()), expected, rtol=1e-10, atol=1e-12)
     ours = export.to_torch(back, ["x_1", "x_2"])(*columns)
     np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-12)
 
@@ -216,7 +214,7 @@ def test_formula_of_scaled_data():
 
 def test_unfix_moves_the_grid_to_the_samples():
     model = KAN.from_formula("x**2 + sin(y)", ["x", "y"])
-    X = torch.rand(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 10 - 5  # noqa: N806
+    X = torch.rand(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 10 - 5
     before = model(X).detach()
     far, near = copy.deepcopy(model), model
     for edge in list(model.edges()):
@@ -229,7 +227,7 @@ def test_unfix_moves_the_grid_to_the_samples():
 def test_unfix_leaves_other_inputs_alone():
     model = KAN([2, 2], seed=1)
     model.fix_symbolic(0, 0, 0, "sin")
-    X = torch.rand(100, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 4  # noqa: N806
+    X = torch.rand(100, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 4
     spline = model.layers[0].spline
     knots, coef = spline.knots[1].clone(), spline.coef[1].clone()
     model.unfix(0, 0, 0, X)

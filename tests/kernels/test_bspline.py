@@ -50,9 +50,7 @@ def test_clamped_knots():
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(
-    ("uniform", "order", "grid_size"), [(True, 3, 5), (False, 3, 5), (True, 2, 33), (False, 5, 4), (True, 0, 3)]
-)
+@pytest.mark.parametrize(("uniform", "order", "grid_size"), [(True, 3, 5), (False, 3, 5), (True, 2, 33), (False, 5, 4), (True, 0, 3)])
 @pytest.mark.parametrize("derivative", [0, 1, 2])
 def test_compiled_agrees_with_reference(isa, dtype, uniform, order, grid_size, derivative):
     knots = make_knots(grid_size, order, 3, uniform)
@@ -88,9 +86,7 @@ def test_contraction_agrees_with_reference(isa, out, dtype):
 def test_first_and_second_derivatives(order, uniform):
     knots = make_knots(4, order, 2, uniform)
     x = make_x(knots, order, rows=7)[2:].requires_grad_()
-    coef = torch.randn(
-        2, 4 + order, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True
-    )
+    coef = torch.randn(2, 4 + order, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, c: spline_linear(x, knots, c, order), (x, coef))
     assert torch.autograd.gradcheck(lambda x: bspline_basis(x, knots, order), (x,))
     if order > 2:
@@ -117,9 +113,7 @@ def test_outside_the_grid():
     torch.testing.assert_close(spline_linear(far, knots, coef), value + 2 * slope)
     assert float(spline_linear(far, knots, coef, extrapolate="zero")) == 0
     inside = make_x(knots, 3, outside=0.0)
-    torch.testing.assert_close(
-        spline_linear(inside, knots, coef, extrapolate="zero"), spline_linear(inside, knots, coef)
-    )
+    torch.testing.assert_close(spline_linear(inside, knots, coef, extrapolate="zero"), spline_linear(inside, knots, coef))
     assert spline_linear(torch.full((1, 1), torch.nan, dtype=torch.float64), knots, coef).isnan().all()
 
 

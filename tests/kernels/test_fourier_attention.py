@@ -114,9 +114,7 @@ def test_threads_do_not_change_a_bit():
 def test_sine_and_cosine_within_two_ulp(isa):
     g = np.random.default_rng(0)
     near_zeros = np.arange(1, 20000) * (math.pi / 2)  # where a careless range reduction loses all digits
-    x = np.concatenate(
-        [g.uniform(-s, s, 50_000) for s in (0.8, 30, 3000, 2.0**20)] + [near_zeros, -near_zeros, [0.0, 3e7, -1e20]]
-    )
+    x = np.concatenate([g.uniform(-s, s, 50_000) for s in (0.8, 30, 3000, 2.0**20)] + [near_zeros, -near_zeros, [0.0, 3e7, -1e20]])
     x = x.astype(np.float32)
     sine, cosine = np.empty_like(x), np.empty_like(x)
     pointers = [t.ctypes.data_as(ctypes.c_void_p) for t in (x, sine, cosine)]
@@ -127,7 +125,7 @@ def test_sine_and_cosine_within_two_ulp(isa):
 
 
 def test_huge_and_undefined_logits():
-    tensors, grad = inputs(1, 1, 10, 4, 4, 3, 1)
+    tensors, _grad = inputs(1, 1, 10, 4, 4, 3, 1)
     tensors[0] *= 1e12
     _, _, v, a, b, w = tensors
     # The logits' own rounding decides every phase, so only the amplitudes are left to hold: |z| <= sum over keys and harmonics.

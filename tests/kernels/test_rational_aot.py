@@ -52,9 +52,7 @@ def test_nothing_compiles_again_for_another_batch_or_image_size(compiled):
 
 def test_all_kernels_that_kat_tiny_launches_compile(compiled):
     launches = 2 * 12  # two activations in each of twelve blocks
-    assert compiled["kat_tiny"]["launches"] == {
-        f"rational_{name}_kernel": launches for name in ("forward", "backward", "reduce")
-    }
+    assert compiled["kat_tiny"]["launches"] == {f"rational_{name}_kernel": launches for name in ("forward", "backward", "reduce")}
     # Width 96 in bfloat16 was compiled before; under autocast LayerNorm hands act1, of width 24, float32.
     assert compiled["kat_tiny"]["compiled"] == 2
 

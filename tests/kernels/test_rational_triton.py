@@ -73,9 +73,7 @@ def test_other_dtypes(device, dtype, generator):
     assert_matches_reference(device, x, *coefficients(generator, 1, 8, dtype=of), g)
 
 
-@pytest.mark.parametrize(
-    "order, rows", [((0, 1), (1, 4)), ((1, 3), (4, 1)), ((3, 2), (4, 4)), ((8, 8), (1, 1)), ((2, 7), (1, 1))]
-)
+@pytest.mark.parametrize("order, rows", [((0, 1), (1, 4)), ((1, 3), (4, 1)), ((3, 2), (4, 4)), ((8, 8), (1, 1)), ((2, 7), (1, 1))])
 def test_orders_and_broadcast_rows(device, order, rows, generator):
     x, g = torch.randn(2, 33, 80, generator=generator).unbind(0)
     assert_matches_reference(device, x, *coefficients(generator, *rows, order), g)

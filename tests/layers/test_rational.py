@@ -63,7 +63,7 @@ def test_meta_device_and_reset():
     ids=str,
 )
 def test_bad_arguments(arguments):
-    with pytest.raises(ValueError, match=f"{list(arguments)[0]}="):
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))}="):
         GroupRational(**arguments)
 
 

@@ -11,9 +11,7 @@ from kat_zoo.kernels.bspline_reference import bspline_basis_reference
 from kat_zoo.layers.mixers import ChannelPReLU, KANMlp, LANMlp, SplineLinear, mixer_layer
 
 
-@pytest.mark.parametrize(
-    ("name", "params", "gflops"), [("tiny", 9.25, 1.78), ("small", 36.2, 7.05), ("base", 143.2, 28.04)]
-)
+@pytest.mark.parametrize(("name", "params", "gflops"), [("tiny", 9.25, 1.78), ("small", 36.2, 7.05), ("base", 143.2, 28.04)])
 def test_vit_kan_has_the_live_size_of_the_papers_table(name, params, gflops):
     size = zoo.entry(f"vit_kan_{name}_patch16_224").size
     assert round(size.params / 1e6, 2 if name == "tiny" else 1) == params

@@ -61,7 +61,7 @@ DISTINCT = {signature(name): name for name in reversed(NAMES)}.values()
 
 def marked(names):
     """Names that shrink to the same model, and baselines of 224 px, whose pico differs in size alone, are slow tests."""
-    slow = [n for n in names if n not in DISTINCT or n.endswith("_224") and n.startswith(("vit_", "kat_mixer"))]
+    slow = [n for n in names if n not in DISTINCT or (n.endswith("_224") and n.startswith(("vit_", "kat_mixer")))]
     return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in names]
 
 
@@ -139,9 +139,7 @@ def test_reset_classifier(name):
 def test_features(name):
     model, x = create(name), images(name)
     pyramid = timm.create_model(name, features_only=True, out_indices=(0, 1), **shrink(name)).eval()
-    for feature, channels, reduction in zip(
-        pyramid(x), pyramid.feature_info.channels(), pyramid.feature_info.reduction(), strict=True
-    ):
+    for feature, channels, reduction in zip(pyramid(x), pyramid.feature_info.channels(), pyramid.feature_info.reduction(), strict=True):
         reduction = reduction[0] if isinstance(reduction, tuple) else reduction
         assert feature.shape == (2, channels, x.shape[2] // reduction, x.shape[3] // reduction)
     final, intermediates = model.forward_intermediates(x)
@@ -255,9 +253,7 @@ def test_jit_script(name):
 @pytest.mark.parametrize("name", CAPTURES)
 def test_fx_and_fx_script(name):
     model, x = create(name), images(name)
-    tracer = NodePathTracer(
-        leaf_modules=tuple(get_notrace_modules()), autowrap_functions=tuple(get_notrace_functions())
-    )
+    tracer = NodePathTracer(leaf_modules=tuple(get_notrace_modules()), autowrap_functions=tuple(get_notrace_functions()))
     traced = torch.fx.GraphModule(model, tracer.trace(model))
     torch.testing.assert_close(traced(x), model(x))
     logits_sum(traced, x).backward()

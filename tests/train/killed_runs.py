@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from multiprocessing import get_context
+from pathlib import Path
 
 from kat_zoo.train import checkpoint
 from kat_zoo.train.classification import train
@@ -24,7 +25,7 @@ def train_until_killed(config: str, syncs: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     checkpoint._sync = flush_and_die
-    output = os.path.join(os.path.dirname(config), f"cut{syncs}")
+    output = str(Path(config).parent / f"cut{syncs}")
     train(parse(Recipe, ["--config", config, "--output", output], "test")[0])
 
 

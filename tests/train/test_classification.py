@@ -79,7 +79,7 @@ def test_resume_is_bit_exact_wherever_a_run_was_cut(recipe, tmp_path):
         for folder in list_checkpoints(cut)[update:]:
             shutil.rmtree(folder)
         (cut / "checkpoints" / "update_00000099.partial").mkdir()
-        with open(cut / "metrics.jsonl", "a") as log:
+        with (cut / "metrics.jsonl").open("a") as log:
             log.write('{"update": 7, "lo')
         assert train(change(whole, output=str(cut), data={"workers": workers}), resume="auto") == result
         same_run(Path(whole.output), cut)

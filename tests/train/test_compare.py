@@ -28,7 +28,7 @@ def compare(monkeypatch):
 
 
 def test_a_run_resumes_and_is_evaluated(compare, tmp_path, data_root):
-    script, rows, _, report = compare
+    script, rows, _, _report = compare
     scale, run = rows.SCALES["toy"], rows.Run("main", "vit", 0, 1e-3)
     script.train_and_evaluate(run, scale, tmp_path, data_root)
     figures = script.finished(run, tmp_path)

@@ -136,8 +136,7 @@ def test_slurm_script_starts_each_task_and_queues_what_is_not_finished(recipe, o
     stubs = {
         "srun": 'shift; SLURM_PROCID=5 SLURM_LOCALID=1 exec "$@"',
         "scontrol": 'case $1 in show) printf "node7\\nnode8\\n";; *) echo "scontrol $*" >> calls;; esac',
-        "kat-zoo": 'case "$*" in *--print_config) cat config;; '
-        '*) echo "$RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR $*" >> calls;; esac',
+        "kat-zoo": 'case "$*" in *--print_config) cat config;; *) echo "$RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR $*" >> calls;; esac',
     }
     (tmp_path / "bin").mkdir()
     for name, body in stubs.items():

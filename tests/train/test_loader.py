@@ -48,7 +48,7 @@ def test_global_random_states_are_left_alone(data_root):
 def test_every_image_once_or_as_often_as_asked():
     once = [index for index, _ in EpochSampler(50, 50, seed=0)]
     assert sorted(once) == list(range(50)) and once != sorted(once)
-    thrice = [key for key in EpochSampler(50, 48, seed=0, repeats=3)]
+    thrice = list(EpochSampler(50, 48, seed=0, repeats=3))
     assert sorted(np.unique([index for index, _ in thrice], return_counts=True)[1]) == [3] * 16
     assert len({seed for _, seed in thrice}) == 48  # each repeat is augmented differently
 
