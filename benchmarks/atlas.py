@@ -17,10 +17,10 @@ import torch
 from compare_rows import write_csv
 from torch import Tensor, nn
 
-from kat_zoo.demo import classify, preprocess
+from kat_zoo.cli.demo import classify, preprocess
+from kat_zoo.hub.samples import load_samples
 from kat_zoo.layers import GroupRational
-from kat_zoo.samples import load_samples
-from kat_zoo.train.data import open_dataset
+from kat_zoo.train.classification.datasets import open_dataset
 
 HERE = Path(__file__).parent
 MODEL = "kat_pico_patch4_28.fmnist"

@@ -28,9 +28,9 @@ from compare_measure import SIZE_FIELDS, measure_all, sizes
 from compare_report import report
 from compare_rows import EXTRA, MAIN, RATES, SCALES, SWEEP_OF, Run, Scale, chosen_rate, recipe, sweep_rates, sweep_run, write_csv
 
-from kat_zoo.train.classification import train
-from kat_zoo.train.classification_config import Recipe
-from kat_zoo.train.log import read_log
+from kat_zoo.train.classification.loop import train
+from kat_zoo.train.classification.recipe import Recipe
+from kat_zoo.train.core.log import read_log
 
 HERE = Path(__file__).parent
 GROUPS = ("sweep", "main", "extra")

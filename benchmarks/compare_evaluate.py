@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
-from kat_zoo.train.checkpoint import write_atomically
-from kat_zoo.train.classification_config import Recipe
-from kat_zoo.train.data import open_dataset
-from kat_zoo.train.loader import data_config
-from kat_zoo.train.model import load_model
+from kat_zoo.train.classification.datasets import open_dataset
+from kat_zoo.train.classification.loader import data_config
+from kat_zoo.train.classification.model import load_model
+from kat_zoo.train.classification.recipe import Recipe
+from kat_zoo.train.core.checkpoint import write_atomically
 
 ROBUST_IMAGES, BINS = 2000, 15
 

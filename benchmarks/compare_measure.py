@@ -17,7 +17,7 @@ from kat_model import memory
 from timm.layers import set_fused_attn
 from torch import Tensor, nn
 
-from kat_zoo.zoo import measure
+from kat_zoo.hub.registry import measure
 
 TURNS = 11
 MEASURE_FIELDS = ["row", "ms_per_image", "peak_mb"]

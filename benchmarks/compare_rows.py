@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kat_zoo.train.classification_config import ModelConfig, Recipe
-from kat_zoo.train.config import EmaConfig, parse
+from kat_zoo.train.classification.recipe import ModelConfig, Recipe
+from kat_zoo.train.core.config import EmaConfig, parse
 
 
 @dataclass(frozen=True)

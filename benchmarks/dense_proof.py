@@ -27,14 +27,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torchvision.transforms import v2
 
-from kat_zoo.train.coco import decode_masks, read_coco
-from kat_zoo.train.config import parse
-from kat_zoo.train.detection_config import DetectionRecipe
-from kat_zoo.train.detection_predict import draw
-from kat_zoo.train.detection_predict import open_run as open_detector
-from kat_zoo.train.log import read_log
+from kat_zoo.train.core.config import parse
+from kat_zoo.train.core.log import read_log
+from kat_zoo.train.detection.coco import decode_masks, read_coco
+from kat_zoo.train.detection.predict import draw
+from kat_zoo.train.detection.predict import open_run as open_detector
+from kat_zoo.train.detection.recipe import DetectionRecipe
 from kat_zoo.train.scenes import SceneConfig, write_scenes
-from kat_zoo.train.segmentation_config import SegmentationRecipe
+from kat_zoo.train.segmentation.recipe import SegmentationRecipe
 
 RESULTS = Path(__file__).parent / "results" / "dense"
 SCENES = {"train": 1200, "val": 200, "size": (64, 64), "objects": (1, 3), "scale": (0.9, 1.5)}

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torchvision.transforms import v2
 
-from kat_zoo.predict import open_image
-from kat_zoo.train.ade20k import read_annotation
-from kat_zoo.train.pictures import colours, overlay_regions
-from kat_zoo.train.segmentation_predict import open_run
+from kat_zoo.images import open_image
+from kat_zoo.train.dense.pictures import colours, overlay_regions
+from kat_zoo.train.segmentation.ade20k import read_annotation
+from kat_zoo.train.segmentation.predict import open_run
 
 
 def draw_regions(work: Path, names: Sequence[str], path: Path, count: int = 6) -> Path:

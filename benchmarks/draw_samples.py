@@ -4,8 +4,8 @@ import argparse
 
 import numpy as np
 
-from kat_zoo.samples import SIDE, Samples, save_samples
-from kat_zoo.train.data import fashion_mnist
+from kat_zoo.hub.samples import SIDE, Samples, save_samples
+from kat_zoo.train.classification.datasets import fashion_mnist
 
 SEED = 0
 

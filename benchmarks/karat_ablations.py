@@ -25,9 +25,9 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from kat_zoo.train.classification import train
-from kat_zoo.train.classification_config import Recipe
-from kat_zoo.train.config import parse
+from kat_zoo.train.classification.loop import train
+from kat_zoo.train.classification.recipe import Recipe
+from kat_zoo.train.core.config import parse
 
 HERE = Path(__file__).parent
 BUDGET = ["images", "epochs"]

@@ -23,9 +23,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
-from kat_zoo.train.classification_config import AugmentConfig, DataConfig
-from kat_zoo.train.data import open_dataset
-from kat_zoo.train.loader import seeded, train_loader, train_transform
+from kat_zoo.train.classification.datasets import open_dataset
+from kat_zoo.train.classification.loader import train_loader, train_transform
+from kat_zoo.train.classification.recipe import AugmentConfig, DataConfig
+from kat_zoo.train.core.sampling import seeded
 
 HERE = Path(__file__).parent
 RESOLVED = {"input_size": (3, 224, 224), "mean": (0.5,) * 3, "std": (0.25,) * 3, "interpolation": "bicubic", "crop_pct": 0.875}

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import kat_zoo  # noqa: F401  (registers the models)
-from kat_zoo.train.classification import train
-from kat_zoo.train.classification_config import AugmentConfig, DataConfig, ModelConfig, Recipe
-from kat_zoo.train.config import EmaConfig, OptimizerConfig, ScheduleConfig, SystemConfig
-from kat_zoo.train.data import open_dataset
+from kat_zoo.train.classification.datasets import open_dataset
+from kat_zoo.train.classification.loop import train
+from kat_zoo.train.classification.recipe import AugmentConfig, DataConfig, ModelConfig, Recipe
+from kat_zoo.train.core.config import EmaConfig, OptimizerConfig, ScheduleConfig, SystemConfig
 
 HERE = Path(__file__).parent
 MODEL, KWARGS = "kat_pico_patch4_28", {"patch_size": 7, "embed_dim": 64, "num_heads": 4, "depth": 2}

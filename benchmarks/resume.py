@@ -22,11 +22,11 @@ from lp_ft import MEAN, STD, write_images
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
-from kat_zoo.train.classification import train
-from kat_zoo.train.classification_config import AugmentConfig, DataConfig, ModelConfig, Recipe
-from kat_zoo.train.config import EmaConfig, OptimizerConfig, ScheduleConfig, SystemConfig, to_yaml
-from kat_zoo.train.data import open_dataset
-from kat_zoo.train.log import read_log
+from kat_zoo.train.classification.datasets import open_dataset
+from kat_zoo.train.classification.loop import train
+from kat_zoo.train.classification.recipe import AugmentConfig, DataConfig, ModelConfig, Recipe
+from kat_zoo.train.core.config import EmaConfig, OptimizerConfig, ScheduleConfig, SystemConfig, to_yaml
+from kat_zoo.train.core.log import read_log
 
 HERE = Path(__file__).parent
 STOPS = ((25, signal.SIGKILL), (50, signal.SIGTERM))
@@ -59,7 +59,7 @@ def start_and_stop(plan: Recipe, config: Path, update: int, number: signal.Signa
     """Train in a process of its own until its log reaches `update`, then send it a signal; returns its last logged update."""
     config.write_text(to_yaml(plan))
     log = Path(plan.output) / "metrics.jsonl"
-    command = "import sys; from kat_zoo.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = "import sys; from kat_zoo.cli.main import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, "-c", command, "train", "--config", str(config), "--resume", "auto"])
     while process.poll() is None and not (log.exists() and read_log(log) and read_log(log)[-1]["update"] >= update):
         time.sleep(0.02)

@@ -3,7 +3,7 @@
     python benchmarks/scaling.py --resume            # 18 runs, about 40 CPU minutes at one thread; stop and resume at will
     python benchmarks/scaling.py --report            # fits and figures from the checked-in runs.csv alone
 
-Fits L(x) = L_inf + (x0 / x)^alpha (arXiv 2010.14701) with `kat_zoo.scaling.fit_power_law`. What so small a scale cannot
+Fits L(x) = L_inf + (x0 / x)^alpha (arXiv 2010.14701) with `kat_zoo.analysis.scaling.fit_power_law`. What so small a scale cannot
 tell: three widths or three data sizes do not determine L_inf (it is fixed at 0 there), one seed says nothing of the spread
 between runs, and the learning rate is that of the recipe for every size, 1.2e-3, where the sweep of `compare.py` chose 3.6e-3
 for both families at width 96. The intervals are 90 % bootstraps over the points: they hold the scatter about the law, not the seeds.
@@ -25,9 +25,9 @@ from compare import Stopped, one_thread, train_recipe, write_csv
 from compare_rows import ROWS, SCALES, Run, Scale, recipe
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from kat_zoo.scaling import PowerLaw, fit_power_law
-from kat_zoo.train.classification_config import Recipe
-from kat_zoo.zoo import measure
+from kat_zoo.analysis.scaling import PowerLaw, fit_power_law
+from kat_zoo.hub.registry import measure
+from kat_zoo.train.classification.recipe import Recipe
 
 HERE = Path(__file__).parent
 FAMILIES = ("vit", "kat")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from kat_zoo.train.checkpoint import save_weights
+from kat_zoo.train.core.checkpoint import save_weights
 
 
 def main() -> None:

@@ -6,19 +6,19 @@ from . import models as models
 
 if TYPE_CHECKING:
     __version__: str
-    from .attention_transfer import vit_to_karat as vit_to_karat
-    from .transfer import vit_to_kat as vit_to_kat
+    from .transfer.activations import vit_to_kat as vit_to_kat
+    from .transfer.attention import vit_to_karat as vit_to_karat
 
 __all__ = ["__version__", "models", "vit_to_karat", "vit_to_kat"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "vit_to_kat":
-        from .transfer import vit_to_kat
+        from .transfer.activations import vit_to_kat
 
         return vit_to_kat
     if name == "vit_to_karat":
-        from .attention_transfer import vit_to_karat
+        from .transfer.attention import vit_to_karat
 
         return vit_to_karat
     if name == "__version__":

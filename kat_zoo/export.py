@@ -17,10 +17,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from .arguments import ArgumentParser, require_writable
+from ._arguments import ArgumentParser, require_writable
 from .kernels.bspline_reference import spline_contract_reference
 from .kernels.fourier_attention_reference import fourier_scores_reference
-from .models.pretrained import load_checkpoint, require_model
+from .models._pretrained import load_checkpoint, require_model
 
 logger = logging.getLogger("kat_zoo")
 
@@ -28,7 +28,7 @@ FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "aoti": ".aoti.pt2"}
 
 
 def rational_formula(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
-    """`kat_zoo.kernels.rational` in standard operators, for inference; 16-bit types are computed in float32."""
+    """`kat_zoo.kernels.rational_op` in standard operators, for inference; 16-bit types are computed in float32."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     channel_dim = channel_dim % x.ndim
     groups = max(numerator.shape[0], denominator.shape[0])
@@ -48,7 +48,7 @@ def rational_formula(x: Tensor, numerator: Tensor, denominator: Tensor, channel_
 
 
 def fourier_formula(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:
-    """`kat_zoo.kernels.fourier_attention` in standard operators, for inference: its output and z."""
+    """`kat_zoo.kernels.fourier_attention_op` in standard operators, for inference: its output and z."""
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     q, k, values, a, b, w = (t.to(dtype) for t in (q, k, v, a, b, w))
     z = fourier_scores_reference(q, k, a, b, scale)

@@ -13,7 +13,7 @@ SUBCOMMANDS = {
 
 
 class _ArgumentParser(argparse.ArgumentParser):
-    """As `kat_zoo.arguments.ArgumentParser`, of which this package does not know."""
+    """As `kat_zoo._arguments.ArgumentParser`, of which this package does not know."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")

@@ -16,20 +16,20 @@ MODULES = (
     "cpu_library",
     "derivatives",
     "fallback",
-    "fourier_attention",
+    "fourier_attention_op",
     "fourier_attention_reference",
     "fourier_attention_triton",
-    "rational",
-    "rational_formulas",
-    "rational_kernels",
+    "rational_op",
     "rational_reference",
     "rational_triton",
+    "rational_triton_formulas",
+    "rational_triton_kernels",
 )
 LAYERS = "hub_layers"  # called layers in the kernel
 PUBLIC = {
-    "fourier_attention": "fourier_attention",
+    "fourier_attention": "fourier_attention_op",
     "fourier_attention_reference": "fourier_attention_reference",
-    "rational": "rational",
+    "rational": "rational_op",
     "rational_reference": "rational_reference",
 }
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from .fourier_attention import fourier_attention
-from .rational import rational
+from .fourier_attention_op import fourier_attention
+from .rational_op import rational
 
 
 class GroupRational(nn.Module):
@@ -20,7 +20,7 @@ class GroupRational(nn.Module):
 
 
 class FourierHeads(nn.Module):
-    """Forward pass of `kat_zoo.layers.fourier.FourierHeads`: the learned attention of Fourier-KArAt (arXiv 2503.10632)."""
+    """Forward pass of `kat_zoo.layers.learned_attention.fourier.FourierHeads`: learned attention of Fourier-KArAt (arXiv 2503.10632)."""
 
     has_backward = True
     can_torch_compile = True

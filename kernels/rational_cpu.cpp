@@ -4,8 +4,8 @@
 // block writes its own partial sums of the coefficient gradients, which are added in a fixed order in float64. So the result
 // does not depend on the number of threads. Only x is read in the backward: P and Q are recomputed.
 
-#include "rational_narrow.h"
-#include "rational_wide.h"
+#include "rational_cpu_narrow.h"
+#include "rational_cpu_wide.h"
 
 #include <new>
 

@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .rational import as_rows, like_rows
-from .rational_kernels import rational_backward_kernel, rational_forward_kernel, rational_reduce_kernel
+from .rational_op import as_rows, like_rows
+from .rational_triton_kernels import rational_backward_kernel, rational_forward_kernel, rational_reduce_kernel
 
 TYPES = {torch.float32: tl.float32, torch.float64: tl.float64, torch.bfloat16: tl.float32, torch.float16: tl.float32}
 THREADS = 128  # of a program

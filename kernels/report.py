@@ -58,7 +58,7 @@ def launch_rational(dtype: torch.dtype, width: int) -> int:
 
 def launch_fourier_attention(dtype: torch.dtype, width: int) -> int:
     """Launch forward and backward on q, k, v as a model has them; return the number of logits."""
-    from .fourier_attention import _backward_cuda, _forward_cuda
+    from .fourier_attention_op import _backward_cuda, _forward_cuda
 
     q, k, v = torch.zeros(BATCH, TOKENS, 3, HEADS, width, dtype=dtype).permute(2, 0, 3, 1, 4).unbind(0)
     a, w = torch.zeros(HEADS, RANK, TOKENS, ORDER), torch.zeros(HEADS, TOKENS, RANK)

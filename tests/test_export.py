@@ -7,7 +7,8 @@ import pytest
 import timm
 import torch
 
-from kat_zoo import cli, export
+from kat_zoo import export
+from kat_zoo.cli import main as cli
 from kat_zoo.kernels import rational, rational_reference
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kat_zoo import cli
-from kat_zoo.samples import SHEET
+from kat_zoo.cli import main as cli
+from kat_zoo.hub.samples import SHEET
 
 if sys.version_info >= (3, 11):
     import tomllib

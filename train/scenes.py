@@ -16,8 +16,8 @@ from PIL import Image
 from pycocotools import mask as rle
 from scipy.ndimage import binary_fill_holes
 
-from .config import parse
-from .data import Images, Splits, fashion_mnist
+from .classification.datasets import Images, Splits, fashion_mnist
+from .core.config import parse
 
 BACKGROUND = 20  # grey level up to which a pixel of Fashion-MNIST is background: its clothes lie on black
 SPLITS = ("training", "validation")  # the folders of ADE20K

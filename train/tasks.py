@@ -6,14 +6,14 @@ from pathlib import Path
 
 import yaml
 
-from .config import find_configs
-from .signals import stop_signals
+from .core.config import find_configs
+from .core.signals import stop_signals
 
 # task -> modules with `main` of training, of validation, of prediction
 TASKS = {
-    "classification": ("classification", "evaluate", ".predict"),
-    "detection": ("detection", "detection_validate", "detection_predict"),
-    "segmentation": ("segmentation", "segmentation_validate", "segmentation_predict"),
+    "classification": ("classification.loop", "classification.evaluate", ".cli.predict"),
+    "detection": ("detection.loop", "detection.validate", "detection.predict"),
+    "segmentation": ("segmentation.loop", "segmentation.validate", "segmentation.predict"),
 }
 
 

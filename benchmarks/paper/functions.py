@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from kat_zoo.analysis.scaling import fit_power_law
 from kat_zoo.kan import KAN
-from kat_zoo.scaling import fit_power_law
 
 from .common import (
     KAN_COLOUR,

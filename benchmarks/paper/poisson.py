@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from kat_zoo.kan import KAN
-from kat_zoo.kan.structure import hessian
+from kat_zoo.kan.operations.structure import hessian
 
 from .common import KAN_COLOUR, MLP_COLOUR, PI, Rows, Runs, mlp, parameters, train_lbfgs, uniform
 

@@ -10,7 +10,7 @@ from timm.models import is_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from .. import models as models  # registers the zoo with timm
+from .. import models as models
 from ..models.karat import KArAt
 
 

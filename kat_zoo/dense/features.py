@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from ..layers.fourier import OperatorHeads
-from ..layers.general_heads import GeneralHeads
-from ..layers.karat_attention import KArAtAttention
+from ..layers.learned_attention.attention import KArAtAttention
+from ..layers.learned_attention.fourier import OperatorHeads
+from ..layers.learned_attention.general_heads import GeneralHeads
 from .backbone import LayerDecay, check_plain, take_any_size
 from .windows import windowed_attention
 

@@ -6,9 +6,9 @@ from .library import register_function as register_function
 from .network import KAN as KAN
 
 if TYPE_CHECKING:
-    from .classifier import KANClassifier as KANClassifier
     from .lan import LAN as LAN
-    from .regressor import KANRegressor as KANRegressor
+    from .sklearn.classifier import KANClassifier as KANClassifier
+    from .sklearn.regressor import KANRegressor as KANRegressor
 
 __all__ = ["KAN", "LAN", "KANClassifier", "KANRegressor", "register_function"]
 
@@ -16,11 +16,11 @@ __all__ = ["KAN", "LAN", "KANClassifier", "KANRegressor", "register_function"]
 def __getattr__(name: str) -> Any:
     """Import what needs scikit-learn when it is asked for."""
     if name == "KANRegressor":
-        from .regressor import KANRegressor
+        from .sklearn.regressor import KANRegressor
 
         return KANRegressor
     if name == "KANClassifier":
-        from .classifier import KANClassifier
+        from .sklearn.classifier import KANClassifier
 
         return KANClassifier
     if name == "LAN":

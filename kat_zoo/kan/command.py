@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import ArgumentParser
+from .._arguments import ArgumentParser
 
 PICTURES = (".svg", ".pdf", ".png")
 
@@ -113,8 +113,8 @@ def main(argv: Sequence[str]) -> int:
     _check_columns(options, inputs, names)
     from sympy import Symbol, latex, sstr
 
-    from .plot import plain
-    from .regressor import KANRegressor
+    from .operations.plot import plain
+    from .sklearn.regressor import KANRegressor
 
     regressor: Any = KANRegressor(symbolic=True, random_state=options.seed, max_seconds=options.max_seconds)
     logger = logging.getLogger("kat_zoo")

@@ -11,10 +11,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..kernels.bspline import MAX_SPLINE_ORDER, wide
+from ..kernels.bspline_op import MAX_SPLINE_ORDER, wide
 from ..layers.spline import BASES, check_base, check_range, is_count, uniform_knots
 from .network import as_table
-from .training import History, fit
+from .operations.training import History, fit
 
 
 class NodeActivation(nn.Module):
@@ -145,7 +145,7 @@ class LAN(nn.Module):
         seed: int = 0,
         progress: bool = False,
     ) -> History:
-        """Train in place, as `kat_zoo.kan.training.fit` does, with "lbfgs" or "adam"; grids stay as they are.
+        """Train in place, as `kat_zoo.kan.operations.training.fit` does, with "lbfgs" or "adam"; grids stay as they are.
 
         Raises:
             ValueError: data or options that do not fit.

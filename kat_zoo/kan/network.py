@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.spline import is_count
-from . import edit, grids, pruning, symbolic, training
-from . import plot as pictures
 from .layer import KANLayer
 from .library import function_names
+from .operations import edit, grids, pruning, symbolic, training
+from .operations import plot as pictures
 
 
 def as_table(x: Any, dtype: torch.dtype, device: torch.device, name: str = "X") -> Tensor:
@@ -235,21 +235,21 @@ class KAN(nn.Module):
         }
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file with weights and configuration; see `kat_zoo.kan.files.save`."""
-        from .files import save
+        """Write one safetensors file with weights and configuration; see `kat_zoo.kan.operations.files.save`."""
+        from .operations.files import save
 
         save(self, path)
 
     @staticmethod
     def load(path: str | Path) -> KAN:
-        """Read a file that `save` wrote; see `kat_zoo.kan.files.load`."""
-        from .files import load
+        """Read a file that `save` wrote; see `kat_zoo.kan.operations.files.load`."""
+        from .operations.files import load
 
         return load(path)
 
     def formula(self, variables: Sequence[str] | None = None, round: int | None = 4, X: Any = None) -> list[Any]:
-        """SymPy expression of each output; see `kat_zoo.kan.formula.formula`."""
-        from .formula import formula
+        """SymPy expression of each output; see `kat_zoo.kan.formula.expression.formula`."""
+        from .formula.expression import formula
 
         return formula(self, variables, round, X)
 
@@ -278,8 +278,8 @@ class KAN(nn.Module):
 
     @classmethod
     def from_formula(cls, expressions: Any, variables: Sequence[str] | None = None, **options: Any) -> KAN:
-        """Symbolic network that computes SymPy expressions; see `kat_zoo.kan.compiler.from_formula`."""
-        from .compiler import from_formula
+        """Symbolic network that computes SymPy expressions; see `kat_zoo.kan.formula.compiler.from_formula`."""
+        from .formula.compiler import from_formula
 
         return from_formula(expressions, variables, **options)
 

@@ -10,8 +10,7 @@ import torch
 from timm.layers.helpers import to_2tuple
 from torch import Tensor, nn
 
-from kat_zoo.kernels.rational import is_rational_node
-
+from ..kernels.rational_op import is_rational_node
 from .init import rational_coefficients, variance_gain
 from .rational import GroupRational, check_groups
 
@@ -33,7 +32,7 @@ def recompute_in_backward(y: Tensor) -> contextlib.AbstractContextManager[Any]:
     an MLP, which would cost its block one more tensor.
 
     Args:
-        y: output of `kat_zoo.kernels.rational`. The context does nothing for another tensor, without a graph, while one is
+        y: output of `kat_zoo.kernels.rational_op`. The context does nothing for another tensor, without a graph, while one is
             captured or traced, where hooks are disabled, and under hooks of others: gradient checkpointing hands out each kept
             tensor only once. Hooks whose pack has a true attribute `only_looks` are shown what is kept all the same.
     """

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..kernels.bspline import MAX_SPLINE_ORDER, bspline_basis, spline_linear
+from ..kernels.bspline_op import MAX_SPLINE_ORDER, bspline_basis, spline_linear
 
 BASES: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,

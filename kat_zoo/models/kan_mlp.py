@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..layers.mixers import SplineLinear
 from ..layers.spline import is_count
-from .builder import fmnist_cfg
+from ._builder import fmnist_cfg
 
 __all__ = ["PixelClassifier"]
 

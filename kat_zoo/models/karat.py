@@ -17,14 +17,14 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
 from torch import Tensor, nn
 
-from ..layers.edges import check_choice
-from ..layers.fourier import FourierHeads, OperatorHeads, SoftmaxHeads
-from ..layers.general_heads import GeneralHeads
 from ..layers.gr_kan import check_activations
-from ..layers.karat_attention import KArAtAttention, PatchGrid
+from ..layers.learned_attention.attention import KArAtAttention, PatchGrid
+from ..layers.learned_attention.edges import check_choice
+from ..layers.learned_attention.fourier import FourierHeads, OperatorHeads, SoftmaxHeads
+from ..layers.learned_attention.general_heads import GeneralHeads
 from ..layers.mixers import mixer_layer
-from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, unwrap_state_dict
-from .norm import norm_with_eps
+from ._builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, unwrap_state_dict
+from ._norm import norm_with_eps
 
 __all__ = ["KArAt"]
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..layers.gr_kan import GRKAN, check_activations, has_activations
 from ..layers.init import init_attention_mimetic, rational_coefficients
-from .builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, require_plain, unwrap_state_dict
-from .norm import norm_with_eps
+from ._builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, require_plain, unwrap_state_dict
+from ._norm import norm_with_eps
 
 __all__ = ["KAT"]
 

@@ -10,8 +10,8 @@ from timm.models.mlp_mixer import MlpMixer, checkpoint_filter_fn
 
 from ..layers.gr_kan import GRKAN, check_activations
 from ..layers.rational import GroupRational, check_groups
-from .builder import build_with_features, default_cfg, fmnist_cfg, require_plain
-from .norm import norm_with_eps
+from ._builder import build_with_features, default_cfg, fmnist_cfg, require_plain
+from ._norm import norm_with_eps
 
 __all__ = ["KATMixer"]
 

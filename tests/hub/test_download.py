@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save
 
 import kat_zoo  # noqa: F401
+from kat_zoo.cli.predict import load_model
+from kat_zoo.models._pretrained import WeightsError
 from kat_zoo.models.kat import UPSTREAM_FILES
-from kat_zoo.models.pretrained import WeightsError
-from kat_zoo.predict import load_model
 
 WRAPPED = list(zip(UPSTREAM_FILES, ("", "state_dict", "model", "model_ema", "", ""), strict=True))
 PTH_REPO = "adamdad/kat_pretained"

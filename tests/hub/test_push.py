@@ -16,14 +16,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 import kat_zoo  # noqa: F401
-from kat_zoo.cli import main
-from kat_zoo.hub import convert, pull, push
-from kat_zoo.hub_folder import save_model
-from kat_zoo.samples import load_samples
-from kat_zoo.train.checkpoint import save_weights
-from kat_zoo.train.classification_config import DataConfig, ModelConfig, Recipe
-from kat_zoo.train.config import to_yaml
-from kat_zoo.train.evaluate import Evaluation
+from kat_zoo.cli.main import main
+from kat_zoo.hub.conversion import convert
+from kat_zoo.hub.repository import save_model
+from kat_zoo.hub.samples import load_samples
+from kat_zoo.hub.sync import pull, push
+from kat_zoo.train.classification.evaluate import Evaluation
+from kat_zoo.train.classification.recipe import DataConfig, ModelConfig, Recipe
+from kat_zoo.train.core.checkpoint import save_weights
+from kat_zoo.train.core.config import to_yaml
 
 from .server import TOKEN
 

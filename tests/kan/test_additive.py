@@ -5,7 +5,7 @@ import torch
 from scipy.optimize import minimize
 
 from kat_zoo.kan import KAN
-from kat_zoo.kan.additive import PENALTIES, fit_additive
+from kat_zoo.kan.sklearn.additive import PENALTIES, fit_additive
 
 
 def data(n=60, inputs=3, outputs=2):

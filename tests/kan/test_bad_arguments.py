@@ -4,8 +4,9 @@ import pytest
 import sympy
 import torch
 
-from kat_zoo.kan import KAN, LAN, KANClassifier, KANRegressor, export
-from kat_zoo.kan import structure as tools
+from kat_zoo.kan import KAN, LAN, KANClassifier, KANRegressor
+from kat_zoo.kan.formula import export
+from kat_zoo.kan.operations import structure as tools
 from kat_zoo.layers import KANLinear
 
 NAN = float("nan")

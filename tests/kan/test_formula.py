@@ -6,7 +6,8 @@ import pytest
 import sympy
 import torch
 
-from kat_zoo.kan import KAN, KANClassifier, KANRegressor, export
+from kat_zoo.kan import KAN, KANClassifier, KANRegressor
+from kat_zoo.kan.formula import export
 
 
 def uniform(low, high, n=120, seed=0):

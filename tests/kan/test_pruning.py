@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from kat_zoo.kan import KAN
-from kat_zoo.kan.lm import LeastSquares
-from kat_zoo.kan.pruning import drop_dead_nodes
+from kat_zoo.kan.operations.lm import LeastSquares
+from kat_zoo.kan.operations.pruning import drop_dead_nodes
 
 from .networks import data, number, symbolic_mix
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from kat_zoo import cli
-from kat_zoo.kan import KAN, KANRegressor, search
-from kat_zoo.kan.fitting import fit_library
-from kat_zoo.kan.problem import Candidate, Problem
-from kat_zoo.kan.shapes import linear_groups
+from kat_zoo.cli import main as cli
+from kat_zoo.kan import KAN, KANRegressor
+from kat_zoo.kan.operations.fitting import fit_library
+from kat_zoo.kan.search import search
+from kat_zoo.kan.search.problem import Candidate, Problem
+from kat_zoo.kan.search.shapes import linear_groups
 
 TARGETS = {
     "toy": (lambda x: np.exp(np.sin(np.pi * x[0]) + x[1] ** 2), 2, (-1, 1), [2, 1, 1]),

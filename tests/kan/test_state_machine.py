@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from kat_zoo.kan import KAN, export
+from kat_zoo.kan import KAN
+from kat_zoo.kan.formula import export
 
 X = torch.rand(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
 Y = torch.sin(3 * X[:, :1]) + X[:, 1:] ** 2

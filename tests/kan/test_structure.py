@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from kat_zoo.kan import KAN
-from kat_zoo.kan.structure import detect_separability, hessian, jacobian
-from kat_zoo.kan.structure import test_symmetry as symmetric
+from kat_zoo.kan.operations.structure import detect_separability, hessian, jacobian
+from kat_zoo.kan.operations.structure import test_symmetry as symmetric
 
 
 def points(n=200, d=3, low=0.2):

@@ -9,10 +9,11 @@ import pytest
 import sympy
 import torch
 
-from kat_zoo.kan import KAN, export, library, register_function
-from kat_zoo.kan.formula import complexity, formula
+from kat_zoo.kan import KAN, library, register_function
+from kat_zoo.kan.formula import export
+from kat_zoo.kan.formula.expression import complexity, formula
 from kat_zoo.kan.library import DEFAULT_LIBRARY, function_names, get_function
-from kat_zoo.kan.symbolic import fit_function, fit_library
+from kat_zoo.kan.operations.symbolic import fit_function, fit_library
 
 X1, X2 = sympy.symbols("x_1 x_2")
 RANGES = {"sqrt": (0, 2), "x^1.5": (0, 2), "log": (0.1, 3), "1/x": (0.3, 2), "1/x^2": (0.3, 2), "1/sqrt(x)": (0.2, 2)}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kat_zoo.kan import KAN, KANRegressor
-from kat_zoo.kan.lm import LeastSquares
-from kat_zoo.kan.normal import Dual, Primal
+from kat_zoo.kan.operations.lm import LeastSquares
+from kat_zoo.kan.operations.normal import Dual, Primal
 
 from .networks import data, number, symbolic_mix
 
@@ -157,7 +157,7 @@ def test_an_interrupt_leaves_the_best_stage():
 
 
 def test_memory_of_least_squares_is_bounded(monkeypatch):
-    from kat_zoo.kan import lm
+    from kat_zoo.kan.operations import lm
 
     x, y = data(50)
     systems = []

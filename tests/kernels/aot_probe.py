@@ -44,7 +44,7 @@ def kat_tiny():
     """A training step of the whole model under autocast; on CPU tensors, so only the launches are real."""
     import timm
 
-    from kat_zoo.kernels.rational import _backward_cuda, _forward_cuda
+    from kat_zoo.kernels.rational_op import _backward_cuda, _forward_cuda
 
     library = torch.library.Library("kat_zoo", "IMPL")
     library.impl("rational", _forward_cuda, "CPU", allow_override=True)
@@ -85,7 +85,7 @@ def slow():
 
 def attention_step(batch=2, tokens=197, heads=3, dim=64, order=3, rank=12, dtype=torch.bfloat16, arch="sm_90"):
     """Forward and backward of Fourier attention, as the operator launches them."""
-    from kat_zoo.kernels.fourier_attention import _backward_cuda, _forward_cuda
+    from kat_zoo.kernels.fourier_attention_op import _backward_cuda, _forward_cuda
 
     q, k, v = torch.zeros(batch, tokens, 3, heads, dim, dtype=dtype).permute(2, 0, 3, 1, 4).unbind(0)
     a, w = torch.zeros(heads, rank, tokens, order), torch.zeros(heads, tokens, rank)

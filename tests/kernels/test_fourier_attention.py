@@ -9,7 +9,7 @@ import torch
 
 from kat_zoo.kernels import cpu_library, fallback, fourier_attention, fourier_attention_reference
 
-module = importlib.import_module("kat_zoo.kernels.fourier_attention")
+module = importlib.import_module("kat_zoo.kernels.fourier_attention_op")
 NAMES = ("out", "dq", "dk", "dv", "da", "db", "dw")
 ISAS = [name for name in cpu_library.ISAS if cpu_library.ISAS.index(name) <= cpu_library.isa()]
 

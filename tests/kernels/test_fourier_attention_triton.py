@@ -10,7 +10,7 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 from kat_zoo.kernels import fourier_attention_reference, fourier_attention_triton
-from kat_zoo.kernels.fourier_attention import _backward_cuda, _forward_cuda
+from kat_zoo.kernels.fourier_attention_op import _backward_cuda, _forward_cuda
 
 NAMES = ("out", "dq", "dk", "dv", "da", "db", "dw")
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from kat_zoo.cli import main
+from kat_zoo.cli.main import main
 from kat_zoo.kernels import fourier_attention_reference, rational_reference
 
 # Not from the repository root: there, the folder kernels/ hides the package of that name.

@@ -6,7 +6,7 @@ import torch
 from timm.models._manipulate import reinit_non_persistent_buffers
 from torch import nn
 
-from kat_zoo import zoo
+from kat_zoo.hub import registry as zoo
 from kat_zoo.kernels.bspline_reference import bspline_basis_reference
 from kat_zoo.layers.mixers import ChannelPReLU, KANMlp, LANMlp, SplineLinear, mixer_layer
 

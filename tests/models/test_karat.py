@@ -8,7 +8,7 @@ from torch import nn
 
 import kat_zoo.models  # noqa: F401  (registers)
 from kat_zoo.kernels import fourier_attention_reference
-from kat_zoo.layers.fourier import SoftmaxHeads, resample_tokens
+from kat_zoo.layers.learned_attention.fourier import SoftmaxHeads, resample_tokens
 from kat_zoo.models.karat import learnable_layers
 
 X = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))

@@ -10,8 +10,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from kat_zoo.hub.samples import load_samples
 from kat_zoo.models.karat import OPERATOR
-from kat_zoo.samples import load_samples
 
 from .test_karat import X, create
 

@@ -7,8 +7,8 @@ import torch
 from timm.models import create_feature_extractor
 from torch import nn
 
-from kat_zoo.layers.edges import BASE_FUNCTIONS, BASES
-from kat_zoo.layers.general_heads import GeneralHeads, _announce_general, project_simplex
+from kat_zoo.layers.learned_attention.edges import BASE_FUNCTIONS, BASES
+from kat_zoo.layers.learned_attention.general_heads import GeneralHeads, _announce_general, project_simplex
 
 from .test_karat import X, create
 

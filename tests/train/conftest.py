@@ -6,9 +6,9 @@ import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image
 
-from kat_zoo.train.classification_config import AugmentConfig, DataConfig, ModelConfig, Recipe
-from kat_zoo.train.config import EmaConfig, OptimizerConfig, ScheduleConfig, SystemConfig
-from kat_zoo.train.segmentation_config import SegmentationDataConfig, SegmentationRecipe, SegmenterConfig
+from kat_zoo.train.classification.recipe import AugmentConfig, DataConfig, ModelConfig, Recipe
+from kat_zoo.train.core.config import EmaConfig, OptimizerConfig, ScheduleConfig, SystemConfig
+from kat_zoo.train.segmentation.recipe import SegmentationDataConfig, SegmentationRecipe, SegmenterConfig
 
 
 @pytest.fixture(autouse=True)

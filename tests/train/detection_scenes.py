@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from kat_zoo.train.config import EmaConfig, OptimizerConfig, ScheduleConfig, SystemConfig
-from kat_zoo.train.detection_config import DetectionAugmentConfig, DetectionDataConfig, DetectionRecipe, DetectorConfig
+from kat_zoo.train.core.config import EmaConfig, OptimizerConfig, ScheduleConfig, SystemConfig
+from kat_zoo.train.detection.recipe import DetectionAugmentConfig, DetectionDataConfig, DetectionRecipe, DetectorConfig
 
 HEIGHT, WIDTH = 36, 40
 CATEGORIES = [{"id": 9, "name": "cross"}, {"id": 5, "name": "square"}]

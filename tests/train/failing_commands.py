@@ -8,9 +8,7 @@ import os
 import sys
 from multiprocessing import get_context
 
-import kat_zoo.train.classification
-import kat_zoo.train.evaluate  # noqa: F401
-from kat_zoo.cli import main
+from kat_zoo.cli.main import main
 
 
 def run(command):

@@ -9,10 +9,10 @@ import sys
 from multiprocessing import get_context
 from pathlib import Path
 
-from kat_zoo.train import checkpoint
-from kat_zoo.train.classification import train
-from kat_zoo.train.classification_config import Recipe
-from kat_zoo.train.config import parse
+from kat_zoo.train.classification.loop import train
+from kat_zoo.train.classification.recipe import Recipe
+from kat_zoo.train.core import checkpoint
+from kat_zoo.train.core.config import parse
 
 
 def train_until_killed(config: str, syncs: int) -> None:

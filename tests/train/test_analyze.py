@@ -10,11 +10,12 @@ import pytest
 
 matplotlib.use("Agg")
 
-from kat_zoo import analysis, cli
-from kat_zoo.train import analyze
-from kat_zoo.train.analyze import ANALYSES, open_run
-from kat_zoo.train.classification import train
-from kat_zoo.train.classification_config import ModelConfig
+from kat_zoo import analysis
+from kat_zoo.cli import main as cli
+from kat_zoo.train.classification import analyze
+from kat_zoo.train.classification.analyze import ANALYSES, open_run
+from kat_zoo.train.classification.loop import train
+from kat_zoo.train.classification.recipe import ModelConfig
 
 
 def finished(recipe, folder, name="karat_pico_patch4_28", **kwargs):

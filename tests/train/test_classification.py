@@ -18,14 +18,14 @@ from accelerate import PartialState
 from PIL import Image
 from safetensors.torch import load_file
 
-from kat_zoo import cli
-from kat_zoo.train.checkpoint import list_checkpoints
-from kat_zoo.train.classification import main, train
-from kat_zoo.train.config import to_yaml
-from kat_zoo.train.data import open_dataset
-from kat_zoo.train.log import read_log
-from kat_zoo.train.processes import evaluation
-from kat_zoo.train.run import TrainingDiverged
+from kat_zoo.cli import main as cli
+from kat_zoo.train.classification.datasets import open_dataset
+from kat_zoo.train.classification.loop import main, train
+from kat_zoo.train.core.checkpoint import list_checkpoints
+from kat_zoo.train.core.config import to_yaml
+from kat_zoo.train.core.log import read_log
+from kat_zoo.train.core.processes import evaluation
+from kat_zoo.train.core.run import TrainingDiverged
 
 from .test_hub_data import write_parquet
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pycocotools import mask as rle
 
-from kat_zoo.train.coco import decode_masks, read_coco
+from kat_zoo.train.detection.coco import decode_masks, read_coco
 
 from .detection_scenes import write_coco
 

@@ -1,11 +1,11 @@
 import pytest
 import yaml
 
-from kat_zoo.cli import main
-from kat_zoo.train.classification_config import Recipe
-from kat_zoo.train.config import RECIPES, parse, to_yaml
-from kat_zoo.train.detection_config import DetectionRecipe
-from kat_zoo.train.segmentation_config import SegmentationRecipe
+from kat_zoo.cli.main import main
+from kat_zoo.train.classification.recipe import Recipe
+from kat_zoo.train.core.config import RECIPES, parse, to_yaml
+from kat_zoo.train.detection.recipe import DetectionRecipe
+from kat_zoo.train.segmentation.recipe import SegmentationRecipe
 from kat_zoo.train.tasks import find_task
 
 RECIPE_OF = {"classification": Recipe, "detection": DetectionRecipe, "segmentation": SegmentationRecipe}

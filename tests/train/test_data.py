@@ -7,12 +7,12 @@ import torch
 import torchvision
 from PIL import Image
 
-from kat_zoo.train import fashion_mnist as fashion_mnist_files
-from kat_zoo.train.classification_config import AugmentConfig, DataConfig
-from kat_zoo.train.data import fashion_mnist, hub, open_dataset
-from kat_zoo.train.fashion_mnist import read_idx
-from kat_zoo.train.images import UnreadableImages
-from kat_zoo.train.loader import EvalImages, TrainImages, TrainTransform, eval_loader, eval_transform, train_loader
+from kat_zoo.train.classification import fashion_mnist as fashion_mnist_files
+from kat_zoo.train.classification.datasets import fashion_mnist, hub, open_dataset
+from kat_zoo.train.classification.fashion_mnist import read_idx
+from kat_zoo.train.classification.loader import EvalImages, TrainImages, TrainTransform, eval_loader, eval_transform, train_loader
+from kat_zoo.train.classification.recipe import AugmentConfig, DataConfig
+from kat_zoo.train.core.images import UnreadableImages
 
 from .conftest import write_fashion_mnist, write_idx
 

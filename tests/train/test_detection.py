@@ -12,13 +12,13 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
-from kat_zoo import cli
-from kat_zoo.train.checkpoint import list_checkpoints
-from kat_zoo.train.config import to_yaml
-from kat_zoo.train.detection import build_model, train
-from kat_zoo.train.detection_predict import draw
-from kat_zoo.train.log import read_log
-from kat_zoo.train.pictures import colours
+from kat_zoo.cli import main as cli
+from kat_zoo.train.core.checkpoint import list_checkpoints
+from kat_zoo.train.core.config import to_yaml
+from kat_zoo.train.core.log import read_log
+from kat_zoo.train.dense.pictures import colours
+from kat_zoo.train.detection.loop import build_model, train
+from kat_zoo.train.detection.predict import draw
 
 from .detection_scenes import HEIGHT, WIDTH, small_recipe, write_coco
 from .test_classification import change, precisions_of_validate, same_run

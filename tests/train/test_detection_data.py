@@ -13,10 +13,10 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 
-from kat_zoo.train.coco import decode_masks, read_coco
-from kat_zoo.train.detection_config import DetectionAugmentConfig, DetectionDataConfig
-from kat_zoo.train.detection_data import EvalScenes, TrainScenes, eval_loader, open_splits, train_transform
-from kat_zoo.train.detection_evaluate import coco_results, evaluate, summarise
+from kat_zoo.train.detection.coco import decode_masks, read_coco
+from kat_zoo.train.detection.data import EvalScenes, TrainScenes, eval_loader, open_splits, train_transform
+from kat_zoo.train.detection.evaluate import coco_results, evaluate, summarise
+from kat_zoo.train.detection.recipe import DetectionAugmentConfig, DetectionDataConfig
 
 from .detection_scenes import HEIGHT, WIDTH, small_recipe, write_coco
 

@@ -9,8 +9,8 @@ import yaml
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from kat_zoo.train.classification import train
-from kat_zoo.train.distill import create_task
+from kat_zoo.train.classification.distill import create_task
+from kat_zoo.train.classification.loop import train
 
 from .test_classification import PLAIN, change, figures
 

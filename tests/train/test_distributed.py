@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from kat_zoo.train.checkpoint import list_checkpoints
-from kat_zoo.train.classification import train
-from kat_zoo.train.config import to_yaml
+from kat_zoo.train.classification.loop import train
+from kat_zoo.train.core.checkpoint import list_checkpoints
+from kat_zoo.train.core.config import to_yaml
 
 from .test_classification import PLAIN, change, figures, same_run
 

@@ -7,10 +7,10 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 from torch import nn
 
-from kat_zoo.train.classification_config import DataConfig
-from kat_zoo.train.data import open_dataset
-from kat_zoo.train.evaluate import evaluate
-from kat_zoo.train.loader import eval_loader
+from kat_zoo.train.classification.datasets import open_dataset
+from kat_zoo.train.classification.evaluate import evaluate
+from kat_zoo.train.classification.loader import eval_loader
+from kat_zoo.train.classification.recipe import DataConfig
 
 RESOLVED = dict(input_size=(1, 28, 28), mean=(0.3,), std=(0.3,), interpolation="bilinear", crop_pct=1.0, crop_mode="center")
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from kat_zoo.train import stream as streams
-from kat_zoo.train.classification_config import AugmentConfig, DataConfig
-from kat_zoo.train.data import Stream, hub, open_dataset
-from kat_zoo.train.loader import eval_loader, train_loader
+from kat_zoo.train.classification import stream as streams
+from kat_zoo.train.classification.datasets import Stream, hub, open_dataset
+from kat_zoo.train.classification.loader import eval_loader, train_loader
+from kat_zoo.train.classification.recipe import AugmentConfig, DataConfig
 
 RESOLVED = dict(input_size=(3, 8, 8), mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear", crop_pct=1.0, crop_mode="center")
 EXACT = AugmentConfig(crop="none", hflip=0.0, color_jitter=0.0, auto_augment=None, random_erasing=0.0)

@@ -9,10 +9,10 @@ import pytest
 import timm
 import torch
 
-from kat_zoo.cli import main
-from kat_zoo.train.classification import train
-from kat_zoo.train.config import RECIPES
-from kat_zoo.train.processes import evaluation, start
+from kat_zoo.cli.main import main
+from kat_zoo.train.classification.loop import train
+from kat_zoo.train.core.config import RECIPES
+from kat_zoo.train.core.processes import evaluation, start
 
 from .test_classification import change
 
@@ -47,8 +47,8 @@ def test_a_world_that_was_not_asked_for_is_refused(environment, processes, messa
     ],
 )
 def test_a_batch_that_the_processes_cannot_share_is_refused_first(processes, sections, message, recipe, monkeypatch):
-    monkeypatch.setattr("kat_zoo.train.processes._check_world", lambda *_: None)
-    monkeypatch.setattr("kat_zoo.train.processes.Accelerator.num_processes", processes)
+    monkeypatch.setattr("kat_zoo.train.core.processes._check_world", lambda *_: None)
+    monkeypatch.setattr("kat_zoo.train.core.processes.Accelerator.num_processes", processes)
     recipe = change(recipe, **{"augment": {"cutmix": 0.0}} | sections)
     if message is None:
         start(recipe, "no")
@@ -66,7 +66,7 @@ def test_processes_wait_for_the_main_one_longer_than_nccl_would(recipe, monkeypa
             given.update(settings)
             raise self
 
-    monkeypatch.setattr("kat_zoo.train.processes.Accelerator", Recorder)
+    monkeypatch.setattr("kat_zoo.train.core.processes.Accelerator", Recorder)
     with pytest.raises(Recorder):
         start(recipe, "no")
     (handler,) = given["kwargs_handlers"]

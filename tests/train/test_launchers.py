@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kat_zoo.train.config import RECIPES, to_yaml
+from kat_zoo.train.core.config import RECIPES, to_yaml
 
 from .test_classification import PLAIN, change
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from kat_zoo.train.classification_config import AugmentConfig, DataConfig
-from kat_zoo.train.data import open_dataset
-from kat_zoo.train.loader import EpochSampler, eval_loader, seeded, train_loader, train_transform
+from kat_zoo.train.classification.datasets import open_dataset
+from kat_zoo.train.classification.loader import eval_loader, train_loader, train_transform
+from kat_zoo.train.classification.recipe import AugmentConfig, DataConfig
+from kat_zoo.train.core.sampling import EpochSampler, seeded
 
 RESOLVED = dict(input_size=(1, 28, 28), mean=(0.3,), std=(0.3,), interpolation="bilinear", crop_pct=1.0, crop_mode="center")
 PLAIN = AugmentConfig(crop="none", hflip=0.0, color_jitter=0.0, auto_augment=None, random_erasing=0.0)

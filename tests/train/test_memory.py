@@ -10,11 +10,11 @@ import yaml
 from accelerate.utils import DistributedType
 from timm.models.vision_transformer import VisionTransformer
 
-from kat_zoo.train.checkpoint import list_checkpoints
-from kat_zoo.train.classification import main, train
-from kat_zoo.train.config import to_yaml
-from kat_zoo.train.memory import explain_out_of_memory, micro_batches
-from kat_zoo.train.run import OutOfMemory
+from kat_zoo.train.classification.loop import main, train
+from kat_zoo.train.classification.memory import explain_out_of_memory, micro_batches
+from kat_zoo.train.core.checkpoint import list_checkpoints
+from kat_zoo.train.core.config import to_yaml
+from kat_zoo.train.core.run import OutOfMemory
 
 from .test_classification import change, same_run
 

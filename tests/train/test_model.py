@@ -5,10 +5,10 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from kat_zoo.train.classification_config import ModelConfig
-from kat_zoo.train.config import RECIPES, OptimizerConfig
-from kat_zoo.train.model import build_model
-from kat_zoo.train.optim import RATIONALS, create_optimizer
+from kat_zoo.train.classification.model import build_model
+from kat_zoo.train.classification.recipe import ModelConfig
+from kat_zoo.train.core.config import RECIPES, OptimizerConfig
+from kat_zoo.train.core.optim import RATIONALS, create_optimizer
 from kat_zoo.train.tasks import train_main
 
 

@@ -14,14 +14,14 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from kat_zoo.train.checkpoint import list_checkpoints
-from kat_zoo.train.classification import main, train
-from kat_zoo.train.classification_config import ModelConfig
-from kat_zoo.train.config import to_yaml
-from kat_zoo.train.data import open_splits
-from kat_zoo.train.loader import data_config, eval_loader
-from kat_zoo.train.model import build_model
-from kat_zoo.train.probe import STRENGTHS, features, fit
+from kat_zoo.train.classification.datasets import open_splits
+from kat_zoo.train.classification.loader import data_config, eval_loader
+from kat_zoo.train.classification.loop import main, train
+from kat_zoo.train.classification.model import build_model
+from kat_zoo.train.classification.probe import STRENGTHS, features, fit
+from kat_zoo.train.classification.recipe import ModelConfig
+from kat_zoo.train.core.checkpoint import list_checkpoints
+from kat_zoo.train.core.config import to_yaml
 
 from .test_classification import PLAIN, change, figures, same_run
 from .test_hub_data import write_parquet
@@ -130,7 +130,7 @@ def test_a_linear_probe_has_no_schedule(start, tmp_path, capsys):
 
 def test_a_stop_in_the_probe_leaves_nothing_half_done(start, capsys, monkeypatch):
     recipe, _ = start
-    monkeypatch.setattr("kat_zoo.train.classification.signalled", lambda accelerator, signals: True)
+    monkeypatch.setattr("kat_zoo.train.classification.loop.signalled", lambda accelerator, signals: True)
     assert train(change(recipe, mode="lp_ft")) is None
     assert "--resume auto begins it again" in capsys.readouterr().out
     assert not list_checkpoints(Path(recipe.output))

@@ -9,15 +9,17 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kat_zoo import cli, train
+from kat_zoo import train
 from kat_zoo.analysis.costs import SavedBytes
-from kat_zoo.train import detection, segmentation
-from kat_zoo.train.classification_config import ModelConfig, Recipe
-from kat_zoo.train.config import OptimizerConfig, parse
-from kat_zoo.train.detection_config import DetectionRecipe
-from kat_zoo.train.footprint import FLOPS, count
-from kat_zoo.train.plan import RECIPES, Machine, find_task, optimizer_state, plan
-from kat_zoo.train.segmentation_config import SegmentationRecipe
+from kat_zoo.cli import main as cli
+from kat_zoo.train.classification.recipe import ModelConfig, Recipe
+from kat_zoo.train.core.config import OptimizerConfig, parse
+from kat_zoo.train.detection import loop as detection
+from kat_zoo.train.detection.recipe import DetectionRecipe
+from kat_zoo.train.planning.footprint import FLOPS, count
+from kat_zoo.train.planning.plan import RECIPES, Machine, find_task, optimizer_state, plan
+from kat_zoo.train.segmentation import loop as segmentation
+from kat_zoo.train.segmentation.recipe import SegmentationRecipe
 
 SIZE, N, D, H, DEPTH = (1, 28, 28), 49, 24, 3, 2
 KWARGS = {"embed_dim": D, "depth": DEPTH, "num_heads": H}

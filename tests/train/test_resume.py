@@ -11,11 +11,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from kat_zoo.train import tasks
-from kat_zoo.train.checkpoint import find_resume, list_checkpoints
-from kat_zoo.train.classification import train
-from kat_zoo.train.config import to_yaml
-from kat_zoo.train.evaluate import main as validate
-from kat_zoo.train.log import read_log
+from kat_zoo.train.classification.evaluate import main as validate
+from kat_zoo.train.classification.loop import train
+from kat_zoo.train.core.checkpoint import find_resume, list_checkpoints
+from kat_zoo.train.core.config import to_yaml
+from kat_zoo.train.core.log import read_log
 
 from .conftest import write_fashion_mnist
 from .test_classification import PLAIN, change
@@ -102,7 +102,7 @@ def test_an_epoch_is_saved_before_its_evaluation_and_without_one(recipe, monkeyp
         raise RuntimeError("a damaged image")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="a damaged image"):
-        patch.setattr("kat_zoo.train.classification.evaluate", fail)
+        patch.setattr("kat_zoo.train.classification.loop.evaluate", fail)
         train(recipe)
     assert [path.name for path in list_checkpoints(Path(recipe.output))] == ["update_00000006", "update_00000012"]
     assert train(recipe, resume="auto") is not None

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from kat_zoo.train.data import ArrayImages
+from kat_zoo.train.classification.datasets import ArrayImages
 from kat_zoo.train.scenes import SceneConfig, compose, main, write_scenes
 
 from .conftest import write_idx

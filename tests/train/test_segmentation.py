@@ -12,14 +12,14 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from kat_zoo import cli
-from kat_zoo.train.checkpoint import list_checkpoints
-from kat_zoo.train.config import to_yaml
-from kat_zoo.train.optim import create_optimizer, create_scheduler
-from kat_zoo.train.pictures import colours, overlay_regions
-from kat_zoo.train.segmentation import build_model, train
-from kat_zoo.train.segmentation_config import SegmentationRecipe, SegmenterConfig
-from kat_zoo.train.segmentation_predict import open_run
+from kat_zoo.cli import main as cli
+from kat_zoo.train.core.checkpoint import list_checkpoints
+from kat_zoo.train.core.config import to_yaml
+from kat_zoo.train.core.optim import create_optimizer, create_scheduler
+from kat_zoo.train.dense.pictures import colours, overlay_regions
+from kat_zoo.train.segmentation.loop import build_model, train
+from kat_zoo.train.segmentation.predict import open_run
+from kat_zoo.train.segmentation.recipe import SegmentationRecipe, SegmenterConfig
 
 from .test_classification import change, figures, precisions_of_validate, same_run
 
@@ -103,7 +103,7 @@ def test_poly_schedule_with_warm_up(segmentation_recipe):
 
 
 def test_ade20k_recipe_is_the_papers():
-    from kat_zoo.train.config import RECIPES, parse
+    from kat_zoo.train.core.config import RECIPES, parse
 
     recipe, _ = parse(SegmentationRecipe, ["--config", "kat_small_upernet_ade20k"], "test")
     assert recipe.schedule.epochs * recipe.data.updates_per_epoch == 160_000

@@ -8,19 +8,11 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from kat_zoo.train.ade20k import check, open_folders, read_annotation
-from kat_zoo.train.loader import EpochSampler
-from kat_zoo.train.segmentation_config import SegmentationAugmentConfig, SegmentationDataConfig
-from kat_zoo.train.segmentation_data import (
-    CategoryCrop,
-    EvalPixels,
-    PhotometricDistort,
-    RandomScale,
-    TrainPixels,
-    fitted_size,
-    train_loader,
-    train_transform,
-)
+from kat_zoo.train.core.sampling import EpochSampler
+from kat_zoo.train.dense.transforms import PhotometricDistort
+from kat_zoo.train.segmentation.ade20k import check, open_folders, read_annotation
+from kat_zoo.train.segmentation.data import CategoryCrop, EvalPixels, RandomScale, TrainPixels, fitted_size, train_loader, train_transform
+from kat_zoo.train.segmentation.recipe import SegmentationAugmentConfig, SegmentationDataConfig
 
 from .conftest import write_ade20k
 

@@ -14,10 +14,10 @@ from accelerate.utils import DataLoaderConfiguration
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 from torch import nn
 
-from kat_zoo.train.ade20k import open_folders
-from kat_zoo.train.segmentation_config import SegmentationDataConfig
-from kat_zoo.train.segmentation_data import EvalPixels, eval_loader
-from kat_zoo.train.segmentation_evaluate import confusion, evaluate, predict_logits, summarise, windows
+from kat_zoo.train.segmentation.ade20k import open_folders
+from kat_zoo.train.segmentation.data import EvalPixels, eval_loader
+from kat_zoo.train.segmentation.evaluate import confusion, evaluate, predict_logits, summarise, windows
+from kat_zoo.train.segmentation.recipe import SegmentationDataConfig
 
 
 def test_figures_agree_with_sklearn():

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
-from kat_zoo.train.workers import outliving_stop_signals, plain_errors
+from kat_zoo.train.core.workers import outliving_stop_signals, plain_errors
 
 
 def write_folder(root, damaged):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kat_zoo.train.checkpoint import list_checkpoints
-from kat_zoo.train.classification import train
-from kat_zoo.train.config import to_yaml
-from kat_zoo.train.zero import check_zero
+from kat_zoo.train.classification.loop import train
+from kat_zoo.train.core.checkpoint import list_checkpoints
+from kat_zoo.train.core.config import to_yaml
+from kat_zoo.train.core.zero import check_zero
 
 from .test_classification import PLAIN, change, figures
 from .test_distributed import distance

@@ -14,12 +14,12 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, init_device_mesh
 
-from kat_zoo.train import processes, run
-from kat_zoo.train.checkpoint import list_checkpoints, whole_weights
-from kat_zoo.train.classification import train
-from kat_zoo.train.classification_config import Recipe
-from kat_zoo.train.config import parse
-from kat_zoo.train.evaluate import evaluate
+from kat_zoo.train.classification.evaluate import evaluate
+from kat_zoo.train.classification.loop import train
+from kat_zoo.train.classification.recipe import Recipe
+from kat_zoo.train.core import processes, run
+from kat_zoo.train.core.checkpoint import list_checkpoints, whole_weights
+from kat_zoo.train.core.config import parse
 
 
 def cut_copy(whole: str, cut: str, update: int) -> None:

@@ -7,10 +7,10 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import DataLoaderConfiguration, gather_object
 from torch import nn
 
-from kat_zoo.train.ade20k import open_folders
-from kat_zoo.train.segmentation_config import SegmentationDataConfig
-from kat_zoo.train.segmentation_data import EvalPixels, eval_loader
-from kat_zoo.train.segmentation_evaluate import evaluate
+from kat_zoo.train.segmentation.ade20k import open_folders
+from kat_zoo.train.segmentation.data import EvalPixels, eval_loader
+from kat_zoo.train.segmentation.evaluate import evaluate
+from kat_zoo.train.segmentation.recipe import SegmentationDataConfig
 
 
 def main(root: str) -> None:

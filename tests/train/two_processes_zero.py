@@ -9,11 +9,11 @@ import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
 
-from kat_zoo.train import run
-from kat_zoo.train.checkpoint import list_checkpoints
-from kat_zoo.train.classification import train
-from kat_zoo.train.classification_config import Recipe
-from kat_zoo.train.config import parse
+from kat_zoo.train.classification.loop import train
+from kat_zoo.train.classification.recipe import Recipe
+from kat_zoo.train.core import run
+from kat_zoo.train.core.checkpoint import list_checkpoints
+from kat_zoo.train.core.config import parse
 
 
 def poison() -> None:

@@ -1,0 +1,1 @@
+"""The `kat-zoo` command."""

@@ -1,0 +1,10 @@
+"""The models as the Hugging Face Hub holds them: registry, cards, repositories, push and pull."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .conversion import convert as convert
+    from .sync import pull as pull
+    from .sync import push as push
+
+__all__ = ["convert", "pull", "push"]

@@ -1,0 +1,219 @@
+"""Models to and from the Hugging Face Hub: `kat-zoo push`, `pull` and `convert`.
+
+A repository holds model.safetensors, a config.json that timm and transformers' timm wrapper read, a card, and what a
+training run left: recipe, log, result and figures.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi, get_token, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+from .._arguments import ArgumentParser
+from ..models._pretrained import config_damage, weights_damage
+from .repository import CONFIG, WEIGHTS, one_line, write_folder
+
+
+@dataclass(frozen=True)
+class Push:
+    """What a push did, or would do.
+
+    Attributes:
+        repo: repository.
+        files: names and sizes in bytes of the files of the model.
+        commit: the revision that holds them; None after a dry run.
+        changed: whether a commit was made.
+        url: of the repository, or of the pull request.
+    """
+
+    repo: str
+    files: dict[str, int]
+    commit: str | None
+    changed: bool
+    url: str
+
+
+def push(
+    run: str | Path,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    dry_run: bool = False,
+    replace: bool = False,
+    weights: str = "last",
+    message: str = "",
+    token: str | None = None,
+) -> Push:
+    """Upload a model in one commit; the same content again makes none, and large files already uploaded are not sent again.
+
+    Args:
+        run: folder of `kat-zoo train`, or one made by `convert` or `save_model`.
+        repo: `org/name`; it is made if it does not exist.
+        private: of a new repository.
+        revision: branch to commit to; it is made if it does not exist.
+        create_pr: open a pull request instead of committing.
+        dry_run: lay out the files and stop; asks nothing of the Hub.
+        replace: overwrite a repository that holds another architecture.
+        weights: of a run: "last", or "best".
+        message: of the commit.
+        token: of the Hub; by default that of HF_TOKEN or `hf auth login`.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ValueError: bad arguments; the repository is public, private was asked for; it holds another architecture.
+        FileNotFoundError: not a run.
+        PermissionError: no token, one that is not valid, or one without the right to write.
+    """
+    run = Path(run)
+    if repo.count("/") != 1 or not all(repo.split("/")):
+        raise ValueError(f"repo {repo!r}: expected org/name")
+    if weights not in ("last", "best"):
+        raise ValueError(f"weights {weights!r}: expected 'last' or 'best'")
+    if create_pr and revision not in (None, "main"):
+        raise ValueError(f"revision {revision!r}: a pull request is made against main")
+    if not run.is_dir():
+        raise FileNotFoundError(f"no such folder: {run}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_folder(run, folder, repo, weights)
+        files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+        if dry_run:
+            return Push(repo, files, None, False, f"https://huggingface.co/{repo}")
+        api = HfApi(token=_token(token), library_name="kat_zoo")
+        with _explained(repo):
+            head = _prepare(api, repo, private, revision, replace, json.loads((folder / CONFIG).read_text()))
+            operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in files]
+            commit = api.create_commit(
+                repo,
+                operations,
+                commit_message=message or f"Upload {run.resolve().name} with kat_zoo",
+                revision=revision,
+                create_pr=create_pr,
+                parent_commit=head,
+            )
+    return Push(repo, files, commit.oid, commit.oid != head, commit.pr_url or f"{api.endpoint}/{repo}")
+
+
+def _token(token: str | None) -> str:
+    token = token or get_token()
+    if not token:
+        raise PermissionError("no Hugging Face token: run `hf auth login`, set HF_TOKEN, or pass one")
+    return token
+
+
+def _prepare(api: HfApi, repo: str, private: bool, revision: str | None, replace: bool, config: dict[str, Any]) -> str | None:
+    """Make repository and branch if need be; return the commit to build on."""
+    try:
+        info = api.model_info(repo)
+    except RepositoryNotFoundError:
+        api.create_repo(repo, private=private)
+        info = api.model_info(repo)
+    if private and not info.private:
+        raise ValueError(f"{repo} exists and is public; choose another name, or push without --private")
+    if revision and revision != "main":
+        try:
+            info = api.model_info(repo, revision=revision)
+        except RevisionNotFoundError:
+            api.create_branch(repo, branch=revision)
+            info = api.model_info(repo, revision=revision)
+    try:
+        present = json.loads(Path(api.hf_hub_download(repo, CONFIG, revision=info.sha)).read_text())
+    except EntryNotFoundError:
+        return info.sha
+    if present.get("architecture") != config["architecture"] and not replace:
+        raise ValueError(
+            f"{repo} exists and holds {present.get('architecture')}, not {config['architecture']}; choose another name, or pass --replace"
+        )
+    return info.sha
+
+
+@contextmanager
+def _explained(repo: str) -> Iterator[None]:
+    """Say in one line what the Hub's refusals mean."""
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status == 401:
+            raise PermissionError(f"the Hugging Face token is not valid ({repo}): {one_line(error)}") from error
+        if status == 403:
+            raise PermissionError(f"the Hugging Face token has no right to write to {repo}") from error
+        if status == 412:
+            raise ValueError(f"{repo} has been changed meanwhile; push again") from error
+        raise
+
+
+def pull(repo: str, folder: str | Path | None = None, *, revision: str | None = None, token: str | None = None) -> Path:
+    """Download a model's repository.
+
+    Args:
+        repo: `org/name`.
+        folder: where to; the name by default. Files that are there and current are not downloaded again.
+        revision: branch, tag, commit, or `refs/pr/N`.
+        token: for a private repository; by default that of HF_TOKEN or `hf auth login`.
+
+    Returns:
+        The folder; `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it.
+
+    Raises:
+        FileNotFoundError: no such repository or revision, or it holds no model.
+        ValueError: damaged weights or config.json.
+    """
+    target = Path(folder) if folder is not None else Path(repo.split("/")[-1])
+    try:
+        snapshot_download(repo, revision=revision, local_dir=target, token=token, library_name="kat_zoo")
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        where = f"{repo} (revision {revision})" if revision else repo
+        raise FileNotFoundError(f"the Hub has no {where}, or only for other tokens") from error
+    for name in (CONFIG, WEIGHTS):
+        if not (target / name).is_file():
+            raise FileNotFoundError(f"{repo} holds no timm model: it has no {name}")
+    for name, damage in ((CONFIG, config_damage), (WEIGHTS, weights_damage)):
+        if reason := damage(target / name):
+            (target / name).unlink()
+            raise ValueError(f"{repo}: {name} is damaged: it {reason}; it has been deleted")
+    return target
+
+
+def push_main(argv: Sequence[str]) -> int:
+    """`kat-zoo push`: upload a training run."""
+    parser = ArgumentParser(prog="kat-zoo push", description=push.__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("run", type=Path, help="folder of kat-zoo train or kat-zoo convert")
+    parser.add_argument("--repo", required=True, help="org/name")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--revision", help="branch to commit to (made if need be)")
+    parser.add_argument("--pr", action="store_true", help="open a pull request")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be uploaded")
+    parser.add_argument("--replace", action="store_true", help="overwrite a repository that holds another architecture")
+    parser.add_argument("--weights", choices=("last", "best"), default="last", help="default: %(default)s")
+    parser.add_argument("--message", default="", help="of the commit")
+    options = vars(parser.parse_args(argv))
+    options["create_pr"] = options.pop("pr")
+    done = push(options.pop("run"), options.pop("repo"), **options)
+    for name, size in done.files.items():
+        print(f"  {name:<20} {size:>12,} bytes")
+    state = "dry run, nothing uploaded" if done.commit is None else "uploaded" if done.changed else "already up to date"
+    print(f"{state}: {done.url}")
+    return 0
+
+
+def pull_main(argv: Sequence[str]) -> int:
+    """`kat-zoo pull`: download a model."""
+    parser = ArgumentParser(prog="kat-zoo pull", description=pull.__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("repo", help="org/name")
+    parser.add_argument("folder", nargs="?", type=Path, help="default: the name")
+    parser.add_argument("--revision", help="branch, tag, commit or refs/pr/N")
+    options = parser.parse_args(argv)
+    folder = pull(options.repo, options.folder, revision=options.revision)
+    print(f'{folder}: timm.create_model("local-dir:{folder}", pretrained=True) loads it')
+    return 0

@@ -1,0 +1,217 @@
+"""SymPy expressions as symbolic networks (KAN 2.0, arXiv 2408.10205, section 3.2: the compiler)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sympy
+import torch
+
+from ..library import function_index
+from ..network import KAN
+
+Edge = tuple[str, tuple[float, float, float, float], sympy.Expr]  # function, (a, b, c, d), argument without its affine part
+
+_POWERS = {sympy.Integer(n): f"x^{n}" for n in (2, 3, 4, 5)} | {sympy.Integer(-n): "1/x" if n == 1 else f"1/x^{n}" for n in (1, 2, 3, 4, 5)}
+_POWERS |= {sympy.Rational(1, 2): "sqrt", sympy.Rational(-1, 2): "1/sqrt(x)", sympy.Rational(3, 2): "x^1.5"}
+_FUNCTIONS = {
+    sympy.exp: "exp",
+    sympy.log: "log",
+    sympy.Abs: "abs",
+    sympy.sin: "sin",
+    sympy.cos: "cos",
+    sympy.tan: "tan",
+    sympy.tanh: "tanh",
+    sympy.sign: "sgn",
+    sympy.asin: "arcsin",
+    sympy.acos: "arccos",
+    sympy.atan: "arctan",
+    sympy.atanh: "arctanh",
+    sympy.erf: "erf",
+    sympy.gamma: "gamma",
+    sympy.sinh: "sinh",
+    sympy.cosh: "cosh",
+}
+
+
+def _shifted(expression: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr]:
+    """b, rest with expression = b + rest and b free of variables, be it a number, pi or log(2)."""
+    return expression.as_independent(*expression.free_symbols, as_Add=True)
+
+
+def _scaled(expression: sympy.Expr) -> tuple[float, sympy.Expr]:
+    """c, rest with expression = c * rest and c free of variables."""
+    c, rest = expression.as_independent(*expression.free_symbols, as_Add=False)
+    return float(c), rest
+
+
+def _affine(argument: sympy.Expr) -> tuple[float, float, sympy.Expr]:
+    """a, b, core with argument = a * core + b."""
+    b, rest = _shifted(argument)
+    a, core = _scaled(rest)
+    return a, float(b), core
+
+
+def _edge(term: sympy.Expr) -> Edge:
+    """One term of a sum as an edge."""
+    if not term.free_symbols:
+        return "0", (0.0, 0.0, 0.0, float(term)), sympy.S.One
+    c, g = _scaled(term)
+    if g.is_Symbol or g.is_Mul or g.is_Add:
+        return "x", (1.0, 0.0, c, 0.0), g
+    if g.is_Pow and g.exp in _POWERS:
+        name, argument = _POWERS[g.exp], g.base
+    elif g.is_Pow and not g.base.free_symbols:
+        name, argument = "exp", g.exp * sympy.log(g.base)
+    elif isinstance(g, sympy.besselj) and g.args[0] in (0, 1):
+        name, argument = f"J{g.args[0]}", g.args[1]
+    elif g.func in _FUNCTIONS:
+        name, argument = _FUNCTIONS[g.func], g.args[0]
+    else:
+        raise ValueError(f"{g} is no function of the library")
+    a, b, core = _affine(argument)
+    return name, (a, b, c, 0.0), core
+
+
+def _factors(expression: sympy.Expr) -> list[sympy.Expr] | None:
+    """The factors of a product of at least two expressions in the variables, else None."""
+    if not expression.is_Mul:
+        return None
+    c, rest = expression.as_coeff_Mul()
+    factors = list(rest.args) if rest.is_Mul else [rest]
+    constant = sympy.Mul(c, *(f for f in factors if not f.free_symbols))
+    factors = [f for f in factors if f.free_symbols]
+    return [constant * factors[0], *factors[1:]] if len(factors) > 1 else None
+
+
+def _edges(expression: sympy.Expr) -> list[Edge]:
+    """The edges of a sum, one per node they come from.
+
+    A second function of the same node becomes a node of its own a layer below; a constant joins another edge's d.
+    """
+    if not expression.free_symbols:
+        return [_edge(expression)]
+    constant, rest = _shifted(expression)
+    pairs, clash = [(term, _edge(term)) for term in rest.as_ordered_terms()], True
+    while clash:
+        clash, cores = False, set()
+        pairs.sort(key=lambda pair: pair[1][0] != "x")  # a linear edge keeps its node, the others can be nodes themselves
+        for n, (term, (name, _, core)) in enumerate(pairs):
+            if core in cores and name != "x":
+                c, core = _scaled(term)
+                pairs[n], clash = (term, ("x", (1.0, 0.0, c, 0.0), core)), True
+            cores.add(core)
+    edges: dict[sympy.Expr, Edge] = {}
+    for _, (name, (a, b, c, d), core) in pairs:
+        if core in edges:  # 2 x + pi x, which SymPy keeps apart
+            c += edges[core][1][2]
+        edges[core] = name, (a, b, c, d), core
+    (name, (a, b, c, d), core), *others = edges.values()
+    return [(name, (a, b, c, d + float(constant)), core), *others]
+
+
+def _depth(expression: sympy.Expr, memo: dict[sympy.Expr, int]) -> int:
+    """The first layer where the expression can be a node."""
+    if expression.is_Symbol:
+        return 0
+    if expression not in memo:
+        parts = _factors(expression) or [expression]
+        memo[expression] = max(1 + max(_depth(core, memo) if core.free_symbols else 0 for _, _, core in _edges(part)) for part in parts)
+    return memo[expression]
+
+
+def from_formula(
+    expressions: Any,
+    variables: Sequence[str] | None = None,
+    *,
+    grid_size: int = 3,
+    dtype: torch.dtype = torch.float64,
+    **options: Any,
+) -> KAN:
+    """Compile formulas into a network of symbolic edges and product nodes that computes them.
+
+    Args:
+        expressions: a SymPy expression or text, or a list of them, one per output.
+        variables: input names in order; the expressions' own symbols, sorted, by default. In text they are variables even
+            where SymPy knows the name as something else, as it does E, I, N, S, beta and gamma.
+        grid_size: of the (unused) splines, for later numeric edges.
+        dtype: of the network.
+        **options: further arguments of `KAN`.
+
+    Raises:
+        ValueError: a function or power outside the library, symbols that `variables` lacks, a name twice, or text that SymPy
+            cannot read.
+    """
+    listed = list(expressions) if isinstance(expressions, (list, tuple)) else [expressions]
+    outputs = [_parse(e, variables) for e in listed]
+    found = sorted(set().union(*(e.free_symbols for e in outputs)), key=str)
+    symbols = [sympy.Symbol(v) for v in variables] if variables is not None else found
+    if not set(found) <= set(symbols) or not symbols:
+        raise ValueError(f"variables={[str(s) for s in symbols]}; expected all of {[str(s) for s in found]}, at least one")
+    if len(set(symbols)) < len(symbols):
+        raise ValueError(f"variables={[str(s) for s in symbols]}; expected distinct names")
+    memo: dict[sympy.Expr, int] = {}
+    layers = max(1, *(_depth(e, memo) for e in outputs))
+    plan = [_plan(e, layers, memo) for e in outputs]
+    if len(plan) > 1 and any(len(node) > 1 for node in plan):
+        # Products come last in a layer, but the order of outputs is the caller's: one more layer passes them on.
+        layers, plan = layers + 1, [_output(e) for e in outputs]
+    nodes, plans = [outputs], [plan]
+    for number in range(layers - 1, -1, -1):
+        level = list(symbols) if number == 0 else []
+        for core in (core for node in plans[0] for edges in node for _, _, core in edges):
+            if core.free_symbols and core not in level:
+                level.append(core)
+        level = level or [symbols[0]]
+        if number:
+            ordered = sorted(((_plan(e, number, memo), e) for e in level), key=lambda pair: len(pair[0]) > 1)
+            level = [e for _, e in ordered]
+            plans.insert(0, [node for node, _ in ordered])
+        nodes.insert(0, level)
+    return _build(nodes, plans, grid_size, dtype, options)
+
+
+def _parse(expression: Any, variables: Sequence[str] | None) -> sympy.Expr:
+    try:
+        parsed = sympy.sympify(expression, locals={str(v): sympy.Symbol(str(v)) for v in variables or ()})
+    except (sympy.SympifyError, TypeError, AttributeError, SyntaxError) as error:
+        parsed = error
+    if not isinstance(parsed, sympy.Expr) or parsed.has(sympy.I, sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
+        hint = "a formula of real numbers; names that SymPy knows as something else, such as I, N or beta, belong into `variables`"
+        raise ValueError(f"expressions={expression!r}; expected {hint}")
+    # x**0.5 is a square root, too
+    parsed = parsed.replace(lambda e: e.is_Pow and e.exp.is_Float, lambda e: e.base ** sympy.nsimplify(e.exp, rational=True))
+    return sympy.expand_power_base(parsed)
+
+
+def _output(expression: sympy.Expr) -> list[list[Edge]]:
+    """An edge that passes a node on, or a constant."""
+    if not expression.free_symbols:
+        return [_edges(expression)]
+    return [[("x", (1.0, 0.0, 1.0, 0.0), expression)]]
+
+
+def _plan(expression: sympy.Expr, number: int, memo: dict[sympy.Expr, int]) -> list[list[Edge]]:
+    """Sub-nodes of a node at layer `number`: one for a sum, one per factor for a product."""
+    if _depth(expression, memo) < number and expression.free_symbols:
+        return [[("x", (1.0, 0.0, 1.0, 0.0), expression)]]
+    return [_edges(part) for part in _factors(expression) or [expression]]
+
+
+def _build(nodes: list, plans: list, grid_size: int, dtype: torch.dtype, options: dict) -> KAN:
+    arity = max([2, *(len(node) for plan in plans for node in plan)])
+    width = [[len(nodes[0]), 0]] + [[sum(len(n) == 1 for n in plan), sum(len(n) > 1 for n in plan)] for plan in plans]
+    model = KAN(width, grid_size, mult_arity=arity, dtype=dtype, **options)
+    with torch.no_grad():
+        for number, (layer, plan) in enumerate(zip(model.layers, plans, strict=True)):
+            layer.spline.mask.zero_()
+            one: list[Edge] = [("0", (0.0, 0.0, 0.0, 1.0), sympy.S.One)]
+            subnodes = [s for node in plan for s in (node if len(node) == 1 else [*node, *[one] * (arity - len(node))])]
+            for j, edges in enumerate(subnodes):
+                for name, affine, core in edges:
+                    i = nodes[number].index(core) if core.free_symbols else 0
+                    layer.function[j, i] = function_index(name)
+                    layer.affine[j, i] = torch.tensor(affine, dtype=dtype)
+            layer.refresh()
+    return model

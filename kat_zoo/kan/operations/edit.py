@@ -1,0 +1,99 @@
+"""Larger networks that compute the same function: more hidden nodes, one more layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..layer import KANLayer
+from ..library import function_index
+
+if TYPE_CHECKING:
+    from ..network import KAN
+
+
+def _copy_edges(source: KANLayer, target: KANLayer, outs: list[int], ins: list[int]) -> None:
+    """Copy all edges of `source` to sub-nodes `outs` and inputs `ins` of `target`, which has the same grid size."""
+    o, i = torch.tensor(outs), torch.tensor(ins)
+    old, new = source.spline, target.spline
+    with torch.no_grad():
+        new.knots[i] = old.knots
+        new.coef[i[:, None], :, o] = old.coef.transpose(1, 2)
+        if old.base_weight is not None and new.base_weight is not None:
+            new.base_weight[o[:, None], i] = old.base_weight
+        new.mask[o[:, None], i] = old.mask
+        target.affine[o[:, None], i] = source.affine
+        target.function[o[:, None], i] = source.function
+    target.refresh()
+    target.take_over(source)
+
+
+def _matched(model: KAN, width: list[list[int]], seed: int) -> KAN:
+    from ..network import KAN
+
+    new = KAN(**(model.config() | {"width": width}), seed=seed, dtype=model.dtype, device=model.device)
+    return new.train(model.training)
+
+
+def expand_width(model: KAN, layer: int, n_sum: int = 1, n_mult: int = 0, seed: int = 0) -> KAN:
+    """New network of the same function with more nodes in a hidden layer.
+
+    The new nodes have random incoming edges and outgoing splines of zero, so that training can use them at once.
+
+    Args:
+        model: left as it is.
+        layer: hidden layer, 1 is the first.
+        n_sum: new sums.
+        n_mult: new products.
+        seed: of the new edges.
+
+    Raises:
+        ValueError: not a hidden layer, or nothing to add.
+    """
+    if not 1 <= layer < len(model.nodes) - 1:
+        raise ValueError(f"layer={layer}; expected a hidden layer, 1 to {len(model.nodes) - 2}")
+    if n_sum < 0 or n_mult < 0 or n_sum + n_mult == 0:
+        raise ValueError(f"n_sum={n_sum}, n_mult={n_mult}; expected at least one node to add")
+    width = [list(entry) for entry in model.width]
+    old_sum, old_mult = width[layer]
+    width[layer] = [old_sum + n_sum, old_mult + n_mult]
+    new = _matched(model, width, seed)
+    for number, (source, target) in enumerate(zip(model.layers, new.layers, strict=True)):
+        if target.spline.grid_size != source.spline.grid_size:
+            target.spline.set_grid(
+                source.spline.knots[:1].expand(target.spline.in_features, -1),
+                target.spline.coef.new_zeros(target.spline.in_features, source.spline.coef.shape[1], target.spline.out_features).normal_(
+                    0, 0.1, generator=torch.Generator(target.spline.coef.device).manual_seed(seed)
+                ),
+            )
+        outs, ins = list(range(source.spline.out_features)), list(range(source.spline.in_features))
+        if number == layer - 1:  # products come after all sums
+            outs = [o if o < old_sum else o + n_sum for o in outs]
+        if number == layer:
+            ins = [i if i < old_sum else i + n_sum for i in ins]
+            fresh = sorted(set(range(target.spline.in_features)) - set(ins))
+            with torch.no_grad():
+                target.spline.coef[fresh] = 0
+                if target.spline.base_weight is not None:
+                    target.spline.base_weight[:, fresh] = 0
+        _copy_edges(source, target, outs, ins)
+    return new
+
+
+def expand_depth(model: KAN) -> KAN:
+    """New network of the same function with an identity layer (symbolic edges x) behind the outputs."""
+    outputs = model.nodes[-1]
+    new = _matched(model, [*(list(entry) for entry in model.width), [outputs, 0]], 0)
+    for source, target in zip(model.layers, new.layers, strict=False):
+        if target.spline.grid_size != source.spline.grid_size:
+            target.spline.set_grid(source.spline.knots, source.spline.coef.detach())
+        _copy_edges(source, target, list(range(source.spline.out_features)), list(range(source.spline.in_features)))
+    last = new.layers[-1]
+    with torch.no_grad():
+        last.spline.mask.zero_()
+        diagonal = list(range(outputs))
+        last.function[diagonal, diagonal] = function_index("x")
+        last.affine[diagonal, diagonal] = torch.tensor([1.0, 0, 1, 0], dtype=model.dtype, device=model.device)
+    last.refresh()
+    return new

@@ -1,0 +1,300 @@
+"""Levenberg-Marquardt for KANs: small least-squares problems, solved to machine precision with the exact Jacobian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..layer import KANLayer
+from .normal import Dual, Primal
+
+if TYPE_CHECKING:
+    from ..network import KAN
+
+JACOBIAN_NUMBERS = 1 << 25  # of the part held at a time: 256 MB in float64, however many samples there are
+
+
+@dataclass(eq=False)
+class _Block:
+    """Where one group of parameters of a layer sits in the flat vector."""
+
+    layer: KANLayer
+    outs: Tensor
+    ins: Tensor
+    kind: str  # "numeric": spline coefficients, then the base's weight where there is one; "affine": a, b, c, d
+    size: int  # parameters per edge
+    start: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.outs) * self.size
+
+    @property
+    def part(self) -> slice:
+        return slice(self.start, self.stop)
+
+    def get(self) -> Tensor:
+        if self.kind == "affine":
+            return self.layer.affine[self.outs, self.ins].flatten()
+        return self.layer.spline.weights()[self.ins, :, self.outs].flatten()
+
+    def set(self, values: Tensor) -> None:
+        values = values.view(-1, self.size)
+        if self.kind == "affine":
+            self.layer.affine[self.outs, self.ins] = values
+            return
+        spline = self.layer.spline
+        spline.coef[self.ins, :, self.outs] = values[:, : spline.coef.shape[1]]
+        if spline.base_weight is not None:
+            spline.base_weight[self.outs, self.ins] = values[:, -1]
+
+
+def _blocks(model: KAN, numeric: bool) -> list[_Block]:
+    blocks, start = [], 0
+    for number, layer in enumerate(model.layers):
+        kinds = [("affine", layer.function >= 0, 4)] if layer.affine.requires_grad else []
+        wanted = {p.requires_grad for p in layer.spline.parameters()}
+        if len(wanted) > 1:
+            raise ValueError(f"layer {number} has either its splines or its base's weights frozen; expected both or neither for 'lm'")
+        if numeric and wanted == {True}:
+            kinds.insert(0, ("numeric", layer.spline.mask != 0, layer.spline.weights().shape[1]))
+        for kind, edges, size in kinds:
+            outs, ins = edges.nonzero(as_tuple=True)
+            if len(outs):
+                blocks.append(_Block(layer, outs, ins, kind, size, start))
+                start = blocks[-1].stop
+    return blocks
+
+
+class _Local:
+    """One layer's derivatives at its inputs: with respect to the inputs and to each block of its parameters."""
+
+    def __init__(self, layer: KANLayer, x: Tensor, blocks: list[_Block]) -> None:
+        self.layer, self.blocks = layer, blocks
+        spline = layer.spline
+        shape = (len(x), spline.out_features, spline.in_features)
+        self.edges, self.slopes = x.new_zeros(shape), x.new_zeros(shape)
+        self.features: list[Tensor] = [x.new_empty(0)] * len(blocks)
+        if layer._any_numeric:
+            self.basis, weights = spline.basis(x), spline.weights()
+            self.edges = torch.einsum("nij,ijo->noi", self.basis, weights) * spline.mask
+            self.slopes = torch.einsum("nij,ijo->noi", spline.basis(x, 1), weights) * spline.mask
+        for n, block in enumerate(blocks):
+            self.features[n] = self.basis[:, block.ins] if block.kind == "numeric" else self._symbolic(x, block)
+        self.subnodes = self.edges.sum(-1)
+
+    def _symbolic(self, x: Tensor, block: _Block) -> Tensor:
+        features = x.new_empty(len(x), len(block.outs), 4)
+        place = {edge: n for n, edge in enumerate(zip(block.outs.tolist(), block.ins.tolist(), strict=True))}
+        for outs, ins, function, affine, argument in self.layer.symbolic_edges(x):
+            with torch.enable_grad():
+                u = argument.detach().requires_grad_()
+                f = function.torch(u)
+                slope = torch.autograd.grad(f.sum(), u)[0] if f.requires_grad else torch.zeros_like(u)
+            f, (a, _, c, d) = f.detach(), affine.unbind(-1)
+            self.edges[:, outs, ins] = c * f + d
+            # A sample where the slope is infinite, as sqrt's at 0, has no say in the direction: steps count by their error.
+            slope = torch.where(torch.isfinite(slope), slope, 0)
+            self.slopes[:, outs, ins] = c * slope * a
+            columns = [place[edge] for edge in zip(outs, ins, strict=True)]
+            features[:, columns] = torch.stack([c * slope * x[:, ins], c * slope, f, torch.ones_like(f)], -1)
+        return features
+
+    def product_jacobian(self) -> Tensor | None:
+        """(N, nodes, sub-nodes), or None where every node is a plain sum."""
+        layer = self.layer
+        if not layer.n_mult:
+            return None
+        n = len(self.subnodes)
+        result = self.subnodes.new_zeros(n, layer.n_sum + layer.n_mult, layer.spline.out_features)
+        result[:, range(layer.n_sum), range(layer.n_sum)] = 1
+        factors = self.subnodes[:, layer.n_sum :].unflatten(-1, (layer.n_mult, layer.arity))
+        for m in range(layer.n_mult):
+            for a in range(layer.arity):
+                others = [b for b in range(layer.arity) if b != a]
+                result[:, layer.n_sum + m, layer.n_sum + m * layer.arity + a] = factors[:, m, others].prod(-1)
+        return result
+
+
+class _Covariance:
+    """Covariance (C_in, size, size) of each input's features, gathered over parts of the samples."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.square = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, features: Tensor) -> None:
+        self.count += len(features)
+        self.total = features.sum(0) + self.total
+        self.square = torch.einsum("nij,nik->ijk", features, features) + self.square
+
+    def value(self) -> Tensor:
+        mean = self.total / self.count
+        return self.square / self.count - mean[:, :, None] * mean[:, None, :]
+
+
+class LeastSquares:
+    """minimise 1/2 mean_w |model(X) - y|^2 + l1 sum_e std(phi_e) + smoothness / 2 sum |D^2 coef|^2 over the parameters.
+
+    The L1 norm of edges (Liu et al., arXiv 2404.19756, section 2.5), base included, enters each step as its quadratic
+    majoriser.
+
+    Args:
+        model: a float64 or float32 KAN, changed in place.
+        X: (N, inputs).
+        y: (N, outputs).
+        weight: (N,) non-negative sample weights.
+        l1: penalty on the standard deviation of every numeric edge.
+        smoothness: penalty on second differences of spline coefficients.
+        numeric: also train the splines, not only symbolic edges' a, b, c, d.
+
+    Parameters with requires_grad = False stay as they are.
+
+    Raises:
+        ValueError: a network of another dtype, or one part of a layer's splines frozen.
+    """
+
+    def __init__(
+        self,
+        model: KAN,
+        X: Tensor,
+        y: Tensor,
+        *,
+        weight: Tensor | None = None,
+        l1: float = 0.0,
+        smoothness: float = 0.0,
+        numeric: bool = True,
+    ) -> None:
+        if model.dtype not in (torch.float64, torch.float32):
+            raise ValueError(f"the network is {model.dtype}; expected float64 or float32 for Levenberg-Marquardt")
+        self.model, self.X, self.y, self.l1, self.smoothness = model, X, y, l1, smoothness
+        w = torch.ones_like(y[:, :1]) if weight is None else weight.reshape(-1, 1).to(y)
+        self.weight = w / w.sum()
+        self.blocks = _blocks(model, numeric)
+        self.size = self.blocks[-1].stop if self.blocks else 0
+        self.damping = 1e-3
+        self._quadratics: list[Tensor] = []
+
+    def get(self) -> Tensor:
+        """Flat vector of the trained parameters."""
+        return torch.cat([block.get() for block in self.blocks])
+
+    def set(self, values: Tensor) -> None:
+        """Write a flat vector back into the network."""
+        for block in self.blocks:
+            block.set(values[block.start : block.stop])
+
+    def _penalty(self) -> float:
+        """Value of the quadratic penalties of the latest `system` at the present parameters."""
+        value = 0.0
+        for block, quadratic in zip(self.blocks if self.l1 or self.smoothness else (), self._quadratics, strict=False):
+            c = block.get().view(-1, block.size)
+            value += 0.5 * float(torch.einsum("ej,ejk,ek->", c, quadratic, c))
+        return value
+
+    def error(self) -> float:
+        """Weighted mean of the squared errors (summed over outputs)."""
+        return float(((self.model(self.X) - self.y).square() * self.weight).sum())
+
+    def system(self, kind: type[Primal] | type[Dual] | None = None) -> Primal | Dual:
+        """Gauss-Newton system at the current parameters, with fewer rows than parameters a `Dual` one."""
+        if kind is None:
+            kind = Dual if self.y.numel() < self.size else Primal
+        system = kind(self.X.new_zeros(self.size))
+        covariances = {n: _Covariance() for n, block in enumerate(self.blocks) if self.l1 and block.kind == "numeric"}
+        rows = max(1, JACOBIAN_NUMBERS // (self.size * self.y.shape[1]))
+        for part in torch.arange(len(self.X)).split(rows):
+            self._add_rows(slice(int(part[0]), int(part[-1]) + 1), system, covariances)
+        self._quadratics = [self._quadratic(block, covariances.get(n)) for n, block in enumerate(self.blocks)]
+        slopes = [torch.einsum("ejk,ek->ej", q, b.get().view(-1, b.size)) for b, q in zip(self.blocks, self._quadratics, strict=True)]
+        system.penalise(
+            [(b.start, q) for b, q in zip(self.blocks, self._quadratics, strict=True)], torch.cat([s.flatten() for s in slopes])
+        )
+        return system
+
+    def _add_rows(self, rows: slice, system: Primal | Dual, covariances: dict[int, _Covariance]) -> None:
+        h, locals_ = self.X[rows], []
+        for layer in self.model.layers:
+            local = _Local(layer, h, [block for block in self.blocks if block.layer is layer])
+            locals_.append(local)
+            h = layer.products(local.subnodes)
+            for block in local.blocks:
+                if self.blocks.index(block) in covariances:
+                    covariances[self.blocks.index(block)].add(local.basis)
+        n, outputs = h.shape
+        jacobian = h.new_empty(n, outputs, self.size)
+        sensitivity = torch.eye(outputs, dtype=h.dtype, device=h.device).expand(n, -1, -1)
+        for local in reversed(locals_):
+            product = local.product_jacobian()
+            if product is not None:
+                sensitivity = sensitivity @ product
+            for block, features in zip(local.blocks, local.features, strict=True):
+                torch.mul(
+                    sensitivity[:, :, block.outs, None],
+                    features.unsqueeze(1),
+                    out=jacobian[:, :, block.part].unflatten(2, (-1, block.size)),
+                )
+            sensitivity = sensitivity @ local.slopes
+        root = self.weight[rows].sqrt()
+        system.add(jacobian.mul_(root.unsqueeze(-1)).view(-1, self.size), ((h - self.y[rows]) * root).reshape(-1))
+
+    def _quadratic(self, block: _Block, covariance: _Covariance | None) -> Tensor:
+        """Matrices (E, size, size) of the quadratic penalties on a block's edges."""
+        parameters = block.get().view(-1, block.size)
+        quadratic = parameters.new_zeros(len(block.outs), block.size, block.size)
+        if covariance is not None:
+            # |s| <= s^2 / 2 s0 + s0 / 2 with s = std(phi), a quadratic form in all that phi is made of.
+            own = covariance.value()[block.ins]
+            std = torch.einsum("ej,ejk,ek->e", parameters, own, parameters).clamp(min=0).sqrt()
+            quadratic += self.l1 / (std + 1e-6)[:, None, None] * own
+        if self.smoothness and block.kind == "numeric":
+            bases = block.layer.spline.coef.shape[1]
+            second = torch.eye(bases, block.size, dtype=parameters.dtype, device=parameters.device).diff(n=2, dim=0)
+            quadratic += self.smoothness * second.T @ second
+        return quadratic
+
+    def minimise(self, steps: int, tolerance: float = 1e-9) -> float:
+        """Take up to `steps` damped Gauss-Newton steps; return the mean squared error.
+
+        Steps that do not lower error plus (majorised) penalties, or leave a function's domain, are taken back, so
+        without penalties the network never gets worse. Ends early when two steps in a row gain less than `tolerance`.
+        """
+        with torch.no_grad():
+            error, stale = self.error(), 0
+            for _ in range(steps if self.size else 0):
+                if not error > 0 or stale >= 2:
+                    break
+                system = self.system()
+                if not system.finite():
+                    break
+                start = self.get()
+                value = 0.5 * error + self._penalty()
+                new = self._step(system, start, value)
+                if new is None:
+                    self.set(start)
+                    self.damping = 1e-3
+                    break
+                gained = value - 0.5 * new - self._penalty()
+                stale = stale + 1 if gained < tolerance * value else 0
+                error = new
+        return error
+
+    def _step(self, system: Primal | Dual, start: Tensor, value: float) -> float | None:
+        """One accepted step (its squared error), or None where no damping gives one."""
+        growth = 2.0
+        while self.damping < 1e10:
+            found = system.step(self.damping)
+            if found is not None:
+                step, predicted = found
+                self.set(start - step)
+                error = self.error()
+                gained = value - 0.5 * error - self._penalty()
+                if gained > 0:  # false for NaN, too
+                    ratio = gained / predicted if predicted > 0 else 1.0
+                    self.damping = max(self.damping * max(1 / 5, 1 - (2 * ratio - 1) ** 3), 1e-15)
+                    return error
+            self.damping *= growth
+            growth *= 2
+        return None

@@ -1,0 +1,271 @@
+"""Which edges, nodes and inputs matter, and smaller networks without the others."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..layer import KANLayer
+from ..library import function_index
+
+if TYPE_CHECKING:
+    from ..network import KAN
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Importance scores, passed back from the outputs (each output has score 1).
+
+    Attributes:
+        edges: per layer (sub-nodes, inputs).
+        nodes: per layer of nodes, inputs first; the outputs' are 1.
+    """
+
+    edges: list[Tensor]
+    nodes: list[Tensor]
+
+    @property
+    def inputs(self) -> Tensor:
+        """Scores of the inputs, (inputs,)."""
+        return self.nodes[0]
+
+
+def attribute(model: KAN, X: Any) -> Attribution:
+    """Score edges and nodes by their share of the variation behind them (KAN 2.0, arXiv 2408.10205, section 4.1).
+
+    An edge's score is its standard deviation over that of its sub-node, times the sub-node's score; a node's score is
+    the sum over its outgoing edges; sub-nodes of a product share its score.
+
+    Args:
+        model: the network.
+        X: (N, inputs) samples, at least 2.
+
+    Raises:
+        ValueError: fewer than 2 samples, another number of columns, or values that are not finite, the network's included.
+    """
+    x = model.samples(X)
+    with torch.no_grad():
+        activations = model.finite_activations(x)
+        nodes = [torch.ones(model.nodes[-1], dtype=model.dtype, device=model.device)]
+        edges: list[Tensor] = []
+        for layer, h in zip(reversed(model.layers), reversed(activations[:-1]), strict=True):
+            values = layer.edges(h)
+            total = values.sum(-1).std(0, correction=0)
+            parents = nodes[0][: layer.n_sum]
+            if layer.n_mult:
+                parents = torch.cat([parents, nodes[0][layer.n_sum :].repeat_interleave(layer.arity)])
+            share = values.std(0, correction=0) / total.clamp(min=1e-12)[:, None]
+            edges.insert(0, torch.where(layer.active, share * parents[:, None], 0))
+            nodes.insert(0, edges[0].sum(0))
+    return Attribution(edges, nodes)
+
+
+def _subnodes(n_sum: int, n_mult: int, arity: int, keep: list[int]) -> tuple[list[int], int, int]:
+    """Sub-nodes of the kept nodes, and the new n_sum, n_mult."""
+    sums = [node for node in keep if node < n_sum]
+    products = [node - n_sum for node in keep if node >= n_sum]
+    assert not products or n_mult
+    factors = [n_sum + m * arity + a for m in products for a in range(arity)]
+    return [*sums, *factors], len(sums), len(products)
+
+
+def select(model: KAN, keep: list[list[int]]) -> KAN:
+    """New network with only the nodes `keep[l]` (sorted, not empty) of each layer, inputs first."""
+    from ..network import KAN
+
+    arity = model.mult_arity
+    plan = [([*keep[0]], len(keep[0]), 0)]
+    plan += [_subnodes(*entry, arity, nodes) for entry, nodes in zip(model.width[1:], keep[1:], strict=True)]
+    config = model.config() | {"width": [[n_sum, n_mult] for _, n_sum, n_mult in plan]}
+    new = KAN(**config, dtype=model.dtype, device=model.device)
+    with torch.no_grad():
+        for number, (old_layer, layer) in enumerate(zip(model.layers, new.layers, strict=True)):
+            ins, outs = torch.tensor(keep[number]), torch.tensor(plan[number + 1][0])
+            old, spline = old_layer.spline, layer.spline
+            spline.set_grid(old.knots[ins], old.coef[ins][:, :, outs])
+            if old.base_weight is not None and spline.base_weight is not None:
+                spline.base_weight.copy_(old.base_weight[outs][:, ins])
+            spline.set_mask(old.mask[outs][:, ins])
+            layer.affine.copy_(old_layer.affine[outs][:, ins])
+            layer.function.copy_(old_layer.function[outs][:, ins])
+            layer.refresh()
+            layer.take_over(old_layer)
+    return new.train(model.training)
+
+
+def _replace(layer: KANLayer, gone: Tensor, values: Tensor, hosts: list[int]) -> None:
+    """Prune the edges `gone` (sub-nodes, inputs) for constants, `values`, that an edge from the inputs `hosts` takes over."""
+    gone = gone & layer.active
+    with torch.no_grad():
+        constants = torch.where(gone & torch.isfinite(values), values, 0).sum(1)
+        layer.spline.mask[gone] = 0
+        layer.function[gone] = -1
+        for j in constants.nonzero()[:, 0].tolist():
+            host = _host(layer, j, hosts)
+            i = hosts[0] if host is None else host
+            if not bool(layer.active[j, i]):
+                layer.function[j, i] = function_index("0")
+                layer.affine[j, i] = 0
+            if int(layer.function[j, i]) >= 0:
+                layer.affine[j, i, 3] += constants[j]
+            else:
+                layer.spline.coef[i, :, j] += constants[j]  # the bases add up to 1
+    layer.refresh()
+
+
+def _host(layer: KANLayer, j: int, hosts: list[int]) -> int | None:
+    """The input among `hosts` whose edge to sub-node j can take a constant: an active edge, or a pruned one that becomes it.
+
+    A spline that ends outside its grid cannot; None where there are no others.
+    """
+    able = (layer.function[j] >= 0) | (layer.active[j] & (layer.spline.extrapolate == "linear"))
+    return next((i for wanted in (able, ~layer.active[j]) for i in hosts if bool(wanted[i])), None)
+
+
+def remove_edge(model: KAN, layer: int, i: int, j: int, mean: float = 0.0) -> None:
+    """Prune edge (l, i, j) in place; removing it twice changes nothing.
+
+    Args:
+        model: the network.
+        layer: l.
+        i: input node.
+        j: output sub-node.
+        mean: constant that another edge of the same sub-node takes over, such as the removed edge's mean; the last edge of
+            a sub-node becomes that constant.
+
+    Raises:
+        ValueError: there is no such edge, or a mean that is not finite.
+    """
+    module = model.check_edge(layer, i, j)
+    if not math.isfinite(mean):
+        raise ValueError(f"mean={mean}; expected a finite number")
+    gone = torch.zeros_like(module.active)
+    gone[j, i] = True
+    hosts = [i, *(other for other in range(module.spline.in_features) if other != i)]
+    _replace(module, gone, torch.full_like(module.spline.mask, mean), hosts)
+
+
+def remove_node(model: KAN, layer: int, node: int) -> KAN:
+    """New network without one hidden node and all that it adds to the next layer.
+
+    Args:
+        model: left as it is.
+        layer: layer of nodes, 1 is the first hidden one.
+        node: its number.
+
+    Raises:
+        ValueError: not a hidden node, or the last one of its layer.
+    """
+    if not 1 <= layer < len(model.nodes) - 1 or not 0 <= node < model.nodes[layer]:
+        raise ValueError(f"layer={layer}, node={node}; expected a hidden node (layers 1 to {len(model.nodes) - 2})")
+    if model.nodes[layer] == 1:
+        raise ValueError(f"layer={layer} has one node; expected at least 2 to remove one")
+    keep = [list(range(n)) for n in model.nodes]
+    keep[layer].remove(node)
+    return select(model, keep)
+
+
+def drop_dead_nodes(model: KAN) -> KAN:
+    """New network of the same function without hidden nodes that are constant or that no edge leaves."""
+    while True:
+        keep = [list(range(n)) for n in model.nodes]
+        smaller = copy.deepcopy(model)
+        for number in range(1, len(model.nodes) - 1):
+            after = smaller.layers[number]
+            constant, values = _constants(smaller.layers[number - 1])
+            alive = ~constant & after.active.any(0)
+            if not bool(alive.any()):
+                alive[0] = True  # a layer keeps one node: the network is a constant then
+            with torch.no_grad():
+                edges = after.edges(values[None])[0]
+            for j, node in (after.active & ~alive & (edges != 0)).nonzero().tolist():
+                if not math.isfinite(float(edges[j, node])) or _host(after, j, alive.nonzero()[:, 0].tolist()) is None:
+                    alive[node] = True  # nothing else can hold this constant
+            keep[number] = alive.nonzero()[:, 0].tolist()
+            _replace(after, (~alive).expand_as(after.active), edges, keep[number])
+        if [len(nodes) for nodes in keep] == model.nodes:
+            return model
+        model = select(smaller, keep)
+
+
+def _constants(layer: KANLayer) -> tuple[Tensor, Tensor]:
+    """Which nodes (n_sum + n_mult,) have one value whatever the inputs, and that value (0 for the others)."""
+    zero = layer.function == function_index("0")
+    fixed = ~(layer.active & ~zero).any(1)  # of sub-nodes
+    values = torch.where(zero, layer.affine.detach()[..., 3], 0).sum(1)
+    none = torch.where(fixed, values, 1) == 0  # a factor that is always 0
+    constant = layer.products(fixed.to(values)) > 0
+    if layer.n_mult:
+        constant[layer.n_sum :] |= none[layer.n_sum :].view(layer.n_mult, layer.arity).any(1)
+    return constant, torch.where(constant, layer.products(torch.where(fixed, values, 1)), 0)
+
+
+def prune(model: KAN, X: Any, node_threshold: float = 1e-2, edge_threshold: float = 3e-2) -> KAN:
+    """New network without the edges and hidden nodes that hardly matter (arXiv 2404.19756, section 2.5).
+
+    Args:
+        model: left as it is.
+        X: (N, inputs) samples for the scores.
+        node_threshold: hidden nodes with a smaller score (see `attribute`) go.
+        edge_threshold: edges with a smaller score go.
+
+    Returns:
+        The pruned network; each output keeps its strongest edge and each layer its strongest node.
+
+    Raises:
+        ValueError: a negative threshold.
+    """
+    if not (node_threshold >= 0 and edge_threshold >= 0):
+        raise ValueError(f"node_threshold={node_threshold}, edge_threshold={edge_threshold}; expected at least 0")
+    pruned = select(model, [list(range(n)) for n in model.nodes])
+    _remove_weak(pruned, X, node_threshold, by_node=True)
+    _remove_weak(pruned, X, edge_threshold, by_node=False)
+    return drop_dead_nodes(pruned)
+
+
+def _remove_weak(model: KAN, X: Any, threshold: float, by_node: bool) -> None:
+    """Remove edges with a score below the threshold, or those that leave such a node; their means stay."""
+    scores = attribute(model, X)
+    with torch.no_grad():
+        activations = model.activations(X)
+        means = [layer.edges(h).mean(0) for layer, h in zip(model.layers, activations, strict=False)]
+    for number, (layer, score) in enumerate(zip(model.layers, scores.edges, strict=True)):
+        weak = (scores.nodes[number] < threshold).expand_as(score) if by_node else score < threshold
+        if by_node and number == 0:
+            continue  # inputs are the business of prune_inputs
+        if number == len(model.layers) - 1:
+            weak = weak.scatter(1, score.argmax(1, keepdim=True), False)  # an output's strongest edge stays
+        _replace(layer, weak, means[number], list(range(layer.spline.in_features)))
+
+
+def prune_inputs(model: KAN, X: Any, threshold: float = 1e-2) -> tuple[KAN, list[int]]:
+    """New network without inputs whose score is below the threshold; the means of their edges stay.
+
+    Args:
+        model: left as it is.
+        X: (N, inputs) samples for the scores.
+        threshold: least score of an input that stays; the strongest always does.
+
+    Returns:
+        The network and the numbers of the inputs it keeps.
+
+    Raises:
+        ValueError: a negative threshold.
+    """
+    if not threshold >= 0:
+        raise ValueError(f"threshold={threshold}; expected at least 0")
+    scores = attribute(model, X).inputs
+    alive = scores >= threshold
+    alive[scores.argmax()] = True
+    kept = alive.nonzero()[:, 0].tolist()
+    pruned = copy.deepcopy(model)
+    first = pruned.layers[0]
+    with torch.no_grad():
+        means = first.edges(model.tensor(X)).mean(0)
+    _replace(first, (~alive).expand_as(first.active), means, kept)
+    return select(pruned, [kept, *(list(range(n)) for n in model.nodes[1:])]), kept

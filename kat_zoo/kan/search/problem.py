@@ -1,0 +1,126 @@
+"""What the formula search works on: scaled data, and the networks it finds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from sympy import Number
+from torch import Tensor
+
+from ..formula.expression import formula
+from ..library import DEFAULT_LIBRARY, get_function
+from ..network import KAN
+from ..operations.lm import LeastSquares
+
+Width = Sequence[int | Sequence[int]]
+
+EXACT = 1e-6  # relative error below which a formula counts as exact
+
+
+BOX_POINTS = 1 << 16  # where a formula is tried between the rows
+EXTREME = 1e6  # constants of a formula on scaled data beyond which its terms only cancel
+
+
+@dataclass
+class Problem:
+    """Scaled training and held-out data: y has variance 1, so errors are relative.
+
+    Attributes:
+        X: (N, inputs).
+        y: (N, outputs).
+        X_val: samples that errors are measured on.
+        y_val: their targets.
+        weight: (N,) sample weights; None for equal ones.
+        weight_val: those of X_val.
+        library: functions that may be used.
+        held_out: whether X_val are samples that training does not see; no formula is called exact without.
+    """
+
+    X: Tensor
+    y: Tensor
+    X_val: Tensor
+    y_val: Tensor
+    weight: Tensor | None = None
+    weight_val: Tensor | None = None
+    library: Sequence[str] = DEFAULT_LIBRARY
+    held_out: bool = True
+
+    def error(self, model: KAN) -> float:
+        """Weighted root mean square error on X_val; infinite for a network that is undefined on a row."""
+        with torch.no_grad():
+            if not bool(torch.isfinite(model(self.X)).all()):
+                return math.inf
+            squares = (model(self.X_val) - self.y_val).square().mean(1)
+        weight = torch.ones_like(squares) if self.weight_val is None else self.weight_val
+        value = float(((squares * weight).sum() / weight.sum()).sqrt())
+        return value if math.isfinite(value) else math.inf
+
+    def train(self, model: KAN, steps: int, **options: Any) -> float:
+        """Levenberg-Marquardt; returns the held-out error."""
+        LeastSquares(model, self.X, self.y, weight=self.weight, **options).minimise(steps)
+        return self.error(model)
+
+    def undefined(self, model: KAN) -> Tensor:
+        """Where a network's value is not finite: some of the rows and of random points within the inputs' ranges."""
+        rows = torch.cat([self.X, self.X_val])
+        low, high = rows.amin(0), rows.amax(0)
+        inside = torch.rand(BOX_POINTS, rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(rows)
+        points = torch.cat([rows, low + (high - low) * inside])
+        with torch.no_grad():
+            return points[~torch.isfinite(model(points)).all(1)]
+
+    def defined_at(self, points: Tensor) -> Problem:
+        """The same problem for networks that are finite at these points, too: they join as samples of weight zero."""
+
+        def join(x: Tensor, y: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+            weight = x.new_ones(len(x)) if weight is None else weight
+            nothing = y.new_zeros(len(points), y.shape[1])
+            return torch.cat([x, points]), torch.cat([y, nothing]), torch.cat([weight, weight.new_zeros(len(points))])
+
+        X, y, weight = join(self.X, self.y, self.weight)
+        X_val, y_val, weight_val = join(self.X_val, self.y_val, self.weight_val)
+        return replace(self, X=X, y=y, weight=weight, X_val=X_val, y_val=y_val, weight_val=weight_val)
+
+
+@dataclass
+class Candidate:
+    """A network of the search and what it achieves.
+
+    Attributes:
+        model: the network, on standardised data.
+        error: relative root mean square error on held-out data (the training data where nothing is held out).
+        symbolic: no numeric edge is left.
+        width: the shape the search started from.
+        held_out: whether the error is of held-out data.
+    """
+
+    model: KAN
+    error: float
+    symbolic: bool
+    width: Width
+    held_out: bool = True
+
+    @property
+    def complexity(self) -> float:
+        """Sum of the functions' complexities; a numeric edge costs 20."""
+        kinds = [self.model.edge_kind(*edge) for edge in self.model.edges()]
+        return sum(20.0 if kind == "numeric" else get_function(kind).complexity for kind in kinds)
+
+    @property
+    def exact(self) -> bool:
+        """Symbolic, and right to 1e-6 of the target's standard deviation on held-out data."""
+        return self.held_out and self.fits
+
+    @property
+    def fits(self) -> bool:
+        """Symbolic, and right to 1e-6 on whatever the error was measured on."""
+        return self.symbolic and self.error < EXACT
+
+    def extreme(self) -> bool:
+        """Whether the formula lives on huge constants that cancel, as 1e-13 (x + 1e13) - 1 does."""
+        numbers = [number for expression in formula(self.model, round=None) for number in expression.atoms(Number)]
+        return not all(abs(float(number)) <= EXTREME for number in numbers)  # NaN is extreme

@@ -1,0 +1,174 @@
+"""KANClassifier, a scikit-learn estimator that can also write its logits as formulas."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..library import DEFAULT_LIBRARY, get_function
+from ..network import KAN
+from ..operations.pruning import attribute, drop_dead_nodes, remove_edge
+from ..operations.symbolic import check_library, fix_symbolic, suggest_symbolic
+from ..operations.training import History
+from .estimator import KANEstimator, seed_of, split, typical_rows, weighted_samples
+
+
+class KANClassifier(ClassifierMixin, KANEstimator):
+    """Classification by a KAN whose outputs are logits and, with symbolic=True, formulas.
+
+    Args:
+        hidden: sizes of the hidden layers.
+        symbolic: make the trained network simpler, step by step, as long as its held-out loss stays within a standard error
+            (CART's rule: Breiman et al., 1984): no hidden layer, fewer edges, functions instead of splines.
+        library: functions that may replace splines; `kat_zoo.kan.library.DEFAULT_LIBRARY` by default.
+        grid_schedule: grid sizes.
+        steps: L-BFGS steps (of up to 20 iterations) per grid.
+        l1: penalty on the size of edges.
+        smoothness: penalty on the splines' second differences.
+        validation_fraction: part held out to choose the stage.
+        random_state: int, RandomState or None.
+
+    Attributes:
+        network_: the KAN on scaled inputs; one logit for two classes, else one per class.
+        classes_: the labels.
+        formula_: with symbolic=True, the logit of classes_[1] as a SymPy expression of the inputs, or a list of the logits
+            of all classes if there are more than two; undefined functions phi_l_i_j stand for edges that no function fits.
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (5,),
+        *,
+        symbolic: bool = False,
+        library: Sequence[str] | None = None,
+        grid_schedule: Sequence[int] = (3,),
+        steps: int = 5,
+        l1: float = 1e-4,
+        smoothness: float = 1e-4,
+        validation_fraction: float = 0.2,
+        random_state: Any = 0,
+    ) -> None:
+        super().__init__(hidden, grid_schedule, steps, smoothness, validation_fraction, random_state)
+        self.l1 = l1
+        self.symbolic = symbolic
+        self.library = library
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANClassifier:
+        """Train on X (N, features) and labels y (N,)."""
+        self._check_parameters()
+        check_library(self.library)
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        X, y, weight = weighted_samples(X, y, sample_weight)
+        self.classes_, indices = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y has one class, {self.classes_[:1]}; expected at least 2")
+        inputs, labels = self._prepare_inputs(X), torch.from_numpy(indices.astype(np.int64))
+        self._sample = typical_rows(inputs, weight)
+        seed = seed_of(self.random_state)
+        train, held = split(len(X), self.validation_fraction, seed)
+        outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
+        data: dict[str, Any] = {"X": inputs[train], "y": labels[train]}
+        if weight is not None:
+            data["sample_weight"] = weight[train]
+        if len(held):
+            data |= {"X_val": inputs[held], "y_val": labels[held]}
+            data |= {} if weight is None else {"sample_weight_val": weight[held]}
+        self.network_ = KAN([X.shape[1], *self.hidden, outputs], self.grid_schedule[0], seed=seed)
+        self.history_ = self._train(self.network_, data, self.steps, grid_schedule=self.grid_schedule, l1=self.l1)
+        self.__dict__.pop("formula_", None)  # of an earlier fit
+        if self.symbolic:
+            additive = KAN([X.shape[1], outputs], self.grid_schedule[0], seed=seed)
+            self._train(additive, data, self.steps, grid_schedule=self.grid_schedule)
+            self.network_ = self._simplified([additive, self.network_], data)
+            self.formula_ = self._formula(4)
+        return self
+
+    def _formula(self, round: int | None) -> Any:
+        found = self._expressions(self.network_, round)
+        return found[0] if len(self.classes_) == 2 else found
+
+    def _train(self, network: KAN, data: dict[str, Any], steps: int, **options: Any) -> History:
+        options = {"coef_smoothness": self.smoothness, **options}
+        return network.fit(**data, optimizer="lbfgs", loss=_classification_loss, steps=steps, **options)
+
+    def _simplified(self, networks: Sequence[KAN], data: dict[str, Any]) -> KAN:
+        """The first of the networks that is as good as any, with fewer edges and functions instead of splines.
+
+        As good is a loss within a standard error of the least, on held-out rows or, where there are none, on all.
+        """
+        held = "" if "X_val" not in data else "_val"
+        rows, labels, given = data["X" + held], data["y" + held], data.get("sample_weight" + held)
+        weight = torch.ones(len(rows)).double() if given is None else torch.from_numpy(given)
+
+        def losses_of(network: KAN) -> tuple[float, float]:
+            with torch.no_grad():
+                values = _classification_loss(network(rows), labels)
+            mean = (weight * values).sum() / weight.sum()
+            return float(mean), float((weight * (values - mean)).square().sum().sqrt() / weight.sum())
+
+        best, error = min(losses_of(network) for network in networks)
+        network = next(n for n in networks if losses_of(n)[0] <= best + error)
+
+        def stands(trial: KAN) -> bool:
+            if not all(bool(torch.isfinite(trial(x)).all()) for x in (data["X"], rows)):
+                return False
+            self._train(trial, data, 2, update_grid=False)
+            return losses_of(trial)[0] <= best + error
+
+        scores = attribute(network, data["X"]).edges
+        for layer, i, j in sorted(network.edges(), key=lambda e: float(scores[e[0]][e[2], e[1]])):
+            trial = copy.deepcopy(network)
+            remove_edge(trial, layer, i, j)
+            if stands(trial):
+                network = trial
+        network = drop_dead_nodes(network)
+        for edge in [e for e in network.edges() if network.edge_kind(*e) == "numeric"]:
+            options = suggest_symbolic(network, *edge, data["X"], len(DEFAULT_LIBRARY), self.library)
+            for suggestion in sorted(options, key=lambda s: _simplicity(s.name)):
+                trial = copy.deepcopy(network)
+                fix_symbolic(trial, *edge, suggestion.name, affine=suggestion.affine)
+                if stands(trial):
+                    network = trial
+                    break
+        return network
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Logits: (N,) for two classes, else (N, classes)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        with torch.no_grad():
+            logits = self.network_(self._scale_inputs(X)).numpy()
+        return logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities, (N, classes)."""
+        logits = torch.from_numpy(self.decision_function(X))
+        if logits.ndim == 2:
+            return logits.softmax(1).numpy()
+        p = logits.sigmoid().numpy()
+        return np.stack([1 - p, p], 1)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Labels, (N,)."""
+        logits = self.decision_function(X)
+        return self.classes_[logits.argmax(1) if logits.ndim == 2 else (logits > 0).astype(int)]
+
+
+def _simplicity(name: str) -> tuple[float, bool]:
+    """Powers before others of their complexity: they have a parameter less, for their scale can be moved outside."""
+    function = get_function(name)
+    return function.complexity, function.power is None
+
+
+def _classification_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    if logits.shape[1] == 1:
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits), reduction="none")
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")

@@ -1,0 +1,177 @@
+"""What the scikit-learn estimators share: scaling, the held-out split, importances, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from kat_zoo.layers.spline import is_count
+
+from ..formula.expression import faithful, formula, variable_names
+from ..network import KAN
+from ..operations.plot import plain
+from ..operations.pruning import attribute
+
+
+def split(n: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out rows; nothing is held out of fewer than 20 samples."""
+    order = np.random.default_rng(seed).permutation(n)
+    held = round(part * n) if n >= 20 else 0
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def unseen(X: np.ndarray, train: np.ndarray, held: np.ndarray) -> int:
+    """Number of held-out rows of X (N, features) that are no repetition of a training row."""
+    known = {row.tobytes() for row in X[train] + 0.0}  # there is one zero only
+    return sum(row.tobytes() not in known for row in X[held] + 0.0)
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed from scikit-learn's random_state: an int stands for itself.
+
+    Raises:
+        ValueError: neither a seed that NumPy and torch take, nor a RandomState, nor None.
+    """
+    if isinstance(random_state, (int, np.integer)) and 0 <= random_state < 2**32:
+        return int(random_state)
+    try:
+        return int(check_random_state(random_state).randint(2**20))
+    except ValueError:
+        raise ValueError(f"random_state={random_state!r}; expected an integer from 0 to 2**32 - 1, a RandomState or None") from None
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
+
+
+def typical_rows(inputs: torch.Tensor, weight: np.ndarray | None, count: int = 2000) -> torch.Tensor:
+    """Some 2000 rows for importances and pictures; weighted ones are drawn by their weights."""
+    if weight is None:
+        return inputs[:: max(1, len(inputs) // count)]
+    return inputs[np.random.default_rng(0).choice(len(inputs), min(len(inputs), count), p=weight / weight.sum())]
+
+
+class KANEstimator(BaseEstimator):
+    """Base of KANRegressor and KANClassifier, which document the parameters they share."""
+
+    def __init__(
+        self,
+        hidden: Sequence[int],
+        grid_schedule: Sequence[int],
+        steps: int,
+        smoothness: float,
+        validation_fraction: float,
+        random_state: Any,
+    ) -> None:
+        self.hidden = hidden
+        self.grid_schedule = grid_schedule
+        self.steps = steps
+        self.smoothness = smoothness
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+
+    def _check_parameters(self) -> None:
+        """Raise a ValueError for parameters that only `fit` can judge: scikit-learn wants constructors that accept all."""
+        if not _is_list(self.hidden) or not all(is_count(n, 0) for entry in self.hidden for n in np.ravel(entry)):
+            raise ValueError(f"hidden={self.hidden!r}; expected a list of layer sizes, such as (5,)")
+        if not _is_list(self.grid_schedule) or not len(self.grid_schedule) or not all(map(is_count, self.grid_schedule)):
+            raise ValueError(f"grid_schedule={self.grid_schedule!r}; expected a list of at least one grid size, such as (3, 5)")
+        if not is_count(self.steps):
+            raise ValueError(f"steps={self.steps!r}; expected an integer of at least 1")
+        if not self.smoothness >= 0:
+            raise ValueError(f"smoothness={self.smoothness}; expected at least 0")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction={self.validation_fraction}; expected 0 <= validation_fraction < 1")
+
+    def _scale_inputs(self, X: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray((X - self._center) / self._half, dtype=np.float64))
+
+    def _input_affines(self) -> list[tuple[float, float]]:
+        """(scale, shift) of each input: what the network was given is scale * x + shift."""
+        return [(1 / h, -c / h) for c, h in zip(self._center, self._half, strict=True)]
+
+    def _expressions(
+        self,
+        model: KAN,
+        round: int | None = 4,
+        output_affine: Sequence[tuple[float, float]] | None = None,
+    ) -> list[Any]:
+        """Formulas of a network on scaled inputs, with as many more decimals as it takes to say what it computes."""
+        names, x = variable_names(model, getattr(self, "feature_names_in_", None)), self._sample
+        affines: dict[str, Any] = {"input_affine": self._input_affines(), "output_affine": output_affine}
+        with torch.no_grad():
+            y = model(x).numpy() * [a for a, _ in output_affine or [(1, 0)]] + [b for _, b in output_affine or [(1, 0)]]
+        rows = x.numpy() * self._half + self._center
+        for digits in [None] if round is None else [round, *(d for d in (6, 9) if d > round), None]:
+            found = formula(model, names, digits, x, **affines)
+            if faithful(found, names, rows, y):
+                break
+        return found
+
+    def _formula(self, round: int | None) -> Any:
+        """The fitted network's formula, or a list of them."""
+        return self._expressions(self.network_, round)
+
+    def formula(self, round: int | None = 4) -> Any:
+        """The formula with other decimals than `formula_` has, None for all; a list where that is one.
+
+        Raises:
+            ValueError: fitted without symbolic=True, or negative decimals.
+        """
+        check_is_fitted(self)
+        if not hasattr(self, "formula_"):
+            raise ValueError(f"symbolic=False: there is no formula; expected {type(self).__name__}(symbolic=True)")
+        return self._formula(round)
+
+    def latex(self, round: int | None = 4) -> str:
+        """LaTeX of `formula`."""
+        import sympy
+
+        return sympy.latex(self.formula(round))
+
+    def _prepare_inputs(self, X: np.ndarray) -> torch.Tensor:
+        low, high = X.min(0), X.max(0)
+        self._center = (low + high) / 2
+        half = (high - low) / 2
+        self._half = np.where(half > 0, half, 1.0)
+        return self._scale_inputs(X)
+
+    @property
+    def feature_importances_(self) -> np.ndarray:
+        """Share of each input in the prediction's variation, (features,); they add up to 1."""
+        check_is_fitted(self)
+        if len(self._sample) < 2:
+            return np.full(self.n_features_in_, 1 / self.n_features_in_)
+        scores = attribute(self.network_, self._sample).inputs.numpy()
+        return scores / scores.sum() if scores.sum() > 0 else np.full(len(scores), 1 / len(scores))
+
+    def plot(self, **options: Any):
+        """Matplotlib figure of the fitted network, see `kat_zoo.kan.operations.plot.plot`."""
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        return self.network_.plot(self._sample, **{"variables": None if names is None else plain(names)} | options)
+
+
+def weighted_samples(
+    X: np.ndarray,
+    y: np.ndarray,
+    sample_weight: Any,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Samples and weights without those of weight zero, which are absent for the split and the scales too.
+
+    Raises:
+        ValueError: a negative weight, or none that is positive.
+    """
+    if sample_weight is None:
+        return X, y, None
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    known = weight > 0
+    if not known.any():
+        raise ValueError("sample_weight has no positive value; expected at least one")
+    return X[known], y[known], weight[known]

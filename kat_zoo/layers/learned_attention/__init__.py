@@ -1,0 +1,1 @@
+"""Attention whose softmax is a learned function of its logits (KArAt)."""

@@ -1,0 +1,116 @@
+"""What the model files share: sizes, default configurations, and timm's call that builds a model."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, clean_state_dict
+from torch import nn
+
+from ._pretrained import fetch_weights
+
+__all__ = [
+    "BASE",
+    "PICO",
+    "SMALL",
+    "TINY",
+    "WEIGHTS",
+    "build_with_features",
+    "default_cfg",
+    "fmnist_cfg",
+    "require_plain",
+    "unwrap_state_dict",
+]
+
+Model = TypeVar("Model", bound=nn.Module)
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+
+TINY: dict[str, Any] = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
+SMALL: dict[str, Any] = {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
+BASE: dict[str, Any] = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
+# For 28x28 grey images: 49 tokens, averaged.
+PICO: dict[str, Any] = {
+    "img_size": 28,
+    "patch_size": 4,
+    "in_chans": 1,
+    "embed_dim": 96,
+    "depth": 4,
+    "num_heads": 3,
+    "class_token": False,
+    "global_pool": "avg",
+}
+
+
+def default_cfg(**kwargs: Any) -> dict[str, Any]:
+    """timm's configuration of a model for ImageNet's images at 224x224, changed by `kwargs`."""
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": None,
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "fixed_input_size": True,
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+        "license": "mit",
+        **kwargs,
+    }
+
+
+def fmnist_cfg(**kwargs: Any) -> dict[str, Any]:
+    """timm's configuration of a model for Fashion-MNIST's images, changed by `kwargs`."""
+    return default_cfg(**{"num_classes": 10, "input_size": (1, 28, 28), "crop_pct": 1.0, "mean": (0.2860,), "std": (0.3530,), **kwargs})
+
+
+def require_plain(arguments: dict[str, Any], replaced: dict[str, str]) -> None:
+    """Check that a model's arguments can be saved with it, and that none replaces what makes the model.
+
+    Args:
+        arguments: names and values; None is not checked.
+        replaced: arguments of timm's class that the model does not take, and what it has instead.
+
+    Raises:
+        ValueError: one of `replaced`, or a class or another callable.
+    """
+    for name, value in arguments.items():
+        if value is not None and name in replaced:
+            raise ValueError(f"{name}={value!r}: not an argument of this model: {replaced[name]}")
+        if callable(value):
+            raise ValueError(f"{name}={value!r}: expected a string or a number, so that it can be saved with the model")
+
+
+def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state dict within a training checkpoint.
+
+    Args:
+        state_dict: bare, or under state_dict, model or (preferred) their EMA entries, in any nesting, with or without the
+            prefixes of DDP, torch.compile and torch's AveragedModel.
+    """
+    wrappers = ("state_dict_ema", "model_ema", "state_dict", "model")
+    while inner := next((state_dict[key] for key in wrappers if isinstance(state_dict.get(key), Mapping)), None):
+        state_dict = inner
+    return clean_state_dict({key: value for key, value in state_dict.items() if key != "n_averaged"})  # AveragedModel's counter
+
+
+def build_with_features(model: Callable[..., Model], variant: str, pretrained: bool, filter_fn: Callable[..., Any], **kwargs: Any) -> Model:
+    """Build a model through timm; with `features_only` it gives the maps of its own `forward_intermediates`.
+
+    Args:
+        model: class.
+        variant: architecture.
+        pretrained: load the published weights.
+        filter_fn: turns a checkpoint into the model's state dict.
+        **kwargs: of the model and of timm's `build_model_with_cfg`.
+
+    Raises:
+        WeightsError: pretrained weights that cannot be had, see `fetch_weights`.
+    """
+    if pretrained:
+        fetch_weights(variant, **kwargs)
+    features = {"out_indices": kwargs.pop("out_indices", 3), "feature_cls": "getter"}
+    return build_model_with_cfg(model, variant, pretrained, pretrained_filter_fn=filter_fn, feature_cfg=features, **kwargs)

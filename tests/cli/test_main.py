@@ -1,0 +1,71 @@
+"""Bad input to `kat-zoo`: one line on standard error that says what is wrong, exit code 2, and no file."""
+
+import subprocess
+import sys
+
+import pytest
+import triton
+
+from kat_zoo.cli import bench
+from kat_zoo.cli import main as cli
+from kat_zoo.hub.samples import SHEET
+from kat_zoo.kernels import cpu_library
+
+EXPORT = ["export", "test_kat", "--format", "pt2"]
+PREDICT = ["predict", str(SHEET), "--model", "test_kat"]
+BAD = [
+    ([*PREDICT, "--checkpoint", "empty.pth"], "empty.pth is empty"),
+    ([*PREDICT, "--checkpoint", "empty.safetensors"], "empty.safetensors is empty"),
+    ([*PREDICT, "--checkpoint", "garbage.pth"], "garbage.pth is not weights"),
+    ([*PREDICT, "--checkpoint", "pickle.pth"], "pickle.pth does not fit KAT"),
+    (["predict", str(SHEET), "--model", "kat_pico_patch4_28.nope"], "expected one of kat_pico_patch4_28.fmnist"),
+    ([*EXPORT, "--checkpoint", "empty.pth"], "empty.pth is empty"),
+    ([*EXPORT, "--checkpoint", "missing.pth"], "--checkpoint missing.pth: no such file"),
+    ([*EXPORT, "--pretrained"], "--pretrained: test_kat has no published weights"),
+    ([*EXPORT, "--out", "nowhere/x.pt2"], "--out nowhere/x.pt2: there is no folder nowhere"),
+    ([*EXPORT, "--out", "."], "--out .: expected a file"),
+    (["export", "test_kat", "--format", "aoti", "--out", "x.so"], "end in .pt2"),
+    (["export", "kat_pico_patch4_28.nope", "--format", "pt2"], "expected one of kat_pico_patch4_28.fmnist"),
+    (["kernels"], "SUBCOMMAND"),
+    (["kernels", "nope"], "invalid choice: 'nope'"),
+    (["kernels", "report"], "TRITON_INTERPRET=1 is set"),
+    (["kernels", "report", "--width", "x"], "--width: invalid comma-separated int value: 'x'"),
+    (["kernels", "report", "--width", "24,-3"], "width=-3; expected 1 or more"),
+    (["kernels", "report", "--width", "0"], "width=0; expected 1 or more"),
+    (["kernels", "report", "--arch", "sm_90,h100"], "arch='h100'"),
+    (["kernels", "report", "--json", "nowhere/x.json"], "--json nowhere/x.json"),
+    (["bench", "rational", "--dtype", ""], "--dtype: '' names none of float32"),
+    (["bench", "rational", "--seconds", "nan"], "--seconds nan"),
+    (["bench", "rational", "--csv", "nowhere/x.csv"], "--csv nowhere/x.csv: there is no folder nowhere"),
+]
+
+
+@pytest.mark.parametrize("argv, message", BAD, ids=[" ".join(argv[-3:]) for argv, _ in BAD])
+def test_bad_input_is_one_line_exit_code_2_and_no_file(argv, message, tmp_path, monkeypatch, capsys):
+    files = {"empty.pth": b"", "empty.safetensors": b"", "garbage.pth": bytes(range(255, 0, -1)), "pickle.pth": b"\x80\x02" + bytes(99)}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(argv) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and len(captured.err.strip().splitlines()) == 1 and not captured.out
+    assert {path.name for path in tmp_path.iterdir()} == set(files)
+
+
+def test_level_of_the_log(monkeypatch, capsys):
+    monkeypatch.setenv("KAT_ZOO_LOG", "loud")
+    assert cli.main(["list"]) == 2
+    assert capsys.readouterr().err.startswith("kat-zoo: KAT_ZOO_LOG='loud' in the environment: expected one of debug, info")
+
+
+def test_messages_of_libraries_are_not_repeated():
+    """A handler at the root would print what huggingface_hub has printed itself. In a new process: pytest has handlers there."""
+    code = "import logging; from kat_zoo import cli; cli.main(['nothing']); print(logging.getLogger().handlers)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_bench_says_what_it_times(monkeypatch):
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
+    assert bench._activation("cpu")[0] == "C++"
+    monkeypatch.setattr(cpu_library, "load", lambda: None)
+    assert bench._activation("cpu")[0] == "PyTorch"

@@ -1,0 +1,148 @@
+"""Exact evaluation of classifiers, and the `kat-zoo validate` command."""
+
+from argparse import ArgumentParser
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import tqdm
+from timm.layers import set_fused_attn
+from timm.task import ClassificationEvaluator
+from torch import Tensor, nn
+
+from ..core.config import parse
+from ..core.processes import evaluation, share_buffers
+from .datasets import open_splits
+from .loader import data_config, eval_loader
+from .model import check_classes, load_model
+from .recipe import DataConfig, ModelConfig, Recipe
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over a whole split, each image counted once.
+
+    Attributes:
+        samples: images counted.
+        loss: mean cross-entropy, in nats.
+        top1: percent right.
+        top5: percent with the right class among the five likeliest.
+        per_class: percent right of each class; NaN for a class without images.
+    """
+
+    samples: int
+    loss: float
+    top1: float
+    top5: float
+    per_class: tuple[float, ...]
+
+    def values(self, prefix: str = "") -> dict[str, float]:
+        """The figures of the log, under a prefix."""
+        return {f"{prefix}top1": self.top1, f"{prefix}top5": self.top5, f"{prefix}eval_loss": self.loss}
+
+
+@torch.no_grad()
+def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
+    """Evaluate a classifier; every process calls it, and gets the figures of the whole split.
+
+    Args:
+        accelerator: that prepared `batches`.
+        model: maps (B, C, H, W) to (B, num_classes); its mode is put back afterwards.
+        batches: prepared loader of (images, class indices).
+
+    Returns:
+        Figures that do not depend on the batch size or the number of processes: padding is dropped.
+    """
+    was_training = model.training
+    model.eval()
+    share_buffers(accelerator, model)
+    evaluator = ClassificationEvaluator(device=accelerator.device)
+    totals = rights = torch.zeros(0, dtype=torch.int64, device=accelerator.device)
+    for images, labels in batches:
+        with accelerator.autocast():
+            logits = model(images)
+        logits, labels = accelerator.gather_for_metrics((logits.float(), labels))
+        logits, labels = logits[labels >= 0], labels[labels >= 0]  # of streams, padding is marked
+        evaluator.update(logits, labels)
+        counts = torch.bincount(labels, minlength=logits.shape[1])
+        right = torch.bincount(labels[logits.argmax(1) == labels], minlength=logits.shape[1])
+        totals, rights = (totals + counts, rights + right) if len(totals) else (counts, right)
+    model.train(was_training)
+    summary = evaluator.compute(distributed=False)
+    per_class = (100 * rights.double() / totals).tolist()
+    return Evaluation(evaluator.num_samples, summary["loss"], summary["top1"], summary["top5"], tuple(per_class))
+
+
+@dataclass(frozen=True)
+class ValidateConfig:
+    """What `kat-zoo validate` evaluates.
+
+    Attributes:
+        task: classification; other tasks have their own keys.
+        run: folder of a run: its last weights, on the images that the run itself was evaluated on; the other keys override its recipe.
+        model: the model; `pretrained` or `checkpoint` names its weights.
+        data: the data; its test split is evaluated, or with `holdout` that part of the training split,
+        seed: which chooses it: without `run`, give that of the training, or some of the images are ones that were trained on.
+        precision: `no`, `bf16` or `fp16` autocast.
+    """
+
+    task: Literal["classification"] = "classification"
+    run: str | None = None
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(name="kat_pico_patch4_28", pretrained=True))
+    data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=256))
+    seed: int = 0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+
+
+def _recipe_of(argv: Sequence[str]) -> dict[str, Any]:
+    """What the recipe of the run in `--run` says in place of the defaults; nothing without one.
+
+    Raises:
+        FileNotFoundError: not the folder of a run.
+        ValueError: a run of another task.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--run", type=Path)
+    folder = parser.parse_known_args(argv)[0].run
+    if folder is None:
+        return {}
+    for name in ("recipe.yaml", "last.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"--run {folder}: no {name} there; expected the folder of a run of kat-zoo train")
+    recipe, _ = parse(Recipe, ["--config", str(folder / "recipe.yaml")], "kat-zoo validate")
+    set_fused_attn(recipe.system.fused_attention)  # its rounding is its own
+    weights = {"checkpoint": str(folder / "last.safetensors"), "pretrained": False, "init_from": None}
+    return {
+        "model": asdict(recipe.model) | weights, "data": asdict(recipe.data), "seed": recipe.seed, "precision": recipe.system.precision,
+    }  # fmt: skip
+
+
+def main(argv: Sequence[str]) -> int:
+    """`kat-zoo validate`: evaluate weights on a dataset's test split and print the figures.
+
+    Args:
+        argv: `--run FOLDER`, or `--model.name`, `--model.checkpoint`, `--data.dataset`, ...; a recipe's keys.
+
+    Returns:
+        Exit code.
+    """
+    config, _ = parse(ValidateConfig, argv, "kat-zoo validate", _recipe_of(argv))
+    splits = open_splits(config.data, config.seed)
+    with evaluation(config.precision) as accelerator:
+        if config.model.pretrained and not config.model.checkpoint:
+            check_classes(config.model.name, config.data.dataset, len(splits.classes))
+        model = load_model(config.model, len(splits.classes))
+        resolved = data_config(config.data, model)
+        loader = accelerator.prepare(eval_loader(splits.test, config.data, resolved, accelerator.num_processes))
+        result = evaluate(accelerator, model.to(accelerator.device), tqdm(loader, desc="validate", unit="batch"))
+        accelerator.print(
+            f"{config.model.name} on {config.data.dataset}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, "
+            f"loss {result.loss:.4f}, {result.samples} images"
+        )
+        width = max(map(len, splits.classes))
+        for name, share in zip(splits.classes, result.per_class, strict=True):
+            accelerator.print(f"  {name:<{width}}  {share:6.2f} %")
+    return 0

@@ -1,0 +1,238 @@
+"""Datasets of the Hub, local parquet files and webdataset tars, read with Hugging Face `datasets`: by index or as a stream."""
+
+import logging
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..core.images import Images, decode
+
+logger = logging.getLogger("kat_zoo")
+
+TEST_SPLITS = ("test", "validation", "val", "valid")
+LABEL_COLUMNS = ("label", "labels", "cls")  # integer columns that are taken for the label; cls is webdataset's
+
+
+class HubImages:
+    """A map-style dataset of Hugging Face `datasets` as (PIL image, class index).
+
+    Args:
+        rows: the `datasets.Dataset`.
+        image: name of the image column, undecoded.
+        label: name of the label column.
+        split: its name, for messages.
+    """
+
+    def __init__(self, rows: Any, image: str, label: str, split: str) -> None:
+        self.rows, self.image, self.label, self.split = rows, image, label, split
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        row = self.rows[int(index)]
+        return decode(row[self.image]), int(row[self.label])
+
+    def name(self, index: int) -> str:
+        """The file the image came from, if the row has it, and the row."""
+        value = self.rows[int(index)][self.image] or {}
+        return " ".join(filter(None, (value.get("path"), f"row {index} of {self.split}")))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A split that is read from its beginning on, without access by index.
+
+    Attributes:
+        rows: a `datasets.IterableDataset`, its images undecoded.
+        image: name of the image column.
+        label: name of the label column.
+        num_classes: labels are below it.
+        samples: images of an epoch, which may be less or more than the split has; 0 if they were never counted.
+        buffer: images among which the order is shuffled, beyond that of the shards.
+    """
+
+    rows: Any
+    image: str
+    label: str
+    num_classes: int
+    samples: int
+    buffer: int
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def label_of(self, row: dict[str, Any]) -> int:
+        """The row's class.
+
+        Raises:
+            ValueError: none, or out of range.
+        """
+        label = row[self.label]
+        if label is None or not 0 <= label < self.num_classes:
+            raise ValueError(f"{self.name_of(row)}: {self.label} is {label!r}, expected a class in [0, {self.num_classes})")
+        return int(label)
+
+    def name_of(self, row: dict[str, Any]) -> str:
+        """What to call the image of a row in a message."""
+        path = (row[self.image] or {}).get("path")
+        return " ".join(filter(None, (row.get("__url__"), row.get("__key__") or path))) or "a row without a name"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A dataset ready for training.
+
+    Attributes:
+        train: images to train on.
+        test: images to evaluate, never trained on.
+        classes: class names, by index.
+    """
+
+    train: Images | Stream
+    test: Images | Stream
+    classes: tuple[str, ...]
+
+
+def hub(
+    name: str,
+    streaming: bool = False,
+    samples: int | None = None,
+    num_classes: int | None = None,
+    label: str | None = None,
+    buffer: int = 1000,
+) -> Splits:
+    """An image classification dataset of the Hub, or a local folder of parquet files or webdataset tars.
+
+    Args:
+        name: `org/name`, or a path that `datasets.load_dataset` reads.
+        streaming: read it as a stream; else `datasets` first copies it to its cache.
+        samples: images of a training epoch of a stream; None takes the number that the dataset states.
+        num_classes: for labels that are plain integers; None takes the largest, which a stream cannot tell.
+        label: column of the labels; None takes the first ClassLabel, or an integer column label, labels or cls.
+        buffer: images among which a stream is shuffled.
+
+    Returns:
+        Its train split, and the first of its test and validation splits that has labels.
+
+    Raises:
+        ValueError: damaged files; no image column, label column or labelled second split.
+        FileNotFoundError: no such dataset.
+    """
+    import datasets
+
+    try:
+        parts = datasets.load_dataset(name, streaming=streaming)
+        return _splits(name, parts, streaming, samples, num_classes, label, buffer)
+    except (datasets.exceptions.DatasetsError, tarfile.TarError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{name} could not be read as a dataset: {error.__cause__ or error}") from error
+
+
+def _splits(name: str, parts: Any, streaming: bool, samples: int | None, num_classes: int | None, label: str | None, buffer: int) -> Splits:
+    """The two splits of a loaded dataset; arguments and errors as `hub`."""
+    import datasets
+
+    others = [key for key in TEST_SPLITS if key in parts]
+    if "train" not in parts or not others:
+        raise ValueError(f"{name} has the splits {', '.join(parts)}; needed: train, and test or validation")
+    image, label = _columns(name, parts["train"].features, label)
+    feature = parts["train"].features[label]
+    classes = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else _numbered(name, parts["train"], label, num_classes)
+    splits: dict[str, HubImages | Stream] = {}
+    for key in ("train", *others):
+        rows = parts[key].cast_column(image, datasets.Image(decode=False))
+        if not _labelled(f"{name} ({key})", rows, label, len(classes)):
+            logger.warning("%s: the split %s has no labels; it is passed over", name, key)
+            continue
+        if not streaming:
+            splits[key] = HubImages(rows, image, label, key)
+        else:
+            stated = (parts[key].info.splits or {}).get(key)
+            size = (samples if key == "train" else None) or (stated.num_examples if stated else None) or 0
+            splits[key] = Stream(rows, image, label, len(classes), size, buffer)
+        if len(splits) == 2 and "train" in splits:
+            break
+    if len(splits) < 2 or "train" not in splits:
+        raise ValueError(f"{name}: of the splits train, {', '.join(others)}, only {', '.join(splits) or 'none'} has labels")
+    train, test = splits.values()
+    return Splits(train, test, classes)
+
+
+def webdataset(root: str | None, **options: Any) -> Splits:
+    """Webdataset tars as streams: `train*.tar` and `test*.tar` or `val*.tar`, with an image and an integer `.cls` per key.
+
+    Args:
+        root: their folder, or the name of a dataset of the Hub that is made of tars.
+        **options: of `hub`.
+
+    Returns:
+        See `hub`.
+
+    Raises:
+        ValueError: no root; and see `hub`.
+        FileNotFoundError: the folder has no tars.
+    """
+    if root is None:
+        raise ValueError("data.root is needed: the folder of train*.tar and val*.tar, or a Hub dataset made of tars")
+    if Path(root).is_dir() and not any(Path(root).rglob("*.tar")):
+        raise FileNotFoundError(f"{root} has no *.tar: expected train*.tar and val*.tar, or folders train and val of tars")
+    return hub(root, **{**options, "streaming": True})
+
+
+def _columns(name: str, features: Any, label: str | None) -> tuple[str, str]:
+    """Names of the image and the label column."""
+    import datasets
+
+    image = next((key for key, value in features.items() if isinstance(value, datasets.Image)), None)
+    if label is None:
+        named = [key for key, value in features.items() if isinstance(value, datasets.ClassLabel)]
+        label = next(iter([*named, *(key for key in LABEL_COLUMNS if getattr(features.get(key), "dtype", "").startswith("int"))]), None)
+    if image is None or label is None or label not in features:
+        raise ValueError(
+            f"{name} has the columns {dict(features)}; needed: one Image, and a ClassLabel or one of the integers "
+            f"{', '.join(LABEL_COLUMNS)}, or data.label"
+        )
+    return image, label
+
+
+def _labels(rows: Any, label: str) -> np.ndarray:
+    """All labels of a map-style dataset; missing ones are -1."""
+    column = rows.select_columns([label]).with_format("arrow")[:][label]
+    return column.fill_null(-1).to_numpy()
+
+
+def _numbered(name: str, rows: Any, label: str, num_classes: int | None) -> tuple[str, ...]:
+    import datasets
+
+    if num_classes is None and not isinstance(rows, datasets.Dataset):
+        raise ValueError(f"{name}: the labels in {label!r} are plain integers; give data.num_classes")
+    return tuple(map(str, range(num_classes or int(_labels(rows, label).max()) + 1)))
+
+
+def _labelled(name: str, rows: Any, label: str, num_classes: int) -> bool:
+    """Whether a split has labels; of a stream, its first image is asked.
+
+    Raises:
+        ValueError: the split is empty, or some labels are out of range.
+    """
+    import datasets
+
+    if isinstance(rows, datasets.Dataset):
+        labels = _labels(rows, label)
+    else:
+        first = next(iter(rows), None)
+        labels = np.array([] if first is None else [-1 if first[label] is None else first[label]])
+    if not len(labels):
+        raise ValueError(f"{name} has no images")
+    if labels.max() < 0:
+        return False
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise ValueError(f"{name}: {len(wrong)} labels in {label!r} are outside [0, {num_classes}), as {wrong[0]}")
+    return True

@@ -1,0 +1,211 @@
+"""The model of a recipe: created, given its first weights, and frozen where the recipe says so."""
+
+import logging
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from timm.models import get_pretrained_cfg, group_parameters, load_state_dict
+from torch import nn
+
+import kat_zoo
+from kat_zoo.hub.repository import count_classes
+from kat_zoo.models._pretrained import weights_damage
+
+from ..core.optim import RATIONALS
+from .recipe import ModelConfig
+
+logger = logging.getLogger("kat_zoo")
+
+
+def build_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn.Module:
+    """Create the model to train.
+
+    Args:
+        config: name, arguments, first weights and what is trained.
+        num_classes: used unless config.kwargs has its own.
+        adapt: a checkpoint may be for other classes; it then gets a new head.
+
+    Returns:
+        The model, on the CPU; parameters that are not trained do not require gradients.
+
+    Raises:
+        ValueError: unknown model, weights of another shape, nothing to train, or a new head that is not trained.
+    """
+    model: Any = load_model(config, num_classes, adapt)
+    if config.init_from is not None:
+        _transfer(model, config.init_from, num_classes, adapt)
+    if config.new_head:
+        model.reset_classifier(model.num_classes)
+    freeze(model, config.train_only)
+    if config.train_only != "all":
+        head = model.get_classifier()
+        heads = head if isinstance(head, tuple) else (head,)
+        frozen = not any(parameter.requires_grad for part in heads for parameter in part.parameters())
+        if frozen and _has_new_head(config, model.num_classes):
+            raise ValueError(
+                f"model.train_only is {config.train_only!r}, which does not train the head, and the head is new; add it, as "
+                f"'{config.train_only},head', or run mode linear_probe first and begin with its weights"
+            )
+    return model
+
+
+def _has_new_head(config: ModelConfig, num_classes: int) -> bool:
+    """Whether the weights that the configuration names have no head for that many classes."""
+    name, path = config.name, config.checkpoint
+    if config.init_from is not None:
+        name, _, path = config.init_from.partition("@")
+    elif not (config.pretrained or path):
+        return False  # all is new, and to be left so is what was asked for
+    return config.new_head or _known_classes(name, path or None) not in (0, num_classes)
+
+
+def _known_classes(name: str, path: str | None) -> int:
+    """Classes that a file of weights tells apart, or without one the published weights of that name; 0 where there is no head."""
+    if path is None:
+        cfg = get_pretrained_cfg(name)
+        return 0 if cfg is None else cfg.num_classes
+    if path.endswith(".npz"):
+        with np.load(path) as arrays:
+            return len(arrays["head/bias"]) if "head/bias" in arrays else 0
+    return count_classes(load_state_dict(path), name)
+
+
+def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn.Module:
+    """Create the configured model.
+
+    Args:
+        config: name, arguments and weights.
+        num_classes: used unless config.kwargs has its own.
+        adapt: a checkpoint may be for other classes; it then gets a new head.
+
+    Returns:
+        The model, on the CPU.
+
+    Raises:
+        ValueError: unknown model, or a checkpoint that is damaged or does not fit it.
+        FileNotFoundError: no such checkpoint.
+    """
+    if not timm.is_model(config.name):
+        close = timm.list_models(f"*{config.name.split('_')[0]}*")[:8]
+        raise ValueError(f"model.name {config.name!r} is not a timm model; similar: {', '.join(close) or 'none'}")
+    if config.checkpoint and not Path(config.checkpoint).is_file():  # timm's error has no message
+        raise FileNotFoundError(f"{config.checkpoint}: no such checkpoint of {config.name}")
+    if config.checkpoint and (damage := weights_damage(Path(config.checkpoint))):
+        raise ValueError(f"model.checkpoint {config.checkpoint} {damage}")
+    kwargs: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
+    if not config.checkpoint:
+        return timm.create_model(config.name, pretrained=config.pretrained, **kwargs)
+    wanted = kwargs["num_classes"]
+    npz = config.checkpoint.endswith(".npz")  # of which timm leaves out a head for other classes, in silence
+    known = _known_classes(config.name, config.checkpoint) if npz or adapt else wanted
+    new_head = known != wanted and (npz or known != 0)
+    if new_head:
+        logger.warning("%s knows %d classes, the data has %d: the head is new", config.checkpoint, known, wanted)
+    try:
+        if npz:
+            return timm.create_model(config.name, checkpoint_path=config.checkpoint, **kwargs)
+        # As published weights are loaded: converted to the model's shapes, strictly where the number of classes is the same.
+        overlay = {"file": config.checkpoint, "num_classes": known if new_head else wanted, "custom_load": False, "label_offset": 0}
+        if new_head:  # timm then passes over all that is missing: see first that it is the head alone
+            with torch.random.fork_rng(devices=[]):
+                timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **{**kwargs, "num_classes": known})
+        return timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
+    except RuntimeError as error:
+        text = " ".join(str(error).split())[:500]
+        raise ValueError(f"model.checkpoint {config.checkpoint} does not fit {config.name}: {text}") from error
+
+
+def _transfer(model: nn.Module, source: str, num_classes: int, adapt: bool) -> None:
+    """Fill a KAT with the weights of a ViT; `source` is NAME, for timm's weights, or NAME@FILE."""
+    name, _, path = source.partition("@")
+    vit = load_model(ModelConfig(name=name, pretrained=not path, checkpoint=path or None), num_classes, adapt)
+    kat, report = kat_zoo.vit_to_kat(vit)
+    logger.info("transferred %s: relative logits error %.2g", source, report.relative_logits_error)
+    try:
+        model.load_state_dict(kat.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"model.init_from {name} does not have the shape of the model: {str(error)[:300]}") from error
+
+
+def freeze(model: nn.Module, train_only: str) -> None:
+    """Leave gradients to some parameters only.
+
+    Args:
+        model: a timm model.
+        train_only: `all`, `last:N` (the last N blocks and what follows them), or comma-separated `head`, `rationals` and
+            patterns of parameter names, as `blocks.11.*,head`.
+
+    Raises:
+        ValueError: no parameter matches.
+    """
+    if train_only == "all":
+        return
+    if train_only.startswith("last:"):
+        _freeze_first(model, train_only)
+        return
+    head = getattr(model, "pretrained_cfg", {}).get("classifier", "head")
+    known = {"head": [f"{head}.*"], "rationals": [f"*{name}" for name in RATIONALS]}
+    patterns = [pattern for part in train_only.split(",") for pattern in known.get(part, [part])]
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = any(fnmatch(name, pattern) for pattern in patterns)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"model.train_only {train_only!r} matches no parameter of {type(model).__name__}")
+
+
+def _freeze_first(model: nn.Module, train_only: str) -> None:
+    """Leave gradients to the last N of the model's layers, as timm's layer decay counts them, and to what follows them."""
+    last = train_only.removeprefix("last:")
+    layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    blocks = sorted({layer for name, layer in layers.items() if name.startswith(("blocks.", "stages.", "layers."))})
+    if not last.isdecimal() or not 1 <= int(last) <= len(blocks):
+        raise ValueError(f"model.train_only is {train_only!r}; expected last:N with N in [1, {len(blocks)}], the model's blocks")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = layers[name] >= blocks[-int(last)]
+
+
+def check_sizes(model: nn.Module, input_size: tuple[int, int, int], sizes: Iterable[int]) -> None:
+    """Refuse images that the model cannot take, before training begins.
+
+    Args:
+        model: on the CPU.
+        input_size: (channels, height, width).
+        sizes: sides of progressive resolution, in pixels.
+
+    Raises:
+        ValueError: naming the setting and its value.
+    """
+    model.eval()
+    shapes = {f"data.input_size is {list(input_size)}": input_size}
+    for name, shape in (shapes | {f"data.sizes has {side}": (input_size[0], side, side) for side in sizes}).items():
+        try:
+            with torch.no_grad():
+                model(torch.zeros(1, *shape))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{name}, which the model cannot take: {error} (a ViT or KAT of other sizes needs model.kwargs "
+                "{dynamic_img_size: true} or img_size, and multiples of its patch size; other channels, in_chans)"
+            ) from error
+
+
+def check_classes(name: str, dataset: str, num_classes: int) -> None:
+    """Refuse published weights whose head is for other classes: timm would replace it by an untrained one.
+
+    Args:
+        name: timm model name.
+        dataset: what the classes are of, for the message.
+        num_classes: that the head must have.
+
+    Raises:
+        ValueError: it has others.
+    """
+    cfg = get_pretrained_cfg(name) if timm.is_model(name) else None
+    if cfg is not None and cfg.num_classes != num_classes:
+        raise ValueError(
+            f"the published weights of {name} know {cfg.num_classes} classes and {dataset} has {num_classes}: there is no "
+            "trained head; fine-tune first, and give model.checkpoint"
+        )

@@ -1,0 +1,304 @@
+"""Settings that the recipes of all tasks share: frozen dataclasses read from YAML and the command line.
+
+An unknown key or a wrong type is refused.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+
+RECIPES = Path(__file__).parent.parent / "configs"
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimizer and its regularisation.
+
+    Attributes:
+        name: timm optimizer name: adamw, lamb, lion, muon, sgd (Nesterov), ...
+        lr: peak learning rate.
+        weight_decay: of matrices; biases, norms and the model's own `no_weight_decay` are exempt.
+        decay_rationals: whether rational coefficients, which are 2-D, decay too (the published KATs did).
+        rational_lr_scale: learning rate of rational coefficients as a multiple of `lr`.
+        layer_decay: learning rate factor from each block to the one below, in (0, 1]; None is off.
+        clip_grad: largest gradient norm; None does not clip.
+        grad_accum: forward and backward passes per update.
+        kwargs: further arguments of the optimizer, as betas.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    decay_rationals: bool = True
+    rational_lr_scale: float = 1.0
+    layer_decay: float | None = None
+    clip_grad: float | None = None
+    grad_accum: int = 1
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Learning rate over the run; stepped at every update.
+
+    Attributes:
+        name: timm scheduler name: cosine, wsd, step, poly, constant, ...
+        epochs: passes over the training split, warm-up included.
+        warmup_epochs: epochs of linear warm-up.
+        warmup_lr: learning rate at the first update.
+        min_lr: learning rate at the end.
+        decay_epochs: length of the decay phase (wsd; below 1: its part of what follows the warm-up) or of a step (step), in epochs;
+            None is timm's default.
+        decay_rate: power (poly) or factor of each step (step, multistep).
+        milestones: epochs of the steps (multistep).
+    """
+
+    name: str = "cosine"
+    epochs: int = 300
+    warmup_epochs: float = 5
+    warmup_lr: float = 1e-6
+    min_lr: float = 1e-5
+    decay_epochs: float | None = None
+    decay_rate: float = 0.1
+    milestones: tuple[float, ...] = ()
+
+    def check(self, lr: float) -> None:
+        """Refuse phases that do not fit into the run and rates above the peak; without epochs there is nothing to fit.
+
+        Args:
+            lr: peak learning rate.
+
+        Raises:
+            ValueError: naming them.
+        """
+        if not self.epochs:
+            return
+        left, decay = self.epochs - self.warmup_epochs, self.decay_epochs
+        if self.warmup_epochs and left <= 0:
+            raise ValueError(
+                f"schedule.warmup_epochs is {self.warmup_epochs}; it must be below schedule.epochs = {self.epochs}: give fewer, or 0"
+            )
+        if self.warmup_epochs and self.warmup_lr > lr:
+            raise ValueError(f"schedule.warmup_lr is {self.warmup_lr}; it must be at most optimizer.lr = {lr}")
+        if self.name not in ("constant", "step", "multistep") and self.min_lr > lr:
+            raise ValueError(f"schedule.min_lr is {self.min_lr}; it must be at most optimizer.lr = {lr}")
+        if self.name not in ("wsd", "rsqrt"):
+            return
+        if decay is not None and decay > left and not decay < 1:  # below 1 it is a fraction
+            raise ValueError(
+                f"schedule.decay_epochs is {decay}; it must be at most {left:g}, what schedule.warmup_epochs {self.warmup_epochs:g} leave "
+                f"of schedule.epochs {self.epochs}"
+            )
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """Exponential moving average of the weights; it is evaluated beside the raw weights and is what a run delivers.
+
+    Attributes:
+        decay: in [0, 1); 0 is off.
+        warmup: lower decay at the start, for short runs.
+    """
+
+    decay: float = 0.9999
+    warmup: bool = False
+
+
+@dataclass(frozen=True)
+class SystemConfig:
+    """How the run is executed, watched and kept.
+
+    Attributes:
+        precision: `no` (float32), `bf16` or `fp16` autocast.
+        compile: run the model through torch.compile.
+        channels_last: memory format of the images.
+        fused_attention: torch's fused attention; on CPUs its bfloat16 backward is slower than plain matrix products.
+        grad_checkpointing: recompute activations in the backward pass.
+        log_every: updates between log records.
+        eval_every: epochs between evaluations.
+        checkpoint_every: updates between checkpoints, beside those at the end of each epoch; 0: these only.
+        keep_checkpoints: newest checkpoints that are kept.
+        max_skipped: consecutive updates without a finite gradient before the run stops.
+        trackers: accelerate's, as tensorboard or wandb; the JSONL log is always written.
+        processes: processes that must take part, or the run is refused; None takes what the launcher starts.
+    """
+
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    compile: bool = False
+    channels_last: bool = False
+    fused_attention: bool = True
+    grad_checkpointing: bool = False
+    log_every: int = 50
+    eval_every: int = 1
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 2
+    max_skipped: int = 20
+    trackers: tuple[str, ...] = ("tensorboard",)
+    processes: int | None = None
+
+
+@dataclass(frozen=True)
+class RunRecipe:
+    """What the recipes of all tasks share; `data.batch_size` counts images per update, over all processes and accumulation steps.
+
+    Attributes:
+        output: run folder; it is made, and must not hold another run.
+        seed: of the initial weights, the data order, the augmentation and the regularisation.
+    """
+
+    output: str
+    seed: int = 0
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    system: SystemConfig = field(default_factory=SystemConfig)
+
+    auto_batch_size = False  # recipes may have it as a setting
+
+    @property
+    def images_together(self) -> int:
+        """Every process takes a multiple of this in every pass."""
+        return 1
+
+    @property
+    def batch_size(self) -> int:
+        """Images per update: `data.batch_size`; each task has a `data` of its own."""
+        return cast(Any, self).data.batch_size
+
+    def __post_init__(self) -> None:
+        """Refuse values that no later stage would name as clearly; each task adds its own.
+
+        Raises:
+            ValueError: naming the key, its value and what is right.
+        """
+        optimizer, schedule = self.optimizer, self.schedule
+        require(
+            ("optimizer.lr", optimizer.lr, optimizer.lr > 0, "positive"),
+            ("optimizer.weight_decay", optimizer.weight_decay, optimizer.weight_decay >= 0, "at least 0"),
+            ("optimizer.rational_lr_scale", optimizer.rational_lr_scale, optimizer.rational_lr_scale >= 0, "at least 0"),
+            ("optimizer.layer_decay", optimizer.layer_decay, optimizer.layer_decay is None or 0 < optimizer.layer_decay <= 1, "in (0, 1]"),
+            ("optimizer.clip_grad", optimizer.clip_grad, optimizer.clip_grad is None or optimizer.clip_grad > 0, "positive, or null"),
+            ("optimizer.grad_accum", optimizer.grad_accum, optimizer.grad_accum >= 1, "at least 1"),
+            ("schedule.epochs", schedule.epochs, schedule.epochs >= 0, "at least 0"),
+            ("schedule.warmup_epochs", schedule.warmup_epochs, schedule.warmup_epochs >= 0, "at least 0"),
+            ("schedule.warmup_lr", schedule.warmup_lr, schedule.warmup_lr >= 0, "at least 0"),
+            ("schedule.min_lr", schedule.min_lr, schedule.min_lr >= 0, "at least 0"),
+            ("schedule.decay_epochs", schedule.decay_epochs, schedule.decay_epochs is None or schedule.decay_epochs > 0, "positive"),
+            ("schedule.name", schedule.name, schedule.name != "plateau", "a schedule known in advance"),
+            (
+                "schedule.milestones",
+                schedule.milestones,
+                bool(schedule.milestones) == (schedule.name == "multistep"),
+                "given with schedule.name multistep, and only there",
+            ),
+            ("ema.decay", self.ema.decay, 0 <= self.ema.decay < 1, "in [0, 1)"),
+            ("system.log_every", self.system.log_every, self.system.log_every >= 1, "at least 1"),
+            ("system.eval_every", self.system.eval_every, self.system.eval_every >= 1, "at least 1"),
+            ("system.checkpoint_every", self.system.checkpoint_every, self.system.checkpoint_every >= 0, "at least 0"),
+            ("system.keep_checkpoints", self.system.keep_checkpoints, self.system.keep_checkpoints >= 1, "at least 1"),
+            ("system.max_skipped", self.system.max_skipped, self.system.max_skipped >= 1, "at least 1"),
+        )
+        schedule.check(optimizer.lr)
+
+
+def require(*rules: tuple[str, Any, bool, str]) -> None:
+    """Check values of a recipe.
+
+    Args:
+        *rules: (key, value, whether it is right, what would be right).
+
+    Raises:
+        ValueError: for the first rule that does not hold.
+    """
+    for key, value, ok, expected in rules:
+        if not ok:
+            raise ValueError(f"{key} is {value!r}; it must be {expected}")
+
+
+def require_batch(batch_size: int, workers: int, grad_accum: int) -> None:
+    """Check a recipe's global batch.
+
+    Args:
+        batch_size: images per update.
+        workers: loader processes.
+        grad_accum: forward and backward passes per update.
+
+    Raises:
+        ValueError: out of range, or the batch cannot be split into equal passes.
+    """
+    require(("data.batch_size", batch_size, batch_size >= 1, "at least 1"), ("data.workers", workers, workers >= 0, "at least 0"))
+    if batch_size % grad_accum:
+        raise ValueError(f"data.batch_size {batch_size} is not a multiple of optimizer.grad_accum {grad_accum}")
+
+
+def parse(
+    cls: type, argv: Sequence[str], prog: str, defaults: dict[str, Any] | None = None, **flags: dict[str, Any]
+) -> tuple[Any, argparse.Namespace]:
+    """Read a dataclass from `--config FILE` and `--nested.key value` overrides.
+
+    Args:
+        cls: the dataclass to fill.
+        argv: command-line arguments.
+        prog: name of the command, for its help.
+        defaults: key -> value, or section -> dict of them, in place of those of the dataclass.
+        **flags: further `--flag` options of the command, name -> arguments of `add_argument`.
+
+    Returns:
+        (the dataclass, a namespace with the further flags).
+
+    Raises:
+        ValueError: unknown key, wrong type, or a missing required value.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file, or the name of a packaged recipe")
+    for name, options in flags.items():
+        parser.add_argument("--" + name.replace("_", "-"), **options)
+    parser.add_class_arguments(cls)
+    parser.set_defaults(defaults or {})
+    try:
+        parsed = parser.parse_args(find_configs(argv))
+        instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # renamed in 4.49
+        extra = argparse.Namespace(**{name: parsed.pop(name) for name in flags})
+        parsed.pop("config", None)
+        return cls(**instantiate(parsed).as_dict()), extra
+    except argparse.ArgumentError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def find_configs(argv: Sequence[str]) -> list[str]:
+    """Let `--config` also name a packaged recipe, or give its path in the repository from anywhere.
+
+    Raises:
+        FileNotFoundError: neither a file nor a packaged recipe.
+    """
+    found = list(argv)
+    for i, argument in enumerate(found):
+        value = argument.removeprefix("--config=") if argument.startswith("--config=") else None
+        if value is None and i and found[i - 1] == "--config":
+            value = argument
+        if value is None or Path(value).exists():
+            continue
+        packaged = RECIPES / f"{Path(value).name.removesuffix('.yaml')}.yaml"
+        if not packaged.exists():
+            names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+            raise FileNotFoundError(f"--config {value}: no such file, and no packaged recipe of that name ({names})")
+        found[i] = argument.replace(value, str(packaged))
+    return found
+
+
+def to_yaml(recipe: Any) -> str:
+    """The recipe as YAML that `parse` reads back to an equal object."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    return yaml.safe_dump(plain(dataclasses.asdict(recipe)), sort_keys=False)

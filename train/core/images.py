@@ -1,0 +1,157 @@
+"""What a dataset is to the trainer: (PIL image, label) by index, and what becomes of images that cannot be read."""
+
+import io
+import logging
+import multiprocessing
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from kat_zoo.images import eight_bits
+
+logger = logging.getLogger("kat_zoo")
+
+# What PIL raises on damaged files; its PNG reader raises SyntaxError.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+class Images(Protocol):
+    """A map-style dataset of (PIL image, class index)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Image.Image, int]: ...
+
+
+class ArrayImages:
+    """Images and labels held in memory.
+
+    Args:
+        images: (N, H, W) or (N, H, W, 3) uint8.
+        labels: (N,) class indices.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images but {len(labels)} labels")
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.images[index]), int(self.labels[index])
+
+
+class Part:
+    """Some images of a dataset.
+
+    Args:
+        images: the dataset.
+        indices: of the images, in their new order.
+    """
+
+    def __init__(self, images: Images, indices: Sequence[int]) -> None:
+        self.images, self.indices = images, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return self.images[self.indices[index]]
+
+    def name(self, index: int) -> str:
+        """What `name_of` the dataset calls the image."""
+        return name_of(self.images, self.indices[index])
+
+
+def name_of(images: Images, index: int) -> str:
+    """What to call an image in a message: its file where it has one."""
+    name = getattr(images, "name", None)
+    return name(index) if name is not None else f"image {index}"
+
+
+def decode(value: dict[str, Any]) -> Image.Image:
+    """Decode the image of a row of Hugging Face `datasets` that was read with `Image(decode=False)`.
+
+    Args:
+        value: with `bytes`, or else the `path` of a file.
+
+    Returns:
+        The image, its pixels read.
+
+    Raises:
+        OSError: or another of `UNREADABLE`, if it is damaged.
+    """
+    if value is None:
+        raise ValueError("the row has no image")
+    raw = value.get("bytes")
+    image = Image.open(io.BytesIO(raw) if raw is not None else value["path"])
+    image.load()
+    return image
+
+
+def to_mode(image: Image.Image, mode: str, name: str) -> Image.Image:
+    """Convert an image whose pixels have been read, wider numbers being scaled to 8 bits.
+
+    Args:
+        image: the image.
+        mode: PIL's, as L or RGB.
+        name: for the error.
+
+    Raises:
+        ValueError: its pixels are 32-bit numbers; that is no damage, of which `max_unreadable` allows some.
+    """
+    try:
+        return eight_bits(image).convert(mode)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+class UnreadableImages:
+    """Counts the different images that could not be read, over all loader workers of a process, up to a limit.
+
+    Args:
+        limit: how many are passed over.
+    """
+
+    SLOT = 512  # bytes kept of a name
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._names = torch.zeros(limit + 1, self.SLOT, dtype=torch.uint8).share_memory_()
+        self._lock = multiprocessing.Lock()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the images found so far."""
+        rows = (bytes(row.tolist()).rstrip(b"\0") for row in self._names)
+        return [row.decode(errors="replace") for row in rows if row]
+
+    def note(self, name: str, error: Exception) -> None:
+        """Count an image, once however often it is met.
+
+        Args:
+            name: of the image.
+            error: what came of reading it.
+
+        Raises:
+            ValueError: more than `limit` images; it names them.
+        """
+        raw = name.encode()[-self.SLOT :]
+        with self._lock:
+            known = self.names
+            new = raw.decode(errors="replace") not in known
+            if new and len(known) <= self.limit:
+                self._names[len(known), : len(raw)] = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+                known = self.names
+        if new:
+            logger.warning("unreadable image %s (%s: %s); another takes its place", name, type(error).__name__, error)
+        if len(known) > self.limit:
+            shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+            raise ValueError(f"{len(known)} unreadable images, more than data.max_unreadable {self.limit}: {shown}") from error

@@ -1,0 +1,126 @@
+"""`kat-zoo predict --task detection`: the objects that a trained detector finds, told and drawn."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+from kat_zoo.images import require_images
+
+from ..dense.pictures import as_rgb, colours
+from ..dense.runs import predict_parser, read_pictures, read_run
+from .loop import build_model
+from .recipe import DetectionRecipe
+
+SIDE = 480  # pixels that the shorter side of a drawing has at least, so that labels can be read
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+    """A trained detector.
+
+    Attributes:
+        recipe: of its run.
+        model: with the run's last weights (the averaged ones where there are any), in evaluation mode.
+        classes: names; label k is `classes[k - 1]`.
+    """
+
+    recipe: DetectionRecipe
+    model: Any
+    classes: tuple[str, ...]
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor, min_score: float = 0.0) -> dict[str, Tensor]:
+        """Objects in a picture (C, H, W) uint8, the surest first: boxes (N, 4), labels, scores, perhaps masks (N, H, W) bool."""
+        found = self.model([image.float() / 255])[0]
+        found = {name: value[found["scores"] >= min_score] for name, value in found.items()}
+        if "masks" in found:
+            found["masks"] = found["masks"][:, 0] > 0.5
+        return found
+
+    @property
+    def channels(self) -> int:
+        """Of the images: 1 or 3."""
+        return len(self.model.transform.image_mean)
+
+
+def open_run(folder: Path) -> Detector:
+    """Read the folder of a finished detection run.
+
+    Args:
+        folder: with recipe.yaml, result.json and last.safetensors.
+
+    Raises:
+        FileNotFoundError: not a finished run.
+        ValueError: a run of another task.
+    """
+    recipe, classes, weights = read_run(folder, DetectionRecipe, "detection")
+    model = build_model(recipe.model.untrained(), len(classes), recipe.data)
+    model.load_state_dict(weights)
+    return Detector(recipe, model.eval(), classes)
+
+
+def draw(image: Tensor, found: dict[str, Tensor], classes: Sequence[str]) -> Tensor:
+    """Draw boxes, masks, labels and scores on a picture.
+
+    Args:
+        image: (1 or 3, H, W) uint8.
+        found: boxes, labels and perhaps masks and scores, in the image's own pixels.
+        classes: names; label k is `classes[k - 1]`.
+
+    Returns:
+        (3, H, W) uint8; small pictures are enlarged by a whole number.
+    """
+    zoom = max(1, -(-SIDE // min(image.shape[-2:])))
+    picture = as_rgb(image).repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
+    if not len(found["boxes"]):
+        return picture
+    palette = colours(len(classes))
+    labels = found["labels"].tolist()
+    chosen: Any = [palette[label - 1] for label in labels]
+    if "masks" in found:
+        masks = found["masks"].bool().repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
+        for mask, colour in reversed(list(zip(masks, chosen, strict=True))):  # one by one: torchvision blackens where masks overlap
+            picture = draw_segmentation_masks(picture, mask, alpha=0.4, colors=[colour])
+    scores = [f" {score:.0%}" for score in found["scores"].tolist()] if "scores" in found else [""] * len(labels)
+    names = [f"{classes[label - 1]}{score}" for label, score in zip(labels, scores, strict=True)]
+    boxes = zoom * found["boxes"]
+    return draw_bounding_boxes(picture, boxes, names, colors=chosen, width=2, label_colors="white", label_background_colors=chosen)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Find objects: `IMAGE... --task detection --model RUN [--min-score S] [--out DIR]`.
+
+    Args:
+        argv: arguments.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        FileNotFoundError: a file is missing, or not a run folder.
+        ValueError: an unreadable image, or a score out of range.
+    """
+    parser = predict_parser("detection", __doc__)
+    parser.add_argument("--min-score", type=float, default=0.5, help="least score of what is drawn (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    if not 0 <= arguments.min_score <= 1:
+        raise ValueError(f"--min-score {arguments.min_score}: expected a number from 0 to 1")
+    require_images(arguments.images)
+    detector = open_run(arguments.model)
+    for path, image in zip(arguments.images, read_pictures(arguments.images, detector.channels), strict=True):
+        found = detector.predict(image, arguments.min_score)
+        print(f"{path}: {len(found['boxes'])} objects with a score of {arguments.min_score:g} or more")
+        for box, label, score in zip(found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True):
+            print(f"  {detector.classes[label - 1]} {score:.1%}, x {box[0]:.0f} to {box[2]:.0f}, y {box[1]:.0f} to {box[3]:.0f}")
+        if arguments.out is not None:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            drawing = arguments.out / f"{path.stem}_detection.png"
+            v2.functional.to_pil_image(draw(image, found, detector.classes)).save(drawing)
+            print(f"  {drawing}")
+    return 0

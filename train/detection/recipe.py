@@ -1,0 +1,106 @@
+"""The recipe of a detector."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..core.config import RunRecipe, require, require_batch
+from ..dense.recipe import DenseModelConfig
+
+
+@dataclass(frozen=True)
+class DetectorConfig(DenseModelConfig):
+    """What is trained: a detector of `kat_zoo.dense` on a plain ViT.
+
+    Attributes:
+        head: `mask_rcnn`, `faster_rcnn`, `retinanet` or `fcos`.
+        pyramid_args: arguments of `SimpleFeaturePyramid`, as out_channels, window_size, frozen_stages.
+        kwargs: arguments of torchvision's class, as box_score_thresh.
+    """
+
+    head: Literal["mask_rcnn", "faster_rcnn", "retinanet", "fcos"] = "mask_rcnn"
+    pyramid_args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DetectionDataConfig:
+    """Images and instances in COCO's format; defaults are the names of COCO 2017.
+
+    Attributes:
+        root: folder that the other paths are relative to.
+        train_images: folder of the training images.
+        train_annotations: their JSON file.
+        val_images: folder of the evaluation images.
+        val_annotations: their JSON file.
+        skip_empty: leave training images without objects out.
+        batch_size: images per update over all processes and accumulation steps.
+        workers: loader processes per training process.
+        min_size: images are resized so that their shorter side has this many pixels; of several, training draws one for each image
+            (multi-scale) and evaluation takes the last,
+        max_size: or, if that is smaller, so that their longer side has this many.
+    """
+
+    root: str = "data/coco"
+    train_images: str = "train2017"
+    train_annotations: str = "annotations/instances_train2017.json"
+    val_images: str = "val2017"
+    val_annotations: str = "annotations/instances_val2017.json"
+    skip_empty: bool = True
+    batch_size: int = 16
+    workers: int = 2
+    min_size: tuple[int, ...] = (800,)
+    max_size: int = 1333
+
+
+@dataclass(frozen=True)
+class DetectionAugmentConfig:
+    """Training augmentation.
+
+    Attributes:
+        resize: `shortest` by `data.min_size` and `data.max_size`, or `jitter`: large-scale jitter (arXiv 2012.07177), the image
+            scaled to fit `crop` times a random factor and cropped, or padded with the backbone's mean colour, to `crop`.
+        scale: range of that factor.
+        crop: (height, width) in pixels.
+        hflip: probability of a horizontal flip.
+        photometric: random brightness, contrast, saturation and hue, each with probability 1/2.
+    """
+
+    resize: Literal["shortest", "jitter"] = "shortest"
+    scale: tuple[float, float] = (0.1, 2.0)
+    crop: tuple[int, int] = (1024, 1024)
+    hflip: float = 0.5
+    photometric: bool = False
+
+
+@dataclass(frozen=True)
+class DetectionRecipe(RunRecipe):
+    """A whole training run of a detector.
+
+    Attributes:
+        task: what `kat-zoo` commands tell recipes apart by.
+        model: what is trained.
+        data: where images and instances come from.
+        augment: training augmentation.
+    """
+
+    task: Literal["detection"] = "detection"
+    model: DetectorConfig = field(default_factory=DetectorConfig)
+    data: DetectionDataConfig = field(default_factory=DetectionDataConfig)
+    augment: DetectionAugmentConfig = field(default_factory=DetectionAugmentConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no later stage would name as clearly.
+
+        Raises:
+            ValueError: naming the key, its value and what is right.
+        """
+        super().__post_init__()
+        data, augment = self.data, self.augment
+        require_batch(data.batch_size, data.workers, self.optimizer.grad_accum)
+        require(
+            ("data.min_size", data.min_size, min(data.min_size, default=0) > 0, "one positive number or more"),
+            ("data.max_size", data.max_size, data.max_size >= max(data.min_size, default=0), "at least the largest data.min_size"),
+            ("augment.scale", augment.scale, 0 < augment.scale[0] <= augment.scale[1], "two positive numbers in rising order"),
+            ("augment.crop", augment.crop, min(augment.crop) >= 1, "two positive numbers"),
+            ("augment.hflip", augment.hflip, 0 <= augment.hflip <= 1, "in [0, 1]"),
+        )
+        self.model.check()

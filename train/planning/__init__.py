@@ -1,0 +1,1 @@
+"""`kat-zoo plan`: what a recipe needs."""

@@ -1,0 +1,6 @@
+"""`accelerate launch -m kat_zoo.train.segmentation --config RECIPE`: train a segmentation model with several processes."""
+
+from .loop import main
+
+if __name__ == "__main__":  # loader workers import this module again where processes are spawned
+    raise SystemExit(main())

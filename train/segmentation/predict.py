@@ -1,0 +1,92 @@
+"""`kat-zoo predict --task segmentation`: paint the regions that a trained model finds."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kat_zoo.images import require_images
+
+from ..dense.pictures import as_rgb, colours, overlay_regions, save_picture
+from ..dense.runs import predict_parser, read_pictures, read_run
+from .data import resize_for_evaluation, to_size
+from .evaluate import predict_logits
+from .loop import build_model
+from .recipe import SegmentationRecipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmenter:
+    """A trained segmentation model.
+
+    Attributes:
+        recipe: of its run.
+        model: with the run's last weights (the averaged ones where there are any), in evaluation mode.
+        classes: names, by index.
+    """
+
+    recipe: SegmentationRecipe
+    model: nn.Module
+    classes: tuple[str, ...]
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor) -> Tensor:
+        """Classes (H, W) of a picture (C, H, W) uint8, by the sliding window of the recipe."""
+        resized = resize_for_evaluation(image, self.recipe.data)
+        logits = predict_logits(self.model, resized[None], self.recipe.data)
+        return to_size(logits, image.shape[-2:])[0].argmax(0)
+
+    @property
+    def channels(self) -> int:
+        """Of the images: 1 or 3."""
+        return len(self.model.image_mean)  # type: ignore[arg-type]
+
+
+def open_run(folder: Path) -> Segmenter:
+    """Read the folder of a finished segmentation run.
+
+    Args:
+        folder: with recipe.yaml, result.json and last.safetensors.
+
+    Raises:
+        FileNotFoundError: not a finished run.
+        ValueError: a run of another task.
+    """
+    recipe, classes, weights = read_run(folder, SegmentationRecipe, "segmentation")
+    model = build_model(recipe.model.untrained(), len(classes))
+    model.load_state_dict(weights)
+    return Segmenter(recipe, model.eval(), classes)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Paint regions: `IMAGE... --task segmentation --model RUN [--out DIR]`.
+
+    Args:
+        argv: arguments.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        FileNotFoundError: a file is missing, or not a run folder.
+        ValueError: an unreadable image.
+    """
+    arguments = predict_parser("segmentation", __doc__).parse_args(argv)
+    require_images(arguments.images)
+    segmenter = open_run(arguments.model)
+    pictures = read_pictures(arguments.images, segmenter.channels)
+    palette = colours(len(segmenter.classes))
+    for path, image in zip(arguments.images, pictures, strict=True):
+        labels = segmenter.predict(image)
+        if segmenter.classes[0] == "background":
+            labels = torch.where(labels == 0, len(palette), labels)  # stays unpainted
+        painted, present = overlay_regions(image, labels, len(palette))
+        shares = ", ".join(f"{segmenter.classes[i]} {(labels == i).float().mean():.1%}" for i in present)
+        print(f"{path}: {shares or 'background only'}")
+        if arguments.out is not None:
+            legend = [(segmenter.classes[i], palette[i]) for i in present]
+            panels = [(path.name, as_rgb(image)), ("prediction", painted)]
+            print(f"  {save_picture(panels, legend, arguments.out / f'{path.stem}_segmentation.png')}")
+    return 0
