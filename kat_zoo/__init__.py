@@ -3,30 +3,25 @@
 from typing import TYPE_CHECKING, Any
 
 from . import models as models
+from ._lazy import lazy
 
 if TYPE_CHECKING:
     __version__: str
-    from .transfer.activations import vit_to_kat as vit_to_kat
-    from .transfer.attention import vit_to_karat as vit_to_karat
+    from .transfer import vit_to_karat as vit_to_karat
+    from .transfer import vit_to_kat as vit_to_kat
 
 __all__ = ["__version__", "models", "vit_to_karat", "vit_to_kat"]
 
+_get, _ = lazy(__name__, {"vit_to_karat": "transfer", "vit_to_kat": "transfer"})
+
 
 def __getattr__(name: str) -> Any:
-    if name == "vit_to_kat":
-        from .transfer.activations import vit_to_kat
-
-        return vit_to_kat
-    if name == "vit_to_karat":
-        from .transfer.attention import vit_to_karat
-
-        return vit_to_karat
     if name == "__version__":
         from importlib.metadata import version
 
         return version("kat_zoo")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _get(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -17,3 +17,7 @@ __all__ = [
     "rational_reference",
     "spline_linear",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

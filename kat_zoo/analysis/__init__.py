@@ -14,6 +14,9 @@ from .landscape import principal_plane as principal_plane
 from .output import NotApplicable as NotApplicable
 from .quality import attention_quality as attention_quality
 from .quality import plot_quality as plot_quality
+from .scaling import PowerLaw as PowerLaw
+from .scaling import fit_power_law as fit_power_law
+from .scaling import plot_power_law as plot_power_law
 from .spectra import plot_spectra as plot_spectra
 from .spectra import singular_values as singular_values
 
@@ -21,8 +24,10 @@ __all__ = [
     "AttentionLayer",
     "NotApplicable",
     "Plane",
+    "PowerLaw",
     "attention_quality",
     "capture_attention",
+    "fit_power_law",
     "loss_surface",
     "measure_costs",
     "plot_attention_maps",
@@ -30,8 +35,13 @@ __all__ = [
     "plot_curves",
     "plot_histograms",
     "plot_landscape",
+    "plot_power_law",
     "plot_quality",
     "plot_spectra",
     "principal_plane",
     "singular_values",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

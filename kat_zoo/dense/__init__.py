@@ -1,7 +1,8 @@
 """Detection and segmentation heads of other libraries on plain ViTs of the zoo and timm; each name imports what it needs."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy
 
 if TYPE_CHECKING:
     from .backbone import accept_any_size as accept_any_size
@@ -14,32 +15,19 @@ if TYPE_CHECKING:
     from .segmentation import dpt as dpt
     from .segmentation import upernet as upernet
 
-_MODULES = {
-    "accept_any_size": "backbone",
-    "faster_rcnn": "detection",
-    "fcos": "detection",
-    "mask_rcnn": "detection",
-    "retinanet": "detection",
-    "ViTFeatures": "features",
-    "SimpleFeaturePyramid": "pyramid",
-    "dpt": "segmentation",
-    "upernet": "segmentation",
-}
+__all__ = ["SimpleFeaturePyramid", "ViTFeatures", "accept_any_size", "dpt", "faster_rcnn", "fcos", "mask_rcnn", "retinanet", "upernet"]
 
-__all__ = [
-    "SimpleFeaturePyramid",
-    "ViTFeatures",
-    "accept_any_size",
-    "dpt",
-    "faster_rcnn",
-    "fcos",
-    "mask_rcnn",
-    "retinanet",
-    "upernet",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "accept_any_size": "backbone",
+        "faster_rcnn": "detection",
+        "fcos": "detection",
+        "mask_rcnn": "detection",
+        "retinanet": "detection",
+        "ViTFeatures": "features",
+        "SimpleFeaturePyramid": "pyramid",
+        "dpt": "segmentation",
+        "upernet": "segmentation",
+    },
+)

@@ -1,6 +1,8 @@
 """The models as the Hugging Face Hub holds them: registry, cards, repositories, push and pull."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy
 
 if TYPE_CHECKING:
     from .conversion import convert as convert
@@ -8,3 +10,12 @@ if TYPE_CHECKING:
     from .sync import push as push
 
 __all__ = ["convert", "pull", "push"]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "convert": "conversion",
+        "pull": "sync",
+        "push": "sync",
+    },
+)

@@ -7,3 +7,7 @@ from .kat import KAT as KAT
 from .kat_mixer import KATMixer as KATMixer
 
 __all__ = ["KAT", "KATMixer", "KArAt", "MixerViT", "PixelClassifier"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,3 +2,9 @@
 
 from .activations import vit_to_kat as vit_to_kat
 from .attention import vit_to_karat as vit_to_karat
+
+__all__ = ["vit_to_karat", "vit_to_kat"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
