@@ -60,7 +60,7 @@ def test_level_of_the_log(monkeypatch, capsys):
 
 def test_messages_of_libraries_are_not_repeated():
     """A handler at the root would print what huggingface_hub has printed itself. In a new process: pytest has handlers there."""
-    code = "import logging; from kat_zoo import cli; cli.main(['nothing']); print(logging.getLogger().handlers)"
+    code = "import logging; from kat_zoo.cli import main as cli; cli.main(['nothing']); print(logging.getLogger().handlers)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

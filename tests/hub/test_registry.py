@@ -12,7 +12,7 @@ from kat_zoo.hub import cards
 from kat_zoo.hub import facts as card_facts
 from kat_zoo.hub import registry as zoo
 
-CARDS = Path(__file__).parent.parent / "model_cards"
+CARDS = Path(__file__).parent.parent.parent / "model_cards"
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def precisions_of_validate(task, run, monkeypatch):
     asked, stored = [], run / "recipe.yaml"
     stored.write_text(stored.read_text().replace("precision: 'no'", "precision: bf16"))
     with monkeypatch.context() as patch:
-        patch.setattr(f"kat_zoo.train.{task}_validate.evaluation", lambda precision: (asked.append(precision), evaluation("no"))[1])
+        patch.setattr(f"kat_zoo.train.{task}.validate.evaluation", lambda precision: (asked.append(precision), evaluation("no"))[1])
         for option in ([], ["--precision", "no"]):
             assert cli.main(["validate", "--task", task, "--run", str(run), *option]) == 0
     return asked

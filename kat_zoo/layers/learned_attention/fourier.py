@@ -1,7 +1,7 @@
 """Learnable attention of Fourier-KArAt (arXiv 2503.10632) as modules: the heads of the standard operator, and what all heads share."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ class OperatorHeads(nn.Module):
     """What all learnable heads share: the axes that follow the number of tokens."""
 
     # parameter -> (axis of tokens, whether it is a density over tokens: sums over N patches keep their size when N changes)
-    token_axes: ClassVar[dict[str, tuple[int, bool]]] = {}
+    token_axes: dict[str, tuple[int, bool]] = {}
 
     @torch.no_grad()
     def resample(self, new_grid: Sequence[int], old_grid: Sequence[int], num_prefix: int) -> None:
@@ -112,7 +112,7 @@ class FourierHeads(OperatorHeads):
         ValueError: a size that is not a whole number of 1 or more, or an unknown init.
     """
 
-    token_axes: ClassVar = {
+    token_axes = {
         "a": (2, True),
         "b": (2, True),
         "w": (1, True),

@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from timm.models._features_fx import register_notrace_module
@@ -57,7 +57,7 @@ class GeneralHeads(OperatorHeads):
         ValueError: an unknown name, or a size that is not a whole number of 1 or more.
     """
 
-    token_axes: ClassVar = {"inner.coefficients": (3, True), "outer.coefficients": (2, True), "w": (1, True)}
+    token_axes = {"inner.coefficients": (3, True), "outer.coefficients": (2, True), "w": (1, True)}
 
     def __init__(
         self,
