@@ -103,7 +103,7 @@ def main() -> None:
     left, right = figures(Path(whole.output)), figures(Path(parts.output))
     if left != right:
         raise SystemExit("the logs differ")
-    weights = [load_file(Path(plan.output) / "last.safetensors") for plan in (whole, parts)]
+    weights = [load_file(Path(plan.output) / "model.safetensors") for plan in (whole, parts)]
     if not all(torch.equal(value, weights[1][name]) for name, value in weights[0].items()):
         raise SystemExit("the weights differ")
     with (options.out / "resume.csv").open("w", newline="") as file:

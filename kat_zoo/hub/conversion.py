@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import timm
 
 from .._arguments import ArgumentParser
-from ..models._pretrained import weights_damage
-from .repository import count_classes, one_line, save_model
+from ..models._pretrained import create_model, require_model
+from .repository import save_model
 
 CHECKPOINTS = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz", ".safetensors")
 
@@ -34,17 +31,8 @@ def convert(checkpoint: str | Path, model: str, folder: str | Path, num_classes:
         raise FileNotFoundError(f"no such checkpoint: {path}")
     if path.suffix not in CHECKPOINTS:
         raise ValueError(f"{path}: expected a checkpoint ending in one of {', '.join(CHECKPOINTS)}")
-    if not timm.is_model(model):
-        raise ValueError(f"model {model!r} is not a timm model; kat-zoo list shows ours")
-    if reason := weights_damage(path):
-        raise ValueError(f"{path} cannot be loaded into {model}: it {reason}")
-    try:
-        if num_classes is None and path.suffix != ".npz":
-            num_classes = count_classes(timm.models.load_state_dict(str(path)), model)
-        arguments: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-        made = timm.create_model(model, checkpoint_path=str(path), **arguments)
-    except Exception as error:  # of unpicklers, zip and safetensors readers, and load_state_dict
-        raise ValueError(f"{path} cannot be loaded into {model}: {one_line(error)}") from error
+    require_model(model)
+    made = create_model(model, checkpoint=path, num_classes=num_classes)
     save_model(made, folder)
     return folder
 

@@ -71,22 +71,22 @@ def test_commands(coco, tmp_path, capsys, monkeypatch):
     assert cli.main(["train", "--config", str(tmp_path / "recipe.yaml")]) == 0
     result = json.loads((run / "result.json").read_text())
     assert result["classes"] == ["square", "cross"] and "box AP" in capsys.readouterr().out
-    assert {"best.safetensors", "last.safetensors"} <= {path.name for path in run.iterdir()}
+    assert {"best.safetensors", "model.safetensors"} <= {path.name for path in run.iterdir()}
 
-    assert cli.main(["validate", "--task", "detection", "--run", str(run)]) == 0
+    assert cli.main(["validate", str(run)]) == 0
     text = capsys.readouterr().out
     assert f"box: ap {result['box']['ap']:.2f} %" in text and f"mask AP {result['mask_per_class'][1]:6.2f} %" in text
     assert precisions_of_validate("detection", run, monkeypatch) == ["bf16", "no"]
 
     out, picture = tmp_path / "out", str(coco / "val" / "1.png")
-    assert cli.main(["predict", picture, "--task", "detection", "--model", str(run), "--min-score", "0", "--out", str(out)]) == 0
+    assert cli.main(["predict", str(run), picture, "--min-score", "0", "--out", str(out)]) == 0
     assert [path.name for path in out.iterdir()] == ["1_detection.png"]
     assert "with a score of 0 or more" in capsys.readouterr().out
     for bad, named in (
-        (["predict", picture, "--task", "detection", "--model", str(coco)], "recipe.yaml: no such file"),
+        (["predict", picture, "--task", "detection", "--model", str(coco)], "has no recipe.yaml"),
         (["predict", picture, "--task", "detection", "--model", str(run), "--min-score", "2"], "--min-score 2.0"),
         (["validate", "--task", "detection", "--run", str(run), "--images", str(coco)], "give both"),
-        (["predict", picture, "--task", "tracking", "--model", str(run)], "task 'tracking'"),
+        (["predict", picture, "--task", "tracking", "--model", str(run)], "'tracking'"),
     ):
         assert cli.main(bad) == 2 and named in capsys.readouterr().err
 
@@ -94,8 +94,8 @@ def test_commands(coco, tmp_path, capsys, monkeypatch):
 def test_weights_of_a_detector_start_the_backbone(tmp_path):
     recipe = small_recipe("unused", "unused")
     saved = build_model(recipe.model, 2, recipe.data).state_dict()
-    save_file(saved, tmp_path / "last.safetensors")
-    model = build_model(change(recipe, model={"checkpoint": str(tmp_path / "last.safetensors")}).model, 5, recipe.data)
+    save_file(saved, tmp_path / "model.safetensors")
+    model = build_model(change(recipe, model={"checkpoint": str(tmp_path / "model.safetensors")}).model, 5, recipe.data)
     assert all(value.equal(saved[f"backbone.backbone.{name}"]) for name, value in model.backbone.backbone.state_dict().items())
 
 
@@ -162,7 +162,7 @@ def test_two_processes_train_and_count_as_one(coco, tmp_path):
     assert result["images"] == 5
     # One process, evaluating the weights of the two, says the same.
     assert cli.main(["validate", "--task", "detection", "--run", str(tmp_path / "two")]) == 0
-    weights = load_file(tmp_path / "two" / "last.safetensors")
+    weights = load_file(tmp_path / "two" / "model.safetensors")
     assert all(value.isfinite().all() for value in weights.values())
 
 

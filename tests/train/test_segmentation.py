@@ -55,13 +55,13 @@ def test_a_run_learns_and_leaves_what_predict_and_validate_read(segmentation_rec
     assert json.loads((run / "result.json").read_text())["classes"] == ["wall", "building", "sky"]
 
     capsys.readouterr()
-    assert cli.main(["validate", "--task", "segmentation", "--run", str(run)]) == 0
+    assert cli.main(["validate", "--run", str(run)]) == 0
     printed = capsys.readouterr().out
     assert f"mIoU {result.miou:.2f} %, pixel accuracy {result.aacc:.2f} %" in printed and f"sky       IoU {result.iou[2]:6.2f} %" in printed
     assert precisions_of_validate("segmentation", run, monkeypatch) == ["bf16", "no"]
 
     scene = ade_root / "images" / "validation" / "1.png"
-    assert cli.main(["predict", str(scene), "--task", "segmentation", "--model", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert cli.main(["predict", str(run), str(scene), "--out", str(tmp_path / "out")]) == 0
     assert "1_segmentation.png" in capsys.readouterr().out
     with Image.open(tmp_path / "out" / "1_segmentation.png") as picture:
         assert min(picture.size) > 200
@@ -87,7 +87,7 @@ def test_weights_of_a_classifier_start_the_backbone(tmp_path):
     with pytest.raises(ValueError, match="model.checkpoint .*z.safetensors has no (cls_token|pos_embed|patch_embed)"):
         build_model(dataclasses.replace(config, checkpoint=str(tmp_path / "z.safetensors")), 3)
     wider = dataclasses.replace(config, backbone_args=SMALL | {"embed_dim": 48})
-    with pytest.raises(ValueError, match="model.checkpoint .*x.safetensors does not fit KAT: .*size mismatch"):
+    with pytest.raises(ValueError, match="checkpoint .*x.safetensors does not fit KAT: .*size mismatch"):
         build_model(wider, 3)
 
 
@@ -144,8 +144,8 @@ def test_bad_recipes(change_to, message, segmentation_recipe):
         (["train", "--task", "segmentation", "--output", "x", "--model.head", "unet"], "upernet"),
         (["train", "--task", "segmentation", "--config", "RECIPE", "--data.root", "absent"], "absent/images/training is not a folder"),
         (["predict", "absent.png", "--task", "segmentation", "--model", "absent"], "no such image: absent.png"),
-        (["predict", __file__, "--task", "segmentation", "--model", "absent"], "expected the folder of a finished segmentation run"),
-        (["validate", "--task", "segmentation", "--run", "absent"], "absent/recipe.yaml: no such file"),
+        (["predict", __file__, "--task", "segmentation", "--model", "absent"], "absent has no recipe.yaml"),
+        (["validate", "--task", "segmentation", "--run", "absent"], "absent has no recipe.yaml"),
     ],
 )
 def test_bad_input_is_one_line(argv, message, segmentation_recipe, tmp_path, capsys):

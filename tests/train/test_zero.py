@@ -79,8 +79,8 @@ def test_zero_trains_what_one_process_trains(recipe, tmp_path):
 
     # Clipping, accumulation, layer decay, the rationals' learning rate, averages: as one process, so as DDP.
     for run, weight, figure in (("float32_zero1", 1e-6, 1e-5), ("float32_zero2", 1e-6, 1e-5), ("bf16_zero2", 1e-3, 5e-3)):
-        last = load_file(tmp_path / run / "last.safetensors")
-        assert distance(last, load_file(tmp_path / "one" / "last.safetensors")) <= weight
+        last = load_file(tmp_path / run / "model.safetensors")
+        assert distance(last, load_file(tmp_path / "one" / "model.safetensors")) <= weight
         assert all(value.dtype == torch.float32 for value in last.values())
         for ours, theirs in zip(figures(tmp_path / run), figures(tmp_path / "one"), strict=True):
             assert ours.keys() == theirs.keys() and all(abs(ours[key] - theirs[key]) <= figure for key in ours if "top" not in key)
@@ -89,7 +89,7 @@ def test_zero_trains_what_one_process_trains(recipe, tmp_path):
     # Everything random switched on: continued bit by bit.
     assert figures(tmp_path / "cut") == figures(tmp_path / "whole")
     assert distance(weights(tmp_path / "cut", 6), weights(tmp_path / "whole", 6)) == 0
-    assert distance(*(load_file(tmp_path / run / "last.safetensors") for run in ("cut", "whole"))) == 0
+    assert distance(*(load_file(tmp_path / run / "model.safetensors") for run in ("cut", "whole"))) == 0
 
     # A loss that is no number in one process: none of them takes the step, the averages stay, and the run goes on.
     run = tmp_path / "poisoned"

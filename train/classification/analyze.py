@@ -12,12 +12,10 @@ from torch import Tensor, nn
 
 from kat_zoo import analysis
 from kat_zoo._arguments import ArgumentParser
-from kat_zoo.hub.repository import count_classes
+from kat_zoo.models._pretrained import count_classes
 
 from ..core.checkpoint import list_checkpoints
-from ..core.config import parse
-from ..core.log import read_log
-from ..tasks import find_task
+from ..core.runs import read_run
 from . import loader as loaders
 from .datasets import open_splits
 from .model import load_model
@@ -56,22 +54,16 @@ def open_run(folder: Path) -> FinishedRun:
     """Read a run folder of the trainer.
 
     Args:
-        folder: with recipe.yaml, metrics.jsonl, last.safetensors and checkpoints.
+        folder: folder of a run.
 
     Raises:
         FileNotFoundError: not a finished run.
         ValueError: a run of another task than classification.
     """
-    if (folder / "recipe.yaml").exists() and (task := find_task(["--config", str(folder / "recipe.yaml")])) != "classification":
-        raise ValueError(f"{folder}: a run of {task}; expected one of classification, whose models these analyses know")
-    for name in ("recipe.yaml", "metrics.jsonl", "last.safetensors"):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder / name}: no such file; expected the folder of a finished run of kat-zoo train")
-    recipe, _ = parse(Recipe, ["--config", str(folder / "recipe.yaml")], "kat-zoo analyze")
-    last = load_file(folder / "last.safetensors")
+    run = read_run(folder, "classification")  # the analyses know classifiers
+    recipe, last, log = run.recipe(Recipe), run.load_weights(), run.log
     with loaders.seeded(recipe.seed):  # the weights that a run of this recipe starts from
         model = load_model(recipe.model, count_classes(last, recipe.model.name))
-    log = read_log(folder / "metrics.jsonl")
     states = {"start": {name: value.clone() for name, value in model.state_dict().items()}}
     epochs = {record["update"]: record["epoch"] for record in log}
     for checkpoint in list_checkpoints(folder):

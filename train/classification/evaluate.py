@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..core.config import parse
 from ..core.processes import evaluation, share_buffers
+from ..core.runs import read_run
 from .datasets import open_splits
 from .loader import data_config, eval_loader
 from .model import check_classes, load_model
@@ -109,12 +110,10 @@ def _recipe_of(argv: Sequence[str]) -> dict[str, Any]:
     folder = parser.parse_known_args(argv)[0].run
     if folder is None:
         return {}
-    for name in ("recipe.yaml", "last.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"--run {folder}: no {name} there; expected the folder of a run of kat-zoo train")
-    recipe, _ = parse(Recipe, ["--config", str(folder / "recipe.yaml")], "kat-zoo validate")
+    run = read_run(folder, "classification")
+    recipe = run.recipe(Recipe)
     set_fused_attn(recipe.system.fused_attention)  # its rounding is its own
-    weights = {"checkpoint": str(folder / "last.safetensors"), "pretrained": False, "init_from": None}
+    weights = {"checkpoint": str(run.weights), "pretrained": False, "init_from": None}
     return {
         "model": asdict(recipe.model) | weights, "data": asdict(recipe.data), "seed": recipe.seed, "precision": recipe.system.precision,
     }  # fmt: skip
@@ -131,6 +130,9 @@ def main(argv: Sequence[str]) -> int:
     """
     config, _ = parse(ValidateConfig, argv, "kat-zoo validate", _recipe_of(argv))
     splits = open_splits(config.data, config.seed)
+    known = () if config.run is None else read_run(config.run).classes
+    if known and known != splits.classes:
+        raise ValueError(f"{config.run} knows the classes {', '.join(known)}: expected those of the data, {', '.join(splits.classes)}")
     with evaluation(config.precision) as accelerator:
         if config.model.pretrained and not config.model.checkpoint:
             check_classes(config.model.name, config.data.dataset, len(splits.classes))

@@ -12,10 +12,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from kat_zoo.hub.repository import serialize
 
 logger = logging.getLogger("kat_zoo")
 
@@ -61,12 +63,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def save_weights(weights: Mapping[str, torch.Tensor], path: Path, update: int | None = None) -> None:
     """Write a state dict as safetensors, atomically, with the update it is of; timm's `checkpoint_path` reads it."""
-    partial = path.with_name(path.name + PARTIAL)
-    metadata = None if update is None else {"update": str(update)}
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial, metadata)
-    _sync(partial)
-    partial.replace(path)
-    _sync(path.parent)
+    stated = {} if update is None else {"update": str(update)}
+    write_atomically(path, serialize(weights, {"format": "pt"} | stated))  # transformers asks for the format
 
 
 def whole_weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -191,7 +189,7 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, ema: ModelEmaV3 | No
     if not any(folder.glob(weights)):  # accelerate would go on with the weights there are, or fail without a reason
         raise ValueError(
             f"checkpoint {folder} has no {weights}: DDP (or one process), FSDP2 and DeepSpeed do not read each other's checkpoints; "
-            "continue as the run was begun, or start another from its last.safetensors (model.checkpoint)"
+            "continue as the run was begun, or start another from its model.safetensors (model.checkpoint)"
         )
     accelerator.load_state(str(folder))
     if ema is not None:

@@ -44,7 +44,7 @@ def check_resume(recipe: RunRecipe, checkpoint: Path) -> None:
                 old, new = changed[key]
                 raise ValueError(
                     f"{key} is {new!r}, but {checkpoint} was made with {old!r}, which {what} depends on; continue with that, or begin "
-                    "another run (its model.checkpoint may be the last.safetensors of this one)"
+                    "another run (its model.checkpoint may be the model.safetensors of this one)"
                 )
     if (before.get("ema.decay") == 0) != (now["ema.decay"] == 0):
         old, new = before.get("ema.decay"), now["ema.decay"]

@@ -4,7 +4,6 @@ A loop reads: `processes.start`, build data and model, `begin`, then `with stop_
 where an evaluation is due, `Run.backward` on each of `Run.micro_batches`; at the end `Run.finish`. See `segmentation.train`.
 """
 
-import json
 import logging
 import math
 import sys
@@ -22,6 +21,9 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from kat_zoo.analysis import plot_curves
+from kat_zoo.hub.repository import CARD, CONFIG, RECIPE, RESULT, WEIGHTS, dumps, folder_card
+
 from .checkpoint import (
     Progress,
     drop_abandoned,
@@ -33,9 +35,10 @@ from .checkpoint import (
     write_atomically,
 )
 from .config import RunRecipe, parse, to_yaml
-from .log import JsonlLog
+from .log import JsonlLog, read_log
 from .optim import create_optimizer, create_scheduler
 from .processes import signalled
+from .runs import OLD_WEIGHTS
 from .signals import stop_signals
 from .workers import plain_errors
 from .zero import configure_zero
@@ -70,6 +73,7 @@ class Run:
         log: of the main process; None in the others.
         bar: progress bar over updates.
         losses: loss name -> values of the micro-batches since the last log record.
+        config: content of config.json.
         signals: stop signals received; bound by `with stop_signals() as run.signals`.
     """
 
@@ -87,6 +91,7 @@ class Run:
     log: JsonlLog | None
     bar: Any
     losses: dict[str, list[Tensor]]
+    config: Mapping[str, Any]
     signals: list[int] = field(default_factory=list)
     _skipped_in_a_row: int = 0
     _clock: tuple[float, int] = (0.0, 0)
@@ -210,7 +215,7 @@ class Run:
         self.accelerator.log(dict(values), step=self.progress.update)
 
     def evaluated(self, values: Mapping[str, float], metric: str) -> None:
-        """Record an evaluation, write last.safetensors, and best.safetensors where it is the best, and note it in the checkpoint.
+        """Record an evaluation, write model.safetensors, and best.safetensors where it is the best, and note it in the checkpoint.
 
         Args:
             values: figures by name, none of them called `loss`.
@@ -222,8 +227,10 @@ class Run:
         better = not math.isnan(value) and (progress.best is None or value > progress.best)
         weights = whole_weights(self.ema.module if self.ema is not None else self.bare)
         if self.accelerator.is_main_process:
-            for name in ("last", "best") if better else ("last",):
-                save_weights(weights, self.folder / f"{name}.safetensors", progress.update)
+            for name in (WEIGHTS, "best.safetensors") if better else (WEIGHTS,):
+                save_weights(weights, self.folder / name, progress.update)
+            (self.folder / OLD_WEIGHTS).unlink(missing_ok=True)  # of an older version that began the run
+            plot_curves({self.folder.name: read_log(self.folder / "metrics.jsonl")}, self.folder / "curves.png")
         progress.best, progress.evaluated = value if better else progress.best, progress.update
         self.save()
         self.restart_clock()
@@ -245,10 +252,11 @@ class Run:
 
         Args:
             message: one line.
-            result: written to result.json.
+            result: content of result.json, which the card quotes; None while the run is not finished.
         """
         if result is not None and self.accelerator.is_main_process:
-            write_atomically(self.folder / "result.json", json.dumps(result, indent=2).encode())
+            write_atomically(self.folder / RESULT, dumps(result))
+            write_atomically(self.folder / CARD, folder_card(self.folder, self.config).encode())
         self.bar.close()
         self.accelerator.print(message)
         for tracker in self.accelerator.trackers:
@@ -264,6 +272,7 @@ def begin(
     test_batches: Any,
     updates_per_epoch: int,
     summary: str,
+    config: Mapping[str, Any],
     compiled: str = "",
 ) -> Run:
     """Make optimizer, schedule and average, prepare them for the processes, continue from a checkpoint, open the run folder.
@@ -277,6 +286,7 @@ def begin(
         test_batches: loader of the evaluation split.
         updates_per_epoch: optimizer updates in one epoch.
         summary: what is trained on what, for the first line of output.
+        config: content of config.json.
         compiled: the part of the model that `system.compile` compiles, by its path; all of it by default.
 
     Returns:
@@ -324,7 +334,8 @@ def begin(
     log = None
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "recipe.yaml", to_yaml(recipe).encode())
+        write_atomically(folder / RECIPE, to_yaml(recipe).encode())
+        write_atomically(folder / CONFIG, dumps(config))
         log = JsonlLog(folder / "metrics.jsonl", progress.update, progress.evaluated)
     accelerator.project_configuration.logging_dir = str(folder / "tensorboard")
     wandb = {"name": folder.name, "group": folder.name, "dir": str(folder), "config": asdict(recipe)}  # a continued run is a new one there
@@ -339,7 +350,7 @@ def begin(
     losses = {name: [torch.tensor(v, device=accelerator.device) for v in values] for name, values in progress.window.items()}
     run = Run(
         recipe, accelerator, bare, model, ema, optimizer, scheduler, train_batches, test_batches, updates_per_epoch,
-        progress, log, bar, losses,
+        progress, log, bar, losses, config,
     )  # fmt: skip
     run.restart_clock()
     return run

@@ -15,7 +15,7 @@ from ..core.processes import start
 from ..core.run import begin, command
 from ..core.signals import stop_signals
 from ..core.trial import try_update
-from ..dense.runs import build_head
+from ..dense.runs import build_head, dense_config
 from .data import EvalScenes, TrainScenes, eval_loader, open_splits, train_loader, train_transform
 from .evaluate import DetectionEvaluation, evaluate
 from .recipe import DetectionDataConfig, DetectionRecipe, DetectorConfig
@@ -80,7 +80,8 @@ def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | 
     # ---- Optimizer, schedule, average; continue or begin -------------------------------------------------------------
     name = f"{recipe.model.head} on {recipe.model.backbone}"
     summary = f"{name}: {len(train_split.classes)} classes, {len(scenes)} training and {len(test_split.images)} evaluation images"
-    run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary, "backbone")
+    config = dense_config(recipe, recipe.model, train_split.classes, "detection", data.root)
+    run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary, config, "backbone")
 
     # ---- Training ----------------------------------------------------------------------------------------------------
     with stop_signals() as run.signals:

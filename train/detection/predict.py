@@ -13,7 +13,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 from kat_zoo.images import require_images
 
 from ..dense.pictures import as_rgb, colours
-from ..dense.runs import predict_parser, read_pictures, read_run
+from ..dense.runs import predict_parser, read_dense_run, read_pictures
 from .loop import build_model
 from .recipe import DetectionRecipe
 
@@ -53,16 +53,17 @@ def open_run(folder: Path) -> Detector:
     """Read the folder of a finished detection run.
 
     Args:
-        folder: with recipe.yaml, result.json and last.safetensors.
+        folder: folder of a run.
 
     Raises:
         FileNotFoundError: not a finished run.
         ValueError: a run of another task.
     """
-    recipe, classes, weights = read_run(folder, DetectionRecipe, "detection")
-    model = build_model(recipe.model.untrained(), len(classes), recipe.data)
-    model.load_state_dict(weights)
-    return Detector(recipe, model.eval(), classes)
+    run = read_dense_run(folder, "detection")
+    recipe = run.recipe(DetectionRecipe)
+    model = build_model(recipe.model.untrained(), len(run.classes), recipe.data)
+    model.load_state_dict(run.load_weights())
+    return Detector(recipe, model.eval(), run.classes)
 
 
 def draw(image: Tensor, found: dict[str, Tensor], classes: Sequence[str]) -> Tensor:
