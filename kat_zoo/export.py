@@ -49,7 +49,7 @@ def capture(model: nn.Module, images: Tensor, *, dynamic_batch: bool = True, dec
     """Export a model with torch.export.
 
     Args:
-        model: in eval mode.
+        model: model in evaluation mode.
         images: (B, C, H, W) example, B >= 2 where the batch is dynamic.
         dynamic_batch: any batch size, rather than that of the example.
         decompose: our operators in standard ones, so that the program does not need kat_zoo.

@@ -70,7 +70,7 @@ def _run(arguments: list[str]) -> int:
         return 0 if arguments else 2
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        print(f"kat-zoo: unknown command {name!r}; expected one of: {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"kat-zoo: unknown command {name!r}: expected one of: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     module, function = COMMANDS[name][0].split(":")
     try:

@@ -252,7 +252,7 @@ def published() -> list[str]:
 
 
 def stale(folder: Path) -> list[str]:
-    """Names of the cards in `folder` that are missing, differ from what is rendered, or have lost their model."""
+    """Names of the cards in `folder` that are missing or out of date, or have lost their model."""
     wanted = {f"{name}.md": render(entry(name)) for name in published()}
     present = {path.name: path.read_text() for path in folder.glob("*.md")}
     return sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))

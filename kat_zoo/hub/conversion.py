@@ -16,15 +16,15 @@ def convert(checkpoint: str | Path, model: str, folder: str | Path, num_classes:
     Args:
         checkpoint: upstream's .pth, FlashKAT's, timm's or DeiT's ViT, Google's .npz, or ours.
         model: architecture to load it into; an MLP's ViT becomes a KAT.
-        folder: it gets model.safetensors and config.json.
-        num_classes: of the checkpoint; that of its classifier by default, the model's own for .npz.
+        folder: folder that gets model.safetensors and config.json; it is made if need be.
+        num_classes: number of classes of the checkpoint; the rows of its classifier by default.
 
     Returns:
         The folder.
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: unknown model, a file that is no checkpoint, holds more than tensors, or does not fit the model.
+        ValueError: unknown model, a file that is not a checkpoint, holds more than tensors, or does not fit the model.
     """
     path, folder = Path(checkpoint), Path(folder)
     if not path.is_file():

@@ -1,7 +1,7 @@
 """A model as the files of a Hub repository: model.safetensors, config.json for timm and transformers, README.md.
 
 `kat-zoo train` leaves such a folder and `convert` makes one, so that timm's `local-dir:FOLDER`, transformers and the Hub's client
-read it without code of ours. What they do not ask for lies under the key `kat_zoo` of config.json: the task, the data, how it was
+read it without code of ours. The rest lies under the key `kat_zoo` of config.json: the task, the data, how it was
 trained.
 """
 
@@ -65,7 +65,7 @@ def model_config(
         model: made by `timm.create_model`.
         classes: names of the classes; none are written by default, for an architecture's own may be of other weights.
         data_config: preprocessing that differs from the architecture's (input_size, mean, std, interpolation, crop_pct).
-        origin: where the weights come from.
+        origin: origin of the weights.
 
     Raises:
         ValueError: a model argument that JSON cannot hold.
@@ -100,9 +100,9 @@ def save_model(
     Args:
         model: made by `timm.create_model`.
         folder: folder to write to; it is made if need be.
-        classes: see `model_config`.
-        data_config: see `model_config`.
-        origin: see `model_config`.
+        classes: names of the classes; none are written by default.
+        data_config: preprocessing that differs from the architecture's.
+        origin: origin of the weights.
 
     Raises:
         ValueError: a model argument that JSON cannot hold.

@@ -23,14 +23,14 @@ from .repository import CONFIG, WEIGHTS, lay_out
 
 @dataclass(frozen=True)
 class Push:
-    """What a push did, or would do.
+    """A push that was done, or would be.
 
     Attributes:
         repo: repository.
         files: names and sizes in bytes of the files of the model.
         commit: the revision that holds them; None after a dry run.
         changed: whether a commit was made.
-        url: of the repository, or of the pull request.
+        url: address of the repository, or of the pull request.
     """
 
     repo: str
@@ -59,18 +59,18 @@ def push(
     Args:
         run: folder of `kat-zoo train`, or one made by `convert` or `save_model`.
         repo: `org/name`; it is made if it does not exist.
-        private: of a new repository.
+        private: make a new repository private.
         revision: branch to commit to; it is made if it does not exist.
         create_pr: open a pull request instead of committing.
         dry_run: lay out the files and stop; asks nothing of the Hub.
         replace: overwrite a repository that holds another architecture.
-        weights: of a run: "last", or "best".
+        weights: "last" for the last weights of a run, or "best" for those of its best evaluation.
         message: message of the commit.
         license: license of the weights, as the Hub calls it (`mit`, `apache-2.0`, ...); the card names none by default.
-        token: of the Hub; by default that of HF_TOKEN or `hf auth login`.
+        token: token of the Hub; by default that of HF_TOKEN or `hf auth login`.
 
     Returns:
-        What was done.
+        The push.
 
     Raises:
         ValueError: bad arguments; the repository is public, private was asked for; it holds another architecture.
@@ -161,9 +161,9 @@ def pull(repo: str, folder: str | Path | None = None, *, revision: str | None = 
 
     Args:
         repo: `org/name`.
-        folder: where to; the name by default. Files that are there and current are not downloaded again.
+        folder: folder to write to; the name by default. Files that are there and current are not downloaded again.
         revision: branch, tag, commit, or `refs/pr/N`.
-        token: for a private repository; by default that of HF_TOKEN or `hf auth login`.
+        token: token for a private repository; by default that of HF_TOKEN or `hf auth login`.
 
     Returns:
         The folder; `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it.

@@ -94,7 +94,7 @@ def test_runs_on_different_images_are_not_compared(recipe, tmp_path, monkeypatch
     for key, value in {"mean": (0.5,), "holdout": 0.1, "dataset": "cifar10"}.items():
         other = replace(run, label="two", recipe=replace(run.recipe, data=replace(run.recipe.data, **{key: value})))
         for name in ("spectra", "maps", "quality", "costs"):
-            with pytest.raises(analysis.NotApplicable, match=f"{key} of two is .*, of one .*; expected runs on the same images"):
+            with pytest.raises(analysis.NotApplicable, match=f"{key} of two is .*, of one .*: expected runs on the same images"):
                 ANALYSES[name]([run, other], tmp_path / "out", arguments)
     assert not (tmp_path / "out").exists()
 

@@ -92,7 +92,7 @@ def test_holdout_is_disjoint_seeded_and_complete(data_root):
 
 @pytest.mark.parametrize("holdout, kept, left", [(0.005, 0, 96), (0.999, 96, 0)])
 def test_a_holdout_of_nothing_or_of_everything_is_refused(holdout, kept, left, data_root):
-    message = f"data.holdout is {holdout}, .* keeps {kept} out and leaves {left} to train on; expected a number from 0.01 to 0.9896"
+    message = f"data.holdout is {holdout}, .* keeps {kept} out and leaves {left} to train on: expected a number from 0.01 to 0.9896"
     with pytest.raises(ValueError, match=message):
         open_dataset("fashion_mnist", data_root, holdout=holdout)
 

@@ -16,7 +16,7 @@ from kat_zoo.cli import main as cli
 from kat_zoo.train.core.checkpoint import list_checkpoints
 from kat_zoo.train.core.config import to_yaml
 from kat_zoo.train.core.log import read_log
-from kat_zoo.train.dense.pictures import colours
+from kat_zoo.train.dense.pictures import colors
 from kat_zoo.train.detection.loop import build_model, train
 from kat_zoo.train.detection.predict import draw
 
@@ -105,21 +105,21 @@ def test_overlapping_objects_are_all_drawn():
     masks[0, 5:20, 5:20] = masks[1, 10:30, 10:30] = True
     found = {"boxes": torch.tensor([[5.0, 5, 20, 20], [10, 10, 30, 30]]), "labels": torch.tensor([1, 2]), "masks": masks}
     image = torch.full((1, 40, 40), 100, dtype=torch.uint8)
-    first, second = (torch.tensor(colour) for colour in colours(2))
+    first, second = (torch.tensor(color) for color in colors(2))
     picture = draw(image, found, ("a", "b"))
     zoom = picture.shape[1] // 40
     assert picture.shape == (3, 480, 480) and zoom == 12
 
-    def blend(colour, below):
-        return 0.4 * colour + 0.6 * below
+    def blend(color, below):
+        return 0.4 * color + 0.6 * below
 
     def at(x, y):
         return picture[:, y * zoom + 6, x * zoom + 6].float()
 
-    grey = torch.full((3,), 100.0)
-    assert (at(35, 35) - grey).abs().max() == 0
-    assert (at(25, 25) - blend(second, grey)).abs().max() <= 2
-    assert (at(15, 15) - blend(first, blend(second, grey))).abs().max() <= 2
+    gray = torch.full((3,), 100.0)
+    assert (at(35, 35) - gray).abs().max() == 0
+    assert (at(25, 25) - blend(second, gray)).abs().max() <= 2
+    assert (at(15, 15) - blend(first, blend(second, gray))).abs().max() <= 2
     assert torch.equal(draw(image, {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}, ("a", "b")).unique(), torch.tensor([100]))
 
 

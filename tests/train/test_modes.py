@@ -130,7 +130,7 @@ def test_a_linear_probe_has_no_schedule(start, tmp_path, capsys):
 
 def test_a_stop_in_the_probe_leaves_nothing_half_done(start, capsys, monkeypatch):
     recipe, _ = start
-    monkeypatch.setattr("kat_zoo.train.classification.loop.signalled", lambda accelerator, signals: True)
+    monkeypatch.setattr("kat_zoo.train.classification.loop.signaled", lambda accelerator, signals: True)
     assert train(change(recipe, mode="lp_ft")) is None
     assert "--resume auto begins it again" in capsys.readouterr().out
     assert not list_checkpoints(Path(recipe.output))

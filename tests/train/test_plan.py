@@ -180,7 +180,7 @@ def test_detection_counts_what_its_model_computes_and_saves(head, precision):
 @pytest.mark.parametrize(
     "argv, named",
     [
-        (["--gpus", "7"], "data.batch_size 64 must be a multiple"),
+        (["--gpus", "7"], "data.batch_size=64: expected a multiple"),
         (["--gpus", "0"], "--gpus is 0"),
         (["--strategy", "zero"], "--strategy is 'zero'"),
         (["--utilization", "1.5"], "--utilization is 1.5"),

@@ -132,5 +132,5 @@ def test_validate_gives_the_figures_of_a_run(recipe, capsys):
     for seed in (3, 0):
         assert validate([*other, "--model.kwargs", str(recipe.model.kwargs), "--seed", str(seed)]) == 0
         assert (f"loss {result.loss:.4f}," in capsys.readouterr().out) == (seed == 3)
-    with pytest.raises(FileNotFoundError, match="nowhere: no recipe.yaml there"):
+    with pytest.raises(FileNotFoundError, match="nowhere has no recipe.yaml"):
         validate(["--run", "nowhere"])

@@ -28,17 +28,17 @@ def zero(stage=2, **more):
 @pytest.mark.parametrize(
     "config, sections, message",
     [
-        (zero(stage=3), {}, "zero_stage is 3; expected 1 or 2"),
-        (zero(stage=0), {}, "zero_stage is 0; expected 1 or 2"),
-        (zero(zero_optimization={"stage": 2, "offload_param": {"device": "cpu"}}), {}, "offload_param_device is cpu; expected none"),
-        (zero(bf16={"enabled": True}), {}, "has bf16; expected none: a recipe says it, as system.precision"),
-        (zero(scheduler={"type": "WarmupLR"}), {}, "has scheduler; expected none"),
+        (zero(stage=3), {}, "zero_stage=3: expected 1 or 2"),
+        (zero(stage=0), {}, "zero_stage=0: expected 1 or 2"),
+        (zero(zero_optimization={"stage": 2, "offload_param": {"device": "cpu"}}), {}, "offload_param_device=cpu: expected none"),
+        (zero(bf16={"enabled": True}), {}, "has bf16: expected none: a recipe says it, as system.precision"),
+        (zero(scheduler={"type": "WarmupLR"}), {}, "has scheduler: expected none"),
         (zero(gradient_clipping=2.0), {}, "gradient_clipping is 2.0, but optimizer.clip_grad is 1.0"),
         (zero(gradient_accumulation_steps=4), {}, "gradient_accumulation_steps is 4, but optimizer.grad_accum is 2"),
         (zero(), {"optimizer": {"name": "lamb"}}, "optimizer.name is lamb"),
         (zero(), {"optimizer": {"name": "muon"}}, "optimizer.name is muon"),
         (zero(), {"optimizer": {"kwargs": {"caution": True}}}, "without caution"),
-        (zero(), {"system": {"precision": "fp16"}}, "system.precision is fp16 under DeepSpeed; expected no or bf16"),
+        (zero(), {"system": {"precision": "fp16"}}, "system.precision is fp16 under DeepSpeed: expected no or bf16"),
         (zero(), {"system": {"compile": True}}, "system.compile is true under DeepSpeed"),
     ],
 )

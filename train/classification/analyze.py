@@ -32,8 +32,8 @@ class FinishedRun:
 
     Attributes:
         label: the run folder's name.
-        recipe: of the run.
-        model: with the run's last weights, in evaluation mode.
+        recipe: recipe of the run.
+        model: model with the run's last weights, in evaluation mode.
         states: label ("epoch 3") -> weights, oldest first: the fresh model, then the checkpoints that were kept.
         log: records of metrics.jsonl.
     """
@@ -93,7 +93,7 @@ def _images(run: FinishedRun, count: int) -> tuple[Tensor, Tensor, Tensor | None
 
 
 def _seen(run: FinishedRun) -> dict[str, object]:
-    """What decides which images `_images` gives, and how they look."""
+    """The settings on which the images of `_images` depend, and how they look."""
     data = run.recipe.data
     resolved = loaders.data_config(data, run.model)
     settings: dict[str, object] = {"data.dataset": data.dataset, "data.holdout": data.holdout}
@@ -111,7 +111,7 @@ def _shared_images(runs: Sequence[FinishedRun], count: int) -> tuple[Tensor, Ten
         for key, value in _seen(run).items():
             if first.get(key) != value:
                 raise analysis.NotApplicable(
-                    f"{key} of {run.label} is {value}, of {runs[0].label} {first.get(key)}; expected runs on the same images"
+                    f"{key} of {run.label} is {value}, of {runs[0].label} {first.get(key)}: expected runs on the same images"
                 )
     images, _, foreground = _images(runs[0], count)
     return images, foreground

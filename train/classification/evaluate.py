@@ -50,9 +50,9 @@ def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[tuple
     """Evaluate a classifier; every process calls it, and gets the figures of the whole split.
 
     Args:
-        accelerator: that prepared `batches`.
+        accelerator: accelerator that prepared `batches`.
         model: maps (B, C, H, W) to (B, num_classes); its mode is put back afterwards.
-        batches: prepared loader of (images, class indices).
+        batches: loader, prepared, of (images, class indices).
 
     Returns:
         Figures that do not depend on the batch size or the number of processes: padding is dropped.
@@ -79,14 +79,14 @@ def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[tuple
 
 @dataclass(frozen=True)
 class ValidateConfig:
-    """What `kat-zoo validate` evaluates.
+    """Settings of `kat-zoo validate`.
 
     Attributes:
         task: classification; other tasks have their own keys.
         run: folder of a run: its last weights, on the images that the run itself was evaluated on; the other keys override its recipe.
         model: the model; `pretrained` or `checkpoint` names its weights.
-        data: the data; its test split is evaluated, or with `holdout` that part of the training split,
-        seed: which chooses it: without `run`, give that of the training, or some of the images are ones that were trained on.
+        data: the data; its test split is evaluated, or with `holdout` that part of the training split.
+        seed: seed that chooses that part: without `run`, give the one of the training, or some images are ones that were trained on.
         precision: `no`, `bf16` or `fp16` autocast.
     """
 
@@ -99,7 +99,7 @@ class ValidateConfig:
 
 
 def _recipe_of(argv: Sequence[str]) -> dict[str, Any]:
-    """What the recipe of the run in `--run` says in place of the defaults; nothing without one.
+    """The settings of the run in `--run`, which take the place of the defaults; none without a run.
 
     Raises:
         FileNotFoundError: not the folder of a run.

@@ -15,7 +15,7 @@ from timm.loss import create_classification_loss
 from kat_zoo.hub.repository import model_config
 
 from ..core.images import UnreadableImages
-from ..core.processes import signalled, start
+from ..core.processes import signaled, start
 from ..core.run import begin, command
 from ..core.signals import stop_signals
 from . import loader as loaders
@@ -67,7 +67,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     # ---- Before the first update: the head of a linear probe, a batch that fits ------------------------------------------
     if recipe.probes and checkpoint is None:
         with stop_signals() as signals:
-            if not fit_head(recipe, accelerator, model, splits.train, resolved, partial(signalled, accelerator, signals)):
+            if not fit_head(recipe, accelerator, model, splits.train, resolved, partial(signaled, accelerator, signals)):
                 accelerator.print("stopped by a signal in the linear probe; --resume auto begins it again")
                 return None
     trial = Trial(recipe, model, task, resolved["input_size"], len(splits.classes), mixup, accelerator)

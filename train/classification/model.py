@@ -24,7 +24,7 @@ def build_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> n
 
     Args:
         config: name, arguments, first weights and what is trained.
-        num_classes: used unless config.kwargs has its own.
+        num_classes: number of classes, unless config.kwargs has its own.
         adapt: a checkpoint may be for other classes; it then gets a new head.
 
     Returns:
@@ -66,7 +66,7 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn
 
     Args:
         config: name, arguments and weights.
-        num_classes: used unless config.kwargs has its own.
+        num_classes: number of classes, unless config.kwargs has its own.
         adapt: a checkpoint may be for other classes; it then gets a new head.
 
     Returns:
@@ -126,7 +126,7 @@ def _freeze_first(model: nn.Module, train_only: str) -> None:
     layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
     blocks = sorted({layer for name, layer in layers.items() if name.startswith(("blocks.", "stages.", "layers."))})
     if not last.isdecimal() or not 1 <= int(last) <= len(blocks):
-        raise ValueError(f"model.train_only is {train_only!r}; expected last:N with N in [1, {len(blocks)}], the model's blocks")
+        raise ValueError(f"model.train_only={train_only!r}: expected last:N with N in [1, {len(blocks)}], the model's blocks")
     for name, parameter in model.named_parameters():
         parameter.requires_grad = layers[name] >= blocks[-int(last)]
 
@@ -135,7 +135,7 @@ def check_sizes(model: nn.Module, input_size: tuple[int, int, int], sizes: Itera
     """Refuse images that the model cannot take, before training begins.
 
     Args:
-        model: on the CPU.
+        model: model on the CPU.
         input_size: (channels, height, width).
         sizes: sides of progressive resolution, in pixels.
 
@@ -160,8 +160,8 @@ def check_classes(name: str, dataset: str, num_classes: int) -> None:
 
     Args:
         name: timm model name.
-        dataset: what the classes are of, for the message.
-        num_classes: that the head must have.
+        dataset: name of the data, for the message.
+        num_classes: number of classes that the head must have.
 
     Raises:
         ValueError: it has others.

@@ -35,9 +35,9 @@ class Progress:
         evaluated: update of the last evaluation.
         best: best value so far of the run's metric, larger is better; None before the first evaluation.
         window: loss name -> values since the last log record, so that a continued run logs what an unbroken one would.
-        updates_per_epoch: follows from the number of training images; 0 in checkpoints that do not have it.
+        updates_per_epoch: updates in one epoch, by the number of training images; 0 in checkpoints that do not have it.
         images: number of training images, on which their order depends; 0 where they are streamed.
-        processes: that took part; 0 in checkpoints that do not have it.
+        processes: number of processes that took part; 0 in checkpoints that do not have it.
     """
 
     update: int = 0
@@ -102,8 +102,8 @@ def drop_abandoned(run: Path, checkpoint: Path | None, update: int) -> bool:
 
     Args:
         run: run folder.
-        checkpoint: that the run goes on from, if any.
-        update: at which it stands.
+        checkpoint: checkpoint that the run goes on from, if any.
+        update: update at which it stands.
 
     Returns:
         Whether best.safetensors was of an abandoned update: the best is then to be found anew.
@@ -132,9 +132,9 @@ def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress, ema
     """Save everything a run needs to go on bit-exactly; every process calls it.
 
     Args:
-        accelerator: with the prepared model and optimizer.
+        accelerator: accelerator that holds the prepared model and optimizer.
         run: run folder.
-        progress: where the run stands.
+        progress: state of the run.
         ema: averaged weights, or None.
         keep: newest checkpoints to keep.
 
@@ -172,7 +172,7 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, ema: ModelEmaV3 | No
     """Restore what `save_checkpoint` saved.
 
     Args:
-        accelerator: with the prepared model and optimizer.
+        accelerator: accelerator that holds the prepared model and optimizer.
         folder: a checkpoint's folder.
         ema: averaged weights to fill, or None.
 

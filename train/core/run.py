@@ -1,4 +1,4 @@
-"""What the training loops of all tasks share: run folder, guarded updates, logs, checkpoints, stop signals.
+"""The parts of a training loop that all tasks share: run folder, guarded updates, logs, checkpoints, stop signals.
 
 A loop reads: `processes.start`, build data and model, `begin`, then `with stop_signals() as run.signals` over epochs: `Run.evaluated`
 where an evaluation is due, `Run.backward` on each of `Run.micro_batches`; at the end `Run.finish`. See `segmentation.train`.
@@ -37,7 +37,7 @@ from .checkpoint import (
 from .config import RunRecipe, parse, to_yaml
 from .log import JsonlLog, read_log
 from .optim import create_optimizer, create_scheduler
-from .processes import signalled
+from .processes import signaled
 from .runs import OLD_WEIGHTS
 from .signals import stop_signals
 from .workers import plain_errors
@@ -59,18 +59,18 @@ class Run:
     """A run in progress; made by `begin`.
 
     Attributes:
-        recipe: of any task.
-        accelerator: of this process.
+        recipe: recipe of any task.
+        accelerator: accelerator of this process.
         bare: the model as it was built, with the current weights.
         model: the same, prepared for training: compiled, distributed.
         ema: averaged weights, or None.
         optimizer: prepared.
         scheduler: stepped per update.
-        train_batches: prepared loader of micro-batches.
-        test_batches: prepared loader of the evaluation split.
+        train_batches: loader, prepared, of micro-batches.
+        test_batches: loader, prepared, of the evaluation split.
         updates_per_epoch: optimizer updates in one epoch.
-        progress: where the run stands; what a checkpoint keeps beside the states.
-        log: of the main process; None in the others.
+        progress: state of the run, which a checkpoint keeps beside the weights.
+        log: log of the main process; None in the others.
         bar: progress bar over updates.
         losses: loss name -> values of the micro-batches since the last log record.
         config: content of config.json.
@@ -120,14 +120,14 @@ class Run:
 
     @property
     def weights(self) -> dict[str, nn.Module]:
-        """What is evaluated, prefix of its figures -> model: the raw weights, then the averaged ones, where there are any."""
+        """The weights to evaluate, prefix of their figures -> model: the raw weights, then the averaged ones, where there are any."""
         return {"": self.bare} | ({} if self.ema is None else {"ema_": self.ema.module})
 
     def micro_batches(self, sampler: Any) -> Iterator[Any]:
         """The rest of the epoch, with an update after each global batch; ends early where a process has received a stop signal.
 
         Args:
-            sampler: of the training batches; it seeks the first sample that has not been seen.
+            sampler: sampler of the training batches; it seeks the first sample that has not been seen.
 
         Yields:
             Micro-batches, to be passed through `model` and `backward`.
@@ -143,14 +143,14 @@ class Run:
                 yield batch
             if self.accelerator.sync_gradients:
                 self.update()
-                if signalled(self.accelerator, self.signals):
+                if signaled(self.accelerator, self.signals):
                     return
 
     def backward(self, losses: Mapping[str, Tensor]) -> None:
         """Backward of one of `micro_batches`.
 
         Args:
-            losses: name -> scalar, all of which are logged; `loss` is the one to minimise, or without it the sum, logged as `loss`.
+            losses: name -> scalar, all of which are logged; `loss` is the one to minimize, or without it the sum, logged as `loss`.
         """
         if "loss" not in losses:
             losses = {"loss": torch.stack(list(losses.values())).sum(), **losses}
@@ -242,7 +242,7 @@ class Run:
 
     def stopped(self) -> bool:
         """Whether any process has received a stop signal; the run is then saved and finished, and the loop returns."""
-        stop = signalled(self.accelerator, self.signals)
+        stop = signaled(self.accelerator, self.signals)
         if stop:
             self.finish(f"stopped at update {self.progress.update} by a signal: {self.save()}; --resume auto continues")
         return stop
@@ -278,14 +278,14 @@ def begin(
     """Make optimizer, schedule and average, prepare them for the processes, continue from a checkpoint, open the run folder.
 
     Args:
-        recipe: of any task.
-        accelerator: from `start`.
-        checkpoint: from `start`.
-        model: on the CPU; moved to the device.
+        recipe: recipe of any task.
+        accelerator: accelerator that `start` made.
+        checkpoint: checkpoint that `start` found, or None.
+        model: model on the CPU; it is moved to the device.
         train_batches: loader of global micro-batches.
         test_batches: loader of the evaluation split.
         updates_per_epoch: optimizer updates in one epoch.
-        summary: what is trained on what, for the first line of output.
+        summary: model and data in a few words, for the first line of output.
         config: content of config.json.
         compiled: the part of the model that `system.compile` compiles, by its path; all of it by default.
 
@@ -366,9 +366,9 @@ def command(
 
     Args:
         argv: `--config FILE`, overrides as `--optimizer.lr 1e-3`, `--resume`, `--dry-run`; sys.argv by default.
-        recipe_class: of the task.
+        recipe_class: class of the recipes of the task.
         train: the loop, called as train(recipe, resume).
-        rehearse: what --dry-run does; returns what to print.
+        rehearse: function for --dry-run, called as rehearse(recipe); returns the text to print.
 
     Returns:
         Exit code: 0, also after a signal; 1 when training diverged.

@@ -1,4 +1,4 @@
-"""What detectors and segmentation models share: the backbone's first weights, finished runs, and the pictures of `predict`."""
+"""Models of detection and segmentation: the backbone's first weights, finished runs, and the pictures of `predict`."""
 
 import argparse
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ def build_head(config: DenseModelConfig, num_classes: int, **arguments: Any) -> 
 
     Args:
         config: head, backbone and its first weights.
-        num_classes: as the head counts them.
-        **arguments: of the head, which the recipe's own `kwargs` override.
+        num_classes: number of classes, as the head counts them.
+        **arguments: arguments of the head, which the recipe's own `kwargs` override.
 
     Raises:
         ValueError: unknown backbone, arguments that do not fit, or a checkpoint without the backbone's weights.
@@ -46,7 +46,7 @@ def build_head(config: DenseModelConfig, num_classes: int, **arguments: Any) -> 
         if missing:
             raise ValueError(
                 f"model.checkpoint {config.checkpoint} has no {', '.join(missing[:3])} ({len(missing)} of the backbone's weights are not "
-                f"there); expected those of a {config.backbone}, or of a run with such a backbone"
+                f"there): expected those of a {config.backbone}, or of a run with such a backbone"
             )
     return model
 
@@ -97,7 +97,7 @@ def predict_parser(task: str, description: str | None) -> argparse.ArgumentParse
 
     Args:
         task: its name.
-        description: for the help.
+        description: text for the help.
     """
     parser = ArgumentParser(prog=f"kat-zoo predict --task {task}", description=description)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
@@ -111,8 +111,8 @@ def read_pictures(paths: Sequence[Path], channels: int) -> list[Tensor]:
     """The pictures (C, H, W) uint8 in some files.
 
     Args:
-        paths: of the files.
-        channels: 1 converts to grey, 3 to RGB.
+        paths: paths of the files.
+        channels: 1 converts to gray, 3 to RGB.
 
     Raises:
         FileNotFoundError: a file is missing.

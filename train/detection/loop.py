@@ -28,7 +28,7 @@ def build_model(config: DetectorConfig, num_classes: int, data: DetectionDataCon
 
     Args:
         config: head, backbone and its first weights.
-        num_classes: without the background.
+        num_classes: number of classes without the background.
         data: sizes that the detector resizes images to in evaluation; in training it takes them as they come.
 
     Returns:
@@ -117,7 +117,7 @@ def rehearse(recipe: DetectionRecipe, side: int = 128) -> str:
 
     Args:
         recipe: the whole configuration; published weights are not fetched, data is not opened.
-        side: of the noise image, in pixels.
+        side: side of the noise image, in pixels.
 
     Returns:
         A summary.

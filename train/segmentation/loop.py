@@ -33,7 +33,7 @@ def build_model(config: SegmenterConfig, num_classes: int) -> "SegmentationModel
 
     Args:
         config: head, backbone and its first weights.
-        num_classes: of the head.
+        num_classes: number of classes of the head.
 
     Returns:
         The model, on the CPU.
