@@ -127,7 +127,7 @@ def test_overlapping_objects_are_all_drawn():
     "section, values, named",
     [
         ("data", {"min_size": ()}, "data.min_size"),
-        ("data", {"max_size": 20}, "data.max_size is 20"),
+        ("data", {"max_size": 20}, "data.max_size=20"),
         ("data", {"batch_size": 3}, "grad_accum"),
         ("augment", {"scale": (2.0, 1.0)}, "augment.scale"),
         ("augment", {"hflip": 1.5}, "augment.hflip"),
