@@ -24,7 +24,9 @@ test-all: test
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	rm -rf build && CC=false CXX=false $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/lint .
+	cd build/lint && ../../$(BIN)/lint-imports --no-logo --no-cache ../../pyproject.toml
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kat_zoo
 
 # Regenerates the figures the README quotes that need no long training; for a quiet machine. kan_speed.py stands beside peers: the extra `bench`.
