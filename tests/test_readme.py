@@ -58,7 +58,8 @@ def inputs():
     boxes = torch.tensor([[8.0, 8.0, 40.0, 48.0]])
     targets = [{"boxes": boxes, "labels": torch.tensor([1]), "masks": torch.ones(1, 64, 64, dtype=torch.uint8)} for _ in images]
     y = X[:, 0] * X[:, 1]
-    return {"X": X, "y": y, "X_val": X[:20], "y_val": y[:20], "images": images, "targets": targets}
+    samples = {"X": X, "y": y, "Y": y[:, None], "X_val": X[:20], "Y_val": y[:20, None]}
+    return {**samples, "images": images, "batch": torch.stack(images), "targets": targets}
 
 
 @pytest.mark.parametrize("code", snippets())
