@@ -57,13 +57,14 @@ def inputs():
     images = [torch.rand(3, 64, 64) for _ in range(2)]
     boxes = torch.tensor([[8.0, 8.0, 40.0, 48.0]])
     targets = [{"boxes": boxes, "labels": torch.tensor([1]), "masks": torch.ones(1, 64, 64, dtype=torch.uint8)} for _ in images]
-    y = X[:, 0] * X[:, 1]
+    y = np.sin(X[:, 0]) + X[:, 1]
     samples = {"X": X, "y": y, "Y": y[:, None], "X_val": X[:20], "Y_val": y[:20, None]}
     return {**samples, "images": images, "batch": torch.stack(images), "targets": targets}
 
 
 @pytest.mark.parametrize("code", snippets())
-def test_python_runs_and_prints_what_its_comments_say(code, inputs, tmp_path, monkeypatch):
+def test_python_runs_and_prints_what_its_comments_say(code, inputs, threads, tmp_path, monkeypatch):
+    threads(1)
     monkeypatch.chdir(tmp_path)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
