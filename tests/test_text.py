@@ -53,10 +53,13 @@ def text_of(node: ast.expr) -> str:
 
 
 def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and text of the message of every exception that is made."""
+    """Line and text of the message of every exception that is made or raised, and of everything that is printed."""
+    raised = {node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error") and node.args:
-            yield node.lineno, text_of(node.args[0])
+        if isinstance(node, ast.Call) and node.args:
+            name = node.func.id if isinstance(node.func, ast.Name) else ""
+            if node in raised or name.endswith("Error") or name == "print":
+                yield node.lineno, text_of(node.args[0])
 
 
 def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -119,6 +122,8 @@ def test_wording(path):
         ("raise ValueError(f'size={size}; expected 3')", "name=value: expected"),
         ("raise ValueError(f'expected one of {names}, not {name}')", "name=value: expected"),
         ("raise KeyError('x is ' + 'no tensor')", "is not a"),
+        ("print(f'unknown {name}; expected a name', file=stderr)", "name=value: expected"),
+        ("raise NotApplicable('one point; expected two')", "name=value: expected"),
         ("raise ValueError(f'{x} is no whole number')", "an integer"),
         ('def f(a):\n    """Add.\n\n    Args:\n        a: of the input.\n    """', "'of'"),
         ('def f(a):\n    """Add.\n\n    Args:\n        a: see `g`.\n    """', "'see'"),
