@@ -81,7 +81,7 @@ def plot(whole: list[dict[str, float]], parts: list[dict[str, float]], stops: li
         points = [(r["update"], r["loss"]) for r in records if "loss" in r]
         axis.plot(*zip(*points, strict=True), label=label, **style)
     for stop, (_, number) in zip(stops, STOPS, strict=True):
-        axis.axvline(stop, color="grey", linestyle=":")
+        axis.axvline(stop, color="gray", linestyle=":")
         axis.annotate(number.name, (stop, 1), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", fontsize="small")
     axis.set(xlabel="update", ylabel="training loss", title="An interrupted run and the same run left alone")
     axis.legend()
