@@ -33,10 +33,14 @@ def predict() -> ArgumentParser:
         usage="kat-zoo predict [RUN] IMAGE [IMAGE ...] [options]",
         description="Classify image files, or draw the objects or regions that a trained model finds in them.",
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, folders of them, or quoted patterns")
     parser.add_argument("--model", required=True, help="folder of a run (or first, before the images), timm name, or hf-hub:org/name")
     parser.add_argument("--checkpoint", help="file of weights in place of the published ones, or of those in the folder")
     parser.add_argument("--top", type=int, default=3, help="classes to show (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file for the answers, .csv or .json")
+    parser.add_argument("--batch-size", type=int, default=32, help="images that are classified together (default: %(default)s)")
+    parser.add_argument("--device", help="device of torch; by default cuda where there is a GPU")
+    parser.add_argument("--flip", action="store_true", help="average with the answer for the mirrored image")
     parser.add_argument("--task", default="classification", help="options of another task: kat-zoo predict --task detection --help")
     return parser
 
