@@ -1,7 +1,7 @@
 // B-splines on the CPU: dense bases, and the three contractions of a KAN layer that never write the dense bases at all.
 //
 // Each channel's knots become polynomial pieces once per call: a linear continuation to the left, G intervals, a linear
-// continuation to the right. In a piece only order + 1 bases are non-zero, so a sample costs order + 1 multiply-adds per
+// continuation to the right. In a piece only spline_order + 1 bases are non-zero, so a sample costs spline_order + 1 multiply-adds per
 // output whatever the grid size. A derivative only changes the pieces, so one evaluation serves all derivatives.
 
 #include <algorithm>
@@ -24,11 +24,11 @@ constexpr int64_t kCoefBytes = 256 * 1024;     // of the channels that rows pass
 
 struct Shape {
   int64_t rows, in, out, grid;
-  int order, derivative;
-  int64_t bases() const { return grid + order; }
+  int spline_order, derivative;
+  int64_t bases() const { return grid + spline_order; }
 };
 
-// The order + 1 non-zero bases of one interval as polynomials of u = (x - origin) * scale; W lanes, one per basis.
+// The spline_order + 1 non-zero bases of one interval as polynomials of u = (x - origin) * scale; W lanes, one per basis.
 template <class T, int W>
 struct Piece {
   T origin, scale;
@@ -44,14 +44,14 @@ struct Channel {
 };
 
 // c[power][basis] of the interval [t_q, t_{q+1}] by the recurrence of Cox and de Boor, carried out on polynomials in u.
-void interval_polynomials(const double* t, int64_t q, int order, double c[][kMaxSplineOrder + 1]) {
+void interval_polynomials(const double* t, int64_t q, int spline_order, double c[][kMaxSplineOrder + 1]) {
   const double h = t[q + 1] - t[q];
   double work[kMaxSplineOrder + 2][kMaxSplineOrder + 2] = {};  // [basis j - (q - order)][power]
-  work[order][0] = 1;
-  for (int p = 1; p <= order; ++p) {
+  work[spline_order][0] = 1;
+  for (int p = 1; p <= spline_order; ++p) {
     for (int64_t j = q - p; j <= q; ++j) {
-      double* target = work[j - q + order];
-      const double* next = work[j + 1 - q + order];
+      double* target = work[j - q + spline_order];
+      const double* next = work[j + 1 - q + spline_order];
       double result[kMaxSplineOrder + 2] = {};
       const double left = t[j + p] - t[j], right = t[j + p + 1] - t[j + 1];
       for (int n = 0; n < p; ++n) {
@@ -67,35 +67,35 @@ void interval_polynomials(const double* t, int64_t q, int order, double c[][kMax
       for (int n = 0; n <= p; ++n) target[n] = result[n];
     }
   }
-  for (int n = 0; n <= order; ++n)
-    for (int j = 0; j <= order; ++j) c[n][j] = work[j][n];
+  for (int n = 0; n <= spline_order; ++n)
+    for (int j = 0; j <= spline_order; ++j) c[n][j] = work[j][n];
 }
 
 template <class T, int W>
-void set_piece(Piece<T, W>& piece, double origin, double scale, const double c[][kMaxSplineOrder + 1], int order, int derivative) {
+void set_piece(Piece<T, W>& piece, double origin, double scale, const double c[][kMaxSplineOrder + 1], int spline_order, int derivative) {
   piece = {};
   piece.origin = static_cast<T>(origin);
   piece.scale = static_cast<T>(scale);
-  for (int n = derivative; n <= order; ++n) {
+  for (int n = derivative; n <= spline_order; ++n) {
     double factor = 1;
     for (int d = 0; d < derivative; ++d) factor *= (n - d) * scale;
-    for (int j = 0; j <= order; ++j) piece.coefficient[n - derivative][j] = static_cast<T>(c[n][j] * factor);
+    for (int j = 0; j <= spline_order; ++j) piece.coefficient[n - derivative][j] = static_cast<T>(c[n][j] * factor);
   }
 }
 
 // Value and slope of every basis at `side` (0 or 1) of an interval, as a polynomial of x - edge.
-void continuation(const double c[][kMaxSplineOrder + 1], int side, double h, int order, double line[][kMaxSplineOrder + 1]) {
-  for (int n = 0; n <= order; ++n)
-    for (int j = 0; j <= order; ++j) line[n][j] = 0;
-  for (int j = 0; j <= order; ++j) {
-    for (int n = 0; n <= (side ? order : 0); ++n) line[0][j] += c[n][j];
-    for (int n = 1; n <= (side ? order : std::min(order, 1)); ++n) line[1][j] += n * c[n][j] / h;
+void continuation(const double c[][kMaxSplineOrder + 1], int side, double h, int spline_order, double line[][kMaxSplineOrder + 1]) {
+  for (int n = 0; n <= spline_order; ++n)
+    for (int j = 0; j <= spline_order; ++j) line[n][j] = 0;
+  for (int j = 0; j <= spline_order; ++j) {
+    for (int n = 0; n <= (side ? spline_order : 0); ++n) line[0][j] += c[n][j];
+    for (int n = 1; n <= (side ? spline_order : std::min(spline_order, 1)); ++n) line[1][j] += n * c[n][j] / h;
   }
 }
 
 template <class T, int W>
 Channel<T, W> make_channel(const double* t, const Shape& s, Piece<T, W>* pieces, T* breaks) {
-  const int k = s.order;
+  const int k = s.spline_order;
   const int64_t g = s.grid;
   const double first = t[k], last = t[k + g], width = (last - first) / g;
   double largest = std::max(t[0] < 0 ? -t[0] : t[0], t[g + 2 * k] < 0 ? -t[g + 2 * k] : t[g + 2 * k]);
@@ -138,7 +138,8 @@ struct Table {
     channels.reset(new (std::nothrow) Channel<T, W>[s.in]);
     if (!pieces || !breaks || !channels) return false;
     parallel_for(knot_rows, threads, [&](int64_t i) {
-      channels[i] = make_channel<T, W>(knots + i * (s.grid + 2 * s.order + 1), s, &pieces[i * (s.grid + 2)], &breaks[i * (s.grid + 1)]);
+      const double* t = knots + i * (s.grid + 2 * s.spline_order + 1);
+      channels[i] = make_channel<T, W>(t, s, &pieces[i * (s.grid + 2)], &breaks[i * (s.grid + 1)]);
     });
     for (int64_t i = knot_rows; i < s.in; ++i) channels[i] = channels[0];
     return true;
@@ -166,14 +167,14 @@ KAT_INLINE int64_t locate(const Channel<T, W>& channel, T x, int64_t grid) {
   return x > channel.last ? grid + 1 : piece;
 }
 
-// The non-zero bases at x; `*begin` is the index of the first. K < 0: the order is known at run time only.
+// The non-zero bases at x; `*begin` is the index of the first. K < 0: the spline order is known at run time only.
 template <class T, int W, int K>
 KAT_INLINE void evaluate(const Channel<T, W>& channel, T x, const Shape& s, T* values, int64_t* begin) {
   using V = typename Vec<T, W>::F;
   const int64_t index = locate(channel, x, s.grid);
   const bool shared = channel.uniform && index > 0 && index <= s.grid;
   const Piece<T, W>& piece = channel.pieces[shared ? 1 : index];
-  const int degree = K < 0 ? (s.order > 1 ? s.order : 1) : K;
+  const int degree = K < 0 ? (s.spline_order > 1 ? s.spline_order : 1) : K;
   const T u = shared ? (x - channel.first) * channel.inverse_width - static_cast<T>(index - 1) : (x - piece.origin) * piece.scale;
   V sum = Storage<T>::template load<W>(piece.coefficient[degree]);
   for (int n = degree - 1; n >= 0; --n) sum = sum * u + Storage<T>::template load<W>(piece.coefficient[n]);
@@ -208,7 +209,7 @@ template <class T, int W, int K, int L>
 KAT_INLINE bool fill_uniform(const Job<T, W>& job, const Channel<T, W>& channel, const T* x, int64_t at, Tile<T, W>& tile) {
   using V = typename Vec<T, L>::F;
   using I = typename Vec<T, L>::I;
-  const int order = K < 0 ? job.s.order : K;
+  const int spline_order = K < 0 ? job.s.spline_order : K;
   const int64_t step = job.s.in, last = job.s.grid - 1;
   V v;
   for (int l = 0; l < L; ++l) v[l] = x[l * step];
@@ -221,9 +222,9 @@ KAT_INLINE bool fill_uniform(const Job<T, W>& job, const Channel<T, W>& channel,
   index = index > static_cast<decltype(+index[0])>(last) ? I{} + static_cast<decltype(+index[0])>(last) : index;
   const V u = f - __builtin_convertvector(index, V);
   const Piece<T, W>& piece = channel.pieces[1];
-  for (int j = 0; j <= order; ++j) {
-    V sum = V{} + piece.coefficient[order][j];
-    for (int n = order - 1; n >= 0; --n) sum = sum * u + piece.coefficient[n][j];
+  for (int j = 0; j <= spline_order; ++j) {
+    V sum = V{} + piece.coefficient[spline_order][j];
+    for (int n = spline_order - 1; n >= 0; --n) sum = sum * u + piece.coefficient[n][j];
     Storage<T>::template store<L>(&tile.values[j][at], sum);
   }
   for (int l = 0; l < L; ++l) tile.first[at + l] = index[l] * job.stride;
@@ -234,7 +235,7 @@ template <class T, int W, int K, int L>
 KAT_INLINE void fill(const Job<T, W>& job, int64_t i, int64_t begin, int64_t end, Tile<T, W>& tile) {
   const Channel<T, W>& channel = job.channels[i];
   const Shape& s = job.s;
-  const int order = K < 0 ? s.order : K;
+  const int spline_order = K < 0 ? s.spline_order : K;
   for (int64_t b = begin; b < end;) {
     const int64_t at = b - begin;
     const T* x = job.x + b * s.in + i;
@@ -247,13 +248,13 @@ KAT_INLINE void fill(const Job<T, W>& job, int64_t i, int64_t begin, int64_t end
       T values[W];
       int64_t first;
       evaluate<T, W, K>(channel, job.x[b * s.in + i], s, values, &first);
-      for (int j = 0; j <= order; ++j) tile.values[j][b - begin] = values[j];
+      for (int j = 0; j <= spline_order; ++j) tile.values[j][b - begin] = values[j];
       tile.first[b - begin] = first * job.stride;
     }
   }
   if (job.scale) {
     for (int64_t b = begin; b < end; ++b)
-      for (int j = 0; j <= order; ++j) tile.values[j][b - begin] *= job.scale[b * s.in + i];
+      for (int j = 0; j <= spline_order; ++j) tile.values[j][b - begin] *= job.scale[b * s.in + i];
   }
 }
 
@@ -288,7 +289,7 @@ template <class T, int W, int K, int L, int N>
 KAT_INLINE void contract_rows(const Job<T, W>& job, int64_t index) {
   using S = Storage<T>;
   const Shape& s = job.s;
-  const int order = K < 0 ? s.order : K;
+  const int spline_order = K < 0 ? s.spline_order : K;
   const int64_t stride = N ? N * L : job.stride, first_row = index * job.unit_rows;
   std::fill(job.result + first_row * stride, job.result + std::min(s.rows, first_row + job.unit_rows) * stride, T(0));
   Tile<T, W> tile;
@@ -300,7 +301,7 @@ KAT_INLINE void contract_rows(const Job<T, W>& job, int64_t index) {
       T* __restrict y = job.result + (begin + b) * stride;
       for (int64_t o = 0; o < stride; o += L) {
         auto sum = S::template load<L>(y + o);
-        for (int j = 0; j <= order; ++j) sum += tile.values[j][b] * S::template load<L>(c + j * stride + o);
+        for (int j = 0; j <= spline_order; ++j) sum += tile.values[j][b] * S::template load<L>(c + j * stride + o);
         S::template store<L>(y + o, sum);
       }
     }
@@ -312,7 +313,7 @@ template <class T, int W, int K, int L, int N>
 KAT_INLINE void project_rows(const Job<T, W>& job, int64_t index) {
   using S = Storage<T>;
   const Shape& s = job.s;
-  const int order = K < 0 ? s.order : K;
+  const int spline_order = K < 0 ? s.spline_order : K;
   const int64_t stride = N ? N * L : job.stride;
   Tile<T, W> tile;
   for_tiles(job, index, [&](int64_t i, int64_t begin, int64_t end) KAT_LAMBDA_INLINE {
@@ -324,7 +325,7 @@ KAT_INLINE void project_rows(const Job<T, W>& job, int64_t index) {
       typename Vec<T, L>::F sum = {};
       for (int64_t o = 0; o < stride; o += L) {
         auto slope = tile.values[0][b] * S::template load<L>(c + o);
-        for (int j = 1; j <= order; ++j) slope += tile.values[j][b] * S::template load<L>(c + j * stride + o);
+        for (int j = 1; j <= spline_order; ++j) slope += tile.values[j][b] * S::template load<L>(c + j * stride + o);
         sum += slope * S::template load<L>(g + o);
       }
       job.result[(begin + b) * s.in + i] = horizontal_sum<T, L>(sum);
@@ -338,7 +339,7 @@ template <class T, int W, int K, int L, int N>
 KAT_INLINE void accumulate_block(const Job<T, W>& job, int64_t index) {
   using S = Storage<T>;
   const Shape& s = job.s;
-  const int order = K < 0 ? s.order : K;
+  const int spline_order = K < 0 ? s.spline_order : K;
   const int64_t stride = N ? N * L : job.stride;
   const int64_t block = job.channels_in(kGradientBytes, 2);
   const int64_t first_channel = index * block, last_channel = std::min(s.in, first_channel + block);
@@ -354,7 +355,7 @@ KAT_INLINE void accumulate_block(const Job<T, W>& job, int64_t index) {
         const T* __restrict g = job.g + (begin + b) * stride;
         for (int64_t o = 0; o < stride; o += L) {
           const auto v = S::template load<L>(g + o);
-          for (int j = 0; j <= order; ++j) {
+          for (int j = 0; j <= spline_order; ++j) {
             T* p = w + j * stride + o;
             S::template store<L>(p, S::template load<L>(p) + tile.values[j][b] * v);
           }
@@ -368,7 +369,7 @@ KAT_INLINE void accumulate_block(const Job<T, W>& job, int64_t index) {
 template <class T, int W, int K, int L>
 KAT_INLINE void dense_tile(const Job<T, W>& job, int64_t index) {
   const Shape& s = job.s;
-  const int order = K < 0 ? s.order : K;
+  const int spline_order = K < 0 ? s.spline_order : K;
   const int64_t begin = index * job.unit_rows, end = std::min(s.rows, begin + job.unit_rows);
   Tile<T, W> tile;
   std::fill(job.result + begin * job.stride, job.result + end * job.stride, T(0));
@@ -376,7 +377,7 @@ KAT_INLINE void dense_tile(const Job<T, W>& job, int64_t index) {
     fill<T, W, K, L>(job, i, begin, end, tile);
     for (int64_t b = 0; b < end - begin; ++b) {
       T* y = job.result + (begin + b) * job.stride + i * s.bases() + tile.first[b] / job.stride;
-      for (int j = 0; j <= order; ++j) y[j] = tile.values[j][b];
+      for (int j = 0; j <= spline_order; ++j) y[j] = tile.values[j][b];
     }
   }
 }
@@ -479,20 +480,20 @@ int run(int task, const void* x, const void* scale, const void* coef, const void
 template <class T>
 int choose(int task, const void* x, const void* scale, const void* coef, const void* g, void* result, const double* knots, int64_t knot_rows,
            const Shape& s, int threads, int isa) {
-  if (s.order == 3) return run<T, 4, 3>(task, x, scale, coef, g, result, knots, knot_rows, s, threads, isa);
-  if (s.order < 3) return run<T, 4, -1>(task, x, scale, coef, g, result, knots, knot_rows, s, threads, isa);
+  if (s.spline_order == 3) return run<T, 4, 3>(task, x, scale, coef, g, result, knots, knot_rows, s, threads, isa);
+  if (s.spline_order < 3) return run<T, 4, -1>(task, x, scale, coef, g, result, knots, knot_rows, s, threads, isa);
   return run<T, 8, -1>(task, x, scale, coef, g, result, knots, knot_rows, s, threads, isa);
 }
 
 }  // namespace
 }  // namespace kat
 
-// Tasks as in kat::Task; unused pointers are null. Returns 0, 1 (out of memory) or 2 (bad dtype or order).
+// Tasks as in kat::Task; unused pointers are null. Returns 0, 1 (out of memory) or 2 (bad dtype or spline order).
 KAT_EXPORT int kat_spline(int task, int dtype, const void* x, const void* scale, const void* coef, const void* g, void* result,
-                          const void* knots, int64_t knot_rows, int64_t rows, int64_t in, int64_t out, int64_t grid, int order,
+                          const void* knots, int64_t knot_rows, int64_t rows, int64_t in, int64_t out, int64_t grid, int spline_order,
                           int derivative, int threads, int isa) {
-  if (order < 0 || order > kat::kMaxSplineOrder) return 2;
-  const kat::Shape shape{rows, in, out, grid, order, derivative};
+  if (spline_order < 0 || spline_order > kat::kMaxSplineOrder) return 2;
+  const kat::Shape shape{rows, in, out, grid, spline_order, derivative};
   const double* t = static_cast<const double*>(knots);
   switch (dtype) {
     case kat::kFloat32: return kat::choose<float>(task, x, scale, coef, g, result, t, knot_rows, shape, threads, isa);

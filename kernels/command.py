@@ -13,7 +13,7 @@ SUBCOMMANDS = {
 
 
 class _ArgumentParser(argparse.ArgumentParser):
-    """As `kat_zoo._arguments.ArgumentParser`, of which this package does not know."""
+    """A copy of `kat_zoo._arguments.ArgumentParser`, which this package does not import: it is exported alone."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")

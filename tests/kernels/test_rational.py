@@ -222,16 +222,16 @@ def test_third_order(generator):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(x=torch.ones(4, 30)), "30 channels, not divisible by groups=8"),
-        (dict(x=torch.ones(4, 32, dtype=torch.int64)), "x has dtype torch.int64"),
-        (dict(numerator=torch.ones(6)), r"numerator has shape \(6,\)"),
-        (dict(numerator=torch.ones(1, 10)), r"numerator has shape \(1, 10\)"),
-        (dict(denominator=torch.ones(8, 9)), r"denominator has shape \(8, 9\)"),
-        (dict(denominator=torch.ones(8, 0)), r"denominator has shape \(8, 0\)"),
-        (dict(numerator=torch.ones(4, 6)), "numerator has 4 rows and denominator 8"),
-        (dict(numerator=torch.ones(1, 6, dtype=torch.float64)), "numerator has dtype torch.float64 and denominator"),
-        (dict(numerator=torch.ones(1, 6, device="meta")), "numerator is on meta and x on cpu"),
-        (dict(channel_dim=2), "channel_dim=2 is out of range"),
+        (dict(x=torch.ones(4, 30)), "expected 8 groups to divide its 30 channels"),
+        (dict(x=torch.ones(4, 32, dtype=torch.int64)), "x of dtype torch.int64"),
+        (dict(numerator=torch.ones(6)), r"numerator of shape \(6,\)"),
+        (dict(numerator=torch.ones(1, 10)), r"numerator of shape \(1, 10\)"),
+        (dict(denominator=torch.ones(8, 9)), r"denominator of shape \(8, 9\)"),
+        (dict(denominator=torch.ones(8, 0)), r"denominator of shape \(8, 0\)"),
+        (dict(numerator=torch.ones(4, 6)), "numerator of 4 rows and denominator of 8"),
+        (dict(numerator=torch.ones(1, 6, dtype=torch.float64)), "numerator of dtype torch.float64 and denominator"),
+        (dict(numerator=torch.ones(1, 6, device="meta")), "numerator on meta: expected the device of x, cpu"),
+        (dict(channel_dim=2), "channel_dim=2: expected -2 to 1"),
     ],
 )
 def test_bad_arguments_are_named(change, message):
