@@ -1,4 +1,4 @@
-"""Weights from the Hub, fetched before timm asks for them, so that what goes wrong is said plainly and leaves no trace.
+"""Weights from the Hub, fetched before timm asks for them, so that a failure is reported plainly and leaves no trace.
 
 timm takes any failure to get model.safetensors for "this repository has none" and then reports a missing
 pytorch_model.bin; a login page or a Git LFS pointer in place of weights ends in the parser, and stays in the cache.
@@ -17,29 +17,31 @@ from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, is_model, 
 from timm.models import load_checkpoint as timm_load_checkpoint
 from torch import nn
 
+from .._text import one_line
+
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 CONFIG_FILE = "config.json"
 
 
 class WeightsError(OSError):
-    """Weights could not be downloaded, or what came is not weights."""
+    """Weights could not be downloaded, or the downloaded file does not hold any."""
 
 
 def require_model(name: str) -> None:
     """Check a name of timm's registry.
 
     Args:
-        name: architecture, with or without a tag.
+        name: name of an architecture, with or without a tag.
 
     Raises:
         ValueError: an unknown architecture or tag.
     """
     if not is_model(name):
-        raise ValueError(f"{name!r} is not a registered model; `kat-zoo list` prints the names")
+        raise ValueError(f"model={name!r}: expected a registered model; `kat-zoo list` prints the names")
     try:
         get_pretrained_cfg(name)
     except RuntimeError as error:
-        raise ValueError(f"model {name!r}: unknown tag; expected one of {', '.join(get_arch_pretrained_cfgs(name))}") from error
+        raise ValueError(f"model={name!r}: expected one of the tags {', '.join(get_arch_pretrained_cfgs(name))}") from error
 
 
 def fetch_weights(
@@ -52,15 +54,15 @@ def fetch_weights(
     """Put the weights that timm is going to load into the Hub's cache, unless they come from elsewhere than the Hub.
 
     Args:
-        variant: architecture.
-        pretrained_cfg: as given to timm's `build_model_with_cfg`: a tag, a configuration or None.
-        pretrained_cfg_overlay: changes to it.
-        cache_dir: the Hub's by default.
-        **model_kwargs: the model's other arguments.
+        variant: name of the architecture.
+        pretrained_cfg: tag or configuration as for timm's `build_model_with_cfg`, or None.
+        pretrained_cfg_overlay: changes to that configuration.
+        cache_dir: folder of the cache; the Hub's by default.
+        **model_kwargs: other arguments of the model, ignored here.
 
     Raises:
-        WeightsError: no such repository, revision or file; no answer, or not the Hub's; a broken download; a file
-            that is damaged or no weights, which is then removed from the cache.
+        WeightsError: a repository, revision or file that does not exist; no answer, or not the Hub's; a broken download; a file
+            that is damaged or does not hold weights, which is then removed from the cache.
     """
     cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
     if not cfg.hf_hub_id or cfg.state_dict or cfg.file:
@@ -74,11 +76,11 @@ def fetch_config(hub_id: str, cache_dir: str | Path | None = None) -> None:
     """Put the config.json that timm is going to read for `hf-hub:{hub_id}` into the Hub's cache.
 
     Args:
-        hub_id: `org/name`, or `org/name@revision`.
-        cache_dir: the Hub's by default.
+        hub_id: repository as `org/name` or `org/name@revision`.
+        cache_dir: folder of the cache; the Hub's by default.
 
     Raises:
-        WeightsError: as `fetch_weights`; a file that is no JSON object is removed from the cache.
+        WeightsError: as for `fetch_weights`; a file that is not a JSON object is removed from the cache.
     """
     path = _download(hub_id, (CONFIG_FILE,), cache_dir)
     if reason := config_damage(path):
@@ -89,12 +91,12 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     """Load a checkpoint file, as `timm.create_model(checkpoint_path=...)` does, with errors that name the file.
 
     Args:
-        model: of timm.
-        path: .safetensors, or what torch.save wrote, or Google's .npz.
+        model: model of timm.
+        path: file of safetensors, of torch.save, or Google's .npz.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is damaged, no checkpoint, holds more than tensors, or does not fit the model.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, is not a checkpoint, holds more than tensors, or does not fit the model.
     """
     path = Path(path)
     if not path.is_file():
@@ -104,12 +106,18 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     try:
         timm_load_checkpoint(model, str(path))
     except Exception as error:  # of unpicklers, zip and safetensors readers, and load_state_dict
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"checkpoint {path} does not fit {type(model).__name__}: {text}") from error
+        raise ValueError(f"checkpoint {path} does not fit {type(model).__name__}: {one_line(error)}") from error
 
 
 def weights_damage(path: Path) -> str | None:
-    """Say what is wrong with a file of weights, as its header and its size show it; None if they are right."""
+    """Describe the damage of a file of weights, as its header and its size show it.
+
+    Args:
+        path: file that exists.
+
+    Returns:
+        The second half of a sentence that begins with the file's name; None if nothing is wrong.
+    """
     with path.open("rb") as file:
         start = file.read(32)
     if not start:
@@ -130,7 +138,14 @@ def weights_damage(path: Path) -> str | None:
 
 
 def config_damage(path: Path) -> str | None:
-    """Say what is wrong with a config.json; None if it holds a JSON object."""
+    """Describe the damage of a config.json.
+
+    Args:
+        path: file that exists.
+
+    Returns:
+        The second half of a sentence that begins with the file's name; None if the file holds a JSON object.
+    """
     data = path.read_bytes()
     try:
         wrong = not isinstance(json.loads(data), dict)
@@ -140,7 +155,7 @@ def config_damage(path: Path) -> str | None:
 
 
 def _refused(path: Path, hub_id: str, reason: str) -> WeightsError:
-    """The error for a bad file in the cache, which is removed: a link and what it points at."""
+    """Remove a bad file from the cache, the link and its target, and return the error for it."""
     path.resolve().unlink()
     path.unlink(missing_ok=True)
     repo = hub_id.split("@")[0]
@@ -151,7 +166,7 @@ def _refused(path: Path, hub_id: str, reason: str) -> WeightsError:
 
 
 def _download(hub_id: str, files: tuple[str, ...], cache_dir: str | Path | None) -> Path:
-    """The first of the files that the repository has, in the cache; timm looks for the same names in the same order."""
+    """Return the path in the cache of the first of the files that the repository has; timm looks for them in the same order."""
     repo, _, revision = hub_id.partition("@")
     for file in files:
         try:
@@ -160,6 +175,5 @@ def _download(hub_id: str, files: tuple[str, ...], cache_dir: str | Path | None)
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
                 continue
             cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
-            text = " ".join(str(cause).split())
-            raise WeightsError(f"cannot download {file} from the Hub repository {repo}: {text}") from error
+            raise WeightsError(f"cannot download {file} from the Hub repository {repo}: {one_line(cause)}") from error
     raise WeightsError(f"the Hub repository {repo} (revision {revision or 'main'}) has no {' or '.join(files)}")
