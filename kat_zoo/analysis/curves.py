@@ -11,17 +11,18 @@ def plot_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
     """Draw training loss, validation loss and top-1 over the epochs, one line per run.
 
     Args:
-        logs: label -> records of a run's metrics.jsonl; training records have `loss`, evaluations `top1` and `eval_loss`,
+        logs: records of a run's metrics.jsonl by label; training records have `loss`, evaluations `top1` and `eval_loss`,
             and of averaged weights `ema_top1` and `ema_eval_loss`, drawn dashed.
-        path: of the picture (.png).
+        path: path of the picture (.png).
 
     Returns:
         The picture's path.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     panels = {"loss": "training loss", "eval_loss": "validation loss", "top1": "validation top-1 (%)"}
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    axes = figure.subplots(1, 3)
     rows: list[dict[str, Any]] = []
     for i, (label, records) in enumerate(logs.items()):
         for axis, (key, title) in zip(axes, panels.items(), strict=True):
