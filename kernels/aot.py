@@ -1,6 +1,6 @@
-"""Compile Triton kernels for a GPU that is not there: a driver that compiles what is launched and runs nothing.
+"""Compile Triton kernels for a GPU that is not there: a driver that compiles every launch and runs none.
 
-The host code of an operator runs as it would on the device, on CPU tensors, so what is compiled is what will be
+The host code of an operator runs as it would on the device, on CPU tensors, so the compiled kernels are those that will be
 launched: same constants, same specialization, same grid. No GPU, no CUDA or ROCm driver is needed; results are left
 uninitialized.
 """

@@ -17,7 +17,7 @@ namespace {
 #define KAT_LAMBDA_INLINE __attribute__((always_inline))
 
 constexpr int kMaxSplineOrder = 7;
-constexpr int64_t kTileBytes = 16 * 1024;  // what stays in L1 beside a channel's coefficients
+constexpr int64_t kTileBytes = 16 * 1024;  // of tiles that stay in L1 beside a channel's coefficients
 constexpr int64_t kMaxTile = 128;          // rows
 constexpr int64_t kGradientBytes = 16 * 1024;  // of the channels that accumulate together, in L1 beside a tile's gradients
 constexpr int64_t kCoefBytes = 256 * 1024;     // of the channels that rows pass by together, in L2

@@ -193,7 +193,7 @@ def _call(
     if result.numel() == 0 or x.numel() == 0:
         return result.zero_()
     tensors = [None if t is None else t.contiguous() for t in (x, scale, coef, grad)]
-    knots = knots.double().contiguous()  # the library reads doubles, whatever a module's .to() made of them
+    knots = knots.double().contiguous()  # the library reads doubles, and a module's .to() may have made another dtype of them
     code = _c_function()(
         task,
         cpu_library.DTYPES[x.dtype],

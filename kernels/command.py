@@ -7,7 +7,7 @@ from typing import NoReturn
 
 # name -> (module of kat_zoo.kernels, help)
 SUBCOMMANDS = {
-    "report": ("report", "compile the Triton kernels ahead of time, without a GPU, and tabulate what the code uses"),
+    "report": ("report", "compile the Triton kernels ahead of time, without a GPU, and tabulate registers, spills and instructions"),
     "hub-export": ("hub_export", "write the kernels as a Kernel Hub kernel, for the kernels package"),
 }
 

@@ -100,7 +100,7 @@ def force_isa(name: str) -> Iterator[None]:
 
 
 def check_status(code: int) -> None:
-    """Check what a function of the library returned.
+    """Check the result of a function of the library.
 
     Args:
         code: result of the function, 0 for success.

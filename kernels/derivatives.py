@@ -43,7 +43,7 @@ def second_order(
         Gradients of the loss with respect to `tensors`; None where it does not depend on one.
     """
     with torch.enable_grad():
-        # Aliases, for one tensor may itself be a function of another: what flows through it is added by the engine, not here.
+        # Aliases, for one tensor may itself be a function of another: the engine adds the gradient that flows through it, not this.
         inputs = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in tensors]
         first = gradients(*inputs)
     used = [(y, g) for y, g in zip(first, grads, strict=True) if g is not None]
@@ -78,7 +78,7 @@ def register_autograd(
     function: Any = type(name, (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)})
 
     def kernel(*args: Any) -> Any:
-        missing = count - len(args)  # the dispatcher leaves out what equals its default
+        missing = count - len(args)  # the dispatcher leaves out arguments that equal their default
         args = (*args, *defaults[len(defaults) - missing :])
         if seen_through(name):
             return formula(*args)

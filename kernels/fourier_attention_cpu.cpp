@@ -262,7 +262,7 @@ struct Sizes {
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Hands out aligned pieces of one block of memory; with a null base it only adds up what is needed.
+// Hands out aligned pieces of one block of memory; with a null base it only adds up their sizes.
 template <class T>
 struct Arena {
   T* base;

@@ -28,8 +28,8 @@ def fourier_attention(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: 
 
     The learnable attention of Fourier-KArAt (arXiv 2503.10632, section 4: operator order W Phi(A), rank r, G harmonics), which
     stands where softmax(A) v stood. As z is a sum over keys and w z has rank r, no N x N map is ever held: tiles of A are made,
-    used and dropped, forward and backward. What is saved is q, k, v, the coefficients and z. Deterministic on CPUs,
-    whatever the number of threads. Second derivatives go through the reference, with N x N maps.
+    used and dropped, forward and backward. The backward keeps q, k, v, the coefficients and z. Deterministic on CPUs,
+    for any number of threads. Second derivatives go through the reference, with N x N maps.
 
     Args:
         q: (B, h, N, d) queries; float32, float64, bfloat16 or float16, any strides. 16-bit types are computed in float32.

@@ -51,13 +51,13 @@ def _tiles(dtype: torch.dtype, dim: int, num_harmonics: int) -> dict[str, int]:
     if num_harmonics > 4:  # the gradients of a and b alone are 2 G accumulators
         return {"M": 32, "N": 16, "num_warps": 8, "num_stages": 2} if full else {"M": 16, "N": 16, "num_warps": 4, "num_stages": 1}
     size = 16 if full and dim > 64 else 32
-    return {"M": size, "N": size, "num_warps": 4, "num_stages": 2}  # 48 KiB of shared memory, what every GPU grants without asking
+    return {"M": size, "N": size, "num_warps": 4, "num_stages": 2}  # within 48 KiB of shared memory, which every GPU grants
 
 
 def _has_tf32() -> bool:
     """Whether tl.dot takes TF32 on the current device: every NVIDIA GPU, and of AMD's gfx942 alone."""
     if not isinstance(fourier_attention_forward_kernel, triton.JITFunction):
-        return True  # the interpreter multiplies float32 whatever it is asked for
+        return True  # the interpreter multiplies float32 in any case
     target = triton.runtime.driver.active.get_current_target()
     return target.backend == "cuda" or target.arch == "gfx942"
 
@@ -78,7 +78,7 @@ def _constants(q: Tensor, rank: int, num_harmonics: int) -> dict[str, object]:
 
 
 def _narrow(constants: dict[str, object], q: Tensor, num_harmonics: int) -> dict[str, object]:
-    """For kernels whose second product contracts what the first one made: two warps pass no tile of it to each other.
+    """Constants of a kernel whose second product contracts the result of the first: two warps need not pass tiles of it on.
 
     That halves their instructions. In float32, and with many harmonics, the products take the registers of more warps.
     """

@@ -46,7 +46,7 @@ class Tile(NamedTuple):
 def tile(width: int, dtype: torch.dtype, backward: bool) -> Tile:
     """Choose by group width and dtype alone: vectors are the widest up to 16 bytes that divide the width."""
     vec = math.gcd(width, 16 // dtype.itemsize)
-    # Vectors a thread has in flight. The backward keeps M + N + 1 sums for each, which is what its registers go to.
+    # Vectors a thread has in flight. The backward keeps M + N + 1 sums for each, which take its registers.
     per_thread = max(1, 4 // vec) if backward else max(2, 8 // vec)
     return Tile(vec, THREADS * per_thread, 1024 if backward else 2048)
 

@@ -1,9 +1,9 @@
 """`kat-zoo kernels report`: compile the Triton kernels ahead of time for GPUs that are not there; tabulate the code.
 
-A row is one kernel as the models launch it at batch 128 and 224 pixels, 197 tokens. group_width is what the code depends on:
+A row is one kernel as the models launch it at batch 128 and 224 pixels, 197 tokens. The code depends on group_width:
 the channels of a group of the rational (8 groups), the channels of a head of fourier_attention (3 heads, G = 3, r = 12).
 An element is an input of the rational; of fourier_attention it is a logit, one of the B h N^2 that are never in memory.
-instructions_per_element is what a thread executes over the elements it handles, everything outside the main loop and the
+instructions_per_element is the number that a thread executes over the elements it handles, everything outside the main loop and the
 padding of tiles included; the branch for inputs whose powers overflow is not taken.
 """
 
@@ -126,7 +126,7 @@ def rows(
             threads = math.prod(launch.grid) * launch.kernel.metadata.num_warps * launch.kernel.metadata.target.warp_size
             per_iteration = elements / (threads * operator.iterations(launch)) if operator.iterations else None
             found = figures(launch.kernel, 4 if reduction else DTYPES[dtype].itemsize, per_iteration)
-            # A reduction handles what the launch before it wrote.
+            # A reduction handles the result of the launch before it.
             handled = launch.arguments[0].numel() if reduction else elements
             per_element = found.loop_instructions + found.overhead * threads / handled
             table.append(

@@ -18,7 +18,7 @@ class AttentionLayer:
 
     Attributes:
         logits: (B, h, N, N), A = q k^T / sqrt(d), before the activation.
-        attention: (B, h, N, N), what multiplies the values: softmax(A), or w Phi(A) in a KArAt.
+        attention: (B, h, N, N) factors of the values: softmax(A), or w Phi(A) in a KArAt.
         learnable: per head, whether the activation is learned.
     """
 

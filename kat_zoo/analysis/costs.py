@@ -1,4 +1,4 @@
-"""What a training step costs: time, throughput, and memory held for the backward."""
+"""Costs of a training step: time, throughput, and memory held for the backward."""
 
 import statistics
 import time

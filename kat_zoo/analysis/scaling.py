@@ -20,7 +20,7 @@ class PowerLaw:
 
     Attributes:
         l_inf: irreducible loss, at least 0.
-        log_amplitude: alpha log x0, the logarithm of what is above l_inf at x = 1.
+        log_amplitude: alpha log x0, the logarithm of the loss above l_inf at x = 1.
         alpha: exponent; negative where the loss grows.
         intervals: name (l_inf, x0, alpha) -> (low, high), the central 90 % of the bootstrap.
     """
@@ -99,7 +99,7 @@ def fit_power_law(x: Sequence[float], loss: Sequence[float], *, constant: bool =
             samples.append(_law(_fit(log_x[pick], log_y[pick], constant, best), {}))
     intervals = {}
     for name in ("l_inf", "x0", "alpha") if samples else ():
-        # Of infinite scales there is no value in between.
+        # Infinite scales have no value in between.
         low, high = np.percentile([getattr(law, name) for law in samples], [5, 95], method="nearest")
         intervals[name] = float(low), float(high)
     return _law(best, intervals)

@@ -40,8 +40,8 @@ def join_windows(x: Tensor, window: tuple[int, int], grid: tuple[int, int]) -> T
 def windowed_attention(attn: nn.Module, x: Tensor, grid: tuple[int, int], window_size: int, num_prefix: int) -> Tensor:
     """Attend within windows; equals `attn(x)` where one window covers the map.
 
-    Unlike ViTDet, which drops the class token, prefix tokens (class, registers) are keys and queries of every window, and what the
-    windows say of them is averaged: a pretrained model misses neither its class token nor its registers. Padding is masked.
+    Unlike ViTDet, which drops the class token, prefix tokens (class, registers) are keys and queries of every window, and their
+    results of all windows are averaged: a pretrained model misses neither its class token nor its registers. Padding is masked.
 
     Args:
         attn: module that is called as attn(tokens, attn_mask=additive mask), as timm's Attention.

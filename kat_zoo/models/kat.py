@@ -57,7 +57,7 @@ class KAT(VisionTransformer):
             identity-identity 69.7.
         num_groups: number of groups of channels with their own denominator; it divides embed_dim and the hidden width.
         order: degrees (m, n) of numerator and denominator.
-        weight_init: "upstream", what the released code does in effect (timm's truncated normal), or "kan", the
+        weight_init: "upstream", the effect of the released code (timm's truncated normal), or "kan", the
             variance-preserving one of the paper (section 4.4); either with "_mimetic" for mimetic attention
             (arXiv 2305.09828). timm's "skip" and "reset" work too.
         norm_layer: name of timm's norm, "layernorm" by default.
@@ -93,7 +93,7 @@ class KAT(VisionTransformer):
             self.init_weights(needs_reset=False)
 
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
-        """Initialise all weights.
+        """Initialize all weights.
 
         Args:
             mode: name as the constructor's weight_init, which is the default; not "skip".

@@ -127,7 +127,7 @@ def _split_rows(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: Any
 def transfer_attention(student: nn.Module, teacher: nn.Module, freeze: bool = True) -> nn.Module:
     """Give a model another one's queries and keys, as in the paper's attention transfer (arXiv 2503.10632, Table 4).
 
-    A softmax ViT taught by a KArAt keeps what the KArAt's training made of q and k, and learns all the rest anew.
+    A softmax ViT taught by a KArAt keeps the queries and keys of the trained KArAt, and learns all the rest anew.
 
     Args:
         student: vision transformer, changed in place.

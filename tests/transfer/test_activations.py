@@ -15,7 +15,7 @@ from kat_zoo import vit_to_kat
 
 
 def images(count, seed, size=64):
-    """Smooth noise: neighbouring pixels correlate as in photographs."""
+    """Smooth noise: neighboring pixels correlate as in photographs."""
     coarse = torch.randn(count, 3, size // 8, size // 8, generator=torch.Generator().manual_seed(seed))
     return 1.5 * F.interpolate(coarse, size, mode="bicubic")
 

@@ -1,4 +1,4 @@
-"""Learnable attention of Fourier-KArAt (arXiv 2503.10632) as modules: the heads of the standard operator, and what all heads share."""
+"""Learnable attention of Fourier-KArAt (arXiv 2503.10632) as modules: the heads of the standard operator, and the base of all heads."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -201,5 +201,5 @@ class FourierHeads(OperatorHeads):
 
 @torch.no_grad()
 def reset_map(w: Tensor) -> None:
-    """Initialise w (h, N, r) as the weight of nn.Linear(r, N): attention entries of standard deviation 0.6 for unit z."""
+    """Initialize w (h, N, r) as the weight of nn.Linear(r, N): attention entries of standard deviation 0.6 for unit z."""
     w.uniform_(-(w.shape[-1] ** -0.5), w.shape[-1] ** -0.5)
