@@ -1,6 +1,6 @@
 """Text of messages."""
 
 
-def one_line(error: BaseException) -> str:
-    """Return the message of an error on one line; the name of its class where it has none."""
+def one_line(error: object) -> str:
+    """Return the text of an error, or of anything else, on one line; the name of its class where it has none."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -58,7 +58,7 @@ def _activation(device: str) -> tuple[str, Callable[[Tensor, Tensor, Tensor], Te
 
 
 def milliseconds(function: Callable[[], object], seconds: float) -> float:
-    """Median time of a call, of blocks of calls of 10 ms or more between which the device is synchronised."""
+    """Median time of a call, of blocks of calls of 10 ms or more between which the device is synchronized."""
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
 
     def block(calls: int) -> float:
@@ -81,7 +81,7 @@ def check_oracle(function: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor
     """Compare y and every gradient with the float64 reference on a few rows.
 
     Raises:
-        ValueError: they differ: a time of a wrong result is no result.
+        ValueError: they differ: the time of a wrong result says nothing.
     """
     x = x.detach()[:8].clone()
     results = []

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("kat_zoo.hub.registry:main", "the models: size, weights, results"),
     "demo": ("kat_zoo.cli.demo:main", "classify the shipped images with the shipped weights"),
-    "predict": ("kat_zoo.train.tasks:predict_main", "classify image files, or draw objects or regions found in them"),
+    "predict": ("kat_zoo.cli.predict:main", "classify image files, or draw objects or regions found in them"),
     "scenes": ("kat_zoo.train.scenes:main", "compose scenes of Fashion-MNIST items as COCO and ADE20K data"),
     "train": ("kat_zoo.train.tasks:train_main", "train a classifier, detector or segmentation model from a recipe"),
     "plan": ("kat_zoo.train.planning.plan:main", "what a recipe needs: parameters, FLOPs, memory, batch that fits, updates, time"),
     "validate": ("kat_zoo.train.tasks:validate_main", "evaluate weights on a dataset's test split"),
     "analyze": ("kat_zoo.train.classification.analyze:main", "pictures of finished runs: landscape, spectra, attention maps, ..."),
     "bench": ("kat_zoo.cli.bench:main", "time the activation and KAT against GELU, a device copy and timm's ViT"),
-    "export": ("kat_zoo.export:main", "write a model as ONNX, torch.export program or AOTInductor package"),
+    "export": ("kat_zoo.cli.export:main", "write a model as ONNX, torch.export program or AOTInductor package"),
     "push": ("kat_zoo.hub.sync:push_main", "upload a training run to the Hugging Face Hub"),
     "pull": ("kat_zoo.hub.sync:pull_main", "download a model from the Hugging Face Hub"),
     "convert": ("kat_zoo.hub.conversion:convert_main", "turn a checkpoint into safetensors and a config.json"),
@@ -70,7 +70,7 @@ def _run(arguments: list[str]) -> int:
         return 0 if arguments else 2
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        print(f"kat-zoo: unknown command {name!r}; expected one of: {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"kat-zoo: unknown command {name!r}: expected one of: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     module, function = COMMANDS[name][0].split(":")
     try:

@@ -99,7 +99,7 @@ class GRKAN(nn.Module):
         in_features: width of the input, divisible by num_groups.
         hidden_features: width between the layers, divisible by num_groups; in_features by default.
         out_features: width of the result; in_features by default.
-        act_layer: ignored class of an activation, which timm's blocks pass to every mlp_layer; act1_init and act2_init name ours.
+        act_layer: class of an activation, ignored; timm's blocks pass one to every mlp_layer; act1_init and act2_init name ours.
         norm_layer: class of the norm in front of fc2, as in timm's Mlp.
         bias: whether fc1 and fc2 have a bias.
         drop: dropout rates in front of fc1 and fc2.

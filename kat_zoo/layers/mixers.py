@@ -25,7 +25,7 @@ class KANMlp(nn.Module):
         in_features: width of the tokens.
         hidden_features: width between the layers; in_features by default, as in the baseline of KAT's paper (arXiv 2409.10594).
         out_features: width of the result; in_features by default.
-        act_layer: ignored class of an activation, which timm's blocks pass to every mlp_layer.
+        act_layer: class of an activation, ignored; timm's blocks pass one to every mlp_layer.
         norm_layer: class of the norm in front of each layer; LayerNorm by default.
         bias: whether the Fourier layers have a bias; ignored by splines, which have a constant.
         drop: dropout rate in front of each layer.
@@ -113,7 +113,7 @@ class LANMlp(Mlp):
         in_features: width of the tokens.
         hidden_features: number of nodes; in_features by default.
         out_features: width of the result; in_features by default.
-        act_layer: ignored class of an activation, which timm's blocks pass to every mlp_layer.
+        act_layer: class of an activation, ignored; timm's blocks pass one to every mlp_layer.
         norm_layer: class of the norm in front of the second layer.
         bias: whether each of the two layers has a bias.
         drop: dropout rates behind the activation and behind the second layer.

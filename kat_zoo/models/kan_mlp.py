@@ -108,7 +108,7 @@ class PixelClassifier(nn.Module):
 
         Args:
             num_classes: number of outputs; 0 for no head.
-            global_pool: ignored, as there is nothing to pool.
+            global_pool: argument of timm, ignored, as there is nothing to pool.
         """
         self.num_classes = count("num_classes", num_classes, 0)
         weight = next(self.parameters())

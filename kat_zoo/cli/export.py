@@ -1,0 +1,64 @@
+"""`kat-zoo export`: write a model as ONNX, as a torch.export program, or compiled ahead of time by AOTInductor."""
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+from .. import models as zoo_models  # noqa: F401  (registers the models)
+from .._arguments import ArgumentParser, require_writable
+from .._checks import count
+from ..export import FORMATS, largest_difference, load, milliseconds, to_aoti, to_onnx, to_pt2
+from ..hub.source import HUB, as_folder, open_model
+
+logger = logging.getLogger("kat_zoo")
+
+
+def _open(name: str, checkpoint: Path | None, pretrained: bool) -> nn.Module:
+    registered = as_folder(name) is None and not name.startswith(HUB)
+    untrained = registered and checkpoint is None and not pretrained
+    source = open_model(name, checkpoint, untrained=untrained)
+    if untrained:
+        logger.warning("%s is exported untrained, with random weights: --pretrained and --checkpoint FILE load trained ones", name)
+    return source.model
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `kat-zoo export MODEL --format FORMAT`: write the file, run it, compare it with the model."""
+    parser = ArgumentParser(prog="kat-zoo export", description=__doc__)
+    parser.add_argument("model", help="timm name (see kat-zoo list), folder of a run, or hf-hub:org/name")
+    parser.add_argument("--format", choices=list(FORMATS), required=True)
+    parser.add_argument("--out", type=Path, help="file to write; default MODEL plus the format's suffix")
+    parser.add_argument("--checkpoint", type=Path, help="weights to load")
+    parser.add_argument("--pretrained", action="store_true", help="load the model's published weights")
+    parser.add_argument("--batch-size", type=int, help="fix the batch size; by default any batch runs")
+    parser.add_argument("--repeats", type=int, default=10, help="runs to time")
+    options = parser.parse_args(argv)
+    if options.batch_size is not None:
+        count("--batch-size", options.batch_size)
+    count("--repeats", options.repeats)
+    folder = as_folder(options.model)
+    stem = folder.resolve().name if folder is not None else options.model.split("/")[-1]
+    path = options.out or Path(f"{stem}{FORMATS[options.format]}")
+    require_writable("--out", path)
+    if options.format == "aoti" and path.suffix != ".pt2":
+        raise ValueError(f"--out {path}: expected a name that ends in .pt2, as AOTInductor packages do")
+    model = _open(options.model, options.checkpoint, options.pretrained)
+    images = torch.randn(options.batch_size or 2, *timm.data.resolve_model_data_config(model)["input_size"])
+    write = {"onnx": to_onnx, "pt2": to_pt2, "aoti": to_aoti}[options.format]
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        write(model, images, draft, dynamic_batch=options.batch_size is None)
+        exported = load(draft, options.format)
+        difference = largest_difference(model, exported, images)
+        if not difference <= 1e-4:
+            raise ValueError(f"{path} is not the model: expected what the model computes, largest relative difference {difference:.1e}")
+        times = milliseconds(exported, images, options.repeats), milliseconds(model, images, options.repeats)
+        draft.replace(path)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; differs by {difference:.1e} of the model's largest output")
+    print(f"batch {len(images)}, {torch.get_num_threads()} threads: {times[0]:.1f} ms, eager {times[1]:.1f} ms (medians)")
+    return 0
