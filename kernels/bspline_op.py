@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import cpu_library, dispatch
-from .bspline_reference import bspline_basis_reference, spline_accumulate_reference, spline_contract_reference, spline_project_reference
+from .bspline_torch import bspline_basis_reference, spline_accumulate_reference, spline_contract_reference, spline_project_reference
 from .derivatives import register_autograd
 
 MAX_SPLINE_ORDER = 7

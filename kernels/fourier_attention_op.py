@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import cpu_library, dispatch
 from .derivatives import register_autograd, second_order
-from .fourier_attention_reference import fourier_attention_reference, fourier_attention_tiled, fourier_attention_tiled_backward
+from .fourier_attention_torch import fourier_attention_reference, fourier_attention_tiled, fourier_attention_tiled_backward
 from .layout import contiguous_channels, heads_inside
 
 _LIBRARY = torch.library.Library("kat_zoo", "FRAGMENT")

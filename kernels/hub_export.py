@@ -17,12 +17,12 @@ MODULES = (
     "derivatives",
     "dispatch",
     "fourier_attention_op",
-    "fourier_attention_reference",
+    "fourier_attention_torch",
     "fourier_attention_triton",
     "fourier_attention_triton_kernels",
     "layout",
     "rational_op",
-    "rational_reference",
+    "rational_torch",
     "rational_triton",
     "rational_triton_formulas",
     "rational_triton_kernels",
@@ -30,9 +30,9 @@ MODULES = (
 LAYERS = "hub_layers"  # called layers in the kernel
 PUBLIC = {
     "fourier_attention": "fourier_attention_op",
-    "fourier_attention_reference": "fourier_attention_reference",
+    "fourier_attention_reference": "fourier_attention_torch",
     "rational": "rational_op",
-    "rational_reference": "rational_reference",
+    "rational_reference": "rational_torch",
 }
 
 INIT = '''"""Group-rational activation (KAT) and Fourier-KArAt attention: Triton on GPUs, plain PyTorch elsewhere."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from . import cpu_library, dispatch
 from .derivatives import register_autograd, second_order, seen_through
 from .layout import as_rows, like_rows
-from .rational_reference import rational_backward_reference, rational_reference
+from .rational_torch import rational_backward_reference, rational_reference
 
 MAX_ORDER = 8
 

@@ -19,7 +19,7 @@ class AttentionLayer:
     Attributes:
         logits: (B, h, N, N), A = q k^T / sqrt(d), before the activation.
         attention: (B, h, N, N) factors of the values: softmax(A), or w Phi(A) in a KArAt.
-        learnable: per head, whether the activation is learned.
+        learnable: whether the activation is learned, per head.
     """
 
     logits: Tensor

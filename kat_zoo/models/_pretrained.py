@@ -154,7 +154,7 @@ def create_model(
         FileNotFoundError: the checkpoint does not exist.
         ValueError: the file is damaged, is not a checkpoint, holds more than tensors, or does not fit the model.
     """
-    wanted = {} if num_classes is None else {"num_classes": num_classes}
+    wanted: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if checkpoint is None:
         return timm.create_model(name, pretrained=pretrained, **wanted, **kwargs)
     path = _require_weights(checkpoint)

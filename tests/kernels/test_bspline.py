@@ -4,7 +4,7 @@ import torch
 from scipy.interpolate import BSpline
 
 from kat_zoo.kernels import bspline_basis, bspline_basis_reference, cpu_library, spline_linear
-from kat_zoo.kernels.bspline_reference import spline_contract_reference
+from kat_zoo.kernels.bspline_torch import spline_contract_reference
 
 ISAS = cpu_library.ISAS[: cpu_library._best_isa() + 1]
 

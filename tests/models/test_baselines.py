@@ -7,7 +7,7 @@ from timm.models._manipulate import reinit_non_persistent_buffers
 from torch import nn
 
 from kat_zoo.hub import registry as zoo
-from kat_zoo.kernels.bspline_reference import bspline_basis_reference
+from kat_zoo.kernels.bspline_torch import bspline_basis_reference
 from kat_zoo.layers.mixers import ChannelPReLU, KANMlp, LANMlp, mixer_layer
 from kat_zoo.layers.spline_linear import SplineLinear
 
