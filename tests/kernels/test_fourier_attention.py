@@ -140,9 +140,9 @@ def test_huge_and_undefined_logits():
 
 def test_gradcheck_first_and_second_order():
     tensors, _ = inputs(1, 2, 4, 3, 2, 2, 2, torch.float64)
-    leaves = [t.requires_grad_() for t in tensors]
-    assert torch.autograd.gradcheck(fourier_attention, leaves)
-    assert torch.autograd.gradgradcheck(fourier_attention, leaves)
+    assert torch.autograd.gradcheck(fourier_attention, [t.requires_grad_() for t in tensors])
+    tensors, _ = inputs(1, 1, 3, 2, 2, 2, 2, torch.float64)  # its cost grows with the square of the number of inputs
+    assert torch.autograd.gradgradcheck(fourier_attention, [t.requires_grad_() for t in tensors])
 
 
 def test_third_order():
