@@ -1,6 +1,6 @@
-"""Text for people."""
+"""Text of messages."""
 
 
 def one_line(error: object) -> str:
-    """The text of an error, or of anything else, without line breaks."""
-    return " ".join(str(error).split())
+    """Return the text of an error, or of anything else, on one line; the name of its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

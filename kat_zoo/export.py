@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .kernels.bspline_reference import spline_contract_reference
-from .kernels.fourier_attention_reference import fourier_scores_reference
-from .kernels.rational_reference import rational_reference
+from .kernels.bspline_torch import spline_contract_reference
+from .kernels.fourier_attention_torch import fourier_scores_reference
+from .kernels.rational_torch import rational_reference
 
 logger = logging.getLogger("kat_zoo")
 

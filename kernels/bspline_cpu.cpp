@@ -1,7 +1,7 @@
 // B-splines on the CPU: dense bases, and the three contractions of a KAN layer that never write the dense bases at all.
 //
 // Each channel's knots become polynomial pieces once per call: a linear continuation to the left, G intervals, a linear
-// continuation to the right. In a piece only order + 1 bases are non-zero, so a sample costs order + 1 multiply-adds per
+// continuation to the right. In a piece only spline_order + 1 bases are non-zero, so a sample costs spline_order + 1 multiply-adds per
 // output whatever the grid size. A derivative only changes the pieces, so one evaluation serves all derivatives.
 
 #include <algorithm>
@@ -18,18 +18,18 @@ namespace {
 #define KAT_LAMBDA_INLINE __attribute__((always_inline))
 
 constexpr int kMaxSplineOrder = 7;
-constexpr int64_t kTileBytes = 16 * 1024;  // what stays in L1 beside a channel's coefficients
+constexpr int64_t kTileBytes = 16 * 1024;  // of tiles that stay in L1 beside a channel's coefficients
 constexpr int64_t kMaxTile = 128;          // rows
 constexpr int64_t kGradientBytes = 16 * 1024;  // of the channels that accumulate together, in L1 beside a tile's gradients
 constexpr int64_t kCoefBytes = 256 * 1024;     // of the channels that rows pass by together, in L2
 
 struct Shape {
   int64_t rows, in, out, grid;
-  int order, derivative;
-  int64_t bases() const { return grid + order; }
+  int spline_order, derivative;
+  int64_t bases() const { return grid + spline_order; }
 };
 
-// The order + 1 non-zero bases of one interval as polynomials of u = (x - origin) * scale; W lanes, one per basis.
+// The spline_order + 1 non-zero bases of one interval as polynomials of u = (x - origin) * scale; W lanes, one per basis.
 template <class T, int W>
 struct Piece {
   T origin, scale;
@@ -47,15 +47,15 @@ struct Channel {
 
 // c[power][basis] of a derivative of the bases on the interval [t_q, t_{q+1}], in powers of u = (x - t_q) / h, by the recurrence of Cox
 // and de Boor carried out on polynomials: for the value up to degree order - derivative, for the derivative above. Right for h = 0 too.
-void interval_polynomials(const double* t, int64_t q, int order, int derivative, double c[][kMaxSplineOrder + 1]) {
+void interval_polynomials(const double* t, int64_t q, int spline_order, int derivative, double c[][kMaxSplineOrder + 1]) {
   const double h = t[q + 1] - t[q];
   double work[kMaxSplineOrder + 2][kMaxSplineOrder + 2] = {};  // [basis j - (q - order)][power]
-  work[order][0] = derivative > order ? 0 : 1;
-  for (int p = 1; p <= order; ++p) {
-    const bool differentiate = p > order - derivative;
+  work[spline_order][0] = derivative > spline_order ? 0 : 1;
+  for (int p = 1; p <= spline_order; ++p) {
+    const bool differentiate = p > spline_order - derivative;
     for (int64_t j = q - p; j <= q; ++j) {
-      double* target = work[j - q + order];
-      const double* next = work[j + 1 - q + order];
+      double* target = work[j - q + spline_order];
+      const double* next = work[j + 1 - q + spline_order];
       double result[kMaxSplineOrder + 2] = {};
       const double left = t[j + p] - t[j], right = t[j + p + 1] - t[j + 1];
       for (int n = 0; n < p; ++n) {
@@ -71,8 +71,8 @@ void interval_polynomials(const double* t, int64_t q, int order, int derivative,
       for (int n = 0; n <= p; ++n) target[n] = result[n];
     }
   }
-  for (int n = 0; n <= order; ++n)
-    for (int j = 0; j <= order; ++j) c[n][j] = work[j][n];
+  for (int n = 0; n <= spline_order; ++n)
+    for (int j = 0; j <= spline_order; ++j) c[n][j] = work[j][n];
 }
 
 template <class T, int W>
@@ -85,14 +85,14 @@ void set_piece(Piece<T, W>& piece, double origin, double scale, const double c[]
 }
 
 // The linear continuation beyond `side` (0 or 1) of interval q as a polynomial of x - edge: the edge's value and slope, or a derivative.
-void continuation(const double* t, int64_t q, int side, int order, int derivative, double line[][kMaxSplineOrder + 1]) {
+void continuation(const double* t, int64_t q, int side, int spline_order, int derivative, double line[][kMaxSplineOrder + 1]) {
   for (int power = 0; power < 2; ++power) {
     for (int j = 0; j <= kMaxSplineOrder; ++j) line[power][j] = 0;
     if (derivative + power > 1) continue;
     double c[kMaxSplineOrder + 1][kMaxSplineOrder + 1] = {};
-    interval_polynomials(t, q, order, derivative + power, c);
-    for (int j = 0; j <= order; ++j)
-      for (int n = 0; n <= (side ? order : 0); ++n) line[power][j] += c[n][j];
+    interval_polynomials(t, q, spline_order, derivative + power, c);
+    for (int j = 0; j <= spline_order; ++j)
+      for (int n = 0; n <= (side ? spline_order : 0); ++n) line[power][j] += c[n][j];
   }
 }
 
@@ -114,7 +114,7 @@ Status check_knots(const double* t, int64_t count) {
 
 template <class T, int W>
 Channel<T, W> make_channel(const double* t, const Shape& s, Piece<T, W>* pieces, T* breaks) {
-  const int k = s.order;
+  const int k = s.spline_order;
   const int64_t g = s.grid;
   const double first = t[k], last = t[k + g], width = (last - first) / g;
   const double largest = std::max(std::fabs(t[0]), std::fabs(t[g + 2 * k]));
@@ -151,7 +151,7 @@ struct Table {
   std::unique_ptr<Channel<T, W>[]> channels;
 
   Status build(const double* knots, int64_t knot_rows, const Shape& s, int threads) {
-    const int64_t count = s.grid + 2 * s.order + 1;
+    const int64_t count = s.grid + 2 * s.spline_order + 1;
     Status status = kFine;
     for (int64_t i = 0; i < knot_rows; ++i) {
       const Status one = check_knots<T>(knots + i * count, count);
@@ -192,14 +192,14 @@ KAT_INLINE int64_t locate(const Channel<T, W>& channel, T x, int64_t grid) {
   return x > channel.last ? grid + 1 : piece;
 }
 
-// The non-zero bases at x; `*begin` is the index of the first. K < 0: the order is known at run time only.
+// The non-zero bases at x; `*begin` is the index of the first. K < 0: the spline order is known at run time only.
 template <class T, int W, int K>
 KAT_INLINE void evaluate(const Channel<T, W>& channel, T x, const Shape& s, T* values, int64_t* begin) {
   using V = typename Vec<T, W>::F;
   const int64_t index = locate(channel, x, s.grid);
   const bool shared = channel.uniform && index > 0 && index <= s.grid;
   const Piece<T, W>& piece = channel.pieces[shared ? 1 : index];
-  const int degree = K < 0 ? (s.order > 1 ? s.order : 1) : K;
+  const int degree = K < 0 ? (s.spline_order > 1 ? s.spline_order : 1) : K;
   const T u = shared ? (x - channel.first) * channel.inverse_width - static_cast<T>(index - 1) : (x - piece.origin) * piece.scale;
   V sum = Storage<T>::template load<W>(piece.coefficient[degree]);
   for (int n = degree - 1; n >= 0; --n) sum = sum * u + Storage<T>::template load<W>(piece.coefficient[n]);
@@ -234,7 +234,7 @@ template <class T, int W, int K, int L>
 KAT_INLINE bool fill_uniform(const Job<T, W>& job, const Channel<T, W>& channel, const T* x, int64_t at, Tile<T, W>& tile) {
   using V = typename Vec<T, L>::F;
   using I = typename Vec<T, L>::I;
-  const int order = K < 0 ? job.s.order : K;
+  const int spline_order = K < 0 ? job.s.spline_order : K;
   const int64_t step = job.s.in, last = job.s.grid - 1;
   V v;
   for (int l = 0; l < L; ++l) v[l] = x[l * step];
@@ -248,9 +248,9 @@ KAT_INLINE bool fill_uniform(const Job<T, W>& job, const Channel<T, W>& channel,
   index = index < 0 ? I{} : index;
   const V u = f - __builtin_convertvector(index, V);
   const Piece<T, W>& piece = channel.pieces[1];
-  for (int j = 0; j <= order; ++j) {
-    V sum = V{} + piece.coefficient[order][j];
-    for (int n = order - 1; n >= 0; --n) sum = sum * u + piece.coefficient[n][j];
+  for (int j = 0; j <= spline_order; ++j) {
+    V sum = V{} + piece.coefficient[spline_order][j];
+    for (int n = spline_order - 1; n >= 0; --n) sum = sum * u + piece.coefficient[n][j];
     Storage<T>::template store<L>(&tile.values[j][at], sum);
   }
   for (int l = 0; l < L; ++l) tile.first[at + l] = index[l] * job.stride;
@@ -261,7 +261,7 @@ template <class T, int W, int K, int L>
 KAT_INLINE void fill(const Job<T, W>& job, int64_t i, int64_t begin, int64_t end, Tile<T, W>& tile) {
   const Channel<T, W>& channel = job.channels[i];
   const Shape& s = job.s;
-  const int order = K < 0 ? s.order : K;
+  const int spline_order = K < 0 ? s.spline_order : K;
   for (int64_t b = begin; b < end;) {
     const int64_t at = b - begin;
     const T* x = job.x + b * s.in + i;
@@ -274,13 +274,13 @@ KAT_INLINE void fill(const Job<T, W>& job, int64_t i, int64_t begin, int64_t end
       T values[W];
       int64_t first;
       evaluate<T, W, K>(channel, job.x[b * s.in + i], s, values, &first);
-      for (int j = 0; j <= order; ++j) tile.values[j][b - begin] = values[j];
+      for (int j = 0; j <= spline_order; ++j) tile.values[j][b - begin] = values[j];
       tile.first[b - begin] = first * job.stride;
     }
   }
   if (job.scale) {
     for (int64_t b = begin; b < end; ++b)
-      for (int j = 0; j <= order; ++j) tile.values[j][b - begin] *= job.scale[b * s.in + i];
+      for (int j = 0; j <= spline_order; ++j) tile.values[j][b - begin] *= job.scale[b * s.in + i];
   }
 }
 
@@ -315,7 +315,7 @@ template <class T, int W, int K, int L, int N>
 KAT_INLINE void contract_rows(const Job<T, W>& job, int64_t index) {
   using S = Storage<T>;
   const Shape& s = job.s;
-  const int order = K < 0 ? s.order : K;
+  const int spline_order = K < 0 ? s.spline_order : K;
   const int64_t stride = N ? N * L : job.stride, first_row = index * job.unit_rows;
   std::fill(job.result + first_row * stride, job.result + std::min(s.rows, first_row + job.unit_rows) * stride, T(0));
   Tile<T, W> tile;
@@ -327,7 +327,7 @@ KAT_INLINE void contract_rows(const Job<T, W>& job, int64_t index) {
       T* __restrict y = job.result + (begin + b) * stride;
       for (int64_t o = 0; o < stride; o += L) {
         auto sum = S::template load<L>(y + o);
-        for (int j = 0; j <= order; ++j) sum += tile.values[j][b] * S::template load<L>(c + j * stride + o);
+        for (int j = 0; j <= spline_order; ++j) sum += tile.values[j][b] * S::template load<L>(c + j * stride + o);
         S::template store<L>(y + o, sum);
       }
     }
@@ -339,7 +339,7 @@ template <class T, int W, int K, int L, int N>
 KAT_INLINE void project_rows(const Job<T, W>& job, int64_t index) {
   using S = Storage<T>;
   const Shape& s = job.s;
-  const int order = K < 0 ? s.order : K;
+  const int spline_order = K < 0 ? s.spline_order : K;
   const int64_t stride = N ? N * L : job.stride;
   Tile<T, W> tile;
   for_tiles(job, index, [&](int64_t i, int64_t begin, int64_t end) KAT_LAMBDA_INLINE {
@@ -351,7 +351,7 @@ KAT_INLINE void project_rows(const Job<T, W>& job, int64_t index) {
       typename Vec<T, L>::F sum = {};
       for (int64_t o = 0; o < stride; o += L) {
         auto slope = tile.values[0][b] * S::template load<L>(c + o);
-        for (int j = 1; j <= order; ++j) slope += tile.values[j][b] * S::template load<L>(c + j * stride + o);
+        for (int j = 1; j <= spline_order; ++j) slope += tile.values[j][b] * S::template load<L>(c + j * stride + o);
         sum += slope * S::template load<L>(g + o);
       }
       job.result[(begin + b) * s.in + i] = horizontal_sum<T, L>(sum);
@@ -365,7 +365,7 @@ template <class T, int W, int K, int L, int N>
 KAT_INLINE void accumulate_block(const Job<T, W>& job, int64_t index) {
   using S = Storage<T>;
   const Shape& s = job.s;
-  const int order = K < 0 ? s.order : K;
+  const int spline_order = K < 0 ? s.spline_order : K;
   const int64_t stride = N ? N * L : job.stride;
   const int64_t block = job.channels_in(kGradientBytes, 2);
   const int64_t first_channel = index * block, last_channel = std::min(s.in, first_channel + block);
@@ -381,7 +381,7 @@ KAT_INLINE void accumulate_block(const Job<T, W>& job, int64_t index) {
         const T* __restrict g = job.g + (begin + b) * stride;
         for (int64_t o = 0; o < stride; o += L) {
           const auto v = S::template load<L>(g + o);
-          for (int j = 0; j <= order; ++j) {
+          for (int j = 0; j <= spline_order; ++j) {
             T* p = w + j * stride + o;
             S::template store<L>(p, S::template load<L>(p) + tile.values[j][b] * v);
           }
@@ -395,7 +395,7 @@ KAT_INLINE void accumulate_block(const Job<T, W>& job, int64_t index) {
 template <class T, int W, int K, int L>
 KAT_INLINE void dense_tile(const Job<T, W>& job, int64_t index) {
   const Shape& s = job.s;
-  const int order = K < 0 ? s.order : K;
+  const int spline_order = K < 0 ? s.spline_order : K;
   const int64_t begin = index * job.unit_rows, end = std::min(s.rows, begin + job.unit_rows);
   Tile<T, W> tile;
   std::fill(job.result + begin * job.stride, job.result + end * job.stride, T(0));
@@ -403,7 +403,7 @@ KAT_INLINE void dense_tile(const Job<T, W>& job, int64_t index) {
     fill<T, W, K, L>(job, i, begin, end, tile);
     for (int64_t b = 0; b < end - begin; ++b) {
       T* y = job.result + (begin + b) * job.stride + i * s.bases() + tile.first[b] / job.stride;
-      for (int j = 0; j <= order; ++j) y[j] = tile.values[j][b];
+      for (int j = 0; j <= spline_order; ++j) y[j] = tile.values[j][b];
     }
   }
 }
@@ -510,8 +510,8 @@ int run(int task, const void* x, const void* scale, const void* coef, const void
 template <class T>
 int choose(int task, const void* x, const void* scale, const void* coef, const void* g, void* result, const double* knots, int64_t knot_rows,
            const Shape& s, int threads, int isa) {
-  if (s.order == 3) return run<T, 4, 3>(task, x, scale, coef, g, result, knots, knot_rows, s, threads, isa);
-  if (s.order < 3) return run<T, 4, -1>(task, x, scale, coef, g, result, knots, knot_rows, s, threads, isa);
+  if (s.spline_order == 3) return run<T, 4, 3>(task, x, scale, coef, g, result, knots, knot_rows, s, threads, isa);
+  if (s.spline_order < 3) return run<T, 4, -1>(task, x, scale, coef, g, result, knots, knot_rows, s, threads, isa);
   return run<T, 8, -1>(task, x, scale, coef, g, result, knots, knot_rows, s, threads, isa);
 }
 
@@ -520,10 +520,10 @@ int choose(int task, const void* x, const void* scale, const void* coef, const v
 
 // Tasks as in kat::Task; unused pointers are null. Returns kat::Status: 4, where float32 does not tell the knots apart, asks for float64.
 KAT_EXPORT int kat_spline(int task, int dtype, const void* x, const void* scale, const void* coef, const void* g, void* result,
-                          const void* knots, int64_t knot_rows, int64_t rows, int64_t in, int64_t out, int64_t grid, int order,
+                          const void* knots, int64_t knot_rows, int64_t rows, int64_t in, int64_t out, int64_t grid, int spline_order,
                           int derivative, int threads, int isa) {
-  if (order < 0 || order > kat::kMaxSplineOrder) return kat::kBadType;
-  const kat::Shape shape{rows, in, out, grid, order, derivative};
+  if (spline_order < 0 || spline_order > kat::kMaxSplineOrder) return kat::kBadType;
+  const kat::Shape shape{rows, in, out, grid, spline_order, derivative};
   const double* t = static_cast<const double*>(knots);
   switch (dtype) {
     case kat::kFloat32: return kat::choose<float>(task, x, scale, coef, g, result, t, knot_rows, shape, threads, isa);

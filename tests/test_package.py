@@ -97,7 +97,7 @@ def test_version():
     [
         (["nonsense"], "unknown command 'nonsense'"),
         (["predict", "absent.png", "--model", "kat_pico_patch4_28"], "no such image: absent.png"),
-        (["predict", str(SHEET), "--model", "kat_nowhere"], "not a registered model"),
+        (["predict", str(SHEET), "--model", "kat_nowhere"], "expected a registered model"),
         (["predict", __file__, "--model", "kat_pico_patch4_28"], "is not an image that can be read"),
         (["predict", str(SHEET), "--model", "test_kat"], "no published weights"),
         (["validate", "--data.dataset", "imaginary"], "imaginary"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from .output import save
 
-# What a task is judged by, as its log calls it.
+# Figures that a task is judged by, as its log calls them.
 METRICS = {"top1": "validation top-1 (%)", "box_ap": "validation box AP (%)", "miou": "validation mIoU (%)"}
 
 
@@ -14,20 +14,21 @@ def plot_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
     """Draw training loss, validation loss and the task's figure over the epochs, one line per run.
 
     Args:
-        logs: label -> records of a run's metrics.jsonl; training records have `loss`, evaluations `eval_loss` and one of `METRICS`,
+        logs: records of a run's metrics.jsonl by label; training records have `loss`, evaluations `eval_loss` and one of `METRICS`,
             and of averaged weights the same under `ema_`, drawn dashed.
-        path: of the picture (.png).
+        path: path of the picture (.png).
 
     Returns:
         The picture's path.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     found = {key.removeprefix("ema_") for records in logs.values() for record in records for key in record}
     metrics = {key: title for key, title in METRICS.items() if key in found} or {"top1": METRICS["top1"]}
     validation = {} if "top1" not in metrics else {"eval_loss": "validation loss"}
     panels = {"loss": "training loss", **validation, **metrics}
-    figure, axes = plt.subplots(1, len(panels), figsize=(11 * len(panels) / 3, 3.2), layout="constrained")
+    figure = Figure(figsize=(11 * len(panels) / 3, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(panels))
     rows: list[dict[str, Any]] = []
     for i, (label, records) in enumerate(logs.items()):
         for axis, (key, title) in zip(axes, panels.items(), strict=True):
