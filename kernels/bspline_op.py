@@ -21,6 +21,8 @@ from .derivatives import register_autograd
 MAX_SPLINE_ORDER = 7
 _CONTRACT, _PROJECT, _ACCUMULATE, _DENSE = range(4)
 
+BAD_KNOTS, TOO_NARROW = 3, 4  # of the C library
+
 _LIBRARY = torch.library.Library("kat_zoo", "FRAGMENT")
 _TAIL = "int spline_order, int derivative) -> Tensor"
 for _schema in (
@@ -190,7 +192,7 @@ def _call(
 ) -> Tensor:
     """Run one task of the C library; `sizes` = (knots, outputs, spline_order, derivative)."""
     knots, outputs, spline_order, derivative = sizes
-    if result.numel() == 0 or x.numel() == 0:
+    if result.numel() == 0 or x.numel() == 0 or outputs == 0:
         return result.zero_()
     tensors = [None if t is None else t.contiguous() for t in (x, scale, coef, grad)]
     knots = knots.double().contiguous()  # the library reads doubles, and a module's .to() may have made another dtype of them
@@ -210,6 +212,11 @@ def _call(
         cpu_library.num_threads(),
         cpu_library.isa(),
     )
+    if code == BAD_KNOTS:
+        raise ValueError("knots that fall, or that are not finite: expected numbers that stay or rise along every row")
+    if code == TOO_NARROW:  # float32 does not tell these knots apart, as those of years or of a column that hardly varies
+        wider = [None if t is None else t.double() for t in (x, scale, coef, grad)]
+        return result.copy_(_call(task, *wider, torch.empty_like(result, dtype=torch.float64), sizes))
     cpu_library.check_status(code)
     return result
 
