@@ -29,26 +29,26 @@ def read_table(path: Path) -> tuple[list[str], np.ndarray]:
         try:
             rows = [(reader.line_num, row) for row in reader if row]
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 ({error}); expected a text file in UTF-8") from None
+            raise ValueError(f"{path} is not UTF-8 ({error}): expected a text file in UTF-8") from None
         except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}; expected a CSV file") from None
+            raise ValueError(f"{path}, line {reader.line_num}: {error}: expected a CSV file") from None
     if len(rows) < 2:
-        raise ValueError(f"{path} has {len(rows)} lines; expected a header and rows of numbers")
+        raise ValueError(f"{path} has {len(rows)} lines: expected a header and rows of numbers")
     header = rows[0][1]
     names, values = [name.strip() for name in header], []
     if all(_is_number(name) for name in names):
-        raise ValueError(f"{path} begins with numbers, {','.join(header)!r}; expected a header: add a first line of column names")
+        raise ValueError(f"{path} begins with numbers, {','.join(header)!r}: expected a header: add a first line of column names")
     if len(names) == 1 and re.search("[;\t]", names[0]):
-        raise ValueError(f"{path} begins with {names[0]!r}; expected cells separated by commas")
+        raise ValueError(f"{path} begins with {names[0]!r}: expected cells separated by commas")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{path} has several columns named {', '.join(map(repr, twice))}; expected a name of its own for each")
+        raise ValueError(f"{path} has several columns named {', '.join(map(repr, twice))}: expected a name of its own for each")
     for number, row in rows[1:]:
         if len(row) != len(names):
-            raise ValueError(f"{path}, line {number} has {len(row)} cells; expected {len(names)}, as in the header")
+            raise ValueError(f"{path}, line {number} has {len(row)} cells: expected {len(names)}, as in the header")
         for name, cell in zip(names, row, strict=True):
             if not _is_number(cell):
-                raise ValueError(f"{path}, line {number}: {name or 'the column without a name'} is {cell!r}; expected a finite number")
+                raise ValueError(f"{path}, line {number}: {name or 'the column without a name'} is {cell!r}: expected a finite number")
         values.append([float(cell) for cell in row])
     return names, np.array(values)
 
@@ -62,21 +62,21 @@ def _is_number(text: str) -> bool:
 
 def _check_columns(options: Any, inputs: list[str], names: list[str]) -> None:
     if options.inputs is None and "" in inputs:
-        raise ValueError(f"a column of {options.data} has no name; expected --inputs with the columns to use, or a header that names it")
+        raise ValueError(f"a column of {options.data} has no name: expected --inputs with the columns to use, or a header that names it")
     for name in [options.target, *inputs]:
         if not name or name not in names:
-            raise ValueError(f"no column {name!r} in {options.data}; expected one of {', '.join(filter(None, names))}")
+            raise ValueError(f"no column {name!r} in {options.data}: expected one of {', '.join(filter(None, names))}")
     if options.target in inputs or len(set(inputs)) < len(inputs):
-        raise ValueError(f"--inputs {' '.join(inputs)}; expected each column once, and not the target {options.target!r}")
+        raise ValueError(f"--inputs {' '.join(inputs)}: expected each column once, and not the target {options.target!r}")
     if not inputs:
-        raise ValueError(f"{options.data} has the column {options.target!r} only; expected at least one input beside the target")
+        raise ValueError(f"{options.data} has the column {options.target!r} only: expected at least one input beside the target")
 
 
 def _check_picture(path: Path) -> None:
     if path.suffix.lower() not in PICTURES:
-        raise ValueError(f"--plot {path}; expected a name that ends in {', '.join(PICTURES)}")
+        raise ValueError(f"--plot {path}: expected a name that ends in {', '.join(PICTURES)}")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ValueError(f"--plot {path} cannot be written; expected a file in a folder that exists and is writable")
+        raise ValueError(f"--plot {path} cannot be written: expected a file in a folder that exists and is writable")
 
 
 def _verdict(regressor: Any) -> str:
@@ -103,9 +103,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--plot", type=Path, help="write a picture of the network (.svg, .pdf or .png)")
     options = parser.parse_args(argv)
     if not 0 <= options.seed < 2**32:
-        raise ValueError(f"--seed {options.seed}; expected an integer from 0 to 2**32 - 1")
+        raise ValueError(f"--seed {options.seed}: expected an integer from 0 to 2**32 - 1")
     if options.max_seconds is not None and not options.max_seconds > 0:
-        raise ValueError(f"--max-seconds {options.max_seconds:g}; expected a positive number")
+        raise ValueError(f"--max-seconds {options.max_seconds:g}: expected a positive number")
     if options.plot:
         _check_picture(options.plot)
     names, values = read_table(options.data)
