@@ -74,22 +74,22 @@ def test_command(tmp_path, capsys):
 
 REFUSED = {
     "line 3": ("a,b\n1,2\n1,x\n", ["--target", "b"]),
-    "no column 'z'": ("a,b\n1,2\n", ["--target", "z"]),
+    "column 'z' is not in": ("a,b\n1,2\n", ["--target", "z"]),
     "not the target 'b'": ("a,b\n1,2\n", ["--target", "b", "--inputs", "a", "b"]),
     "expected each column once": ("a,b\n1,2\n", ["--target", "b", "--inputs", "a", "a"]),
     "several columns named 'a'": ("a,a,b\n1,2,3\n", ["--target", "b"]),
-    "add a first line of column names": ("1,2\n3,4\n", ["--target", "2"]),
+    "expected a header, a first line of column names": ("1,2\n3,4\n", ["--target", "2"]),
     "at least one input": ("a\n1\n", ["--target", "a"]),
     "ends in .svg, .pdf, .png": ("a,b\n1,2\n", ["--target", "b", "--plot", "net.txt"]),
-    "line 2: a is '1_0': expected a finite number": ("a,b\n1_0,2\n", ["--target", "b"]),
-    "line 5: the column without a name is 'nan'": (",b\n1,2\n\n\nnan,2\n", ["--target", "b"]),
-    "line 2 has 1 cells: expected 2": ("a,b\n1\n", ["--target", "b"]),
+    "line 2, a='1_0': expected a finite number": ("a,b\n1_0,2\n", ["--target", "b"]),
+    "line 5, the column without a name='nan'": (",b\n1,2\n\n\nnan,2\n", ["--target", "b"]),
+    "line 2 of 1 cells: expected 2": ("a,b\n1\n", ["--target", "b"]),
     "expected cells separated by commas": ("a;b\n1;2\n", ["--target", "b"]),
     "has no name: expected --inputs": (",a,b\n0,1,2\n", ["--target", "b"]),
     "--seed -1": ("a,b\n1,2\n", ["--target", "b", "--seed", "-1"]),
     "--max-seconds -1": ("a,b\n1,2\n", ["--target", "b", "--max-seconds", "-1"]),
     "expected a text file in UTF-8": ("\udcb5,b\n1,2\n", ["--target", "b"]),
-    "in a folder that exists": ("a,b\n1,2\n", ["--target", "b", "--plot", "nowhere/net.svg"]),
+    "no folder nowhere": ("a,b\n1,2\n", ["--target", "b", "--plot", "nowhere/net.svg"]),
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..network import Network
 from ..tables import TableModule
 from .fit_options import FitOptions, Loss
 
@@ -123,6 +124,22 @@ class Run:
         self.model, self.options, self.samples, self.held_out = model, options, samples, held_out
         self.history = History()
         self.state: dict[str, Any] | None = None
+
+    @property
+    def network(self) -> Network:
+        """The network as one of edges, which grids, penalties and Levenberg-Marquardt work on.
+
+        Raises:
+            ValueError: its activations are on nodes.
+        """
+        if not isinstance(self.model, Network):
+            raise ValueError(f"{type(self.model).__name__}: expected a network with activations on edges")
+        return self.model
+
+    @property
+    def moves_grids(self) -> bool:
+        """Whether grids follow the data, which takes two samples."""
+        return self.options.update_grid and len(self.samples) > 1
 
     def objective(self, samples: Samples) -> Tensor:
         """Mean squared error, or the mean of the given loss per sample."""

@@ -1,13 +1,7 @@
 """Levenberg-Marquardt for KANs: small least-squares problems, solved to machine precision with the exact Jacobian.
 
 A step from the parameters p solves (J' J + Q + damping D) step = J' r + q (`normal.py`). A row of J and r belongs to one
-output of one sample and is multiplied by the root of the sample's weight; Q and q are those of the penalties.
-
-J is built layer by layer. An output depends on the parameters of an edge (l, i, j) through sub-node j of layer l alone, so its
-derivative is S_l[output, j] times the edge's own: the bases and the base function at the input for a spline, and
-(c f' x, c f', f, 1) for c f(a x + b) + d. S_l is the derivative of the outputs by the sub-nodes of layer l. It is passed from
-the last layer to the first: times the derivative of the nodes by their sub-nodes (1 for sums, the other factors for
-products), times the slopes of the edges before. Autograd would need one pass for each output and sample.
+output of one sample and is multiplied by the root of the sample's weight (`derivatives.py`); Q and q belong to the penalties.
 
 The damping follows Nielsen's rule (Madsen, Nielsen, Tingleff, Methods for non-linear least squares problems, 2004, section
 3.2): after a step it depends on the ratio of the true to the predicted decrease, after a refused step it grows, each time
@@ -20,14 +14,11 @@ majorizer lowers the penalty.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from ..layer import KANLayer
 from ..network import Network
+from .derivatives import Block, LayerDerivatives, blocks_of
 from .normal import Dual, Primal
 
 JACOBIAN_NUMBERS = 1 << 25  # numbers of the part that is held at a time: 256 MB in float64, however many samples there are
@@ -35,112 +26,6 @@ DAMPING = 1e-3  # before the first step
 LEAST_DAMPING, MOST_DAMPING = 1e-15, 1e10  # beyond the largest no step is tried
 SHRINK = 1 / 5  # smallest factor of the damping after a step; Nielsen's rule has 1/3
 PATIENCE = 2  # steps in a row without gain before the end
-
-
-@dataclass(eq=False)
-class _Block:
-    """Where one group of parameters of a layer sits in the flat vector."""
-
-    layer: KANLayer
-    outs: Tensor
-    ins: Tensor
-    kind: Literal["numeric", "affine"]  # spline coefficients, then the base's weight where there is one; or a, b, c, d
-    size: int  # parameters per edge
-    start: int
-
-    @property
-    def stop(self) -> int:
-        return self.start + len(self.outs) * self.size
-
-    @property
-    def part(self) -> slice:
-        return slice(self.start, self.stop)
-
-    def get(self) -> Tensor:
-        if self.kind == "affine":
-            return self.layer.affine[self.outs, self.ins].flatten()
-        return self.layer.spline.weights()[self.ins, :, self.outs].flatten()
-
-    def set(self, values: Tensor) -> None:
-        values = values.view(-1, self.size)
-        if self.kind == "affine":
-            self.layer.affine[self.outs, self.ins] = values
-            return
-        spline = self.layer.spline
-        spline.coef[self.ins, :, self.outs] = values[:, : spline.coef.shape[1]]
-        if spline.base_weight is not None:
-            spline.base_weight[self.outs, self.ins] = values[:, -1]
-
-
-def _blocks(model: Network, numeric: bool) -> list[_Block]:
-    """Blocks of the parameters that ask for gradients; those of the splines only if `numeric`."""
-    blocks: list[_Block] = []
-    start = 0
-    for number, layer in enumerate(model.layers):
-        wanted = {p.requires_grad for p in layer.spline.parameters()}
-        if len(wanted) > 1:
-            raise ValueError(f"layer {number} has either its splines or its base's weights frozen: expected both or neither for 'lm'")
-        kinds: list[tuple[Literal["numeric", "affine"], Tensor, int]] = []
-        if numeric and wanted == {True}:
-            kinds.append(("numeric", layer.spline.mask != 0, layer.spline.weights().shape[1]))
-        if layer.affine.requires_grad:
-            kinds.append(("affine", layer.function >= 0, 4))
-        for kind, edges, size in kinds:
-            outs, ins = edges.nonzero(as_tuple=True)
-            if len(outs):
-                blocks.append(_Block(layer, outs, ins, kind, size, start))
-                start = blocks[-1].stop
-    return blocks
-
-
-class _Local:
-    """One layer's derivatives at its inputs: with respect to the inputs and to each block of its parameters."""
-
-    def __init__(self, layer: KANLayer, x: Tensor, blocks: list[_Block]) -> None:
-        self.layer, self.blocks = layer, blocks
-        spline = layer.spline
-        shape = (len(x), spline.out_features, spline.in_features)
-        self.edges, self.slopes = x.new_zeros(shape), x.new_zeros(shape)
-        self.features: list[Tensor] = [x.new_empty(0)] * len(blocks)
-        if layer.any_numeric:
-            self.basis, weights = spline.basis(x), spline.weights()
-            self.edges = torch.einsum("nij,ijo->noi", self.basis, weights) * spline.mask
-            self.slopes = torch.einsum("nij,ijo->noi", spline.basis(x, 1), weights) * spline.mask
-        for n, block in enumerate(blocks):
-            self.features[n] = self.basis[:, block.ins] if block.kind == "numeric" else self._symbolic(x, block)
-        self.subnodes = self.edges.sum(-1)
-
-    def _symbolic(self, x: Tensor, block: _Block) -> Tensor:
-        features = x.new_empty(len(x), len(block.outs), 4)
-        place = {edge: n for n, edge in enumerate(zip(block.outs.tolist(), block.ins.tolist(), strict=True))}
-        for outs, ins, function, affine, argument in self.layer.symbolic_edges(x):
-            with torch.enable_grad():
-                u = argument.detach().requires_grad_()
-                f = function.torch(u)
-                slope = torch.autograd.grad(f.sum(), u)[0] if f.requires_grad else torch.zeros_like(u)
-            f, (a, _, c, d) = f.detach(), affine.unbind(-1)
-            self.edges[:, outs, ins] = c * f + d
-            # A sample where the slope is infinite, as sqrt's at 0, is left out of the direction; the step still counts its error.
-            slope = torch.where(torch.isfinite(slope), slope, 0)
-            self.slopes[:, outs, ins] = c * slope * a
-            columns = [place[edge] for edge in zip(outs, ins, strict=True)]
-            features[:, columns] = torch.stack([c * slope * x[:, ins], c * slope, f, torch.ones_like(f)], -1)
-        return features
-
-    def product_jacobian(self) -> Tensor | None:
-        """(N, nodes, sub-nodes), or None where every node is a plain sum."""
-        layer = self.layer
-        if not layer.n_mult:
-            return None
-        n = len(self.subnodes)
-        result = self.subnodes.new_zeros(n, layer.n_sum + layer.n_mult, layer.spline.out_features)
-        result[:, range(layer.n_sum), range(layer.n_sum)] = 1
-        factors = self.subnodes[:, layer.n_sum :].unflatten(-1, (layer.n_mult, layer.arity))
-        for m in range(layer.n_mult):
-            for a in range(layer.arity):
-                others = [b for b in range(layer.arity) if b != a]
-                result[:, layer.n_sum + m, layer.n_sum + m * layer.arity + a] = factors[:, m, others].prod(-1)
-        return result
 
 
 class _Covariance:
@@ -194,7 +79,7 @@ class LeastSquares:
         self.model, self.X, self.y, self.l1, self.smoothness = model, X, y, l1, smoothness
         w = torch.ones_like(y[:, :1]) if weight is None else weight.reshape(-1, 1).to(y)
         self.weight = w / w.sum()
-        self.blocks = _blocks(model, numeric)
+        self.blocks = blocks_of(model, numeric)
         self.size = self.blocks[-1].stop if self.blocks else 0
         self.damping = DAMPING
         self._quadratics: list[Tensor] = []
@@ -242,9 +127,9 @@ class LeastSquares:
 
     def _add_rows(self, rows: slice, system: Primal | Dual, covariances: dict[int, _Covariance]) -> None:
         h = self.X[rows]
-        locals_: list[_Local] = []
+        locals_: list[LayerDerivatives] = []
         for layer in self.model.layers:
-            local = _Local(layer, h, [block for block in self.blocks if block.layer is layer])
+            local = LayerDerivatives(layer, h, [block for block in self.blocks if block.layer is layer])
             locals_.append(local)
             h = layer.products(local.subnodes)
             for block in local.blocks:
@@ -267,7 +152,7 @@ class LeastSquares:
         root = self.weight[rows].sqrt()
         system.add(jacobian.mul_(root.unsqueeze(-1)).view(-1, self.size), ((h - self.y[rows]) * root).reshape(-1))
 
-    def _quadratic(self, block: _Block, covariance: _Covariance | None) -> Tensor:
+    def _quadratic(self, block: Block, covariance: _Covariance | None) -> Tensor:
         """Matrices (E, size, size) of the quadratic penalties on a block's edges."""
         parameters = block.get().view(-1, block.size)
         quadratic = parameters.new_zeros(len(block.outs), block.size, block.size)

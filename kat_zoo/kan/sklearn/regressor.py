@@ -64,6 +64,9 @@ class KANRegressor(RegressorMixin, KANEstimator):
             network_, search_ and table_ (here a list of tables). With `widths`, one network has all outputs.
     """
 
+    formula_: Any  # an expression, or a list of them
+    table_: list[Any]
+
     def __init__(
         self,
         hidden: Sequence[int] = (5,),
