@@ -145,7 +145,7 @@ class LAN(TableModule):
 
         Args:
             X: (N, inputs) samples.
-            y: (N, outputs) targets, or whatever `loss` takes.
+            y: (N, outputs) targets, or of another shape that `loss` takes.
             X_val: (M, inputs) held-out samples; the training data is judged where there are none.
             y_val: (M, outputs) targets of the held-out samples.
             optimizer: "lbfgs" (strong Wolfe, 20 iterations a step) or "adam".

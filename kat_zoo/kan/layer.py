@@ -65,7 +65,7 @@ class KANLayer(nn.Module):
         self._groups = [(index, *edges) for index, edges in sorted(groups.items())]
         self.any_numeric = bool((self.spline.mask != 0).any())
         # Parameters that no edge uses must not ask for gradients: DDP waits for each that does.
-        # Those that stay in use keep what the user has asked for.
+        # The others keep the requires_grad that the user gave them.
         if self._affine_used != bool(groups):
             self._affine_used = not self._affine_used
             self.affine.requires_grad_(self._affine_used)

@@ -11,7 +11,7 @@ import sympy
 # Functions that torch and SymPy call by the same name.
 _TORCH = ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cosh", "asin", "acos", "atan", "atanh")
 
-_C_NAMES = frozenset(  # keywords, and what math.h declares
+_C_NAMES = frozenset(  # keywords of C and names that math.h declares
     """
     acos acosh asin asinh atan atan2 atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 fabs floor fmax fmin fmod frexp gamma hypot
     j0 j1 jn ldexp lgamma log log10 log1p log2 modf pow rint round sin sinh sqrt tan tanh tgamma trunc y0 y1 yn auto break case
@@ -51,7 +51,7 @@ def to_torch(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., 
 
     def bessel(n: int, x: Any) -> Any:
         if n not in (0, 1):
-            raise ValueError(f"besselj({n}, x): expected besselj(0, x) or besselj(1, x), torch knows no others")
+            raise ValueError(f"besselj({n}, x): expected besselj(0, x) or besselj(1, x), which torch has")
         return get_function(f"J{n}").torch(x)
 
     def of_numbers_too(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

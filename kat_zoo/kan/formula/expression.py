@@ -83,8 +83,8 @@ def formula(
     Constants are multiplied out of the functions that allow it (powers, exp, log, signs and phases of waves) before
     they are rounded. Numeric edges stay in the formula as undefined functions phi_l_i_j.
 
-    Numbers have more decimals than asked for where inputs or terms are so small or large that these would not say what the
-    network computes: 1e-6 x where x goes to 1e6.
+    Numbers have more decimals than asked for where inputs or terms are so small or large that they are needed: in 1e-6 x where
+    x goes to 1e6.
 
     Args:
         model: the network.

@@ -52,7 +52,7 @@ class FitOptions:
             stages = tuple(self.grid_schedule)
             if not stages or not all(map(is_count, stages)):
                 raise ValueError(f"grid_schedule={self.grid_schedule!r}: expected at least one grid size, integers of at least 1")
-            object.__setattr__(self, "grid_schedule", stages)  # whatever iterable it was
+            object.__setattr__(self, "grid_schedule", stages)  # of any iterable
         if self.optimizer == "lm":
             self._check_least_squares()
 

@@ -43,7 +43,7 @@ class Samples:
 
     Attributes:
         x: (N, inputs) inputs.
-        y: (N, outputs) targets, or whatever the loss takes.
+        y: (N, outputs) targets, or of another shape that the loss takes.
         weight: (N,) weights of mean 1, so that a batch's weighted mean estimates that of all samples; None for equal ones.
     """
 
@@ -59,7 +59,7 @@ class Samples:
             model: the network.
             loss: the given loss, whose targets may be of any shape; None for squared errors.
             X: (N, inputs) inputs.
-            y: (N, outputs) targets, or whatever the loss takes.
+            y: (N, outputs) targets, or of another shape that the loss takes.
             weight: (N,) non-negative weights.
             suffix: end of the arguments' names, for messages.
 
@@ -103,7 +103,7 @@ def _weights(name: str, values: Any, x: Tensor) -> Tensor:
 
 
 class Run:
-    """One call of `fit`: what is trained, on what, and the best state so far.
+    """One call of `fit`: the network, the samples, and the best state so far.
 
     Args:
         model: the network, changed in place.

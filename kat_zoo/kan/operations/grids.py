@@ -63,7 +63,7 @@ def coarser_knots(inner: Tensor, grid_size: int) -> Tensor:
 def refine(model: Network, grid_size: int) -> float:
     """Give every spline `grid_size` intervals (grid extension, arXiv 2404.19756, section 2.4), in place.
 
-    A finer grid contains all old knots, so the function stays exactly the same whatever the two sizes; where the size
+    A finer grid contains all old knots, so the function stays exactly the same for any two sizes; where the size
     is not a multiple of the old one, the new intervals are unequal (`update_grid` evens them out). A coarser grid is
     fitted by least squares over the whole grid.
 

@@ -188,7 +188,7 @@ def drop_dead_nodes(model: N) -> N:
 
 
 def _constants(layer: KANLayer) -> tuple[Tensor, Tensor]:
-    """Which nodes (n_sum + n_mult,) have one value whatever the inputs, and that value (0 for the others)."""
+    """Whether each node (n_sum + n_mult,) is a constant, and its value (0 for the others)."""
     zero = layer.function == function_index("0")
     fixed = ~(layer.active & ~zero).any(1)  # of sub-nodes
     values = torch.where(zero, layer.affine.detach()[..., 3], 0).sum(1)

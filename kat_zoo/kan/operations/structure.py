@@ -147,4 +147,4 @@ def test_symmetry(function: Function, x: Tensor, group: list[int], threshold: fl
     return difference < threshold, difference
 
 
-test_symmetry.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever its name says to pytest
+test_symmetry.__test__ = False  # type: ignore[attr-defined]  # pytest takes its name for that of a test

@@ -18,7 +18,7 @@ from .fitting import Suggestion, fit_function, fit_library
 from .grids import collocation, data_knots, refit
 from .lm import LeastSquares
 
-ROWS = 20_000  # samples at most that a suggestion is made from: memory is bounded, whatever their number
+ROWS = 20_000  # samples at most for a suggestion, so that memory does not grow with their number
 CANDIDATES = 5  # functions tried for an edge by auto_symbolic
 
 

@@ -55,7 +55,7 @@ def fit(
     Args:
         model: the network, changed in place.
         X: (N, inputs) samples.
-        y: (N, outputs) targets, or whatever `loss` takes.
+        y: (N, outputs) targets, or of another shape that `loss` takes.
         X_val: (M, inputs) held-out samples; the training data is judged where there are none.
         y_val: (M, outputs) targets of the held-out samples.
         optimizer: "lm" (Levenberg-Marquardt: least squares only, small networks, machine precision), "lbfgs" (strong
@@ -118,7 +118,7 @@ def train(
         model: the network, changed in place.
         options: options of the training; a network with activations on nodes has neither grids that move nor penalties.
         X: (N, inputs) samples.
-        y: (N, outputs) targets, or whatever the loss takes.
+        y: (N, outputs) targets, or of another shape that the loss takes.
         X_val: (M, inputs) held-out samples, or None.
         y_val: (M, outputs) targets of the held-out samples, or None.
         sample_weight: (N,) non-negative weights, or None.

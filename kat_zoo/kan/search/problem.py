@@ -114,7 +114,7 @@ class Problem:
 
 @dataclass
 class Candidate:
-    """A network of the search and what it achieves.
+    """A network of the search and its error.
 
     Attributes:
         model: the network, on scaled data.

@@ -7,7 +7,7 @@ those that no network of the search was trained on; a formula is exact where it 
 deviation on them.
 
 The search ends with the first formula that fits exactly, for no larger shape can be simpler, or when `PATIENCE` shapes in a row
-are no better than a good one before them: what is left is noise. Among formulas that are not exact the simplest is chosen
+are no better than a good one before them: the rest is noise. Among formulas that are not exact the simplest is chosen
 whose error is within a tenth of the least (`choose`): a larger one has then only fitted more of the noise.
 """
 
@@ -151,7 +151,7 @@ def default_widths(inputs: int, outputs: int) -> list[Width]:
     if inputs > 1:
         wide: Width = [inputs, max(2, min(inputs, 4)) * outputs, outputs, outputs]
         more: list[Width] = [[inputs, [0, outputs]], [inputs, [0, outputs], outputs], [inputs, 2 * outputs, outputs]]
-        # Of many inputs, some may enter as one sum; the wide shape is the one to tell (see `linear_groups`).
+        # Of many inputs, some may enter as one sum; the wide shape shows it (`linear_groups`).
         widths += [wide, *more] if inputs > 2 else [*more, wide]
         widths.append([inputs, 4 * outputs, outputs])
     return widths

@@ -66,8 +66,8 @@ def start(problem: Problem, width: Width, grid_size: int, seed: int, groups: Ten
 def linear_groups(model: KAN, X: Tensor) -> Tensor | None:
     """Weights (groups, inputs) where some inputs enter the function only as weighted sums, else None.
 
-    Within such a group the gradient has one direction everywhere (AI Feynman, arXiv 1905.11481, section II.C, knows
-    its case of equal weights); a trained network's is nearly so. Networks with several outputs are not judged.
+    Within such a group the gradient has one direction everywhere (AI Feynman, arXiv 1905.11481, section II.C, has the
+    case of equal weights); that of a trained network is nearly constant. Networks with several outputs are not judged.
 
     Args:
         model: the trained network.

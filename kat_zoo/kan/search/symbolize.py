@@ -1,7 +1,7 @@
 """From a trained numeric network to a formula: functions instead of splines, as far as the held-out error allows.
 
 Greedy. Of the edges still numeric the clearest comes first, that of the best score (R^2 against complexity). Its function is
-fixed, and all parameters are retrained by Levenberg-Marquardt. The order matters: a node may have any scale and shift, for the
+fixed, and all parameters are retrained by Levenberg-Marquardt. The sequence matters: a node may have any scale and shift, for the
 edges behind it undo them, and splines bend to make up for each other's errors. An exact function takes that freedom away, so
 the edges around it become clearer, and their functions are suggested anew.
 
@@ -9,7 +9,7 @@ The criterion is the held-out error after retraining, against a limit that follo
 function that misses the limit by up to `SWAPPABLE` times is still taken if none does better, for one wrong edge spoils the
 error of all, and it may not be this one. When no edge is numeric any more, the functions are swapped one by one for their
 runners-up while that lowers the error. At the end edges are dropped and functions replaced by simpler ones where the error
-stands it, since two formulas of equal error differ only in what they cost the reader.
+stands it: of two formulas with equal errors the simpler one is wanted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Alternatives = dict[Edge, list[Suggestion]]
 WORTH = 0.9  # R^2 that a suggestion must pass
 SUGGESTIONS, TRIED, SWAPPED = 8, 4, 5  # suggestions for an edge, those tried at first, and those tried as swaps
 SWAPPABLE = 30  # times the limit up to which the error of the best function is taken in the hope of swaps
-GROWTH = 3  # times its tolerance that the limit may rise with one function
+SLACK = 3  # times the new limit up to which an older, looser one stays
 SWAP_GAIN = 0.7  # part of the error that a swap has to come below
 HOPELESS = 0.05  # error of a formula beyond which swaps are not tried
 SAME = 1.02  # growth of the error, as a factor, that a simpler formula may cost
@@ -75,7 +75,7 @@ def _fix_edges(problem: Problem, model: KAN, error: float, tolerance: float) -> 
         new, trial = found
         if new <= limit:
             model, error = trial, new
-            limit = max(tolerance * error, min(limit, GROWTH * tolerance * error), EXACT * 0.1)
+            limit = max(tolerance * error, min(limit, SLACK * tolerance * error), EXACT * 0.1)
         elif new <= SWAPPABLE * limit:  # go on with it: swapping this or another function may still put it right
             model, error, limit = trial, new, tolerance * new
     return model, error, alternatives

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LEAST_SPLIT = 20  # samples below which nothing is held out
 ENOUGH_ROWS = 2000  # rows for importances and pictures
-MORE_DIGITS = (6, 9)  # decimals tried where fewer do not say what a network computes
+MORE_DIGITS = (6, 9)  # decimals tried where fewer give other values than the network
 
 
 def split(n: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
