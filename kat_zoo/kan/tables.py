@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -32,18 +33,18 @@ def as_table(x: Any, dtype: torch.dtype, device: torch.device, name: str = "X") 
     return torch.as_tensor(x, dtype=dtype, device=device)
 
 
-class TableModule(nn.Module):
+class TableModule(nn.Module, ABC):
     """A network from (N, inputs) to (N, outputs) whose parameters have one dtype and one device."""
 
     @property
+    @abstractmethod
     def nodes(self) -> list[int]:
         """Number of nodes of each layer, inputs first."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def grid_size(self) -> int:
-        """Intervals of the first layer's splines."""
-        raise NotImplementedError
+        """Intervals of the splines; those of the first layer where layers differ."""
 
     @property
     def dtype(self) -> torch.dtype:
