@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._checks import is_real, real
+from ..._checks import is_real
 from ..layer import KANLayer
 from ..library import function_index
 from ..network import N, Network
@@ -137,7 +137,8 @@ def remove_edge(model: Network, layer: int, i: int, j: int, mean: float = 0.0) -
         ValueError: there is no such edge, or a mean that is not finite.
     """
     module = model.check_edge(layer, i, j)
-    mean = real("mean", mean)
+    if not math.isfinite(mean):
+        raise ValueError(f"mean={mean!r}: expected a finite number")
     gone = torch.zeros_like(module.active)
     gone[j, i] = True
     hosts = [i, *(other for other in range(module.spline.in_features) if other != i)]

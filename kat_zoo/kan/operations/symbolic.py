@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._checks import count, is_real, real
+from ..._checks import count, real
 from ...layers.spline import KANLinear
 from ..library import function_index, get_function
 from ..network import Edge, Network
@@ -113,7 +113,7 @@ def fix_symbolic(
         if suggestion is None:
             raise ValueError(f"function={function!r} cannot be fitted to edge ({layer}, {i}, {j})")
         affine, r2 = suggestion.affine, suggestion.r2
-    elif len(affine) != 4 or not all(is_real(v) and math.isfinite(v) for v in affine):
+    elif len(affine) != 4 or not all(math.isfinite(v) for v in affine):
         raise ValueError(f"affine={tuple(affine)}: expected four finite numbers (a, b, c, d)")
     with torch.no_grad():
         module.affine[j, i] = torch.tensor(affine, dtype=model.dtype, device=model.device)
