@@ -12,7 +12,7 @@ from .network import Network
 from .operations import edit, files, grids, pruning, symbolic, training
 from .operations import plot as pictures
 
-K = TypeVar("K", bound="KAN")
+KANT = TypeVar("KANT", bound="KAN")
 
 
 class KAN(Network):
@@ -58,7 +58,7 @@ class KAN(Network):
     save = files.save
 
     @classmethod
-    def load(cls: type[K], path: str | Path) -> K:
+    def load(cls: type[KANT], path: str | Path) -> KANT:
         """Read a file that `save` wrote.
 
         Args:
@@ -94,14 +94,14 @@ class KAN(Network):
 
     @classmethod
     def from_formula(
-        cls: type[K],
+        cls: type[KANT],
         expressions: Any,
         variables: Sequence[str] | None = None,
         *,
         grid_size: int = 3,
         dtype: torch.dtype = torch.float64,
         **options: Any,
-    ) -> K:
+    ) -> KANT:
         """Compile formulas into a network of symbolic edges and product nodes that computes them.
 
         Args:

@@ -16,7 +16,7 @@ from .tables import TableModule
 
 Width = Sequence[int | Sequence[int]]
 Edge = tuple[int, int, int]
-N = TypeVar("N", bound="Network")
+NetworkT = TypeVar("NetworkT", bound="Network")
 
 
 class Network(TableModule):
@@ -60,16 +60,16 @@ class Network(TableModule):
         self.to(device, dtype)  # a learned base, too
 
     @classmethod
-    def make(cls: type[N], *args: Any, **options: Any) -> N:
+    def make(cls: type[NetworkT], *args: Any, **options: Any) -> NetworkT:
         """A network of this class from the arguments of `Network`.
 
         A subclass with a constructor of its own cannot be made from them: then it is of the nearest class above that can.
         """
         kinds: list[Any] = cls.mro()
-        made: N = next(kind for kind in kinds if kind.__init__ is Network.__init__)(*args, **options)
+        made: NetworkT = next(kind for kind in kinds if kind.__init__ is Network.__init__)(*args, **options)
         return made
 
-    def like(self: N, width: Width, seed: int = 0) -> N:
+    def like(self: NetworkT, width: Width, seed: int = 0) -> NetworkT:
         """A network of this one's class, options, dtype, device and mode.
 
         Args:

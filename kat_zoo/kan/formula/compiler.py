@@ -14,7 +14,7 @@ import sympy
 import torch
 
 from ..library import function_index
-from ..network import N, Network
+from ..network import Network, NetworkT
 
 SymbolicEdge = tuple[str, tuple[float, float, float, float], sympy.Expr]  # function, (a, b, c, d), argument without its affine part
 Node = list[list[SymbolicEdge]]  # sub-nodes: one for a sum, one for each factor of a product
@@ -130,14 +130,14 @@ def _depth(expression: sympy.Expr, depths: Depths) -> int:
 
 
 def compile_formulas(
-    kind: type[N],
+    kind: type[NetworkT],
     expressions: Any,
     variables: Sequence[str] | None,
     *,
     grid_size: int,
     dtype: torch.dtype,
     **options: Any,
-) -> N:
+) -> NetworkT:
     """Compile formulas into a network of symbolic edges and product nodes that computes them.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 from ..._checks import count, is_count
 from ..layer import KANLayer
 from ..library import function_index
-from ..network import N
+from ..network import NetworkT
 
 NOISE = 0.1  # standard deviation of new coefficients where a layer's grid is not the first layer's
 
@@ -36,7 +36,7 @@ def _take_grid(source: KANLayer, target: KANLayer, seed: int) -> None:
     new.set_grid(old.knots[:1].expand(new.in_features, -1), coef)
 
 
-def expand_width(model: N, layer: int, n_sum: int = 1, n_mult: int = 0, seed: int = 0) -> N:
+def expand_width(model: NetworkT, layer: int, n_sum: int = 1, n_mult: int = 0, seed: int = 0) -> NetworkT:
     """New network of the same function with more nodes in a hidden layer.
 
     The new nodes have random incoming edges and outgoing splines of zero, so that training can use them at once.
@@ -76,7 +76,7 @@ def expand_width(model: N, layer: int, n_sum: int = 1, n_mult: int = 0, seed: in
     return new
 
 
-def expand_depth(model: N) -> N:
+def expand_depth(model: NetworkT) -> NetworkT:
     """New network of the same function with an identity layer (symbolic edges x) behind the outputs."""
     outputs = model.nodes[-1]
     new = model.like([*(list(entry) for entry in model.width), [outputs, 0]])

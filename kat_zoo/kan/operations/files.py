@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..library import function_index, function_names
-from ..network import N, Network
+from ..network import Network, NetworkT
 
 
 def save(model: Network, path: str | Path) -> None:
@@ -32,7 +32,7 @@ def save(model: Network, path: str | Path) -> None:
     save_file(state, path, metadata={"kan": json.dumps(config)})
 
 
-def load(kind: type[N], path: str | Path) -> N:
+def load(kind: type[NetworkT], path: str | Path) -> NetworkT:
     """Read a file that `save` wrote.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..._checks import is_real
 from ..layer import KANLayer
 from ..library import function_index
-from ..network import N, Network
+from ..network import Network, NetworkT
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _subnodes(n_sum: int, arity: int, keep: list[int]) -> tuple[list[int], int, 
     return [*sums, *factors], len(sums), len(products)
 
 
-def select(model: N, keep: list[list[int]]) -> N:
+def select(model: NetworkT, keep: list[list[int]]) -> NetworkT:
     """New network with only the nodes `keep[l]` (sorted, not empty) of each layer, inputs first."""
     arity = model.mult_arity
     plan = [([*keep[0]], len(keep[0]), 0)]
@@ -145,7 +145,7 @@ def remove_edge(model: Network, layer: int, i: int, j: int, mean: float = 0.0) -
     _replace(module, gone, torch.full_like(module.spline.mask, mean), hosts)
 
 
-def remove_node(model: N, layer: int, node: int) -> N:
+def remove_node(model: NetworkT, layer: int, node: int) -> NetworkT:
     """New network without one hidden node and all that it adds to the next layer.
 
     Args:
@@ -165,7 +165,7 @@ def remove_node(model: N, layer: int, node: int) -> N:
     return select(model, keep)
 
 
-def drop_dead_nodes(model: N) -> N:
+def drop_dead_nodes(model: NetworkT) -> NetworkT:
     """New network of the same function without hidden nodes that are constant or that no edge leaves."""
     while True:
         keep = [list(range(n)) for n in model.nodes]
@@ -200,7 +200,7 @@ def _constants(layer: KANLayer) -> tuple[Tensor, Tensor]:
     return constant, torch.where(constant, layer.products(torch.where(fixed, values, 1)), 0)
 
 
-def prune(model: N, X: Any, node_threshold: float = 1e-2, edge_threshold: float = 3e-2) -> N:
+def prune(model: NetworkT, X: Any, node_threshold: float = 1e-2, edge_threshold: float = 3e-2) -> NetworkT:
     """New network without the edges and hidden nodes that hardly matter (arXiv 2404.19756, section 2.5).
 
     Args:
@@ -244,7 +244,7 @@ def _remove_weak(model: Network, X: Any, threshold: float, by_node: bool) -> Non
         _replace(layer, weak, means[number], list(range(layer.spline.in_features)))
 
 
-def prune_inputs(model: N, X: Any, threshold: float = 1e-2) -> tuple[N, list[int]]:
+def prune_inputs(model: NetworkT, X: Any, threshold: float = 1e-2) -> tuple[NetworkT, list[int]]:
     """New network without inputs whose score is below the threshold; the means of their edges stay.
 
     Args:
