@@ -215,8 +215,9 @@ def _call(
     if code == BAD_KNOTS:
         raise ValueError("knots that fall, or that are not finite: expected numbers that stay or rise along every row")
     if code == TOO_NARROW:  # float32 does not tell these knots apart, as those of years or of a column that hardly varies
-        wider = [None if t is None else t.double() for t in (x, scale, coef, grad)]
-        return result.copy_(_call(task, *wider, torch.empty_like(result, dtype=torch.float64), sizes))
+        operands = [None if t is None else t.double() for t in (scale, coef, grad)]
+        wide_result = torch.empty_like(result, dtype=torch.float64)
+        return result.copy_(_call(task, x.double(), operands[0], operands[1], operands[2], wide_result, sizes))
     cpu_library.check_status(code)
     return result
 

@@ -50,8 +50,8 @@ def run(options: argparse.Namespace) -> int:
     model, config = source.model, timm.data.resolve_model_data_config(source.model)
     images = torch.randn(options.batch_size or 2, *config["input_size"])
     write = {"onnx": to_onnx, "pt2": to_pt2, "aoti": to_aoti}[options.format]
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        draft = Path(folder) / path.name
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        draft = Path(temporary) / path.name
         write(model, images, draft, dynamic_batch=options.batch_size is None)
         if options.format == "onnx":
             describe_onnx(draft, {"classes": list(source.classes), **{key: config[key] for key in PREPROCESSING}})
