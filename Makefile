@@ -24,10 +24,12 @@ test-all: test
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	rm -rf build && CC=false CXX=false $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/lint .
+	cd build/lint && ../../$(BIN)/lint-imports --no-logo --no-cache ../../pyproject.toml
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kat_zoo
 
-# Regenerates the figures the README quotes that need no long training; for a quiet machine. kan_speed.py stands beside peers: the extra `bench`.
+# Measures again what needs no long training, and writes the tables; for a quiet machine. kan_speed.py stands beside peers: the extra `bench`.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/rational.py
 	$(BIN)/python benchmarks/kat_model.py
@@ -45,6 +47,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/lp_ft.py
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/loader.py --passes 2
+	$(BIN)/python benchmarks/tables.py
 
 # The trainings behind the rest, hours of them; each can be stopped, and goes on when it is called again.
 bench-long: $(STAMP)
@@ -53,6 +56,7 @@ bench-long: $(STAMP)
 	$(BIN)/python benchmarks/scaling.py --resume
 	$(BIN)/python benchmarks/karat_ablations.py --resume
 	$(BIN)/python benchmarks/dense_proof.py --resume
+	$(BIN)/python benchmarks/tables.py
 
 clean:
 	rm -rf build *.egg-info $(VENV)

@@ -1,4 +1,4 @@
-"""Atlas of the learned activations of the shipped kat_pico_patch4_28: what they became, and whether groups specialise.
+"""Atlas of the learned activations of the shipped kat_pico_patch4_28: what they became, and whether groups specialize.
 
     .venv/bin/python benchmarks/atlas.py           # docs/atlas.png, benchmarks/results/atlas.csv and atlas_swaps.csv; 3 minutes
 
@@ -96,7 +96,7 @@ class MeanOfGroups(nn.Module):
 
 
 def next_group(act: GroupRational) -> GroupRational:
-    """Every group with the function of its neighbour."""
+    """Every group with the function of its neighbor."""
     other = copy.deepcopy(act)
     with torch.no_grad():
         for parameter in other.parameters():
@@ -111,10 +111,10 @@ def initial(act: GroupRational) -> GroupRational:
 SWAPS = {
     "as trained": ("", lambda act: act),
     "one function for all groups, their mean": ("", MeanOfGroups),
-    "every group with its neighbour's function": ("", next_group),
-    "act1 as initialised (identity)": ("act1", initial),
-    "act2 as initialised (swish)": ("act2", initial),
-    "all as initialised": ("", initial),
+    "every group with its neighbor's function": ("", next_group),
+    "act1 as initialized (identity)": ("act1", initial),
+    "act2 as initialized (swish)": ("act2", initial),
+    "all as initialized": ("", initial),
 }
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
@@ -15,6 +14,7 @@ from kat_zoo.train.classification.loader import data_config
 from kat_zoo.train.classification.model import load_model
 from kat_zoo.train.classification.recipe import Recipe
 from kat_zoo.train.core.checkpoint import write_atomically
+from kat_zoo.train.core.runs import read_run
 
 ROBUST_IMAGES, BINS = 2000, 15
 
@@ -68,7 +68,7 @@ def evaluate_run(recipe: Recipe) -> None:
         return
     splits = open_dataset(data.dataset, data.root, data.holdout, recipe.seed, data.train_images)
     model = load_model(recipe.model, len(splits.classes))
-    model.load_state_dict(load_file(folder / "last.safetensors"))
+    model.load_state_dict(read_run(folder).load_weights())
     resolved = data_config(data, model.eval())
     pairs = [splits.test[i] for i in range(len(splits.test))]
     images = torch.from_numpy(np.stack([np.asarray(image) for image, _ in pairs])[:, None].astype(np.float32) / 255)

@@ -4,7 +4,7 @@
     python benchmarks/dense_proof.py --report        # table and figures from the checked-in results alone
 
 Every run has one thread, the same scenes, recipe and budget; only the backbone and its first weights differ: KAT and ViT start from
-the weights in the package (trained on Fashion-MNIST classification) and are fine-tuned, `random` is the KAT as initialised, frozen,
+the weights in the package (trained on Fashion-MNIST classification) and are fine-tuned, `random` is the KAT as initialized, frozen,
 under the same heads. Training scenes hold items of Fashion-MNIST's training split, evaluation scenes items of its test split.
 It can be stopped at any moment and called again with --resume.
 
@@ -55,7 +55,7 @@ TASKS: dict[str, tuple[type, str, list[str]]] = {  # name -> (recipe class, pack
 }  # fmt: skip
 METRICS = {"detection": ("box_ap50", "mask_ap50", "box_ap"), "segmentation": ("miou",)}
 DRAWN = 0.3  # least score in pictures.png: so short a training is rarely sure
-COLOURS = {"KAT": "C0", "ViT": "C1", "random": "C7"}
+COLORS = {"KAT": "C0", "ViT": "C1", "random": "C7"}
 FIELDS = ["task", "backbone", "seed", "metric", "percent", "cpu_minutes"]
 CURVE_FIELDS = ["task", "backbone", "seed", "update", "loss"]
 
@@ -143,7 +143,7 @@ def report() -> None:
         for _, backbone, seed in dict.fromkeys((r["task"], r["backbone"], r["seed"]) for r in curves if r["task"] == task):
             these = [r for r in curves if (r["task"], r["backbone"], r["seed"]) == (task, backbone, seed)]
             points = [(int(r["update"]), float(r["loss"])) for r in these]
-            axes.plot(*zip(*points, strict=True), color=COLOURS[backbone], label=backbone if seed == "0" else None, alpha=0.8)
+            axes.plot(*zip(*points, strict=True), color=COLORS[backbone], label=backbone if seed == "0" else None, alpha=0.8)
         axes.set(title=task, xlabel="update", ylabel="training loss")
         axes.legend(fontsize=8)
     figure.savefig(RESULTS / "curves.png")

@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from torchvision.transforms import v2
 
 from kat_zoo.images import open_image
-from kat_zoo.train.dense.pictures import colours, overlay_regions
+from kat_zoo.train.dense.pictures import colors, overlay_regions
 from kat_zoo.train.segmentation.ade20k import read_annotation
 from kat_zoo.train.segmentation.predict import open_run
 
@@ -28,7 +28,7 @@ def draw_regions(work: Path, names: Sequence[str], path: Path, count: int = 6) -
     """
     runs = {name: open_run(work / f"segmentation_{name}_0") for name in names if (work / f"segmentation_{name}_0/result.json").exists()}
     classes = next(iter(runs.values())).classes
-    palette = colours(len(classes))
+    palette = colors(len(classes))
     figure = Figure(figsize=(1.6 * count + 1.3, 1.7 * (len(runs) + 1)), dpi=100, layout="constrained")
     grid = figure.subplots(len(runs) + 1, count)
     for column, file in enumerate(sorted((work / "scenes/images/validation").iterdir())[:count]):

@@ -47,7 +47,7 @@ GROUPS: dict[str, tuple[str, dict[str, dict]]] = {
     "hybrid": ("heads that keep softmax (Table 7)", {f"{n} of 3": {"hybrid_heads": n} for n in (1, 2)}),
     "placement": ("layers that learn (Table 19)", {p: {"layers": p} for p in ("early", "middle", "late")}),
     "projection": ("projection of the rows (Table 20)", {"simplex": {"projection": "simplex"}}),
-    "init": ("initialisation", {"normal": {"operator_init": "normal"}}),
+    "init": ("initialization", {"normal": {"operator_init": "normal"}}),
 }
 
 

@@ -34,14 +34,14 @@ IMAGES, BATCH = 256, 32
 
 
 def write_mosaics(root: Path) -> None:
-    """JPEG files of the size and weight of ImageNet's: 14 x 19 items, coloured, with noise."""
+    """JPEG files of the size and weight of ImageNet's: 14 x 19 items, colored, with noise."""
     items = open_dataset("fashion_mnist").train
     random = np.random.default_rng(0)
     for split, count in (("train", IMAGES), ("val", 2)):
         for number in range(count):
             rows = [np.hstack([np.asarray(items[int(i)][0]) for i in row]) for row in random.integers(0, 60_000, (14, 19))]
-            grey = np.asarray(Image.fromarray(np.vstack(rows)).resize((500, 375)), np.float64)[..., None]
-            pixels = np.clip(grey * random.uniform(0.3, 1, 3) + random.normal(0, 12, grey.shape), 0, 255).astype(np.uint8)
+            gray = np.asarray(Image.fromarray(np.vstack(rows)).resize((500, 375)), np.float64)[..., None]
+            pixels = np.clip(gray * random.uniform(0.3, 1, 3) + random.normal(0, 12, gray.shape), 0, 255).astype(np.uint8)
             folder = root / split / str(number % 2)
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(folder / f"{number}.jpg", quality=90)

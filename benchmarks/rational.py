@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 SHAPES = [(1576, 192), (1576, 768), (12608, 768), (12608, 1536), (50432, 3072)]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FIELDS = ["rows", "channels", "dtype", "threads", "pass", "method", "milliseconds", "ratio_to_gelu"]
-COLOURS = {"nn.GELU": "tab:gray", "kat_zoo": "tab:red", "eager PyTorch": "tab:blue", "torch.compile": "tab:green"}
+COLORS = {"nn.GELU": "tab:gray", "kat_zoo": "tab:red", "eager PyTorch": "tab:blue", "torch.compile": "tab:green"}
 M_MMAP_THRESHOLD = -3  # malloc.h
 SECONDS = 0.6  # spent on each method of each case, and five turns at least
 
@@ -145,10 +145,10 @@ def draw(table: list[dict[str, object]], path: Path) -> None:
                 line = [r for r in table if (r["dtype"], r["method"], r["pass"], r["threads"]) == (dtype, method, what, 1)]
                 if line:
                     style = dict(linestyle="-" if dtype == "float32" else "--", marker="o", markersize=3)
-                    colour = COLOURS[str(method)]
+                    color = COLORS[str(method)]
                     elements = [int(r["rows"]) * int(r["channels"]) for r in line]  # type: ignore[call-overload]
-                    axes.plot(elements, [r["milliseconds"] for r in line], color=colour, label=f"{method}, {dtype}", **style)
-                    ratios.plot(elements, [r["ratio_to_gelu"] for r in line], color=colour, **style)
+                    axes.plot(elements, [r["milliseconds"] for r in line], color=color, label=f"{method}, {dtype}", **style)
+                    ratios.plot(elements, [r["ratio_to_gelu"] for r in line], color=color, **style)
         copies = [r for r in table if (r["pass"], r["dtype"], r["threads"]) == ("copy", "float32", 1)]
         elements = [int(r["rows"]) * int(r["channels"]) for r in copies]  # type: ignore[call-overload]
         streams = 1.0 if what == "forward" else 2.5  # x -> y; then x, g -> dx: five streams against a copy's two

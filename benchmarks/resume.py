@@ -81,7 +81,7 @@ def plot(whole: list[dict[str, float]], parts: list[dict[str, float]], stops: li
         points = [(r["update"], r["loss"]) for r in records if "loss" in r]
         axis.plot(*zip(*points, strict=True), label=label, **style)
     for stop, (_, number) in zip(stops, STOPS, strict=True):
-        axis.axvline(stop, color="grey", linestyle=":")
+        axis.axvline(stop, color="gray", linestyle=":")
         axis.annotate(number.name, (stop, 1), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", fontsize="small")
     axis.set(xlabel="update", ylabel="training loss", title="An interrupted run and the same run left alone")
     axis.legend()
@@ -103,7 +103,7 @@ def main() -> None:
     left, right = figures(Path(whole.output)), figures(Path(parts.output))
     if left != right:
         raise SystemExit("the logs differ")
-    weights = [load_file(Path(plan.output) / "last.safetensors") for plan in (whole, parts)]
+    weights = [load_file(Path(plan.output) / "model.safetensors") for plan in (whole, parts)]
     if not all(torch.equal(value, weights[1][name]) for name, value in weights[0].items()):
         raise SystemExit("the weights differ")
     with (options.out / "resume.csv").open("w", newline="") as file:

@@ -102,7 +102,7 @@ def fit_row(fit: Fit) -> dict[str, Any]:
 
 def draw(rows: Sequence[dict[str, str]], laws: Sequence[Fit], path: Path) -> None:
     figure, panels = plt.subplots(1, 3, figsize=(13, 4), sharey=True, layout="constrained")
-    colours = {"vit": "C0", "kat": "C1"}
+    colors = {"vit": "C0", "kat": "C1"}
     labels = {"params": "parameters", "images": "training images (3 passes)", "pflops": "training compute (PFLOP)"}
     for axes, (key, label) in zip(panels, labels.items(), strict=True):
         for family, marker in MARKERS.items():
@@ -110,11 +110,11 @@ def draw(rows: Sequence[dict[str, str]], laws: Sequence[Fit], path: Path) -> Non
                 own = [r for r in rows if r["family"] == family and int(r["width"]) == width]
                 x, y = [float(r[key]) for r in own], [float(r["loss"]) for r in own]
                 line = "none" if key == "params" else "-"
-                axes.plot(x, y, marker, color=colours[family], alpha=shade, linestyle=line, label=f"{ROWS[family].label}, width {width}")
+                axes.plot(x, y, marker, color=colors[family], alpha=shade, linestyle=line, label=f"{ROWS[family].label}, width {width}")
         for fit in laws:
             if fit.against == AGAINST[key]:
                 x = np.geomspace(fit.x.min(), fit.x.max(), 50)
-                axes.plot(x, fit.law(x), ":", color=colours[fit.family], linewidth=2, label=f"{ROWS[fit.family].label}, fit")
+                axes.plot(x, fit.law(x), ":", color=colors[fit.family], linewidth=2, label=f"{ROWS[fit.family].label}, fit")
         axes.set(xscale="log", yscale="log", xlabel=label)
         axes.set_yticks([0.7, 0.8, 1.0, 1.2, 1.5, 1.8], minor=False)
         axes.yaxis.set_major_formatter(ScalarFormatter())

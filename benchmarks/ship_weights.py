@@ -1,4 +1,4 @@
-"""Write a run's weights as float16, the way they ship: `.venv/bin/python benchmarks/ship_weights.py RUN/last.safetensors OUT`."""
+"""Write a run's weights as float16, the way they ship: `.venv/bin/python benchmarks/ship_weights.py RUN/model.safetensors OUT`."""
 
 import argparse
 from pathlib import Path

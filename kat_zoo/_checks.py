@@ -11,9 +11,14 @@ from typing import Any, TypeVar
 T = TypeVar("T", bound=str)
 
 
-def is_count(value: Any, least: int = 1) -> bool:
-    """Whether a value is an integer of at least `least`."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_count(value: Any, least: int = 1, most: int | None = None) -> bool:
+    """Whether a value is an integer of at least `least` and, where it is given, at most `most`."""
+    return is_integer(value) and least <= int(value) and (most is None or int(value) <= most)
 
 
 def is_real(value: Any) -> bool:
@@ -21,19 +26,21 @@ def is_real(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def count(name: str, value: Any, least: int = 1) -> int:
+def count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """Check an integer.
 
     Args:
         name: Name of the argument, for the message.
         value: Its value.
         least: Smallest value that is right.
+        most: Largest value that is right; None for no limit.
 
     Raises:
-        ValueError: Not an integer, or below `least`.
+        ValueError: Not an integer, or out of range.
     """
-    if not is_count(value, least):
-        raise ValueError(f"{name}={value!r}: expected an integer of at least {least}")
+    if not is_count(value, least, most):
+        high = "" if most is None else f" and at most {most}"
+        raise ValueError(f"{name}={value!r}: expected an integer of at least {least}{high}")
     return int(value)
 
 

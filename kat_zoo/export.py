@@ -6,21 +6,20 @@ them and with them the fast kernels; `import kat_zoo` before loading it.
 
 import contextlib
 import importlib.util
+import json
 import logging
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
-from ._arguments import ArgumentParser, require_writable
-from .kernels.bspline_reference import spline_contract_reference
-from .kernels.fourier_attention_reference import fourier_scores_reference
-from .models._pretrained import load_checkpoint, require_model
+from .kernels.bspline_torch import spline_contract_reference
+from .kernels.fourier_attention_torch import fourier_scores_reference
+from .kernels.rational_torch import rational_reference
 
 logger = logging.getLogger("kat_zoo")
 
@@ -28,27 +27,13 @@ FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "aoti": ".aoti.pt2"}
 
 
 def rational_formula(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
-    """`kat_zoo.kernels.rational_op` in standard operators, for inference; 16-bit types are computed in float32."""
+    """The operator `rational` in standard operators, for inference; 16-bit types are computed in float32."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    channel_dim = channel_dim % x.ndim
-    groups = max(numerator.shape[0], denominator.shape[0])
-    tail = [1] * (x.ndim - channel_dim)
-    v = x.to(dtype).unflatten(channel_dim, (groups, x.shape[channel_dim] // groups))
-    magnitude = v.abs()
-    a = [c.to(dtype).reshape(-1, *tail) for c in numerator.unbind(1)]
-    b = [c.to(dtype).abs().reshape(-1, *tail) for c in denominator.unbind(1)]
-    p = a[-1]
-    for coefficient in reversed(a[:-1]):
-        p = p * v + coefficient
-    q = b[-1] * magnitude
-    for coefficient in reversed(b[:-1]):
-        q = (q + coefficient) * magnitude
-    y = (p / (q + 1)).expand(v.shape)
-    return y.flatten(channel_dim, channel_dim + 1).to(x.dtype)
+    return rational_reference(x, numerator, denominator, channel_dim, dtype)
 
 
 def fourier_formula(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:
-    """`kat_zoo.kernels.fourier_attention_op` in standard operators, for inference: its output and z."""
+    """The operator `fourier_attention` in standard operators, for inference: its output and z."""
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     q, k, values, a, b, w = (t.to(dtype) for t in (q, k, v, a, b, w))
     z = fourier_scores_reference(q, k, a, b, scale)
@@ -66,7 +51,7 @@ def capture(model: nn.Module, images: Tensor, *, dynamic_batch: bool = True, dec
     """Export a model with torch.export.
 
     Args:
-        model: in eval mode.
+        model: model in evaluation mode.
         images: (B, C, H, W) example, B >= 2 where the batch is dynamic.
         dynamic_batch: any batch size, rather than that of the example.
         decompose: our operators in standard ones, so that the program does not need kat_zoo.
@@ -96,6 +81,34 @@ def to_onnx(model: nn.Module, images: Tensor, path: Path, *, dynamic_batch: bool
         )
     assert program is not None  # only the old exporter returns nothing
     program.save(path, external_data=False)
+    _name_batch(path)
+
+
+def _name_batch(path: Path) -> None:
+    """Call the first axis of input and output "batch", for which the exporter makes up a name."""
+    import onnx
+
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        axis = value.type.tensor_type.shape.dim[0]
+        if axis.dim_param:
+            axis.dim_param = "batch"
+    onnx.save(model, path)
+
+
+def describe_onnx(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write facts into the metadata of an ONNX file, which runtimes show: names of the classes, preprocessing.
+
+    Args:
+        path: file that `to_onnx` wrote.
+        facts: values by name; those that are not strings are written as JSON.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    texts = {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+    onnx.helper.set_model_props(model, texts)
+    onnx.save(model, path)
 
 
 def to_pt2(model: nn.Module, images: Tensor, path: Path, *, dynamic_batch: bool = True) -> None:
@@ -139,7 +152,8 @@ def _quiet_exporter() -> Iterator[None]:
         yield
 
 
-def _milliseconds(function: Callable[[Tensor], Tensor], images: Tensor, repeats: int) -> float:
+def milliseconds(function: Callable[[Tensor], Tensor], images: Tensor, repeats: int) -> float:
+    """Median time of `function(images)` over a number of runs, in milliseconds."""
     with torch.inference_mode():
         function(images)
         times = []
@@ -155,52 +169,3 @@ def largest_difference(model: Callable[[Tensor], Tensor], exported: Callable[[Te
     with torch.inference_mode():
         expected, got = model(images), exported(images)
     return float((got - expected).abs().max() / (expected.abs().max() or 1))
-
-
-def _model(name: str, checkpoint: Path | None, pretrained: bool) -> nn.Module:
-    if checkpoint and not checkpoint.is_file():
-        raise FileNotFoundError(f"--checkpoint {checkpoint}: no such file")
-    if pretrained and not timm.is_model_pretrained(name):
-        raise ValueError(f"--pretrained: {name} has no published weights; give --checkpoint FILE")
-    model = timm.create_model(name, pretrained=pretrained)
-    if checkpoint:
-        load_checkpoint(model, checkpoint)
-    elif not pretrained:
-        logger.warning("%s is exported untrained, with random weights: --pretrained and --checkpoint FILE load trained ones", name)
-    return model.eval()
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run `kat-zoo export MODEL --format FORMAT`: write the file, run it, compare it with the model."""
-    parser = ArgumentParser(prog="kat-zoo export", description=__doc__)
-    parser.add_argument("model", help="a timm model name (see kat-zoo list)")
-    parser.add_argument("--format", choices=list(FORMATS), required=True)
-    parser.add_argument("--out", type=Path, help="file to write; default MODEL plus the format's suffix")
-    parser.add_argument("--checkpoint", type=Path, help="weights to load")
-    parser.add_argument("--pretrained", action="store_true", help="load the model's published weights")
-    parser.add_argument("--batch-size", type=int, help="fix the batch size; by default any batch runs")
-    parser.add_argument("--repeats", type=int, default=10, help="runs to time")
-    options = parser.parse_args(argv)
-    require_model(options.model)
-    for name in ("batch_size", "repeats"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
-    path = options.out or Path(f"{options.model}{FORMATS[options.format]}")
-    require_writable("--out", path)
-    if options.format == "aoti" and path.suffix != ".pt2":
-        raise ValueError(f"--out {path}: AOTInductor packages end in .pt2")
-    model = _model(options.model, options.checkpoint, options.pretrained)
-    images = torch.randn(options.batch_size or 2, *timm.data.resolve_model_data_config(model)["input_size"])
-    write = {"onnx": to_onnx, "pt2": to_pt2, "aoti": to_aoti}[options.format]
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        draft = Path(folder) / path.name
-        write(model, images, draft, dynamic_batch=options.batch_size is None)
-        exported = load(draft, options.format)
-        difference = largest_difference(model, exported, images)
-        if not difference <= 1e-4:
-            raise ValueError(f"{path} would not compute what the model does: largest relative difference {difference:.1e}")
-        times = _milliseconds(exported, images, options.repeats), _milliseconds(model, images, options.repeats)
-        draft.replace(path)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; differs by {difference:.1e} of the model's largest output")
-    print(f"batch {len(images)}, {torch.get_num_threads()} threads: {times[0]:.1f} ms, eager {times[1]:.1f} ms (medians)")
-    return 0

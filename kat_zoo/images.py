@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """Scale grey of 16 bits to 8; Pillow's convert would clip it at 255, to white.
+    """Scale gray of 16 bits to 8; Pillow's convert would clip it at 255, to white.
 
     Args:
         image: its pixels need not be read yet.
@@ -25,7 +25,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 def has_sixteen_bits(image: Image.Image) -> bool:
-    """Whether an image is grey of 16 bits, by its header alone.
+    """Whether an image is gray of 16 bits, by its header alone.
 
     Args:
         image: its pixels need not be read.
@@ -37,12 +37,12 @@ def has_sixteen_bits(image: Image.Image) -> bool:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return True
     if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels are 32-bit numbers (mode {image.mode}); expected 8 or 16 bits")
+        raise ValueError(f"its pixels are 32-bit numbers (mode {image.mode}): expected 8 or 16 bits")
     return False
 
 
 def open_image(path: Path, channels: int) -> Image.Image:
-    """Read an image as RGB, or grey for one channel, 8 bits each; grey of 16 bits is scaled down.
+    """Read an image as RGB, or gray for one channel, 8 bits each; gray of 16 bits is scaled down.
 
     Raises:
         FileNotFoundError: no such file.

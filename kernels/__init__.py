@@ -2,11 +2,11 @@
 
 from .bspline_op import bspline_basis as bspline_basis
 from .bspline_op import spline_linear as spline_linear
-from .bspline_reference import bspline_basis_reference as bspline_basis_reference
+from .bspline_torch import bspline_basis_reference as bspline_basis_reference
 from .fourier_attention_op import fourier_attention as fourier_attention
-from .fourier_attention_reference import fourier_attention_reference as fourier_attention_reference
+from .fourier_attention_torch import fourier_attention_reference as fourier_attention_reference
 from .rational_op import rational as rational
-from .rational_reference import rational_reference as rational_reference
+from .rational_torch import rational_reference as rational_reference
 
 __all__ = [
     "bspline_basis",

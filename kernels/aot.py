@@ -1,8 +1,8 @@
-"""Compile Triton kernels for a GPU that is not there: a driver that compiles what is launched and runs nothing.
+"""Compile Triton kernels for a GPU that is not there: a driver that compiles every launch and runs none.
 
-The host code of an operator runs as it would on the device, on CPU tensors, so what is compiled is what will be
-launched: same constants, same specialisation, same grid. No GPU, no CUDA or ROCm driver is needed; results are left
-uninitialised.
+The host code of an operator runs as it would on the device, on CPU tensors, so the compiled kernels are those that will be
+launched: same constants, same specialization, same grid. No GPU, no CUDA or ROCm driver is needed; results are left
+uninitialized.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def target(arch: str) -> GPUTarget:
         return GPUTarget("cuda", int(match[1]), 32)
     if re.fullmatch(r"gfx[0-9a-f]{3,4}", arch):
         return GPUTarget("hip", arch, 32 if arch.startswith(_WARP_32) else 64)
-    raise ValueError(f"arch={arch!r}; expected an NVIDIA name such as sm_90 or an AMD name such as gfx942")
+    raise ValueError(f"arch={arch!r}: expected an NVIDIA name such as sm_90 or an AMD name such as gfx942")
 
 
 # KiB a block may ask for (CUDA C++ Programming Guide, technical specifications per compute capability).
@@ -42,14 +42,14 @@ class Launch:
 
     name: str
     kernel: Any  # triton.compiler.CompiledKernel
-    grid: tuple[int, int, int]
+    grid: tuple[int, ...]  # three numbers
     arguments: tuple[Any, ...]
     constants: dict[str, Any]  # compile-time arguments by name
 
 
 @dataclass
 class Recorder:
-    """What was launched under `compile_only`, in order."""
+    """The launches under `compile_only`, in order."""
 
     launches: list[Launch] = field(default_factory=list)
     compiled: int = 0  # how often a launch found no kernel compiled for its arguments
@@ -69,7 +69,7 @@ class _CompileOnlyDriver(DriverBase):
     def map_python_to_cpp_type(self, ty: str) -> str:
         raise RuntimeError("kat_zoo.kernels.aot compiles, it does not launch")
 
-    def get_benchmarker(self) -> Callable:
+    def get_benchmarker(self) -> Callable[..., Any]:
         raise RuntimeError("kat_zoo.kernels.aot compiles, it does not measure")
 
     def get_current_target(self) -> GPUTarget:
@@ -87,7 +87,7 @@ class _CompileOnlyDriver(DriverBase):
     def get_device_properties(self, device: object) -> dict[str, int]:
         return {"max_shared_mem": _SHARED_MEMORY.get(self.gpu.arch, 64 if self.gpu.backend == "hip" else 48) * 1024}
 
-    def load_binary(self, name: str, binary: bytes, shared: int, device: object) -> tuple:
+    def load_binary(self, name: str, binary: bytes, shared: int, device: object) -> tuple[Any, ...]:
         return None, None, 0, 0, 1024
 
     def launcher_cls(self, source: object, metadata: object) -> Callable[..., None]:
@@ -99,17 +99,17 @@ def compile_only(arch: str) -> Iterator[Recorder]:
     """Within the context, launching a Triton kernel compiles it for `arch` and does nothing else.
 
     Args:
-        arch: `sm_80`, `sm_90`, `gfx942` and so on.
+        arch: GPU architecture, as `sm_80`, `sm_90` or `gfx942`.
 
     Yields:
         The recorder of the launches.
 
     Raises:
-        ValueError: unknown arch.
+        ValueError: an unknown arch.
         RuntimeError: TRITON_INTERPRET=1 was set when the kernels were defined.
     """
     if triton.knobs.runtime.interpret:
-        raise RuntimeError("TRITON_INTERPRET=1 is set: kernels are interpreted, there is nothing to compile. Unset it.")
+        raise RuntimeError("TRITON_INTERPRET=1: expected it unset, as interpreted kernels are not compiled")
     recorder, driver = Recorder(), _CompileOnlyDriver(target(arch))
 
     def on_compile(**_: object) -> None:
@@ -119,7 +119,7 @@ def compile_only(arch: str) -> Iterator[Recorder]:
     hook = triton.knobs.runtime.jit_post_compile_hook
     run = triton.JITFunction.run
 
-    def recording_run(self, *args, grid, warmup, **kwargs):
+    def recording_run(self: Any, *args: Any, grid: tuple[int, ...], warmup: bool, **kwargs: Any) -> Any:
         kernel = run(self, *args, grid=grid, warmup=warmup, **kwargs)
         recorder.launches.append(Launch(self.__name__, kernel, (*grid, 1, 1)[:3], args, kwargs))
         return kernel

@@ -27,7 +27,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a compiled kernel uses; per element that its main loop stores, or loads if it stores none, or as it was told."""
+    """Figures of a compiled kernel; an element is one that its main loop stores, or loads if it stores none."""
 
     registers: int
     stack: int
@@ -115,7 +115,7 @@ def _shortest(code: list[Instruction], start: int, goal: Callable[[int], bool]) 
     raise ValueError("the kernel's main loop is not reachable; its code is not of the form this reader knows")
 
 
-def _analyse(
+def _analyze(
     code: list[Instruction],
     element_bytes: int,
     is_load: Callable[[str], bool],
@@ -160,9 +160,10 @@ def figures(kernel: Any, element_bytes: int, per_iteration: float | None = None)
     """Figures of a compiled Triton kernel.
 
     Args:
-        kernel: a triton.compiler.CompiledKernel for an NVIDIA or AMD target.
-        element_bytes: size of an element of the tensor the main loop writes.
-        per_iteration: elements that a thread deals with in an iteration, of kernels whose elements are never in memory.
+        kernel: triton.compiler.CompiledKernel for an NVIDIA or AMD target.
+        element_bytes: size of an element of the tensor that the main loop writes.
+        per_iteration: elements that a thread handles in an iteration, for kernels whose elements are never in memory; None
+            counts those that the loop stores or loads.
 
     Raises:
         ValueError: the code has no loop that moves data.
@@ -171,7 +172,7 @@ def figures(kernel: Any, element_bytes: int, per_iteration: float | None = None)
         code, usage = _sass(kernel.asm["cubin"])
         used = dict(re.findall(r"(REG|STACK):(\d+)", usage))
         opcodes = [i.opcode.split(".")[0] for i in code]
-        measured = _analyse(
+        measured = _analyze(
             code,
             element_bytes,
             lambda o: o.startswith("LDG"),
@@ -186,7 +187,7 @@ def figures(kernel: Any, element_bytes: int, per_iteration: float | None = None)
     text = kernel.asm["amdgcn"]
     used = dict(re.findall(r"\.(\w+):\s+(\d+)", text.split(".amdgpu_metadata")[-1]))
     code = _gcn(text)
-    measured = _analyse(
+    measured = _analyze(
         code,
         element_bytes,
         lambda o: o.startswith(("global_load", "buffer_load", "flat_load")),

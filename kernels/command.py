@@ -7,13 +7,13 @@ from typing import NoReturn
 
 # name -> (module of kat_zoo.kernels, help)
 SUBCOMMANDS = {
-    "report": ("report", "compile the Triton kernels ahead of time, without a GPU, and tabulate what the code uses"),
+    "report": ("report", "compile the Triton kernels ahead of time, without a GPU, and tabulate registers, spills and instructions"),
     "hub-export": ("hub_export", "write the kernels as a Kernel Hub kernel, for the kernels package"),
 }
 
 
 class _ArgumentParser(argparse.ArgumentParser):
-    """As `kat_zoo._arguments.ArgumentParser`, of which this package does not know."""
+    """A copy of `kat_zoo._arguments.ArgumentParser`, which this package does not import: it is exported alone."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")

@@ -1,4 +1,4 @@
-// What the CPU kernels share: the choice of an instruction set at run time and torch's own thread pool.
+// Shared by the CPU kernels: the choice of an instruction set at run time and torch's own thread pool.
 //
 // Every kernel body is a template written in GCC/Clang vector extensions and forced inline into one wrapper per instruction
 // set, so that one source serves the portable build (SSE2, NEON, ...) and AVX2 / AVX-512 without intrinsics.

@@ -91,12 +91,25 @@ def force_isa(name: str) -> Iterator[None]:
         ValueError: the name is unknown or this machine has no such instructions.
     """
     if name not in ISAS or ISAS.index(name) > _best_isa():
-        raise ValueError(f"isa={name!r}: this machine offers {', '.join(ISAS[: _best_isa() + 1])}")
+        raise ValueError(f"isa={name!r}: expected one that this machine has, {', '.join(ISAS[: _best_isa() + 1])}")
     _forced_isa.append(ISAS.index(name))
     try:
         yield
     finally:
         _forced_isa.pop()
+
+
+def check_status(code: int) -> None:
+    """Check the result of a function of the library.
+
+    Args:
+        code: result of the function, 0 for success.
+
+    Raises:
+        MemoryError: no memory for the work space.
+    """
+    if code:
+        raise MemoryError("kat_zoo: the CPU kernel could not allocate its work space")
 
 
 def num_threads() -> int:

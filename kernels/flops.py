@@ -24,19 +24,19 @@ def _rational_backward_flops(
 def _fourier_flops(q: Sequence[int], k: Any, v: Any, a: Sequence[int], *args: Any, **kwargs: Any) -> int:
     """Logits, 2 G harmonics of r components, and the two products of rank r."""
     batch, heads, tokens, dim = q
-    rank, order = a[1], a[3]
-    return 2 * batch * heads * tokens * (tokens * dim + 2 * order * tokens * rank + 2 * rank * v[3])
+    rank, num_harmonics = a[1], a[3]
+    return int(2 * batch * heads * tokens * (tokens * dim + 2 * num_harmonics * tokens * rank + 2 * rank * v[3]))
 
 
 def _fourier_backward_flops(grad: Any, q: Sequence[int], k: Any, v: Any, a: Sequence[int], *args: Any, **kwargs: Any) -> int:
     """Logits again and their two products for q and k; the harmonics for the logits, a and b; four products of rank r."""
     batch, heads, tokens, dim = q
-    rank, order = a[1], a[3]
-    return 2 * batch * heads * tokens * (3 * tokens * dim + 4 * order * tokens * rank + 4 * rank * v[3])
+    rank, num_harmonics = a[1], a[3]
+    return int(2 * batch * heads * tokens * (3 * tokens * dim + 4 * num_harmonics * tokens * rank + 4 * rank * v[3]))
 
 
 def _spline_flops(x: Sequence[int], knots: Any, coef: Sequence[int], *args: Any, **kwargs: Any) -> int:
-    """The product with all bases, as papers count; of them the kernel multiplies the order + 1 that are not zero."""
+    """The product with all bases, as papers count; of them the kernel multiplies the spline_order + 1 that are not zero."""
     return 2 * x[0] * math.prod(coef)
 
 
@@ -47,10 +47,10 @@ def _spline_project_flops(grad: Any, x: Sequence[int], knots: Any, coef: Sequenc
 
 def _spline_accumulate_flops(grad: Any, x: Sequence[int], *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     """Gradients of the coefficients: as the forward."""
-    return 2 * x[0] * math.prod(out_shape)
+    return int(2 * x[0] * math.prod(out_shape))
 
 
-# What torch's FlopCounterMode needs to know of our operators (`custom_mapping`).
+# `custom_mapping` of torch's FlopCounterMode.
 OPERATOR_FLOPS: dict[Any, Any] = {
     torch.ops.kat_zoo.rational: _rational_flops,
     torch.ops.kat_zoo.rational_backward: _rational_backward_flops,

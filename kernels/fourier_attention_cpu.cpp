@@ -101,7 +101,7 @@ KAT_INLINE void sincos(typename Vec<float, L>::F x, typename Vec<float, L>::F* s
 
 // Fills trig[key][2 m] = cos((m + 1) x) and trig[key][2 m + 1] = sin((m + 1) x) from logits x[key], rows kQueries apart.
 template <class T, int L>
-KAT_INLINE void harmonics_body(const T* logits, T* trig, int order, int keys, int columns) {
+KAT_INLINE void harmonics_body(const T* logits, T* trig, int num_harmonics, int keys, int columns) {
   using F = typename Vec<T, L>::F;
   bool careful = sizeof(T) == 8;
   if constexpr (sizeof(T) == 4) {
@@ -114,7 +114,7 @@ KAT_INLINE void harmonics_body(const T* logits, T* trig, int order, int keys, in
         top = magnitude > top ? magnitude : top;
         F s, c;
         sincos<L>(x, &s, &c);
-        T* row = trig + i * 2 * order * kQueries + j;
+        T* row = trig + i * 2 * num_harmonics * kQueries + j;
         Storage<T>::template store<L>(row, c);
         Storage<T>::template store<L>(row + kQueries, s);
       }
@@ -125,17 +125,17 @@ KAT_INLINE void harmonics_body(const T* logits, T* trig, int order, int keys, in
     for (int i = 0; i < keys; ++i) {
       for (int j = 0; j < columns; ++j) {
         const double x = static_cast<double>(logits[i * kQueries + j]);
-        trig[i * 2 * order * kQueries + j] = static_cast<T>(std::cos(x));
-        trig[(i * 2 * order + 1) * kQueries + j] = static_cast<T>(std::sin(x));
+        trig[i * 2 * num_harmonics * kQueries + j] = static_cast<T>(std::cos(x));
+        trig[(i * 2 * num_harmonics + 1) * kQueries + j] = static_cast<T>(std::sin(x));
       }
     }
   }
-  for (int i = 0; i < keys && order > 1; ++i) {
+  for (int i = 0; i < keys && num_harmonics > 1; ++i) {
     for (int j = 0; j < columns; j += L) {
-      T* row = trig + i * 2 * order * kQueries + j;
+      T* row = trig + i * 2 * num_harmonics * kQueries + j;
       const F c1 = Storage<T>::template load<L>(row), s1 = Storage<T>::template load<L>(row + kQueries);
       F c = c1, s = s1;
-      for (int m = 1; m < order; ++m) {  // a rotation: its error grows with m, that of the three-term recurrence with m^2
+      for (int m = 1; m < num_harmonics; ++m) {  // a rotation: its error grows with m, that of the three-term recurrence with m^2
         const F next = c * c1 - s * s1;
         s = s * c1 + c * s1;
         c = next;
@@ -148,13 +148,13 @@ KAT_INLINE void harmonics_body(const T* logits, T* trig, int order, int keys, in
 
 // Gradient of the logits: sum_m m (cos(m A) * (dz b_m) - sin(m A) * (dz a_m)), `dtrig` laid out as `trig`.
 template <class T, int L>
-KAT_INLINE void logits_gradient_body(const T* trig, const T* dtrig, T* dlogits, int order, int keys, int columns) {
+KAT_INLINE void logits_gradient_body(const T* trig, const T* dtrig, T* dlogits, int num_harmonics, int keys, int columns) {
   using F = typename Vec<T, L>::F;
   for (int i = 0; i < keys; ++i) {
     for (int j = 0; j < columns; j += L) {
       F sum = {};
-      for (int m = 0; m < order; ++m) {
-        const int64_t at = (static_cast<int64_t>(i) * order + m) * 2 * kQueries + j;
+      for (int m = 0; m < num_harmonics; ++m) {
+        const int64_t at = (static_cast<int64_t>(i) * num_harmonics + m) * 2 * kQueries + j;
         const F c = Storage<T>::template load<L>(trig + at), s = Storage<T>::template load<L>(trig + at + kQueries);
         const F dc = Storage<T>::template load<L>(dtrig + at), ds = Storage<T>::template load<L>(dtrig + at + kQueries);
         sum += static_cast<T>(m + 1) * (c * ds - s * dc);
@@ -223,12 +223,12 @@ KAT_INLINE void transpose_body(const T* from, int64_t from_step, int64_t count, 
       product_body<T, lanes<T>, ROWS, ROW_STRIDE>(p);                                                                       \
     }                                                                                                                       \
     template <class T>                                                                                                      \
-    TARGET static void harmonics(const T* logits, T* trig, int order, int keys, int columns) {                              \
-      harmonics_body<T, lanes<T>>(logits, trig, order, keys, columns);                                                      \
+    TARGET static void harmonics(const T* logits, T* trig, int num_harmonics, int keys, int columns) {                      \
+      harmonics_body<T, lanes<T>>(logits, trig, num_harmonics, keys, columns);                                              \
     }                                                                                                                       \
     template <class T>                                                                                                      \
-    TARGET static void logits_gradient(const T* trig, const T* dtrig, T* dlogits, int order, int keys, int columns) {       \
-      logits_gradient_body<T, lanes<T>>(trig, dtrig, dlogits, order, keys, columns);                                        \
+    TARGET static void logits_gradient(const T* trig, const T* dtrig, T* dlogits, int num_harmonics, int keys, int columns) {\
+      logits_gradient_body<T, lanes<T>>(trig, dtrig, dlogits, num_harmonics, keys, columns);                                \
     }                                                                                                                       \
     template <class From, class To>                                                                                         \
     TARGET __attribute__((noinline)) static void copy_rows(const From* from, int64_t from_step, int64_t count, int64_t dim, \
@@ -257,12 +257,12 @@ template <class S>
 S* rows_of(const View& v, int64_t b, int64_t h) { return static_cast<S*>(v.data) + b * v.batch + h * v.head; }
 
 struct Sizes {
-  int64_t batch, heads, tokens, dim, value_dim, rank, order;  // order: G, the number of harmonics
+  int64_t batch, heads, tokens, dim, value_dim, rank, num_harmonics;  // num_harmonics: G
 };
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Hands out aligned pieces of one block of memory; with a null base it only adds up what is needed.
+// Hands out aligned pieces of one block of memory; with a null base it only adds up their sizes.
 template <class T>
 struct Arena {
   T* base;
@@ -283,9 +283,9 @@ std::unique_ptr<T, decltype(&std::free)> allocate(int64_t n) {
 template <class T>
 void pack_coefficients(const T* a, const T* b, const Sizes& s, T* coefficients) {
   for (int64_t p = 0; p < s.rank; ++p) {
-    for (int64_t i = 0; i < s.tokens * s.order; ++i) {
-      coefficients[2 * i * s.rank + p] = a[p * s.tokens * s.order + i];
-      coefficients[(2 * i + 1) * s.rank + p] = b[p * s.tokens * s.order + i];
+    for (int64_t i = 0; i < s.tokens * s.num_harmonics; ++i) {
+      coefficients[2 * i * s.rank + p] = a[p * s.tokens * s.num_harmonics + i];
+      coefficients[(2 * i + 1) * s.rank + p] = b[p * s.tokens * s.num_harmonics + i];
     }
   }
 }
@@ -323,7 +323,7 @@ int padded_lanes(int64_t count) { return static_cast<int>(round_up(count, Isa::t
 template <class Isa, class T>
 void tile_harmonics(const Sizes& s, const Tile<T>& t, const T* keys, int64_t first_key, int key_count) {
   Isa::template product<T, 1>({key_count, t.columns, s.dim, keys + first_key, s.tokens, t.query, kQueries, t.logits, kQueries, false});
-  Isa::template harmonics<T>(t.logits, t.trig, static_cast<int>(s.order), key_count, t.columns);
+  Isa::template harmonics<T>(t.logits, t.trig, static_cast<int>(s.num_harmonics), key_count, t.columns);
 }
 
 template <class Isa, class S>
@@ -350,7 +350,7 @@ struct ForwardTask {
     w.u = arena.take(s.rank * width());
     w.z = arena.take(s.rank * kQueries);
     w.out = arena.take(kQueries * width());
-    w.tile = {arena.take(s.dim * kQueries), arena.take(kKeys * kQueries), arena.take(2 * s.order * kKeys * kQueries), 0, 0, 0};
+    w.tile = {arena.take(s.dim * kQueries), arena.take(kKeys * kQueries), arena.take(2 * s.num_harmonics * kKeys * kQueries), 0, 0, 0};
     return w;
   }
 
@@ -360,12 +360,13 @@ struct ForwardTask {
     t.columns = padded_lanes<Isa, T>(t.count);
     Isa::template copy_rows<S, T>(rows_of<S>(in.q, b, h) + t.first * in.q.token, in.q.token, t.count, s.dim, in.scale, w.rows, s.dim, s.dim);
     Isa::template transpose<T>(w.rows, s.dim, t.count, s.dim, t.query, static_cast<int64_t>(kQueries));
-    const T* coefficients = packed + h * s.tokens * 2 * s.order * s.rank;
+    const T* coefficients = packed + h * s.tokens * 2 * s.num_harmonics * s.rank;
     for (int64_t key = 0; key < s.tokens; key += kKeys) {
       const int count = static_cast<int>(key + kKeys < s.tokens ? kKeys : s.tokens - key);
       tile_harmonics<Isa, T>(s, t, w.keys, key, count);
-      Isa::template product<T, 1>({s.rank, t.columns, count * 2 * s.order, coefficients + key * 2 * s.order * s.rank, s.rank, t.trig,
-                                   kQueries, w.z, kQueries, key > 0});
+      const int64_t terms = 2 * s.num_harmonics;
+      Isa::template product<T, 1>({s.rank, t.columns, count * terms, coefficients + key * terms * s.rank, s.rank, t.trig, kQueries,
+                                   w.z, kQueries, key > 0});
     }
     T* z_rows = z + ((b * s.heads + h) * s.tokens + t.first) * s.rank;
     for (int64_t i = 0; i < t.count; ++i) {
@@ -397,12 +398,13 @@ template <class Isa, class S>
 int forward(const Inputs<S>& in, const View& out, void* z, int threads) {
   using T = Compute<S>;
   const Sizes& s = in.size;
-  const int64_t head_size = s.tokens * 2 * s.order * s.rank, pairs = s.batch * s.heads, tiles = (s.tokens + kQueries - 1) / kQueries;
+  const int64_t head_size = s.tokens * 2 * s.num_harmonics * s.rank, pairs = s.batch * s.heads;
+  const int64_t tiles = (s.tokens + kQueries - 1) / kQueries;
   const int64_t wanted = (kUnits + pairs - 1) / pairs;
   auto packed = allocate<T>(s.heads * head_size);
   if (!packed) return 1;
   for (int64_t h = 0; h < s.heads; ++h) {
-    const int64_t offset = h * s.rank * s.tokens * s.order;
+    const int64_t offset = h * s.rank * s.tokens * s.num_harmonics;
     pack_coefficients(in.a + offset, in.b + offset, s, packed.get() + h * head_size);
   }
   const ForwardTask<Isa, S> task{in, out, static_cast<T*>(z), packed.get(), wanted < tiles ? wanted : tiles};
@@ -436,7 +438,7 @@ struct BackwardTask {
   int64_t width() const { return padded_lanes<Isa, T>(in.size.dim); }
   int64_t value_width() const { return padded_lanes<Isa, T>(in.size.value_dim); }
   int64_t rank_width() const { return padded_lanes<Isa, T>(in.size.rank); }
-  int64_t terms() const { return in.size.tokens * 2 * in.size.order; }
+  int64_t terms() const { return in.size.tokens * 2 * in.size.num_harmonics; }
   int64_t partial_size() const { return (terms() + in.size.tokens) * rank_width(); }
 
   struct Work {
@@ -463,10 +465,10 @@ struct BackwardTask {
     w.dout_t = arena.take(s.value_dim * kQueries);
     w.dz_t = arena.take(s.rank * kQueries);
     w.dz = arena.take(kQueries * rank_width());
-    w.dtrig = arena.take(2 * s.order * kKeys * kQueries);
+    w.dtrig = arena.take(2 * s.num_harmonics * kKeys * kQueries);
     w.dlogits = arena.take(kKeys * kQueries);
     w.dq = arena.take(kQueries * width());
-    w.tile = {arena.take(s.dim * kQueries), arena.take(kKeys * kQueries), arena.take(2 * s.order * kKeys * kQueries), 0, 0, 0};
+    w.tile = {arena.take(s.dim * kQueries), arena.take(kKeys * kQueries), arena.take(2 * s.num_harmonics * kKeys * kQueries), 0, 0, 0};
     return w;
   }
 
@@ -491,7 +493,7 @@ struct BackwardTask {
     const Sizes& s = in.size;
     Tile<T>& t = w.tile;
     t.columns = padded_lanes<Isa, T>(t.count);
-    const int64_t harmonics = 2 * s.order, n = width();
+    const int64_t harmonics = 2 * s.num_harmonics, n = width();
     Isa::template copy_rows<S, T>(rows_of<S>(in.q, b, h) + t.first * in.q.token, in.q.token, t.count, s.dim, in.scale, w.query_rows, n, n);
     Isa::template transpose<T>(w.query_rows, n, t.count, s.dim, t.query, static_cast<int64_t>(kQueries));
     Isa::template transpose<T>(w.dout + t.first * value_width(), value_width(), t.count, s.value_dim, w.dout_t, static_cast<int64_t>(kQueries));
@@ -502,7 +504,7 @@ struct BackwardTask {
       tile_harmonics<Isa, T>(s, t, w.keys, key, count);
       Isa::template product<T, 1>({count * harmonics, t.columns, s.rank, packed_t + h * s.rank * terms() + key * harmonics, terms(), w.dz_t,
                                    kQueries, w.dtrig, kQueries, false});
-      Isa::template logits_gradient<T>(t.trig, w.dtrig, w.dlogits, static_cast<int>(s.order), count, t.columns);
+      Isa::template logits_gradient<T>(t.trig, w.dtrig, w.dlogits, static_cast<int>(s.num_harmonics), count, t.columns);
       Isa::template product<T, kQueries>({count * harmonics, rank_width(), t.count, t.trig, 1, w.dz, rank_width(),
                                           dcoefficients + key * harmonics * rank_width(), rank_width(), true});
       Isa::template product<T, 1>({t.count, n, count, w.dlogits, kQueries, w.key_rows + key * n, n, w.dq, n, key > 0});
@@ -541,8 +543,8 @@ struct BackwardTask {
       return static_cast<T>(sum);
     };
     for (int64_t p = 0; p < s.rank; ++p) {
-      for (int64_t m = 0; m < s.order; ++m) {
-        const int64_t term = token * 2 * s.order + 2 * m, target = ((h * s.rank + p) * s.tokens + token) * s.order + m;
+      for (int64_t m = 0; m < s.num_harmonics; ++m) {
+        const int64_t term = token * 2 * s.num_harmonics + 2 * m, target = ((h * s.rank + p) * s.tokens + token) * s.num_harmonics + m;
         g.da[target] = total(term * n + p);
         g.db[target] = total((term + 1) * n + p);
       }
@@ -555,7 +557,7 @@ template <class Isa, class S>
 int backward(const Inputs<S>& in, const Gradients<S>& g, int threads) {
   using T = Compute<S>;
   const Sizes& s = in.size;
-  const int64_t terms = s.tokens * 2 * s.order, head_size = terms * s.rank, wanted = (kUnits + s.heads - 1) / s.heads;
+  const int64_t terms = s.tokens * 2 * s.num_harmonics, head_size = terms * s.rank, wanted = (kUnits + s.heads - 1) / s.heads;
   const int64_t chunks = wanted < s.batch ? wanted : s.batch, units = s.heads * chunks;
   auto packed = allocate<T>(2 * s.heads * head_size), w_t = allocate<T>(s.heads * s.rank * s.tokens);
   BackwardTask<Isa, S> task{in, g, packed.get(), packed.get() + s.heads * head_size, w_t.get(), nullptr, chunks};

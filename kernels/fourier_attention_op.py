@@ -1,13 +1,15 @@
 """`fourier_attention`: Fourier-KArAt attention as a torch operator; C++ on CPUs, Triton on GPUs, tiled PyTorch elsewhere."""
 
 import ctypes
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import cpu_library, fallback
-from .derivatives import register_autograd
-from .fourier_attention_reference import fourier_attention_reference, fourier_attention_tiled, fourier_attention_tiled_backward
+from . import cpu_library, dispatch
+from .derivatives import register_autograd, second_order
+from .fourier_attention_torch import fourier_attention_reference, fourier_attention_tiled, fourier_attention_tiled_backward
+from .layout import contiguous_channels, heads_inside
 
 _LIBRARY = torch.library.Library("kat_zoo", "FRAGMENT")
 _LIBRARY.define(
@@ -24,10 +26,10 @@ _LIBRARY.define(
 def fourier_attention(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None) -> Tensor:
     """Compute z (w^T v), z_kp = sum_q sum_m a_pqm cos(m A_kq) + b_pqm sin(m A_kq), A = scale q k^T, per head.
 
-    The learnable attention of Fourier-KArAt (arXiv 2503.10632, section 4: order W Phi(A), rank r, grid size G), which stands
-    where softmax(A) v stood. As z is a sum over keys and w z has rank r, no N x N map is ever held: tiles of A are made,
-    used and dropped, forward and backward. What is saved is q, k, v, the coefficients and z. Deterministic on CPUs,
-    whatever the number of threads. Second derivatives go through the reference, with N x N maps.
+    The learnable attention of Fourier-KArAt (arXiv 2503.10632, section 4: operator order W Phi(A), rank r, G harmonics), which
+    stands where softmax(A) v stood. As z is a sum over keys and w z has rank r, no N x N map is ever held: tiles of A are made,
+    used and dropped, forward and backward. The backward keeps q, k, v, the coefficients and z. Deterministic on CPUs,
+    for any number of threads. Second derivatives go through the reference, with N x N maps.
 
     Args:
         q: (B, h, N, d) queries; float32, float64, bfloat16 or float16, any strides. 16-bit types are computed in float32.
@@ -51,28 +53,28 @@ def _check(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor) -> 
     """Raise ValueError for arguments that do not fit."""
     for name, t, ndim in (("q", q, 4), ("k", k, 4), ("v", v, 4), ("a", a, 4), ("b", b, 4), ("w", w, 3)):
         if t.ndim != ndim:
-            raise ValueError(f"{name} has shape {tuple(t.shape)}; expected {ndim} dimensions")
+            raise ValueError(f"{name} of shape {tuple(t.shape)}: expected {ndim} dimensions")
         if t.device != q.device:
-            raise ValueError(f"{name} is on {t.device} and q on {q.device}; expected one device")
+            raise ValueError(f"{name} on {t.device}: expected the device of q, {q.device}")
         like, first = ("q", q) if name in "qkv" else ("a", a)
         if t.dtype not in cpu_library.DTYPES or t.dtype != first.dtype:
-            raise ValueError(f"{name} has dtype {t.dtype}; expected {like}'s, one of float32, float64, bfloat16, float16")
+            raise ValueError(f"{name} of dtype {t.dtype}: expected that of {like}, one of float32, float64, bfloat16, float16")
     batch, heads, tokens, dim = q.shape
-    rank, order = a.shape[1], a.shape[3]
+    rank, num_harmonics = a.shape[1], a.shape[3]
     expected = {
         "k": (k, (batch, heads, tokens, dim)),
         "v": (v, (batch, heads, tokens, v.shape[3])),
-        "a": (a, (heads, rank, tokens, order)),
-        "b": (b, (heads, rank, tokens, order)),
+        "a": (a, (heads, rank, tokens, num_harmonics)),
+        "b": (b, (heads, rank, tokens, num_harmonics)),
         "w": (w, (heads, tokens, rank)),
     }
     for name, (t, shape) in expected.items():
         if tuple(t.shape) != shape:
             raise ValueError(
-                f"{name} has shape {tuple(t.shape)}; expected {shape} for q of shape {tuple(q.shape)} and a of shape {tuple(a.shape)}"
+                f"{name} of shape {tuple(t.shape)}: expected {shape} for q of shape {tuple(q.shape)} and a of shape {tuple(a.shape)}"
             )
-    if min(rank, order) < 1:
-        raise ValueError(f"a has shape {tuple(a.shape)}; expected a rank r >= 1 and an order G >= 1")
+    if min(rank, num_harmonics) < 1:
+        raise ValueError(f"a of shape {tuple(a.shape)}: expected a rank r and a number of harmonics G of at least 1")
 
 
 def _scale(q: Tensor, scale: float | None) -> float:
@@ -83,53 +85,47 @@ def _compute_dtype(q: Tensor) -> torch.dtype:
     return torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
-def heads_inside(like: Tensor) -> Tensor:
-    """Return an empty (B, h, N, d) tensor whose memory is (B, N, h, d): a token's heads lie side by side."""
-    batch, heads, tokens, dim = like.shape
-    return like.new_empty(batch, tokens, heads, dim).transpose(1, 2)
-
-
 def _new_scores(q: Tensor, a: Tensor) -> Tensor:
     return q.new_empty(*q.shape[:3], a.shape[1], dtype=_compute_dtype(q))
 
 
-def _rows(t: Tensor) -> Tensor:
-    """Return t with contiguous channels; what the C++ kernel asks for."""
-    return t if t.stride(-1) == 1 else t.contiguous()
-
-
-def _call(function, q: Tensor, k: Tensor, v: Tensor, a: Tensor, views: list[Tensor], pointers: list[Tensor], scale) -> None:
+def _call(function: Any, sizes: tuple[int, ...], dtype: torch.dtype, views: list[Tensor], pointers: list[Tensor], scale: float) -> None:
     """Call one of the C functions: sizes, the strides of `views`, the addresses of `pointers`."""
-    sizes = (*q.shape, v.shape[3], a.shape[1], a.shape[3])
     strides = [s for t in views for s in t.stride()[:3]]
     code = function(
-        cpu_library.DTYPES[q.dtype],
+        cpu_library.DTYPES[dtype],
         (ctypes.c_int64 * len(sizes))(*sizes),
         (ctypes.c_int64 * len(strides))(*strides),
         (ctypes.c_void_p * len(pointers))(*[t.data_ptr() for t in pointers]),
-        ctypes.c_double(_scale(q, scale)),
+        ctypes.c_double(scale),
         cpu_library.num_threads(),
         cpu_library.isa(),
     )
-    if code:
-        raise MemoryError("kat_zoo: the CPU kernel could not allocate its work space")
+    cpu_library.check_status(code)
 
 
-def _forward_cpu(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
+def _sizes(q: Tensor, v: Tensor, a: Tensor) -> tuple[int, ...]:
+    """B, h, N, d, d_v, r and G, as the C++ kernel takes them."""
+    return (*q.shape, v.shape[3], a.shape[1], a.shape[3])
+
+
+def _forward_cpu(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:
     _check(q, k, v, a, b, w)
     library = cpu_library.load()
     if library is None:
         return _tiled(q, k, v, a, b, w, scale)
     out, z = heads_inside(v), _new_scores(q, a)
     if out.numel() or z.numel():
-        q, k, v = _rows(q), _rows(k), _rows(v)
+        q, k, v = contiguous_channels(q), contiguous_channels(k), contiguous_channels(v)
         coefficients = [t.detach().to(z.dtype).contiguous() for t in (a, b, w)]
         function = library.kat_fourier_attention_forward
-        _call(function, q, k, v, a, [q, k, v, out], [q, k, v, *coefficients, out, z], scale)
+        _call(function, _sizes(q, v, a), q.dtype, [q, k, v, out], [q, k, v, *coefficients, out, z], _scale(q, scale))
     return out, z
 
 
-def _backward_cpu(grad, q, k, v, a, b, w, z, scale=None) -> tuple[Tensor, ...]:
+def _backward_cpu(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, z: Tensor, scale: float | None = None
+) -> tuple[Tensor, ...]:
     _check(q, k, v, a, b, w)
     library = cpu_library.load()
     if library is None:
@@ -137,31 +133,36 @@ def _backward_cpu(grad, q, k, v, a, b, w, z, scale=None) -> tuple[Tensor, ...]:
     gradients = [heads_inside(t) for t in (q, k, v)]
     dcoefficients = [torch.zeros_like(t, dtype=z.dtype, memory_format=torch.contiguous_format) for t in (a, b, w)]
     if q.numel() or v.numel():
-        grad, q, k, v = _rows(grad), _rows(q), _rows(k), _rows(v)
+        grad, q, k, v = contiguous_channels(grad), contiguous_channels(q), contiguous_channels(k), contiguous_channels(v)
         coefficients = [t.detach().to(z.dtype).contiguous() for t in (a, b, w)]
         pointers = [q, k, v, *coefficients, grad, z.contiguous(), *gradients, *dcoefficients]
-        _call(library.kat_fourier_attention_backward, q, k, v, a, [q, k, v, grad, *gradients], pointers, scale)
+        function = library.kat_fourier_attention_backward
+        _call(function, _sizes(q, v, a), q.dtype, [q, k, v, grad, *gradients], pointers, _scale(q, scale))
     return (*gradients, *(t.to(a.dtype) for t in dcoefficients))
 
 
-def _tiled(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
+def _tiled(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:
     _check(q, k, v, a, b, w)
     out, z = fourier_attention_tiled(q, k, v, a, b, w, scale)
     return heads_inside(v).copy_(out), z
 
 
-def _tiled_backward(grad, q, k, v, a, b, w, z, scale=None) -> tuple[Tensor, ...]:
+def _tiled_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, z: Tensor, scale: float | None = None
+) -> tuple[Tensor, ...]:
     dq, dk, dv, *rest = fourier_attention_tiled_backward(grad, q, k, v, a, b, w, z, scale)
     return (*(heads_inside(t).copy_(t) for t in (dq, dk, dv)), *(t.contiguous() for t in rest))
 
 
-def _forward_fallback(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
-    fallback.announce("fourier_attention", q.device.type)
+def _forward_fallback(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    dispatch.announce("fourier_attention", q.device.type)
     return _tiled(q, k, v, a, b, w, scale)
 
 
-def _forward_cuda(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
-    kernels = fallback.triton_module("fourier_attention_triton")
+def _forward_cuda(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:
+    kernels = dispatch.triton_module("fourier_attention_triton")
     if kernels is None or q.dtype == torch.float64:
         return _forward_fallback(q, k, v, a, b, w, scale)
     _check(q, k, v, a, b, w)
@@ -170,8 +171,10 @@ def _forward_cuda(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
     return out, z
 
 
-def _backward_cuda(grad, q, k, v, a, b, w, z, scale=None) -> tuple[Tensor, ...]:
-    kernels = fallback.triton_module("fourier_attention_triton")
+def _backward_cuda(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, z: Tensor, scale: float | None = None
+) -> tuple[Tensor, ...]:
+    kernels = dispatch.triton_module("fourier_attention_triton")
     if kernels is None or q.dtype == torch.float64:
         return _tiled_backward(grad, q, k, v, a, b, w, z, scale)
     dq, dk = heads_inside(q), heads_inside(k)
@@ -179,55 +182,51 @@ def _backward_cuda(grad, q, k, v, a, b, w, z, scale=None) -> tuple[Tensor, ...]:
     return (dq, dk, heads_inside(v).copy_(dv), *rest)
 
 
-def _forward_fake(q, k, v, a, b, w, scale=None) -> tuple[Tensor, Tensor]:
+def _forward_fake(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:
     _check(q, k, v, a, b, w)
     return heads_inside(v), _new_scores(q, a)
 
 
-def _backward_fake(grad, q, k, v, a, b, w, z, scale=None) -> tuple[Tensor, ...]:
+def _backward_fake(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, z: Tensor, scale: float | None = None
+) -> tuple[Tensor, ...]:
     contiguous = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (a, b, w))
     return (*(heads_inside(t) for t in (q, k, v)), *contiguous)
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     *tensors, ctx.scale = inputs
     ctx.save_for_backward(*tensors, output[1])
     ctx.mark_non_differentiable(output[1])  # kept for the backward, not a result
 
 
-def _autograd(ctx, grad: Tensor, _) -> tuple[Tensor | None, ...]:
+def _autograd(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     return (*torch.ops.kat_zoo.fourier_attention_backward(grad, *ctx.saved_tensors, ctx.scale), None)
 
 
-def _backward_formula(grad, q, k, v, a, b, w, z, scale) -> tuple[Tensor, ...]:
+def _backward_formula(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, z: Tensor, scale: float | None
+) -> tuple[Tensor, ...]:
     with torch.enable_grad():
         q, k, v, a, b, w = (t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in (q, k, v, a, b, w))
         out = fourier_attention_reference(q, k, v, a, b, w, scale)
         return torch.autograd.grad(out, (q, k, v, a, b, w), grad, create_graph=True)
 
 
-def _setup_context_backward(ctx, inputs, output) -> None:
+def _setup_context_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     *tensors, _, ctx.scale = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _autograd_backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    """Second order: differentiate the reference's gradients. z is a function of q, k, a and b, so nothing flows through it."""
-    with torch.enable_grad():
-        # Aliases, for grad may itself be a function of q: what flows through it is added by the engine, not here.
-        grad, *inputs = (t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors)
+def _autograd_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    """Second derivatives. z is a function of q, k, a and b, so nothing flows through it."""
+
+    def gradients(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         q, k, v, a, b, w = inputs
         out = fourier_attention_reference(q, k, v, a, b, w, ctx.scale)
-        first = torch.autograd.grad(out, inputs, grad, create_graph=True)
-    used = [(y, g) for y, g in zip(first, grads, strict=True) if g is not None]
-    second = torch.autograd.grad(
-        [y for y, _ in used],
-        [grad, *inputs],
-        [g for _, g in used],
-        create_graph=torch.is_grad_enabled(),
-        allow_unused=True,
-    )
-    return (*second, None, None)
+        return torch.autograd.grad(out, inputs, grad, create_graph=True)
+
+    return (*second_order(gradients, ctx.saved_tensors, grads), None, None)
 
 
 for _device, _forward, _backward in (

@@ -15,12 +15,14 @@ BACKENDS = ("cpu", "cuda", "rocm")
 MODULES = (
     "cpu_library",
     "derivatives",
-    "fallback",
+    "dispatch",
     "fourier_attention_op",
-    "fourier_attention_reference",
+    "fourier_attention_torch",
     "fourier_attention_triton",
+    "fourier_attention_triton_kernels",
+    "layout",
     "rational_op",
-    "rational_reference",
+    "rational_torch",
     "rational_triton",
     "rational_triton_formulas",
     "rational_triton_kernels",
@@ -28,9 +30,9 @@ MODULES = (
 LAYERS = "hub_layers"  # called layers in the kernel
 PUBLIC = {
     "fourier_attention": "fourier_attention_op",
-    "fourier_attention_reference": "fourier_attention_reference",
+    "fourier_attention_reference": "fourier_attention_torch",
     "rational": "rational_op",
-    "rational_reference": "rational_reference",
+    "rational_reference": "rational_torch",
 }
 
 INIT = '''"""Group-rational activation (KAT) and Fourier-KArAt attention: Triton on GPUs, plain PyTorch elsewhere."""
@@ -87,11 +89,11 @@ def test_rational(shape):
     check(kernel.rational, kernel.rational_reference, [torch.randn(shape), torch.randn(1, 6), torch.randn(8, 4)])
 
 
-@pytest.mark.parametrize("order", [1, 3])
-def test_fourier_attention(order):
+@pytest.mark.parametrize("num_harmonics", [1, 3])
+def test_fourier_attention(num_harmonics):
     torch.manual_seed(0)
     qkv = [torch.randn(2, 3, 50, 16) for _ in range(3)]
-    coefficients = [0.1 * torch.randn(3, 8, 50, order) for _ in range(2)] + [0.1 * torch.randn(3, 50, 8)]
+    coefficients = [0.1 * torch.randn(3, 8, 50, num_harmonics) for _ in range(2)] + [0.1 * torch.randn(3, 50, 8)]
     check(kernel.fourier_attention, kernel.fourier_attention_reference, qkv + coefficients)
 '''
 CARD = """---
@@ -150,16 +152,16 @@ def hub_export(folder: Path) -> list[Path]:
     """Write the kernel.
 
     Args:
-        folder: new or empty.
+        folder: folder to write to, new or empty.
 
     Returns:
-        The files.
+        The files' paths.
 
     Raises:
         ValueError: the folder is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; give a new folder")
+        raise ValueError(f"folder={str(folder)!r}: expected a new or empty folder, it is not empty")
     module = NAME.replace("-", "_")
     digest = hashlib.sha256("".join(_sources(module).values()).encode()).hexdigest()[:8]
     backends = ", ".join(f'"{backend}"' for backend in BACKENDS)

@@ -1,4 +1,4 @@
-// Narrow groups: neighbouring lanes of a vector belong to different groups, so each lane has coefficients and sums of its own.
+// Narrow groups: neighboring lanes of a vector belong to different groups, so each lane has coefficients and sums of its own.
 //
 // Rows follow each other without a gap, so that a vector of the same coefficients comes again after `period` elements: the least
 // common multiple of a row and a vector, or, where that is long, one row, whose last vector is then filled with zeros. A block, which

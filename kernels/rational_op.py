@@ -1,13 +1,14 @@
 """`rational`: the group-rational activation as a torch operator, sent to C++ on CPUs, Triton on GPUs, PyTorch elsewhere."""
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import cpu_library, fallback
-from .derivatives import register_autograd, seen_through
-from .rational_reference import rational_backward_reference, rational_reference
+from . import cpu_library, dispatch
+from .derivatives import register_autograd, second_order, seen_through
+from .layout import as_rows, like_rows
+from .rational_torch import rational_backward_reference, rational_reference
 
 MAX_ORDER = 8
 
@@ -42,71 +43,46 @@ def rational(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int
         A tensor of x's shape and dtype.
 
     Raises:
-        ValueError: wrong ranks, dtypes, devices, orders, or C not divisible by G.
+        ValueError: wrong shapes, dtypes, devices or degrees, or C not divisible by G.
     """
     return torch.ops.kat_zoo.rational(x, numerator, denominator, channel_dim)
 
 
 def _check(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int, grad: Tensor | None = None) -> int:
     """Raise ValueError for arguments that do not fit; return channel_dim counted from the front."""
-    for name, coefficients, low in (("numerator", numerator, 1), ("denominator", denominator, 1)):
-        high = MAX_ORDER + (name == "numerator")
-        if coefficients.ndim != 2 or not low <= coefficients.shape[1] <= high or coefficients.shape[0] < 1:
-            raise ValueError(f"{name} has shape {tuple(coefficients.shape)}; expected (1 or groups, {low} to {high})")
+    for name, coefficients, most in (("numerator", numerator, MAX_ORDER + 1), ("denominator", denominator, MAX_ORDER)):
+        if coefficients.ndim != 2 or not 1 <= coefficients.shape[1] <= most or coefficients.shape[0] < 1:
+            raise ValueError(f"{name} of shape {tuple(coefficients.shape)}: expected (1 or G, 1 to {most}) for G groups")
         if coefficients.device != x.device:
-            raise ValueError(f"{name} is on {coefficients.device} and x on {x.device}; expected one device")
+            raise ValueError(f"{name} on {coefficients.device}: expected the device of x, {x.device}")
     if x.dtype not in cpu_library.DTYPES:
-        raise ValueError(f"x has dtype {x.dtype}; expected float32, float64, bfloat16 or float16")
+        raise ValueError(f"x of dtype {x.dtype}: expected float32, float64, bfloat16 or float16")
     if numerator.dtype not in cpu_library.DTYPES or numerator.dtype != denominator.dtype:
         raise ValueError(
-            f"numerator has dtype {numerator.dtype} and denominator {denominator.dtype}; "
+            f"numerator of dtype {numerator.dtype} and denominator of dtype {denominator.dtype}: "
             "expected the same of float32, float64, bfloat16 or float16"
         )
     if not -x.ndim <= channel_dim < x.ndim:
-        raise ValueError(f"channel_dim={channel_dim} is out of range for x of shape {tuple(x.shape)}")
+        raise ValueError(f"channel_dim={channel_dim}: expected {-x.ndim} to {x.ndim - 1} for x of shape {tuple(x.shape)}")
     if grad is not None and (grad.shape, grad.dtype, grad.device) != (x.shape, x.dtype, x.device):
         raise ValueError(
-            f"grad is {tuple(grad.shape)} {grad.dtype} on {grad.device}; expected x's {tuple(x.shape)} {x.dtype} on {x.device}"
+            f"grad of shape {tuple(grad.shape)} and dtype {grad.dtype} on {grad.device}: expected those of x, "
+            f"{tuple(x.shape)}, {x.dtype}, {x.device}"
         )
     a_rows, b_rows = numerator.shape[0], denominator.shape[0]
     groups = max(a_rows, b_rows)
     if a_rows not in (1, groups) or b_rows not in (1, groups):
-        raise ValueError(f"numerator has {a_rows} rows and denominator {b_rows}; expected 1 or the same number of groups")
+        raise ValueError(f"numerator of {a_rows} rows and denominator of {b_rows}: expected 1 or the same number of groups")
     channel_dim %= x.ndim
     if x.shape[channel_dim] % groups:
-        raise ValueError(f"x has {x.shape[channel_dim]} channels, not divisible by groups={groups} (shape {tuple(x.shape)})")
+        raise ValueError(f"x of shape {tuple(x.shape)}: expected {groups} groups to divide its {x.shape[channel_dim]} channels")
     return channel_dim
-
-
-def as_rows(x: Tensor, channel_dim: int) -> tuple[Tensor, int]:
-    """Return x in a layout the kernels read as contiguous rows, and the elements per channel within a row.
-
-    Each group of channels is then one contiguous run of a row: (C / G) elements for channels last, (C / G) * H * W for
-    NCHW. Anything else is copied once to the contiguous layout.
-    """
-    if channel_dim != x.ndim - 1:
-        if x.movedim(channel_dim, -1).is_contiguous():
-            return x, 1
-        return x.contiguous(), math.prod(x.shape[channel_dim + 1 :])
-    return x.contiguous(), 1
-
-
-def like_rows(tensor: Tensor, rows: Tensor) -> Tensor:
-    """Bring a gradient to the memory layout of `rows` (a result of `as_rows`), copying only if it differs."""
-    if tensor.stride() == rows.stride():
-        return tensor
-    return torch.empty_like(rows, dtype=tensor.dtype).copy_(tensor)
 
 
 def _kernel_coefficients(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
     """Contiguous coefficients in the dtype the kernels compute in."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     return numerator.to(dtype).contiguous(), denominator.to(dtype).contiguous()
-
-
-def _status(code: int) -> None:
-    if code:
-        raise MemoryError("kat_zoo: the CPU kernel could not allocate its work space")
 
 
 def _forward_cpu(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
@@ -119,7 +95,7 @@ def _forward_cpu(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim:
     a, b = _kernel_coefficients(x, numerator, denominator)
     groups, channels = max(a.shape[0], b.shape[0]), x.shape[channel_dim]
     if y.numel():
-        _status(
+        cpu_library.check_status(
             library.kat_rational_forward(
                 cpu_library.DTYPES[x.dtype],
                 rows.data_ptr(),
@@ -153,7 +129,7 @@ def _backward_cpu(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tenso
     if not dx.numel():
         return dx, torch.zeros_like(numerator), torch.zeros_like(denominator)
     da, db = torch.empty_like(a), torch.empty_like(b)
-    _status(
+    cpu_library.check_status(
         library.kat_rational_backward(
             cpu_library.DTYPES[x.dtype],
             grad.data_ptr(),
@@ -180,7 +156,7 @@ def _backward_cpu(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tenso
 def _forward_reference(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
     channel_dim = _check(x, numerator, denominator, channel_dim)
     if x.device.type != "cpu":  # without a compiler, cpu_library.load has said so
-        fallback.announce("rational", x.device.type)
+        dispatch.announce("rational", x.device.type)
     return torch.empty_like(as_rows(x, channel_dim)[0]).copy_(rational_reference(x, numerator, denominator, channel_dim))
 
 
@@ -194,7 +170,7 @@ def _backward_reference(
 
 def _forward_cuda(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
     channel_dim = _check(x, numerator, denominator, channel_dim)
-    rational_triton = fallback.triton_module("rational_triton")
+    rational_triton = dispatch.triton_module("rational_triton")
     if rational_triton is None:
         return _forward_reference(x, numerator, denominator, channel_dim)
     return rational_triton.forward(x, numerator, denominator, channel_dim)
@@ -202,7 +178,7 @@ def _forward_cuda(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim
 
 def _backward_cuda(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> tuple[Tensor, Tensor, Tensor]:
     channel_dim = _check(x, numerator, denominator, channel_dim, grad)
-    rational_triton = fallback.triton_module("rational_triton")
+    rational_triton = dispatch.triton_module("rational_triton")
     if rational_triton is None:
         return _backward_reference(grad, x, numerator, denominator, channel_dim)
     return rational_triton.backward(grad, x, numerator, denominator, channel_dim)
@@ -218,20 +194,20 @@ def _backward_fake(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tens
 
 
 class _Rational(torch.autograd.Function):
-    """What `register_autograd` would make of the two operators, at less cost of a call.
+    """The two operators as a function of autograd, written out, as a call costs less than one through `register_autograd`.
 
-    Forward and backward of 8 x 64 elements took 128 us registered and 100 us so, where nn.GELU took 62 us.
+    Forward and backward of 8 x 64 elements took 128 us registered and take 100 us so, where nn.GELU takes 62 us.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int) -> Tensor:
         ctx.save_for_backward(x, numerator, denominator)
         ctx.channel_dim = channel_dim
         with torch._C._AutoDispatchBelowAutograd():
             return torch.ops.kat_zoo.rational.default(x, numerator, denominator, channel_dim)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         arguments = (grad, *ctx.saved_tensors, ctx.channel_dim)
         if torch.is_grad_enabled():  # create_graph=True
             return (*torch.ops.kat_zoo.rational_backward.default(*arguments), None)
@@ -253,23 +229,16 @@ def _forward_autograd(x: Tensor, numerator: Tensor, denominator: Tensor, channel
         return torch.ops.kat_zoo.rational.default(x, numerator, denominator, channel_dim)
 
 
-def _setup_context_backward(ctx, inputs, output) -> None:
+def _setup_context_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     grad, x, numerator, denominator, ctx.channel_dim = inputs
     ctx.save_for_backward(grad, x, numerator, denominator)
 
 
-def _autograd_backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    """Second order: differentiate the reference's gradients."""
-    with torch.enable_grad():
-        # Aliases, for grad may itself be a function of x: what flows through it is added by the engine, not here.
-        inputs = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
-        grad, x, numerator, denominator = inputs
-        first = rational_backward_reference(grad, x, numerator, denominator, ctx.channel_dim)
-    used = [(y, g) for y, g in zip(first, grads, strict=True) if g is not None]
-    second = torch.autograd.grad(
-        [y for y, _ in used], inputs, [g for _, g in used], create_graph=torch.is_grad_enabled(), allow_unused=True
-    )
-    return (*second, None)
+def _autograd_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, ...]:
+        return rational_backward_reference(grad, x, numerator, denominator, ctx.channel_dim)
+
+    return (*second_order(gradients, ctx.saved_tensors, grads), None)
 
 
 for _device, _forward, _backward in (

@@ -1,10 +1,9 @@
 """The group-rational activation on GPUs: y = P(x) / Q(x), Q = 1 + |b1||x| + ... + |bn||x|^n, per channel group.
 
-What is left to the host: how a tensor is cut into programs, what is a constant of compilation, and the launches.
-`rational_kernels` tells how the kernels see a tensor.
+This is the host's part: it cuts a tensor into programs, chooses the constants of compilation, and launches.
+`rational_triton_kernels` tells how the kernels see a tensor.
 """
 
-import contextlib
 import math
 from typing import Any, NamedTuple
 
@@ -13,7 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .rational_op import as_rows, like_rows
+from .dispatch import on_device
+from .layout import as_rows, like_rows
 from .rational_triton_kernels import rational_backward_kernel, rational_forward_kernel, rational_reduce_kernel
 
 TYPES = {torch.float32: tl.float32, torch.float64: tl.float64, torch.bfloat16: tl.float32, torch.float16: tl.float32}
@@ -21,14 +21,14 @@ THREADS = 128  # of a program
 
 
 class Gpu(NamedTuple):
-    """What the host code must know of the device."""
+    """Properties of a device that the host code needs."""
 
     warp_size: int
     approximate: bool  # whether to use NVIDIA's approximate reciprocal (1 ulp)
 
 
 def current_gpu() -> Gpu:
-    """Return the device that kernels are compiled for; when they are interpreted, a stand-in."""
+    """Return the properties of the device that kernels are compiled for; a stand-in when they are interpreted."""
     if not isinstance(rational_forward_kernel, triton.JITFunction):
         return Gpu(32, False)
     target = triton.runtime.driver.active.get_current_target()
@@ -46,7 +46,7 @@ class Tile(NamedTuple):
 def tile(width: int, dtype: torch.dtype, backward: bool) -> Tile:
     """Choose by group width and dtype alone: vectors are the widest up to 16 bytes that divide the width."""
     vec = math.gcd(width, 16 // dtype.itemsize)
-    # Vectors a thread has in flight. The backward keeps M + N + 1 sums for each, which is what its registers go to.
+    # Vectors a thread has in flight. The backward keeps M + N + 1 sums for each, which take its registers.
     per_thread = max(1, 4 // vec) if backward else max(2, 8 // vec)
     return Tile(vec, THREADS * per_thread, 1024 if backward else 2048)
 
@@ -107,20 +107,15 @@ def problem(
     return Problem((groups, chunks), sizes, constants)
 
 
-def _on_device(x: Tensor) -> contextlib.AbstractContextManager:
-    """Launches go to the current device, which need not be x's."""
-    return contextlib.nullcontext() if x.device.type == "cpu" else torch.get_device_module(x.device).device(x.device)
-
-
 def forward(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int, gpu: Gpu | None = None) -> Tensor:
     """Compute y in x's layout (a non-contiguous x is copied once). Arguments as `rational`, which has checked them.
 
     Args:
-        x: the input.
-        numerator: (1 or G, m + 1).
-        denominator: (1 or G, n).
-        channel_dim: counted from the front.
-        gpu: the device to compile for; by default the current one.
+        x: input, on the GPU.
+        numerator: coefficients (1 or G, m + 1).
+        denominator: coefficients (1 or G, n).
+        channel_dim: dimension of the channels, counted from the front.
+        gpu: properties of the device to compile for; None takes the current one.
     """
     rows, inner = as_rows(x, channel_dim)
     y = torch.empty_like(rows)
@@ -130,7 +125,7 @@ def forward(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int,
     groups, channels = max(a.shape[0], b.shape[0]), x.shape[channel_dim]
     count = y.numel() // (channels * inner)
     grid, sizes, constants = problem(count, groups, channels // groups * inner, x.dtype, a, b, False, gpu or current_gpu())
-    with _on_device(x):
+    with on_device(x):
         rational_forward_kernel[grid](rows, y, a, b, *sizes, **constants)
     return y
 
@@ -152,7 +147,7 @@ def backward(
     shape = (*grid, triton.next_power_of_2(m + 1 + n))
     partial = torch.empty(shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device)
     da, db = torch.empty_like(a), torch.empty_like(b)
-    with _on_device(x):
+    with on_device(x):
         rational_backward_kernel[grid](grad, rows, dx, a, b, partial, *sizes, **constants)
         rational_reduce_kernel[(2, groups)](partial, b, da, db, grid[1], groups, a.shape[0], b.shape[0], M=m, N=n, BLOCK=128, num_warps=4)
     return dx, da, db

@@ -1,9 +1,9 @@
 """`kat-zoo kernels report`: compile the Triton kernels ahead of time for GPUs that are not there; tabulate the code.
 
-A row is one kernel as the models launch it at batch 128 and 224 pixels, 197 tokens. group_width is what the code depends on:
+A row is one kernel as the models launch it at batch 128 and 224 pixels, 197 tokens. The code depends on group_width:
 the channels of a group of the rational (8 groups), the channels of a head of fourier_attention (3 heads, G = 3, r = 12).
 An element is an input of the rational; of fourier_attention it is a logit, one of the B h N^2 that are never in memory.
-instructions_per_element is what a thread executes over the elements it handles, everything outside the main loop and the
+instructions_per_element is the number that a thread executes over the elements it handles, everything outside the main loop and the
 padding of tiles included; the branch for inputs whose powers overflow is not taken.
 """
 
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,17 +27,17 @@ logger = logging.getLogger("kat_zoo")
 ARCHS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BATCH, TOKENS, GROUPS = 128, 197, 8
-HEADS, RANK, ORDER = 3, 12, 3
+HEADS, RANK, HARMONICS = 3, 12, 3
 
 
 @dataclass(frozen=True)
 class Operator:
-    """What the report knows of an operator.
+    """An operator as the report launches it.
 
     Attributes:
-        launch: (dtype, width) -> elements worked on; launches every kernel of the operator on uninitialised tensors.
-        widths: what to compile for, unless asked otherwise.
-        iterations: how often a launch's main loop runs; None where the loop itself shows how many elements it handles.
+        launch: function (dtype, width) -> elements worked on, which launches every kernel of the operator on uninitialized tensors.
+        widths: group widths that are compiled by default.
+        iterations: function launch -> iterations of its main loop; None where the loop itself shows how many elements it handles.
     """
 
     launch: Callable[[torch.dtype, int], int]
@@ -61,16 +61,16 @@ def launch_fourier_attention(dtype: torch.dtype, width: int) -> int:
     from .fourier_attention_op import _backward_cuda, _forward_cuda
 
     q, k, v = torch.zeros(BATCH, TOKENS, 3, HEADS, width, dtype=dtype).permute(2, 0, 3, 1, 4).unbind(0)
-    a, w = torch.zeros(HEADS, RANK, TOKENS, ORDER), torch.zeros(HEADS, TOKENS, RANK)
+    a, w = torch.zeros(HEADS, RANK, TOKENS, HARMONICS), torch.zeros(HEADS, TOKENS, RANK)
     out, _ = _forward_cuda(q, k, v, a, a, w)
     _backward_cuda(out, q, k, v, a, a, w, torch.zeros(BATCH, HEADS, TOKENS, RANK))
     return BATCH * HEADS * TOKENS**2
 
 
 def iterations_fourier_attention(launch: "Launch") -> int:
-    """Tiles that a program goes through."""
+    """Return the number of tiles that a program goes through."""
     owns_queries = launch.name.endswith(("forward_kernel", "query_kernel"))
-    tiles = -(-TOKENS // launch.constants["N" if owns_queries else "M"])
+    tiles = -(-TOKENS // int(launch.constants["N" if owns_queries else "M"]))
     return tiles * BATCH // launch.grid[2] if launch.name.endswith("coefficient_kernel") else tiles
 
 
@@ -89,17 +89,17 @@ def rows(
     """Compile and measure.
 
     Args:
-        archs: `sm_90`, `gfx942` and so on.
+        archs: GPU architectures, as `sm_90` or `gfx942`.
         kernels: names from `KERNELS`.
         dtypes: names from `DTYPES`.
-        widths: channels of a group or head; None: each operator's own, see `KERNELS`.
+        widths: channels of a group or head; None takes those of each operator in `KERNELS`.
 
     Returns:
         A dict per compiled kernel, with the keys kernel, dtype, group_width, arch, registers, stack (bytes), spills
         (instructions), atomics, divisions (per element), load_bits, instructions_per_element, bytes_per_element.
 
     Raises:
-        ValueError: unknown arch, kernel or dtype, a width < 1, or TRITON_INTERPRET=1 is set.
+        ValueError: an unknown arch, kernel or dtype, a width below 1, or TRITON_INTERPRET=1 is set.
     """
     from triton import knobs
 
@@ -109,12 +109,12 @@ def rows(
     for arch in archs:
         target(arch)
     if small := [width for width in widths or () if width < 1]:
-        raise ValueError(f"width={small[0]}; expected 1 or more")
+        raise ValueError(f"width={small[0]}: expected an integer of at least 1")
     for name, given, known in (("kernel", kernels, KERNELS), ("dtype", dtypes, DTYPES)):
         if unknown := [value for value in given if value not in known]:
-            raise ValueError(f"{name}={unknown[0]!r}; expected one of: {', '.join(known)}")
+            raise ValueError(f"{name}={unknown[0]!r}: expected one of {', '.join(known)}")
     if knobs.runtime.interpret:
-        raise ValueError("TRITON_INTERPRET=1 is set: kernels are interpreted, there is nothing to compile. Unset it")
+        raise ValueError("TRITON_INTERPRET=1: expected it unset, as interpreted kernels are not compiled")
     table: list[dict[str, object]] = []
     cases = ((a, k, d, w) for a in archs for k in kernels for d in dtypes for w in widths or KERNELS[k].widths)
     for arch, kernel, dtype, width in cases:
@@ -126,7 +126,7 @@ def rows(
             threads = math.prod(launch.grid) * launch.kernel.metadata.num_warps * launch.kernel.metadata.target.warp_size
             per_iteration = elements / (threads * operator.iterations(launch)) if operator.iterations else None
             found = figures(launch.kernel, 4 if reduction else DTYPES[dtype].itemsize, per_iteration)
-            # A reduction handles what the launch before it wrote.
+            # A reduction handles the result of the launch before it.
             handled = launch.arguments[0].numel() if reduction else elements
             per_element = found.loop_instructions + found.overhead * threads / handled
             table.append(
@@ -157,8 +157,8 @@ def render(table: Sequence[dict[str, object]]) -> str:
     return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
-def _list(kind: Callable[[str], object]) -> Callable[[str], list]:
-    def parse(text: str) -> list:
+def _list(kind: type) -> Callable[[str], list[Any]]:
+    def parse(text: str) -> list[Any]:
         return [kind(item) for item in text.split(",")]
 
     parse.__name__ = f"comma-separated {kind.__name__}"

@@ -13,6 +13,7 @@ from kat_zoo import _checks
     [
         (_checks.count, np.int64(3), 3),
         (lambda n, v: _checks.count(n, v, 0), 0, 0),
+        (lambda n, v: _checks.count(n, v, -2, 7), np.int8(7), 7),
         (_checks.real, np.float32(0.5), 0.5),
         (lambda n, v: _checks.real(n, v, 0, 1), 1, 1.0),
         (lambda n, v: _checks.choice(n, v, ("a", "b")), "b", "b"),
@@ -33,6 +34,7 @@ COUNT, REAL = "an integer of at least 1", "a finite number"
     "check, value, sentence",
     [
         *[(_checks.count, value, COUNT) for value in (True, 0, -1, 1.0, "1", None, np.float64(2), np.True_)],
+        *[(lambda n, v: _checks.count(n, v, 0, 7), value, "an integer of at least 0 and at most 7") for value in (-1, 8, 7.0)],
         *[(_checks.real, value, REAL) for value in (math.nan, math.inf, "1", None, True, 1j)],
         (lambda n, v: _checks.real(n, v, 0), -1, f"{REAL} of at least 0"),
         (lambda n, v: _checks.real(n, v, 0, 1), 2, f"{REAL} of at least 0 and at most 1"),

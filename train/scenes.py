@@ -17,16 +17,16 @@ from pycocotools import mask as rle
 from scipy.ndimage import binary_fill_holes
 
 from .classification.datasets import Images, Splits, fashion_mnist
-from .core.config import parse
+from .core.config import parse, require
 
-BACKGROUND = 20  # grey level up to which a pixel of Fashion-MNIST is background: its clothes lie on black
+BACKGROUND = 20  # gray level up to which a pixel of Fashion-MNIST is background: its clothes lie on black
 SPLITS = ("training", "validation")  # the folders of ADE20K
 TRIES = 20  # places that are tried for an item before it is left out
 
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What is composed.
+    """Settings of the scenes.
 
     Attributes:
         out: folder to make.
@@ -37,7 +37,7 @@ class SceneConfig:
         scale: range of an item's size, as a multiple of its 28 pixels.
         min_visible: part of every item that stays visible where others lie on it, in (0, 1]; a place that would hide more is
             not taken, so that everything that can be seen is annotated.
-        seed: of everything; scene number i does not depend on how many there are.
+        seed: seed of everything; scene number i does not depend on how many there are.
         root: folder of Fashion-MNIST; None looks in the usual places, then on the Hub.
     """
 
@@ -57,18 +57,15 @@ class SceneConfig:
         Raises:
             ValueError: naming the option, its value and what is right.
         """
-        rules = [
-            ("train", self.train, self.train >= 1, "at least 1"),
-            ("val", self.val, self.val >= 1, "at least 1"),
-            ("objects", self.objects, 1 <= self.objects[0] <= self.objects[1], "two numbers in rising order, from 1 on"),
-            ("scale", self.scale, 0.25 <= self.scale[0] <= self.scale[1], "two numbers in rising order, from 0.25 on"),
-            ("size", self.size, min(self.size) >= 28 * self.scale[1], f"at least 28 x scale = {28 * self.scale[1]:g} pixels each way"),
-            ("min_visible", self.min_visible, 0 < self.min_visible <= 1, "in (0, 1]"),
-            ("seed", self.seed, self.seed >= 0, "at least 0"),
-        ]
-        for key, value, ok, expected in rules:
-            if not ok:
-                raise ValueError(f"--{key} {value!r}: expected {expected}")
+        require(
+            ("--train", self.train, self.train >= 1, "at least 1"),
+            ("--val", self.val, self.val >= 1, "at least 1"),
+            ("--objects", self.objects, 1 <= self.objects[0] <= self.objects[1], "two numbers in rising order, from 1 on"),
+            ("--scale", self.scale, 0.25 <= self.scale[0] <= self.scale[1], "two numbers in rising order, from 0.25 on"),
+            ("--size", self.size, min(self.size) >= 28 * self.scale[1], f"at least 28 x scale = {28 * self.scale[1]:g} pixels each way"),
+            ("--min_visible", self.min_visible, 0 < self.min_visible <= 1, "in (0, 1]"),
+            ("--seed", self.seed, self.seed >= 0, "at least 0"),
+        )
 
 
 @dataclass(frozen=True)
@@ -96,9 +93,9 @@ def compose(items: Images, config: SceneConfig, random: np.random.Generator) -> 
     """Compose a scene of random items.
 
     Args:
-        items: grey images on black, with labels.
+        items: gray images on black, with labels.
         config: size, number and scale of the items.
-        random: of every choice.
+        random: generator of every choice.
 
     Returns:
         The scene; it has one item or more.
@@ -110,11 +107,11 @@ def compose(items: Images, config: SceneConfig, random: np.random.Generator) -> 
     for _ in range(random.integers(config.objects[0], config.objects[1], endpoint=True)):
         item, label = items[int(random.integers(len(items)))]
         for _ in range(TRIES):
-            colour, alpha = _place(item, config, random)
+            color, alpha = _place(item, config, random)
             mask = alpha >= 0.5
             left = [below & ~mask for below in masks]
             if mask.any() and all(part.sum() >= config.min_visible * area for part, area in zip(left, areas, strict=True)):
-                image = image * (1 - alpha) + colour
+                image = image * (1 - alpha) + color
                 masks, areas, labels = [*left, mask], [*areas, int(mask.sum())], [*labels, label]
                 break
     visible = [int(mask.sum()) / area for mask, area in zip(masks, areas, strict=True)]
@@ -122,7 +119,7 @@ def compose(items: Images, config: SceneConfig, random: np.random.Generator) -> 
 
 
 def _place(item: Image.Image, config: SceneConfig, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """An item at a random scale and place of the canvas: its grey levels times its opacity, and its opacity in [0, 1].
+    """An item at a random scale and place of the canvas: its gray levels times its opacity, and its opacity in [0, 1].
 
     Dark pixels that an item encloses belong to it: most are prints and shadows.
     """
@@ -139,7 +136,7 @@ def _place(item: Image.Image, config: SceneConfig, random: np.random.Generator) 
 
 
 def _background(size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
-    """A plain, shaded, clouded or striped surface with some grain; (H, W) float32 grey levels."""
+    """A plain, shaded, clouded or striped surface with some grain; (H, W) float32 gray levels."""
     low, high = np.sort(random.uniform(0, 200, 2))
     y, x = np.mgrid[: size[0], : size[1]]
     angle = random.uniform(0, np.pi)
@@ -180,7 +177,7 @@ def write_scenes(config: SceneConfig) -> Path:
     """Compose the scenes and write them; the folder appears when it is whole.
 
     Args:
-        config: what to compose and where to put it.
+        config: settings of the scenes, with the folder to write to.
 
     Returns:
         The folder: `images/{training,validation}/*.png`; `annotations/instances_{train,val}.json` (COCO; file names are relative

@@ -1,58 +1,76 @@
-"""`kat-zoo train`, `validate` and `predict`: hand over to the task that the recipe, or `--task`, names."""
+"""`kat-zoo train` and `kat-zoo validate`: hand over to the task that the recipe, the run or `--task` names."""
 
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 
-from .core.config import find_configs
+from .core.config import RunRecipe, find_configs
+from .core.runs import read_run
 from .core.signals import stop_signals
 
-# task -> modules with `main` of training, of validation, of prediction
-TASKS = {
-    "classification": ("classification.loop", "classification.evaluate", ".cli.predict"),
-    "detection": ("detection.loop", "detection.validate", "detection.predict"),
-    "segmentation": ("segmentation.loop", "segmentation.validate", "segmentation.predict"),
-}
+TASKS = ("classification", "detection", "segmentation")
+
+
+def train(recipe: RunRecipe, resume: str = "no") -> Any:
+    """Train from a recipe of any task, leaving weights, logs, checkpoints and a card in `recipe.output`.
+
+    Args:
+        recipe: `Recipe`, `DetectionRecipe` or `SegmentationRecipe`.
+        resume: `no`, `auto` (the newest checkpoint of the run folder, if any), or the folder of a checkpoint.
+
+    Returns:
+        The last evaluation; None when a signal stopped the run.
+
+    Raises:
+        ValueError: bad configuration, damaged data, or an output folder that holds another run.
+        FileNotFoundError: data or checkpoint not there.
+    """
+    return import_module(f".{cast(Any, recipe).task}.loop", __package__).train(recipe, resume)
 
 
 def find_task(argv: Sequence[str]) -> str:
-    """The task of a command line: `--task`, else the key `task` of the `--config` file, else classification.
+    """The task of a command line: `--task`, else that of the run in `--run` or of the `--config` file, else classification.
 
     Args:
         argv: arguments of the command.
 
     Returns:
-        A key of `TASKS`.
+        One of `TASKS`.
 
     Raises:
-        ValueError: an unknown task.
-        FileNotFoundError: no such config.
+        ValueError: an unknown task, or one that the run is not of.
+        FileNotFoundError: no such config, or not the folder of a run.
     """
     given = {}
     arguments = find_configs(argv)
     for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if name in ("--task", "--config"):
+        if name in ("--task", "--run", "--config"):
             given[name] = value if equals else "".join(arguments[i + 1 : i + 2])
     task = given.get("--task")
+    if task is not None and task not in TASKS:
+        raise ValueError(f"--task {task}: expected one of {', '.join(TASKS)}")
+    if "--run" in given:
+        return read_run(given["--run"], task).task
     if task is None and "--config" in given:
-        try:
-            settings = yaml.safe_load(Path(given["--config"]).read_text())
-        except yaml.YAMLError as error:
-            raise ValueError(f"--config {given['--config']} is not YAML: {error}") from error
-        if not isinstance(settings, dict):
-            raise ValueError(f"--config {given['--config']} holds no settings; expected lines such as `seed: 0`")
-        task = settings.get("task")
-    task = task or "classification"
-    if task not in TASKS:
-        raise ValueError(f"task {task!r} is unknown; expected one of: {', '.join(TASKS)}")
+        task = _task_of_config(given["--config"])
+    return task or "classification"
+
+
+def _task_of_config(config: str) -> str | None:
+    try:
+        settings = yaml.safe_load(Path(config).read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"--config {config} is not YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"--config {config} holds no settings: expected lines such as `seed: 0`")
+    task = settings.get("task")
+    if task is not None and task not in TASKS:
+        raise ValueError(f"--config {config}, task={task!r}: expected one of {', '.join(TASKS)}")
     return task
-
-
-def _call(stage: int, argv: Sequence[str]) -> int:
-    return import_module(f".{TASKS[find_task(argv)][stage]}", __package__).main(argv)
 
 
 def train_main(argv: Sequence[str]) -> int:
@@ -65,28 +83,20 @@ def train_main(argv: Sequence[str]) -> int:
         Exit code of the task's command.
     """
     with stop_signals():  # from here on: the import of a task takes seconds
-        return _call(0, argv)
+        return import_module(f".{find_task(argv)}.loop", __package__).main(argv)
 
 
 def validate_main(argv: Sequence[str]) -> int:
-    """`kat-zoo validate`: evaluate weights of any task.
+    """`kat-zoo validate`: evaluate a run, or weights of any task.
 
     Args:
-        argv: `[--task TASK]` and the keys of that task.
+        argv: `RUN` or `[--task TASK]`, and the keys of that task.
 
     Returns:
         Exit code of the task's command.
     """
-    return _call(1, argv)
-
-
-def predict_main(argv: Sequence[str]) -> int:
-    """`kat-zoo predict`: classify pictures, or draw what a detector or segmentation model finds in them.
-
-    Args:
-        argv: pictures, `[--task TASK] --model MODEL` and the options of that task.
-
-    Returns:
-        Exit code of the task's command.
-    """
-    return _call(2, argv)
+    if argv and not argv[0].startswith("-"):
+        argv = ["--run", *argv]
+    task = find_task(argv)
+    module = "evaluate" if task == "classification" else "validate"
+    return import_module(f".{task}.{module}", __package__).main(argv)

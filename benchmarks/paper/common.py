@@ -16,7 +16,7 @@ from tqdm import tqdm
 Rows = list[dict]
 Jobs = dict[Hashable, Callable[[], Any]]
 PI = math.pi
-KAN_COLOUR, MLP_COLOUR, PYKAN_COLOUR = "#c1440e", "#1f2933", "#2a7f9e"
+KAN_COLOR, MLP_COLOR, PYKAN_COLOR = "#c1440e", "#1f2933", "#2a7f9e"
 
 
 class Runs:

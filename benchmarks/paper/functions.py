@@ -12,9 +12,9 @@ from kat_zoo.analysis.scaling import fit_power_law
 from kat_zoo.kan import KAN
 
 from .common import (
-    KAN_COLOUR,
-    MLP_COLOUR,
-    PYKAN_COLOUR,
+    KAN_COLOR,
+    MLP_COLOR,
+    PYKAN_COLOR,
     Jobs,
     Rows,
     Runs,
@@ -158,11 +158,11 @@ def fronts(rows: Rows, title: str) -> Figure:
     for axes in panels.flat[len(names) :]:
         axes.axis("off")
     for name, axes in zip(names, panels.flat, strict=False):
-        for model, colour in (("KAN", KAN_COLOUR), ("MLP", MLP_COLOUR), ("pykan", PYKAN_COLOUR)):
+        for model, color in (("KAN", KAN_COLOR), ("MLP", MLP_COLOR), ("pykan", PYKAN_COLOR)):
             points = [(int(r["parameters"]), float(r["test_rmse"])) for r in rows if (r["function"], r["model"]) == (name, model)]
             if points:
-                axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=3, alpha=0.5)
-                axes.plot(*zip(*pareto(points), strict=True), drawstyle="steps-post", color=colour, label=model, linewidth=1)
+                axes.plot(*zip(*points, strict=True), "o", color=color, markersize=3, alpha=0.5)
+                axes.plot(*zip(*pareto(points), strict=True), drawstyle="steps-post", color=color, label=model, linewidth=1)
         axes.set(yscale="log", xlabel="parameters", xlim=(0, None))
         axes.set_title(name, fontsize=9)
     for axes in panels[:, 0]:

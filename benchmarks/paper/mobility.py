@@ -1,6 +1,6 @@
 """Section 4.4: mobility edges of three tight-binding models, from spectra computed here.
 
-Mosaic model (Wang et al., PRL 125, 196604), generalised Aubry-Andre (Ganeshan et al., PRL 114, 146601) and modified
+Mosaic model (Wang et al., PRL 125, 196604), generalized Aubry-Andre (Ganeshan et al., PRL 114, 146601) and modified
 Aubry-Andre with exponential hops (Biddle, Das Sarma, PRL 104, 070601).
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kat_zoo.kan import KAN
 
-from .common import KAN_COLOUR, MLP_COLOUR, PI, Rows, Runs, mlp, train_lbfgs
+from .common import KAN_COLOR, MLP_COLOR, PI, Rows, Runs, mlp, train_lbfgs
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -82,7 +82,7 @@ def _run(name: str, models: int, sites: int, steps: int) -> tuple[np.ndarray, di
 
 
 def mobility(small: bool, runs: Runs) -> tuple[Rows, Figure]:
-    """Accuracy of extended against localised on held-out states, beside the exact edge."""
+    """Accuracy of extended against localized on held-out states, beside the exact edge."""
     models, sites, steps = (30, 120, 5) if small else (120, 300, 20)
     found = runs({name: partial(_run, name, models, sites, steps) for name in EDGES})
     rows: Rows = []
@@ -90,9 +90,9 @@ def mobility(small: bool, runs: Runs) -> tuple[Rows, Figure]:
     panels = figure.subplots(1, 3)
     for panel, (name, (table, scores)) in zip(panels, found.items(), strict=True):
         rows += [{"model": name, "classifier": c, "test_accuracy": f"{a:.4f}"} for c, a in scores.items()]
-        for extended, colour in ((1, KAN_COLOUR), (0, MLP_COLOUR)):
+        for extended, color in ((1, KAN_COLOR), (0, MLP_COLOR)):
             chosen = table[table[:, 3] == extended]
-            panel.scatter(chosen[:, 1], chosen[:, 0], s=3, color=colour, alpha=0.5, label="extended" if extended else "localised")
+            panel.scatter(chosen[:, 1], chosen[:, 0], s=3, color=color, alpha=0.5, label="extended" if extended else "localized")
         title = f"{name}: KAN {scores['KAN [3,[1,1],1]']:.3f}, exact {scores['exact edge']:.3f}"
         panel.set_title(title, size=8)
         panel.set(xlabel="potential", ylabel="energy")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kat_zoo.kan import KAN
 from kat_zoo.kan.operations.structure import hessian
 
-from .common import KAN_COLOUR, MLP_COLOUR, PI, Rows, Runs, mlp, parameters, train_lbfgs, uniform
+from .common import KAN_COLOR, MLP_COLOR, PI, Rows, Runs, mlp, parameters, train_lbfgs, uniform
 
 MODELS = {
     "KAN [2,5,1] G=5": lambda: KAN([2, 5, 1], 5, 3),
@@ -56,8 +56,8 @@ def picture(rows: Rows) -> Figure:
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     for shift, key, alpha in ((-0.2, "L2_squared", 1.0), (0.2, "H1_squared", 0.5)):
-        colours = [KAN_COLOUR if "KAN" in row["model"] else MLP_COLOUR for row in rows]
-        bars = axes.bar([n + shift for n in range(len(rows))], [float(r[key]) for r in rows], 0.38, color=colours, alpha=alpha)
+        colors = [KAN_COLOR if "KAN" in row["model"] else MLP_COLOR for row in rows]
+        bars = axes.bar([n + shift for n in range(len(rows))], [float(r[key]) for r in rows], 0.38, color=colors, alpha=alpha)
         axes.bar_label(bars, [row[key] for row in rows], size=7)
     labels = [f"{row['model'].replace(' G', chr(10) + 'G')}\n{row['parameters']} parameters" for row in rows]
     axes.set(title="Poisson: L2² error (solid), H1² (pale)", yscale="log", ylabel="squared error", xlabel="network")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import Attention
+from timm.layers.attention import Attention
 from torch import Tensor, nn
 
 from .output import NotApplicable, save
@@ -18,8 +18,8 @@ class AttentionLayer:
 
     Attributes:
         logits: (B, h, N, N), A = q k^T / sqrt(d), before the activation.
-        attention: (B, h, N, N), what multiplies the values: softmax(A), or w Phi(A) in a KArAt.
-        learnable: per head, whether the activation is learned.
+        attention: (B, h, N, N) factors of the values: softmax(A), or w Phi(A) in a KArAt.
+        learnable: whether the activation is learned, per head.
     """
 
     logits: Tensor
@@ -46,7 +46,7 @@ def capture_attention(model: nn.Module, images: Tensor) -> dict[str, AttentionLa
     """Run the model and return the attention of every timm `Attention` in it, by module name.
 
     Args:
-        model: any ViT of timm or of this package; put into evaluation mode for the call.
+        model: ViT of timm or of this package, put into evaluation mode for the call.
         images: (B, C, H, W), preprocessed, of the model's own size.
 
     Raises:
@@ -56,11 +56,11 @@ def capture_attention(model: nn.Module, images: Tensor) -> dict[str, AttentionLa
     inputs: dict[str, Tensor] = {}
     modules = {name: m for name, m in model.named_modules() if isinstance(m, Attention)}
     if not modules:
-        raise NotApplicable(f"model {type(model).__name__} has no timm Attention layer; expected a vision transformer")
+        raise NotApplicable(f"model {type(model).__name__} without a timm Attention layer: expected a vision transformer")
     # Of a dynamic size too: operators and maps belong to the model's grid of patches.
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size is not None and images.shape[-2:] != tuple(size):
-        raise ValueError(f"images are {tuple(images.shape[-2:])} pixels; expected the model's {tuple(size)}, see its set_input_size")
+        raise ValueError(f"images of {tuple(images.shape[-2:])} pixels: expected the model's {tuple(size)}; its set_input_size changes it")
     hooks = [m.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0])) for name, m in modules.items()]
     training = model.training
     model.eval()
@@ -74,16 +74,23 @@ def capture_attention(model: nn.Module, images: Tensor) -> dict[str, AttentionLa
 
 
 def token_maps(model: Any, layer: AttentionLayer) -> Tensor:
-    """Where the class token looks, or, without one, the average token: (B, h, height, width), each map within [0, 1].
+    """Return maps of where the class token looks, or, without one, the average token.
 
     Softmax heads show their attention. Learnable heads show the pre-activation A with negative values ignored, as in
-    the paper's figures: A is what says how alike two tokens are, while w Phi(A) has no sign convention.
+    the paper's figures: A says how alike two tokens are, while w Phi(A) has no sign convention.
+
+    Args:
+        model: plain ViT of timm or of this package.
+        layer: attention of one of its layers.
+
+    Returns:
+        (B, h, height, width), each map within [0, 1].
 
     Raises:
         NotApplicable: the model's tokens are not those of a plain ViT.
     """
     if not hasattr(model, "has_class_token") or not hasattr(model, "num_prefix_tokens"):
-        raise NotApplicable(f"model {type(model).__name__} is no plain ViT; expected prefix tokens and then those of the patches")
+        raise NotApplicable(f"model {type(model).__name__}: expected a plain ViT, with prefix tokens and then those of the patches")
     learnable = torch.tensor(layer.learnable, device=layer.logits.device)[:, None, None]
     maps = torch.where(learnable, layer.logits.relu(), layer.attention)
     prefix = model.num_prefix_tokens
@@ -96,29 +103,28 @@ def plot_attention_maps(models: Mapping[str, nn.Module], images: Tensor, path: P
     """Draw each image beside the map of every head of one layer, a block of rows per model.
 
     Args:
-        models: label -> model.
+        models: models by label.
         images: (B, C, H, W), preprocessed; 2 to 6 fit a page.
-        path: of the picture (.png); the maps go to the .csv beside it.
+        path: path of the picture (.png); the maps go to the .csv beside it.
         layer: index of the layer, negative from the end.
 
     Returns:
         The picture's path.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     maps = {}
     for label, model in models.items():
         maps[label] = token_maps(model, list(capture_attention(model, images).values())[layer]).cpu()
     heads = max(m.shape[1] for m in maps.values())
     count = len(images)
-    figure, axes = plt.subplots(
-        count * len(maps), heads + 1, figsize=(1.5 * (heads + 1), 1.55 * count * len(maps) + 0.7), squeeze=False, layout="compressed"
-    )
+    figure = Figure(figsize=(1.5 * (heads + 1), 1.55 * count * len(maps) + 0.7), layout="compressed")
+    axes = figure.subplots(count * len(maps), heads + 1, squeeze=False)
     rows: list[dict[str, object]] = []
     drawn: Any = None
     for block, (label, values) in enumerate(maps.items()):
         for i in range(count):
-            line: Sequence = axes[block * count + i]
+            line: Sequence[Any] = axes[block * count + i]
             picture = images[i].cpu().movedim(0, -1).squeeze(-1)
             line[0].imshow((picture - picture.min()) / (picture.max() - picture.min() + 1e-12), cmap="gray")
             line[0].set_ylabel(label, fontsize=8)

@@ -1,4 +1,4 @@
-"""What a training step costs: time, throughput, and memory held for the backward."""
+"""Costs of a training step: time, throughput, and memory held for the backward."""
 
 import statistics
 import time
@@ -19,12 +19,13 @@ PANELS = {
 }
 
 
-class SavedBytes(AbstractContextManager):
+class SavedBytes(AbstractContextManager[Any]):
     """Counts the bytes that autograd saves while it is entered, each storage once.
 
     Args:
         known: tensors whose storages are not counted, as parameters.
-        as_run: leave out what a GR-KAN computes again in the backward. Otherwise it keeps that, as under any other hooks.
+        as_run: whether to leave out the tensors that a GR-KAN computes again in the backward; it keeps them otherwise, as under any
+            other hooks.
     """
 
     def __init__(self, known: Sequence[Tensor] = (), as_run: bool = False) -> None:
@@ -51,16 +52,16 @@ class SavedBytes(AbstractContextManager):
 
 
 def _identity(t: Tensor) -> int:
-    return t.untyped_storage()._cdata
+    return int(t.untyped_storage()._cdata)
 
 
 def measure_costs(models: Mapping[str, nn.Module], images: Tensor, repeats: int = 5) -> list[dict[str, Any]]:
     """Time training steps of several models in turn, so that a busy machine slows all of them alike.
 
     Args:
-        models: label -> model; their gradients are overwritten.
+        models: models by label; their gradients are overwritten.
         images: (B, C, H, W), one batch for all.
-        repeats: timed rounds, after one that warms up.
+        repeats: number of timed rounds, after one that warms up.
 
     Returns:
         A dict per model with the keys model, step_ms (median), step_ms_min, images_per_s, saved_mb.
@@ -88,25 +89,26 @@ def measure_costs(models: Mapping[str, nn.Module], images: Tensor, repeats: int 
 
 
 def _saved(model: nn.Module, images: Tensor) -> int:
-    """Bytes that autograd holds between forward and backward, parameters apart."""
+    """Return the bytes that autograd holds between forward and backward, parameters apart."""
     with SavedBytes(list(model.parameters()), as_run=True) as saved:
         model(images).square().mean()
     return saved.total
 
 
 def plot_costs(costs: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Draw bars of what `measure_costs` found.
+    """Draw the result of `measure_costs` as bars.
 
     Args:
-        costs: its result.
-        path: of the picture (.png).
+        costs: result of `measure_costs`.
+        path: path of the picture (.png).
 
     Returns:
         The picture's path.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    axes = figure.subplots(1, 3)
     for axis, (key, title) in zip(axes, PANELS.items(), strict=True):
         colors = [f"C{i}" for i in range(len(costs))]
         bars = axis.bar([c["model"] for c in costs], [c[key] for c in costs], color=colors)

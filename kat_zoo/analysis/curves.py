@@ -1,4 +1,4 @@
-"""Curves of a run: training loss, validation loss and accuracy."""
+"""Curves of runs of any task: training loss, validation loss where there is one, and the task's own figure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,22 +6,29 @@ from typing import Any
 
 from .output import save
 
+# Figures that a task is judged by, as its log calls them.
+METRICS = {"top1": "validation top-1 (%)", "box_ap": "validation box AP (%)", "miou": "validation mIoU (%)"}
+
 
 def plot_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> Path:
-    """Draw training loss, validation loss and top-1 over the epochs, one line per run.
+    """Draw training loss, validation loss and the task's figure over the epochs, one line per run.
 
     Args:
-        logs: label -> records of a run's metrics.jsonl; training records have `loss`, evaluations `top1` and `eval_loss`,
-            and of averaged weights `ema_top1` and `ema_eval_loss`, drawn dashed.
-        path: of the picture (.png).
+        logs: records of a run's metrics.jsonl by label; training records have `loss`, evaluations `eval_loss` and one of `METRICS`,
+            and of averaged weights the same under `ema_`, drawn dashed.
+        path: path of the picture (.png).
 
     Returns:
         The picture's path.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    panels = {"loss": "training loss", "eval_loss": "validation loss", "top1": "validation top-1 (%)"}
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+    found = {key.removeprefix("ema_") for records in logs.values() for record in records for key in record}
+    metrics = {key: title for key, title in METRICS.items() if key in found} or {"top1": METRICS["top1"]}
+    validation = {} if "top1" not in metrics else {"eval_loss": "validation loss"}
+    panels = {"loss": "training loss", **validation, **metrics}
+    figure = Figure(figsize=(11 * len(panels) / 3, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(panels))
     rows: list[dict[str, Any]] = []
     for i, (label, records) in enumerate(logs.items()):
         for axis, (key, title) in zip(axes, panels.items(), strict=True):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .output import save
 
-# What is shown: label -> suffixes of parameter names. "other layers" are further matrices of layers that repeat.
+# Suffixes of parameter names by label; "other layers" are further matrices of layers that repeat.
 GROUPS: dict[str, tuple[str, ...]] = {
     "qkv": ("attn.qkv.weight",),
     "attention output": ("attn.proj.weight",),
@@ -49,10 +49,10 @@ def plot_histograms(states: Mapping[str, Mapping[str, Tensor]], path: Path, bins
     """Draw the densities of each group of weights, one line per state.
 
     Args:
-        states: label (say, "epoch 3") -> state dict; earliest first.
-        path: of the picture (.png).
-        bins: of each histogram, over plus and minus the largest of all states' 99.9 % quantiles of the magnitude (the largest
-            magnitude, of 2^24 weights and more).
+        states: state dicts by label (say, "epoch 3"), earliest first.
+        path: path of the picture (.png).
+        bins: number of bins of each histogram, over plus and minus the largest of all states' 99.9 % quantiles of the magnitude
+            (the largest magnitude, of 2^24 weights and more).
 
     Returns:
         The picture's path.
@@ -60,15 +60,17 @@ def plot_histograms(states: Mapping[str, Mapping[str, Tensor]], path: Path, bins
     Raises:
         ValueError: no weights in the states.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
     groups = {label: group_weights(state) for label, state in states.items()}
     names: Sequence[str] = list(next(iter(groups.values()), {}))
     if not names:
-        raise ValueError("states hold no weights; expected one state dict or more with floating-point tensors")
+        raise ValueError("states without weights: expected at least one state dict with floating-point tensors")
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(3.4 * columns, 2.6 * lines), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(3.4 * columns, 2.6 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
     rows: list[dict[str, Any]] = []
     for axis, name in zip(axes.flat, names, strict=False):
         limit = max(float(group[name].abs().quantile(0.999)) if group[name].numel() < 1 << 24 else float(group[name].abs().max())
@@ -77,7 +79,7 @@ def plot_histograms(states: Mapping[str, Mapping[str, Tensor]], path: Path, bins
             counts = torch.histc(group[name], bins, -limit, limit)
             density = counts / (counts.sum().clamp(min=1) * (2 * limit / bins))
             centers = torch.linspace(-limit, limit, 2 * bins + 1)[1::2]
-            axis.plot(centers, density, label=label, color=plt.get_cmap("viridis")(i / max(len(groups) - 1, 1)))
+            axis.plot(centers, density, label=label, color=colormaps["viridis"](i / max(len(groups) - 1, 1)))
             rows += [{"group": name, "state": label, "value": float(c), "density": float(d)} for c, d in zip(centers, density, strict=True)]
         axis.set(title=name, xlabel="value", ylabel="density")
     for axis in list(axes.flat)[len(names) :]:

@@ -16,9 +16,9 @@ class Plane:
     """A plane through the trained weights.
 
     Attributes:
-        center: the last checkpoint's trainable parameters, by name.
+        center: trainable parameters of the last checkpoint, by name.
         directions: two orthonormal directions (over all parameters together), by name.
-        path: (checkpoints, 2), where the checkpoints project to; the last is the origin.
+        path: (checkpoints, 2) projections of the checkpoints; the last is the origin.
         explained: part of the path's variance that the plane holds, per direction.
     """
 
@@ -34,28 +34,28 @@ def _unflatten(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def principal_plane(states: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> Plane:
-    """Principal components of the differences to the last checkpoint (Li et al., arXiv 1712.09913, section 7).
+    """Return the plane of the principal components of the differences to the last checkpoint.
 
-    The plane is taken as it is: directions are not rescaled per filter, because the path itself gives them a length. What
-    is filtered is which tensors take part: only the parameters in `names` (trainable, so no buffers), so that the surface
-    moves nothing that the optimizer did not move.
+    This is section 7 of Li et al. (arXiv 1712.09913). Directions are not rescaled per filter, because the path itself gives them
+    a length. Only the parameters in `names` take part (trainable, so no buffers), so that the surface moves nothing that the
+    optimizer did not move.
 
     Args:
-        states: state dicts of the checkpoints, oldest first; 3 or more.
-        names: parameters that span the space.
+        states: state dicts of the checkpoints, oldest first; at least 3.
+        names: names of the parameters that span the space.
 
     Raises:
         NotApplicable: fewer than 3 checkpoints, or a path along a line.
     """
     if len(states) < 3:
-        raise NotApplicable(f"{len(states)} checkpoints; expected 3 or more for a plane (system.keep_checkpoints of the recipe)")
+        raise NotApplicable(f"{len(states)} checkpoints: expected at least 3 for a plane (system.keep_checkpoints of the recipe)")
     center = {name: states[-1][name].detach().float().cpu() for name in names}
     flat = torch.stack([torch.cat([state[n].detach().float().cpu().flatten() for n in names]) for state in states])
     path = flat - flat[-1]
     # Directions from the small Gram matrix; the parameters are many, the checkpoints few.
     values, vectors = torch.linalg.eigh((path @ path.T).double())
     if values[-2] <= 1e-12 * values[-1]:
-        raise NotApplicable("the checkpoints lie on a line; expected at least two independent directions")
+        raise NotApplicable("checkpoints on a line: expected at least two independent directions")
     directions = [(vectors[:, -i].float() @ path) / values[-i].sqrt().float() for i in (1, 2)]
     total = values.clamp(min=0).sum()
     return Plane(
@@ -73,11 +73,11 @@ def loss_surface(
     """Evaluate a loss on a grid of the plane that holds the path.
 
     Args:
-        model: its parameters are moved and put back.
-        plane: of `principal_plane`.
-        loss: of the model as it is when called, e.g. the mean over some validation images.
-        size: grid points per axis.
-        margin: how far the grid reaches beyond the path, as a part of its extent.
+        model: model whose parameters are moved and put back.
+        plane: result of `principal_plane`.
+        loss: function of the model, e.g. its mean loss over some validation images.
+        size: number of grid points per axis.
+        margin: reach of the grid beyond the path, as a part of the path's extent.
 
     Returns:
         (x, y, values): (size,), (size,) and (size, size) with values[i, j] at y[i], x[j].
@@ -104,15 +104,15 @@ def plot_landscape(surfaces: Mapping[str, tuple[Plane, tuple[Tensor, Tensor, Ten
     """Draw each surface in 3-D and as contours with the path on it.
 
     Args:
-        surfaces: label -> (plane, result of `loss_surface`).
-        path: of the picture (.png).
+        surfaces: pairs (plane, result of `loss_surface`) by label.
+        path: path of the picture (.png).
 
     Returns:
         The picture's path.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    figure = plt.figure(figsize=(10, 4.2 * len(surfaces)), layout="constrained")
+    figure = Figure(figsize=(10, 4.2 * len(surfaces)), layout="constrained")
     rows: list[dict[str, Any]] = []
     for n, (label, (plane, (x, y, values))) in enumerate(surfaces.items()):
         log = values.clamp(min=1e-6).log10()

@@ -17,9 +17,9 @@ def save(figure: "Figure", rows: Sequence[Mapping[str, Any]], path: Path) -> Pat
     """Write `figure` to path (.png) and `rows` to the .csv of the same name.
 
     Args:
-        figure: closed by this call.
-        rows: at least one; the first one's keys are the columns.
-        path: ends in .png; its folder is made.
+        figure: figure to write.
+        rows: numbers, at least one row; the keys of the first are the columns.
+        path: path that ends in .png; its folder is made.
 
     Returns:
         The picture's path.
@@ -27,13 +27,10 @@ def save(figure: "Figure", rows: Sequence[Mapping[str, Any]], path: Path) -> Pat
     Raises:
         ValueError: no rows.
     """
-    import matplotlib.pyplot as plt
-
     if not rows:
-        raise ValueError(f"{path.name}: there are no numbers to plot; expected at least one row")
+        raise ValueError(f"rows of {path.name}: expected at least one, there are no numbers to plot")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
-    plt.close(figure)
     with path.with_suffix(".csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -23,12 +23,12 @@ MEASURES = {
 def attention_quality(model: nn.Module, images: Tensor, foreground: Tensor | None) -> list[dict[str, Any]]:
     """Measure every layer's attention, and where it points to on images whose object is known.
 
-    Entropy is that of the normalised token map (see `token_maps`). Effective rank is exp of the entropy of the normalised
+    Entropy is that of the normalized token map (see `token_maps`). Effective rank is exp of the entropy of the normalized
     singular values of the whole attention after its activation (Roy and Vetterli, 2007). Pointing game: the part of
     (image, head) pairs whose peak lies on the object (Zhang et al., arXiv 1608.00507).
 
     Args:
-        model: a vision transformer.
+        model: vision transformer.
         images: (B, C, H, W), preprocessed.
         foreground: (B, H, W), True on the object. A patch counts as object if at least half of it is. None where the object is
             not known.
@@ -41,7 +41,7 @@ def attention_quality(model: nn.Module, images: Tensor, foreground: Tensor | Non
         ValueError: foreground does not fit the images.
     """
     if foreground is not None and foreground.shape != (len(images), *images.shape[-2:]):
-        raise ValueError(f"foreground has shape {tuple(foreground.shape)}; expected {(len(images), *images.shape[-2:])}")
+        raise ValueError(f"foreground of shape {tuple(foreground.shape)}: expected {(len(images), *images.shape[-2:])}")
     rows = []
     for name, layer in capture_attention(model, images).items():
         maps = token_maps(model, layer)
@@ -63,7 +63,13 @@ def attention_quality(model: nn.Module, images: Tensor, foreground: Tensor | Non
 
 
 def plot_quality(models: Mapping[str, nn.Module], images: Tensor, foreground: Tensor | None, path: Path) -> Path:
-    """Draw every measure over the depth, one line per model; arguments as `attention_quality`.
+    """Draw every measure over the depth, one line per model.
+
+    Args:
+        models: vision transformers by label.
+        images: (B, C, H, W), preprocessed.
+        foreground: (B, H, W), True on the object; None where the object is not known.
+        path: path of the picture (.png).
 
     Returns:
         The picture's path.
@@ -72,19 +78,20 @@ def plot_quality(models: Mapping[str, nn.Module], images: Tensor, foreground: Te
 
 
 def draw_quality(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Draw what `attention_quality` found.
+    """Draw results of `attention_quality`.
 
     Args:
-        rows: its result for each model, with one more key, model.
-        path: of the picture (.png).
+        rows: results of all models, with one more key, model.
+        path: path of the picture (.png).
 
     Returns:
         The picture's path.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     shown = [key for key in MEASURES if key != "chance" and key in rows[0]]
-    figure, axes = plt.subplots(1, len(shown), figsize=(3.2 * len(shown), 3.2), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(shown), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(shown))
     for axis, key in zip(axes, shown, strict=True):
         for label in dict.fromkeys(r["model"] for r in rows):
             series = [float(r[key]) for r in rows if r["model"] == label]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .._checks import count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ class PowerLaw:
 
     Attributes:
         l_inf: irreducible loss, at least 0.
-        log_amplitude: alpha log x0, the logarithm of what is above l_inf at x = 1.
+        log_amplitude: alpha log x0, the logarithm of the loss above l_inf at x = 1.
         alpha: exponent; negative where the loss grows.
         intervals: name (l_inf, x0, alpha) -> (low, high), the central 90 % of the bootstrap.
     """
@@ -71,25 +72,23 @@ def fit_power_law(x: Sequence[float], loss: Sequence[float], *, constant: bool =
     Args:
         x: parameters, data, compute or grid sizes; positive.
         loss: positive losses.
-        constant: fit L_inf too; 0 otherwise.
-        bootstrap: resamples for the intervals.
-        seed: of the resamples.
+        constant: whether L_inf is fitted too; it is 0 otherwise.
+        bootstrap: number of resamples for the intervals.
+        seed: seed of the resamples.
 
     Raises:
         ValueError: fewer than three points (two without a constant), unequal lengths, values that are not positive, or a
-            bootstrap or seed that is no integer of at least 0.
+            bootstrap or seed that is not an integer of at least 0.
     """
-    for name, count in (("bootstrap", bootstrap), ("seed", seed)):
-        if not isinstance(count, Integral) or count < 0:
-            raise ValueError(f"{name}={count}; expected an integer of at least 0")
+    bootstrap, seed = count("bootstrap", bootstrap, 0), count("seed", seed, 0)
     a, b = np.asarray(x, dtype=float), np.asarray(loss, dtype=float)
     least = 3 if constant else 2
     if a.shape != b.shape or a.ndim != 1 or len(a) < least:
-        raise ValueError(f"x has shape {a.shape} and loss {b.shape}; expected two lists of at least {least} values")
+        raise ValueError(f"x of shape {a.shape} and loss of shape {b.shape}: expected two lists of at least {least} values")
     if not (np.isfinite(a).all() and np.isfinite(b).all() and (a > 0).all() and (b > 0).all()):
         raise ValueError("x and loss: expected positive finite numbers")
     if len(np.unique(a)) < least:
-        raise ValueError(f"x has {len(np.unique(a))} different values; expected at least {least}")
+        raise ValueError(f"x of {len(np.unique(a))} different values: expected at least {least}")
     log_x, log_y = np.log(a), np.log(b)
     best = _fit(log_x, log_y, constant)
     generator = np.random.default_rng(seed)
@@ -100,7 +99,7 @@ def fit_power_law(x: Sequence[float], loss: Sequence[float], *, constant: bool =
             samples.append(_law(_fit(log_x[pick], log_y[pick], constant, best), {}))
     intervals = {}
     for name in ("l_inf", "x0", "alpha") if samples else ():
-        # Of infinite scales there is no value in between.
+        # Infinite scales have no value in between.
         low, high = np.percentile([getattr(law, name) for law in samples], [5, 95], method="nearest")
         intervals[name] = float(low), float(high)
     return _law(best, intervals)
@@ -111,7 +110,15 @@ def _law(p: np.ndarray, intervals: dict[str, tuple[float, float]]) -> PowerLaw:
 
 
 def plot_power_law(x: Sequence[float], loss: Sequence[float], law: PowerLaw, xlabel: str = "x", ylabel: str = "loss") -> Figure:
-    """Log-log picture of the points and the fitted law."""
+    """Draw the points and the fitted law on logarithmic axes.
+
+    Args:
+        x: sizes, as `fit_power_law` took them.
+        loss: losses, as `fit_power_law` took them.
+        law: result of `fit_power_law`.
+        xlabel: label of the axis of sizes.
+        ylabel: label of the axis of losses.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.6), layout="constrained")

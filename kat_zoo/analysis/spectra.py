@@ -12,10 +12,10 @@ from .output import save
 
 
 def singular_values(model: nn.Module, images: Tensor, layer: int = -1) -> dict[str, Tensor]:
-    """Singular values of one layer's maps, largest first, divided by the largest.
+    """Return the singular values of one layer's maps, largest first, divided by the largest.
 
     Args:
-        model: a vision transformer.
+        model: vision transformer.
         images: (B, C, H, W), preprocessed.
         layer: index of the layer, negative from the end.
 
@@ -34,18 +34,19 @@ def plot_spectra(models: Mapping[str, nn.Module], images: Tensor, path: Path, la
     """Draw mean, minimum and maximum over heads and images of the singular values, one panel before and one after.
 
     Args:
-        models: label -> model.
+        models: models by label.
         images: (B, C, H, W), preprocessed; the paper takes 5.
-        path: of the picture (.png).
+        path: path of the picture (.png).
         layer: index of the layer, negative from the end.
 
     Returns:
         The picture's path.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     spectra = {label: singular_values(model, images, layer) for label, model in models.items()}
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
     rows: list[dict[str, Any]] = []
     for label, found in spectra.items():
         for axis, (when, values) in zip(axes, found.items(), strict=True):

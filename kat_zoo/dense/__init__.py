@@ -1,4 +1,4 @@
-"""Detection and segmentation heads of other libraries on plain ViTs of the zoo and timm; each name imports what it needs."""
+"""Detection and segmentation heads of other libraries on plain ViTs of the zoo and timm; each name imports its library when it is used."""
 
 from typing import TYPE_CHECKING
 

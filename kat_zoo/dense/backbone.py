@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 import timm
-from timm.layers import PatchEmbed
 from timm.layers.format import Format
+from timm.layers.patch_embed import PatchEmbed
 from timm.models import is_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -22,25 +22,25 @@ def create_backbone(
     Args:
         backbone: name of a model of the zoo or of timm ("kat_small_patch16_224", "vit_base_patch16_224.augreg_in21k",
             "hf-hub:org/name"), or a model.
-        pretrained: load the published weights of that name.
+        pretrained: whether to load the published weights of that name.
         backbone_args: arguments of timm.create_model, as {"drop_path_rate": 0.1}.
 
     Returns:
         The backbone.
 
     Raises:
-        ValueError: an unknown name, a model that is no plain Vision Transformer, or arguments for a model that exists already.
+        ValueError: an unknown name, a model that is not a plain Vision Transformer, or arguments for a model that exists already.
     """
     if isinstance(backbone, str):
         if ":" not in backbone and not is_model(backbone):
-            raise ValueError(f"backbone={backbone!r}: not a registered model; timm.list_models('*kat*') lists those of the zoo")
+            raise ValueError(f"backbone={backbone!r}: expected a registered model; timm.list_models('*kat*') lists those of the zoo")
         model: Any = timm.create_model(backbone, pretrained=pretrained, num_classes=0, **(backbone_args or {}))
     elif not pretrained and not backbone_args:
         model = backbone
     else:
         raise ValueError(
-            f"pretrained_backbone={pretrained}, backbone_args={backbone_args}: these go with a name, "
-            f"but backbone is a {type(backbone).__name__} already; create it with them"
+            f"pretrained_backbone={pretrained}, backbone_args={backbone_args}: expected with a name only; "
+            f"backbone is a {type(backbone).__name__} already, create it with them"
         )
     check_plain(model)
     return model
@@ -49,16 +49,16 @@ def create_backbone(
 def check_plain(backbone: nn.Module) -> None:
     """Raise ValueError unless `backbone` is a ViT of one scale with square patches that keeps all its tokens."""
     if not isinstance(backbone, VisionTransformer) or not isinstance(backbone.patch_embed, PatchEmbed):
-        raise ValueError(f"backbone is a {type(backbone).__name__}; expected a plain VisionTransformer of the zoo or timm")
+        raise ValueError(f"backbone of class {type(backbone).__name__}: expected a plain VisionTransformer of the zoo or timm")
     if not isinstance(backbone.patch_drop, nn.Identity):
-        raise ValueError("backbone drops patches (patch_drop_rate > 0), which leaves no map; create it with patch_drop_rate=0")
+        raise ValueError("backbone with patch_drop_rate above 0: expected 0, as dropped patches leave no map")
     height, width = backbone.patch_embed.patch_size
     if height != width:
-        raise ValueError(f"backbone has patches of {height} x {width}; expected square patches")
+        raise ValueError(f"backbone with patches of {height} x {width}: expected square patches")
 
 
 def take_any_size(vit: VisionTransformer) -> None:
-    """Switch a ViT to timm's dynamic image size and dynamic padding, as if it had been created so; no weight changes."""
+    """Switch a ViT to timm's dynamic image size and dynamic padding, as if it had been created with them; no weight changes."""
     vit.dynamic_img_size = True  # type: ignore[misc]  # final for TorchScript alone
     embed = vit.patch_embed
     embed.strict_img_size = False
@@ -74,53 +74,60 @@ def accept_any_size(model: nn.Module) -> nn.Module:
     afterwards. Images are padded to the patch at the right and the bottom, position embeddings are interpolated.
 
     Args:
-        model: changed in place.
+        model: model with a plain ViT inside, changed in place.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: there is no plain ViT inside, or it is a KArAt, whose operators are interpolated by
+        ValueError: there is not a plain ViT inside, or it is a KArAt, whose operators are interpolated by
             `SimpleFeaturePyramid` only; elsewhere use its set_input_size.
     """
     found = [module for module in model.modules() if isinstance(module, VisionTransformer)]
     if not found:
-        raise ValueError(f"model is a {type(model).__name__} without a VisionTransformer of timm inside")
+        raise ValueError(f"model of class {type(model).__name__}: expected a VisionTransformer of timm inside")
     for vit in found:
         check_plain(vit)
         if isinstance(vit, KArAt):
-            raise ValueError("model contains a KArAt, which has parameters for each token; use set_input_size((height, width))")
+            raise ValueError("model with a KArAt: expected another ViT, or set_input_size((height, width)), as it has parameters per token")
         take_any_size(vit)
     return model
 
 
 def image_statistics(backbone: VisionTransformer) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of the images (range 0 to 1, one value per channel) that the backbone was trained with.
+    """Return mean and standard deviation of the images that the backbone was trained with.
+
+    Args:
+        backbone: model with a pretrained_cfg of timm.
+
+    Returns:
+        (mean, std): one value per channel, for images in [0, 1].
 
     Raises:
-        ValueError: its pretrained_cfg has none for that many channels.
+        ValueError: the pretrained_cfg does not have them for that many channels.
     """
     cfg = getattr(backbone, "pretrained_cfg", None) or {}
     mean, std = (list(cfg.get(name) or ()) for name in ("mean", "std"))
     channels = backbone.patch_embed.proj.in_channels
     if len(mean) != channels or len(std) != channels:
         raise ValueError(
-            f"the backbone takes {channels} channels and its pretrained_cfg gives mean={mean}, std={std}; pass image_mean and image_std"
+            f"pretrained_cfg with mean={mean}, std={std} for a backbone of {channels} channels: expected one value per channel; pass "
+            "image_mean and image_std"
         )
     return mean, std
 
 
 class LayerDecay:
-    """Mixin: what timm's optimizer factory asks of a model, so that `create_optimizer_v2(model, layer_decay=0.7)` works.
+    """Mixin with the methods that timm's optimizer factory calls, so that `create_optimizer_v2(model, layer_decay=0.7)` works.
 
     The embedding and each block of the backbone are layers of their own; everything else (neck, heads) is the last layer, with
     scale 1. This is ViTDet's rule (arXiv 2203.16527, appendix A.2).
     """
 
-    backbone_path: str  # of the ViT inside the model
+    backbone_path: str  # path of the ViT inside the model
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's regular expressions of the backbone, under its path."""
+        """Return timm's regular expressions of the backbone, under its path."""
 
         def under_path(pattern: str) -> str:
             return rf"^{re.escape(self.backbone_path)}\.(?:{pattern.replace('^', '')})"
@@ -132,6 +139,6 @@ class LayerDecay:
         }
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the position embedding and the prefix tokens."""
+        """Return the names of the position embedding and the prefix tokens."""
         backbone = self.get_submodule(self.backbone_path)  # type: ignore[attr-defined]
         return {f"{self.backbone_path}.{name}" for name in backbone.no_weight_decay()}

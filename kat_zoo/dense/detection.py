@@ -1,11 +1,14 @@
-"""torchvision's detectors on plain ViTs of the zoo or timm, with the pyramid and heads of ViTDet (arXiv 2203.16527)."""
+"""torchvision's detectors on plain ViTs of the zoo or timm, with the pyramid and heads of ViTDet (arXiv 2203.16527).
+
+The four functions that build them take the same arguments, which `faster_rcnn` describes.
+"""
 
 import math
 from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm2d
+from timm.layers.norm import LayerNorm2d
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models import detection as tv
@@ -19,18 +22,20 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
+from .._checks import count
 from .backbone import LayerDecay, create_backbone, image_statistics
 from .pyramid import SimpleFeaturePyramid
 
 RATIOS = (0.5, 1.0, 2.0)
-BOX_FEATURES = 1024  # of the fully connected layer
-HEADS = ("rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor", "head")  # whichever a detector has
+BOX_FEATURES = 1024  # width of the fully connected layer
+HEADS = ("rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor", "head")  # those that a detector has
 
 
 def _full_precision(value: Any) -> Any:
-    """What a head gives, its tensors in float32 where autocast made them shorter."""
+    """Return the result of a head, its tensors in float32 where autocast made them shorter."""
     if isinstance(value, Tensor):
-        return value.float() if torch.is_autocast_enabled(value.device.type) else value  # a model cast as a whole stays what it is
+        # A model that was cast as a whole keeps its dtype.
+        return value.float() if torch.is_autocast_enabled(value.device.type) else value
     if isinstance(value, dict):
         return {name: _full_precision(part) for name, part in value.items()}
     return type(value)(_full_precision(part) for part in value)
@@ -41,13 +46,13 @@ def _after_head(head: nn.Module, args: Any, output: Any) -> Any:
 
 
 def _before_anchors(generator: nn.Module, args: tuple[ImageList, list[Tensor]]) -> tuple[ImageList, list[Tensor]]:
-    """Let anchors, which take the dtype of the features, take float32; of the features they need the shapes only."""
+    """Make anchors float32: they take the dtype of the features, of which they need only the shapes."""
     images, features = args
     return images, [_full_precision(level.new_empty(level.shape[-2:])) for level in features]
 
 
 class Float32Boxes(nn.Module):
-    """Mixin: under autocast, whatever comes after the heads is float32, as in detectron2.
+    """Mixin: under autocast, everything after the heads is float32, as in detectron2.
 
     torchvision computes boxes, and in training the targets too, in the dtype of the heads: bfloat16 has eight bits, which leave
     coordinates above 512 pixels in steps of 4. Hooks rather than classes of our own, so that heads given by the user are covered and
@@ -98,17 +103,12 @@ def _pyramid(
     pyramid = SimpleFeaturePyramid(vit, **args)
     if any(stride < 1 or not math.log2(stride).is_integer() for stride in pyramid.strides):
         raise ValueError(
-            f"scales={pyramid.scales} on patches of {pyramid.patch_size} give strides {pyramid.strides}, and torchvision's anchors "
-            "and RoIAlign need powers of two; a ViT with other patches can be created with backbone_args={'patch_size': 16}"
+            f"scales={pyramid.scales} on patches of {pyramid.patch_size}, strides {pyramid.strides}: expected powers of two, for "
+            "torchvision's anchors and RoIAlign; a ViT with other patches can be created with backbone_args={'patch_size': 16}"
         )
     strides = [int(stride) for stride in pyramid.strides]
     count = {LastLevelMaxPool: 1, LastLevelP6P7: 2}.get(type(pyramid.extra_blocks), 0)
     return pyramid, strides + [strides[-1] * 2 ** (i + 1) for i in range(count)]
-
-
-def _check_classes(num_classes: int) -> None:
-    if num_classes < 2:
-        raise ValueError(f"num_classes={num_classes}: expected 2 or more, the background (class 0) counts")
 
 
 def _transform_args(vit: VisionTransformer, strides: list[int], levels: int, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -127,8 +127,8 @@ def _rcnn_args(
     pyramid_args: dict[str, Any] | None,
     kwargs: dict[str, Any],
 ) -> dict[str, Any]:
-    """What Faster and Mask R-CNN share: ViTDet's region proposal network of two convolutions and box head of four."""
-    _check_classes(num_classes)
+    """Build the parts of Faster and Mask R-CNN: ViTDet's region proposal network of two convolutions and box head of four."""
+    num_classes = count("num_classes", num_classes, 2)
     vit = create_backbone(backbone, pretrained, backbone_args)
     pyramid, strides = _pyramid(vit, pyramid_args, LastLevelMaxPool, (4, 2, 1, 0.5))
     width, levels = pyramid.out_channels, len(pyramid.scales)
@@ -156,9 +156,9 @@ def faster_rcnn(
     """Faster R-CNN on a plain ViT with ViTDet's pyramid and heads.
 
     Args:
-        backbone: name of a model of the zoo or timm, or a model (taken over and changed, see `SimpleFeaturePyramid`).
-        num_classes: with the background, which is class 0: 91 for COCO.
-        pretrained_backbone: load the published weights of that name.
+        backbone: name of a model of the zoo or timm, or a model, which the pyramid takes over and changes.
+        num_classes: number of classes with the background, which is class 0: 91 for COCO.
+        pretrained_backbone: whether to load the published weights of that name.
         backbone_args: arguments of timm.create_model, as {"drop_path_rate": 0.1}.
         pyramid_args: arguments of `SimpleFeaturePyramid`, as {"window_size": 14, "frozen_stages": 0}.
         **kwargs: arguments of torchvision's class, as min_size, max_size, box_score_thresh; they replace ours.
@@ -167,8 +167,9 @@ def faster_rcnn(
         The model, called as torchvision's: images in [0, 1], list of (C, H, W); mean and standard deviation are the backbone's.
 
     Raises:
-        ValueError: an unknown backbone or one that is no plain ViT, fewer than 2 classes, strides that are not powers of two,
-            unknown image statistics, and all of `SimpleFeaturePyramid`.
+        ValueError: an unknown backbone or one that is not a plain ViT, fewer than 2 classes, strides that are not powers of two,
+            unknown image statistics, out_channels that the heads' norm cannot divide, or pyramid_args that
+            `SimpleFeaturePyramid` refuses.
     """
     ours = _rcnn_args(backbone, num_classes, pretrained_backbone, backbone_args, pyramid_args, kwargs)
     return FasterRCNN(**{**ours, **kwargs})
@@ -185,19 +186,7 @@ def mask_rcnn(
 ) -> MaskRCNN:
     """Mask R-CNN on a plain ViT with ViTDet's pyramid and heads.
 
-    Args:
-        backbone: see `faster_rcnn`.
-        num_classes: see `faster_rcnn`.
-        pretrained_backbone: see `faster_rcnn`.
-        backbone_args: see `faster_rcnn`.
-        pyramid_args: see `faster_rcnn`.
-        **kwargs: see `faster_rcnn`.
-
-    Returns:
-        The model, called as torchvision's.
-
-    Raises:
-        ValueError: see `faster_rcnn`.
+    Arguments, result and errors are those of `faster_rcnn`.
 
     Example:
         >>> model = mask_rcnn("kat_small_patch16_224", num_classes=91, pretrained_backbone=True)
@@ -222,8 +211,8 @@ def _one_stage_parts(
     pyramid_args: dict[str, Any] | None,
     kwargs: dict[str, Any],
 ) -> tuple[SimpleFeaturePyramid, list[int], dict[str, Any]]:
-    """What RetinaNet and FCOS share: levels P3 to P7, their strides, and the arguments of the image transform."""
-    _check_classes(num_classes)
+    """Return the parts of RetinaNet and FCOS: levels P3 to P7, their strides, and the arguments of the image transform."""
+    count("num_classes", num_classes, 2)
     vit = create_backbone(backbone, pretrained, backbone_args)
     pyramid, strides = _pyramid(vit, pyramid_args, LastLevelP6P7, (2, 1, 0.5))
     if pyramid.out_channels % 32:
@@ -242,19 +231,7 @@ def retinanet(
 ) -> RetinaNet:
     """RetinaNet (arXiv 1708.02002) on a plain ViT: levels P3 to P5 from the pyramid, P6 and P7 on top, group norm in the heads.
 
-    Args:
-        backbone: see `faster_rcnn`.
-        num_classes: see `faster_rcnn`.
-        pretrained_backbone: see `faster_rcnn`.
-        backbone_args: see `faster_rcnn`.
-        pyramid_args: see `faster_rcnn`.
-        **kwargs: see `faster_rcnn`.
-
-    Returns:
-        The model, called as torchvision's.
-
-    Raises:
-        ValueError: see `faster_rcnn`; or out_channels that group norm cannot divide.
+    Arguments, result and errors are those of `faster_rcnn`.
     """
     pyramid, strides, images = _one_stage_parts(backbone, num_classes, pretrained_backbone, backbone_args, pyramid_args, kwargs)
     sizes = tuple((4 * s, int(4 * s * 2 ** (1 / 3)), int(4 * s * 2 ** (2 / 3))) for s in strides)
@@ -279,19 +256,7 @@ def fcos(
 ) -> FCOS:
     """FCOS (arXiv 1904.01355) on a plain ViT: levels P3 to P5 from the pyramid, P6 and P7 on top.
 
-    Args:
-        backbone: see `faster_rcnn`.
-        num_classes: see `faster_rcnn`.
-        pretrained_backbone: see `faster_rcnn`.
-        backbone_args: see `faster_rcnn`.
-        pyramid_args: see `faster_rcnn`.
-        **kwargs: see `faster_rcnn`.
-
-    Returns:
-        The model, called as torchvision's.
-
-    Raises:
-        ValueError: see `faster_rcnn`; or out_channels that group norm cannot divide.
+    Arguments, result and errors are those of `faster_rcnn`.
     """
     pyramid, strides, images = _one_stage_parts(backbone, num_classes, pretrained_backbone, backbone_args, pyramid_args, kwargs)
     ours = {

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from .._checks import count, is_count
 from ..layers.learned_attention.attention import KArAtAttention
 from ..layers.learned_attention.fourier import OperatorHeads
 from ..layers.learned_attention.general_heads import GeneralHeads
@@ -17,12 +18,12 @@ from .windows import windowed_attention
 
 
 def quarter_blocks(depth: int) -> list[int]:
-    """The last block of each quarter of the depth: 2, 5, 8, 11 of 12 (every block below a depth of 4)."""
+    """Return the last block of each quarter of the depth: 2, 5, 8, 11 of 12 (every block below a depth of 4)."""
     return sorted({max(depth * k // 4, 1) - 1 for k in range(1, 5)})
 
 
 def _check_indices(name: str, indices: Sequence[int], depth: int) -> list[int]:
-    if any(not -depth <= i < depth for i in indices):
+    if not all(is_count(i, -depth, depth - 1) for i in indices):
         raise ValueError(f"{name}={list(indices)}: expected block numbers from {-depth} to {depth - 1}")
     return [i % depth for i in indices]
 
@@ -34,17 +35,17 @@ class ViTFeatures(LayerDecay, nn.Module):
     interpolated; so are the operators of a KArAt), and parts that no map needs are removed: head, final norm and later blocks.
 
     Args:
-        backbone: of the zoo or timm.
-        indices: block numbers whose outputs are returned; negative ones count from the end.
-        window_size: attention in windows of this many patches (14 in ViTDet); 0 is global attention.
-        global_blocks: blocks that keep global attention; None is the last of each quarter of the depth, as in ViTDet.
-        frozen_stages: -1 trains everything; 0 freezes the patch and position embedding and the prefix tokens; k also the first k blocks.
-            Frozen blocks stay in eval mode (no drop path).
-        grad_checkpointing: recompute each block in the backward.
+        backbone: plain ViT of the zoo or timm.
+        indices: numbers of the blocks whose outputs are returned; negative ones count from the end.
+        window_size: side of attention windows in patches (14 in ViTDet); 0 is global attention.
+        global_blocks: numbers of the blocks that keep global attention; None takes the last of each quarter of the depth, as ViTDet.
+        frozen_stages: number k of frozen blocks: -1 trains everything; 0 freezes the patch and position embedding and the prefix
+            tokens; k also the first k blocks. Frozen blocks stay in eval mode (no drop path).
+        grad_checkpointing: whether each block is recomputed in the backward.
 
     Attributes:
-        patch_size: in pixels.
-        embed_dim: channels of each map.
+        patch_size: side of a patch in pixels.
+        embed_dim: number of channels of each map.
 
     Raises:
         ValueError: not a plain ViT, numbers out of range, or windows on blocks that cannot have them: KArAt's operators have
@@ -68,11 +69,8 @@ class ViTFeatures(LayerDecay, nn.Module):
         depth = len(backbone.blocks)
         self.indices = _check_indices("indices", indices, depth)
         if not self.indices:
-            raise ValueError("indices=[]: expected one block or more")
-        if window_size < 0:
-            raise ValueError(f"window_size={window_size}: expected a number of patches, or 0 for global attention")
-        if not -1 <= frozen_stages <= depth:
-            raise ValueError(f"frozen_stages={frozen_stages}: expected -1 (none), 0 (embeddings) to {depth} (all blocks)")
+            raise ValueError("indices=[]: expected at least one block")
+        window_size, frozen_stages = count("window_size", window_size, 0), count("frozen_stages", frozen_stages, -1, depth)
         for module in backbone.modules():
             if isinstance(module, KArAtAttention):
                 module.dynamic = False  # operators are resampled here
@@ -83,7 +81,7 @@ class ViTFeatures(LayerDecay, nn.Module):
             block = backbone.blocks[i]
             if not isinstance(block, Block) or isinstance(block.attn, KArAtAttention):
                 kind = type(getattr(block, "attn", block)).__name__
-                raise ValueError(f"window_size={window_size}: block {i} ({kind}) has no windowed form; expected window_size=0")
+                raise ValueError(f"window_size={window_size}: expected 0, as block {i} ({kind}) has no windowed form")
         take_any_size(backbone)
         backbone.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
         self.backbone = backbone
@@ -105,18 +103,26 @@ class ViTFeatures(LayerDecay, nn.Module):
         return [vit.patch_embed, vit.pos_drop, vit.norm_pre, *list(vit.blocks)[: self.frozen_stages]]
 
     def train(self, mode: bool = True) -> "ViTFeatures":
-        """As nn.Module's, but frozen stages stay in eval mode."""
+        """Set the mode of the modules; frozen stages stay in eval mode.
+
+        Args:
+            mode: whether to train.
+        """
         super().train(mode)
         for module in self._frozen_modules():
             module.eval()
         return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block in the backward, or not."""
+        """Set whether each block is recomputed in the backward.
+
+        Args:
+            enable: whether it is.
+        """
         self.grad_checkpointing = enable
 
     def _resampled_operators(self, block: nn.Module, grid: tuple[int, int]) -> dict[str, Tensor]:
-        """The parameters of a KArAt block's operators on another patch grid, differentiable."""
+        """Return the parameters of a KArAt block's operators on another patch grid, differentiable."""
         vit = self.backbone
         parameters = {}
         for name, module in block.named_modules():
@@ -125,8 +131,8 @@ class ViTFeatures(LayerDecay, nn.Module):
             if isinstance(module, GeneralHeads) and torch.is_grad_enabled():
                 # Its own tiles are recomputed in the backward, when the interpolated parameters are no longer in place.
                 raise ValueError(
-                    f"images of {grid[0]} x {grid[1]} patches: this KArAt variant trains at its own {vit.patch_embed.grid_size} only; "
-                    "call backbone.set_input_size((height, width))"
+                    f"images of {grid[0]} x {grid[1]} patches: expected {vit.patch_embed.grid_size}, the only size that this KArAt "
+                    "variant trains at; call backbone.set_input_size((height, width))"
                 )
             own = dict(module.named_parameters())
             for key, value in module.resampled(own, grid, vit.patch_embed.grid_size, vit.num_prefix_tokens).items():
@@ -148,7 +154,7 @@ class ViTFeatures(LayerDecay, nn.Module):
         """Return the maps (B, C, ceil(H / patch), ceil(W / patch)) and the prefix tokens (B, P, C) after each of `indices`.
 
         Args:
-            images: (B, channels, H, W), normalised, any size.
+            images: (B, channels, H, W), normalized, any size.
 
         Raises:
             ValueError: another number of dimensions or channels.
@@ -156,7 +162,7 @@ class ViTFeatures(LayerDecay, nn.Module):
         vit = self.backbone
         channels = vit.patch_embed.proj.in_channels
         if images.ndim != 4 or images.shape[1] != channels:
-            raise ValueError(f"images have the shape {tuple(images.shape)}; expected (B, {channels}, H, W)")
+            raise ValueError(f"images of shape {tuple(images.shape)}: expected (B, {channels}, H, W)")
         x = vit.patch_embed(images)
         grid = (x.shape[1], x.shape[2])
         x = vit.norm_pre(vit._pos_embed(x))
@@ -173,5 +179,5 @@ class ViTFeatures(LayerDecay, nn.Module):
         return maps, [outputs[i][:, :count] for i in self.indices]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """The maps of `maps_and_prefix`."""
+        """Return the maps of `maps_and_prefix`."""
         return self.maps_and_prefix(images)[0]

@@ -4,21 +4,22 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from timm.layers import LayerNorm2d
+from timm.layers.norm import LayerNorm2d
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
+from .._checks import count
 from .features import ViTFeatures
 
 
 def scale_branch(dim: int, out_channels: int, scale: float) -> nn.Sequential:
-    """One level: transposed convolutions that double the map (halving its channels) or a max pool, then 1x1 and 3x3 convolutions.
+    """Build one level: transposed convolutions that double the map (halving its channels) or a max pool, then two convolutions.
 
     Args:
-        dim: channels of the map.
-        out_channels: channels of the level.
-        scale: a power of two; 2 doubles height and width, 0.5 halves them (rounding up).
+        dim: number of channels of the map.
+        out_channels: number of channels of the level.
+        scale: factor of height and width, a power of two; 0.5 halves them, rounding up.
     """
     doublings = round(math.log2(scale))
     layers: list[nn.Module] = []
@@ -37,22 +38,22 @@ class SimpleFeaturePyramid(ViTFeatures):
     """A pyramid of maps over a plain ViT of the zoo or timm; as it is, a backbone of torchvision's detectors.
 
     Args:
-        backbone: taken over and changed, see `ViTFeatures`.
-        out_channels: of every level.
-        scales: of the levels, relative to the map of patches, largest first; powers of two.
-        indices: block whose output feeds each level; one number feeds them all (ViTDet: the last).
+        backbone: plain ViT, which is taken over and changed as by `ViTFeatures`.
+        out_channels: number of channels of every level.
+        scales: sizes of the levels, relative to the map of patches, largest first; powers of two.
+        indices: numbers of the blocks whose outputs feed the levels; one number feeds them all (ViTDet: the last).
         extra_blocks: torchvision's module for levels on top (LastLevelMaxPool, LastLevelP6P7).
-        window_size: see `ViTFeatures`.
-        global_blocks: see `ViTFeatures`.
-        frozen_stages: see `ViTFeatures`.
-        grad_checkpointing: see `ViTFeatures`.
+        window_size: side of attention windows in patches; 0 is global attention.
+        global_blocks: numbers of the blocks that keep global attention; None takes the last of each quarter of the depth.
+        frozen_stages: number of frozen blocks; -1 trains everything, 0 freezes the embeddings.
+        grad_checkpointing: whether each block is recomputed in the backward.
 
     Attributes:
-        strides: of the levels from `scales`, in pixels.
+        strides: strides of the levels from `scales`, in pixels.
 
     Raises:
         ValueError: scales that are not powers of two or not in falling order, another number of indices, too few channels to halve,
-            and all of `ViTFeatures`.
+            or arguments that `ViTFeatures` refuses.
 
     Example:
         >>> pyramid = SimpleFeaturePyramid(timm.create_model("kat_small_patch16_224"), window_size=14)
@@ -81,14 +82,16 @@ class SimpleFeaturePyramid(ViTFeatures):
             frozen_stages=frozen_stages,
             grad_checkpointing=grad_checkpointing,
         )
-        if out_channels < 1:
-            raise ValueError(f"out_channels={out_channels}: expected 1 or more")
+        out_channels = count("out_channels", out_channels)
         if not scales or any(s <= 0 or not math.log2(s).is_integer() for s in scales) or sorted(scales, reverse=True) != [*scales]:
             raise ValueError(f"scales={list(scales)}: expected powers of two, largest first, as (4, 2, 1, 0.5)")
         if len(self.indices) not in (1, len(scales)):
             raise ValueError(f"indices={list(indices)}: expected one block, or one for each of {len(scales)} scales")
         if self.embed_dim < scales[0]:
-            raise ValueError(f"scales={list(scales)}: {self.embed_dim} channels cannot be halved {math.log2(scales[0]):.0f} times")
+            halvings = math.log2(scales[0])
+            raise ValueError(
+                f"scales={list(scales)}: expected smaller ones, as {self.embed_dim} channels cannot be halved {halvings:.0f} times"
+            )
         self.out_channels = out_channels
         self.scales = list(scales)
         self.strides = [self.patch_size / scale for scale in scales]
@@ -99,7 +102,7 @@ class SimpleFeaturePyramid(ViTFeatures):
         """Return the levels by name, "0" the largest, then those of `extra_blocks`.
 
         Args:
-            images: (B, channels, H, W), normalised, any size.
+            images: (B, channels, H, W), normalized, any size.
 
         Returns:
             Maps (B, out_channels, H_i, W_i); H_i = ceil(scale ceil(H / patch)).

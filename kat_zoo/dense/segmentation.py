@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import UperNetConfig
 from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
 
+from .._checks import count
 from .backbone import LayerDecay, create_backbone, image_statistics
 from .features import ViTFeatures, quarter_blocks
 from .pyramid import SimpleFeaturePyramid
@@ -23,12 +24,12 @@ class SegmentationModel(LayerDecay, nn.Module, ABC):
     """A model of images in [0, 1] that gives logits of classes for every pixel, or losses; subclasses define `heads`.
 
     Args:
-        encoder: maps of the ViT.
-        multiple: images are padded with the mean at the right and the bottom, height and width to a multiple of this many pixels.
-        image_mean: per channel; None takes the backbone's.
-        image_std: per channel; None takes the backbone's.
-        ignore_index: of pixels that count in no loss.
-        auxiliary_weight: of the loss of the auxiliary head.
+        encoder: module that gives the maps of the ViT.
+        multiple: number of pixels whose multiples height and width are padded to, with the mean, at the right and the bottom.
+        image_mean: mean of the images per channel; None takes the backbone's.
+        image_std: standard deviation of the images per channel; None takes the backbone's.
+        ignore_index: label of pixels that do not count in a loss.
+        auxiliary_weight: weight of the loss of the auxiliary head.
 
     Raises:
         ValueError: unknown image statistics.
@@ -60,20 +61,20 @@ class SegmentationModel(LayerDecay, nn.Module, ABC):
 
     @abstractmethod
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the logits and those of the auxiliary head, at any resolution, for normalised and padded images."""
+        """Return the logits and those of the auxiliary head, at any resolution, for normalized and padded images."""
 
-    def _normalised(self, images: Tensor) -> Tensor:
+    def _normalized(self, images: Tensor) -> Tensor:
         channels = self.image_mean.shape[0]
         if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
             raise ValueError(
-                f"images are {images.dtype} of the shape {tuple(images.shape)}; expected floats in [0, 1], (B, {channels}, H, W)"
+                f"images of dtype {images.dtype} and shape {tuple(images.shape)}: expected floats in [0, 1], (B, {channels}, H, W)"
             )
         height, width = images.shape[-2:]
         images = (images - self.image_mean.to(images)) / self.image_std.to(images)
         return F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the pixels that count; 0 if there are none, where PyTorch's mean is NaN."""
+        """Return the mean over the pixels that count; 0 if there are none, where PyTorch's mean is NaN."""
         total = F.cross_entropy(logits, labels, ignore_index=self.ignore_index, reduction="sum")
         return total / (labels != self.ignore_index).sum().clamp(min=1)
 
@@ -82,7 +83,7 @@ class SegmentationModel(LayerDecay, nn.Module, ABC):
 
         Args:
             images: (B, channels, H, W) in [0, 1], any size.
-            labels: (B, H, W) integers, the classes.
+            labels: (B, H, W) classes as integers.
 
         Returns:
             Logits (B, num_classes, H, W); or {"loss_decode", and with an auxiliary head "loss_auxiliary"}.
@@ -90,11 +91,11 @@ class SegmentationModel(LayerDecay, nn.Module, ABC):
         Raises:
             ValueError: shapes or dtypes that do not fit.
         """
-        padded = self._normalised(images)
+        padded = self._normalized(images)
         height, width = images.shape[-2:]
         if labels is not None and (labels.shape != (images.shape[0], height, width) or labels.is_floating_point()):
             raise ValueError(
-                f"labels are {labels.dtype} of the shape {tuple(labels.shape)}; expected integers, {(images.shape[0], height, width)}"
+                f"labels of dtype {labels.dtype} and shape {tuple(labels.shape)}: expected integers, {(images.shape[0], height, width)}"
             )
 
         def at_pixels(logits: Tensor) -> Tensor:
@@ -117,14 +118,14 @@ class UperNet(SegmentationModel):
 
     Args:
         pyramid: neck and backbone, four levels.
-        num_classes: without the ignored label.
-        hidden_size: channels of the decode head.
-        auxiliary_channels: of the auxiliary FCN head on the map of patches; 0 for none.
-        auxiliary_weight: of its loss.
-        pool_scales: of the pyramid pooling module.
-        image_mean: see `SegmentationModel`.
-        image_std: see `SegmentationModel`.
-        ignore_index: see `SegmentationModel`.
+        num_classes: number of classes without the ignored label, at least 2.
+        hidden_size: number of channels of the decode head.
+        auxiliary_channels: number of channels of the auxiliary FCN head on the map of patches; 0 for no such head.
+        auxiliary_weight: weight of the loss of the auxiliary head.
+        pool_scales: sizes of the maps of the pyramid pooling module.
+        image_mean: mean of the images per channel; None takes the backbone's.
+        image_std: standard deviation of the images per channel; None takes the backbone's.
+        ignore_index: label of pixels that do not count in a loss.
 
     Raises:
         ValueError: fewer than 2 classes, another number of levels, unknown image statistics.
@@ -143,7 +144,7 @@ class UperNet(SegmentationModel):
         image_std: Sequence[float] | None = None,
         ignore_index: int = 255,
     ) -> None:
-        _check_classes(num_classes)
+        num_classes = count("num_classes", num_classes, 2)
         if len(pyramid.scales) <= AUXILIARY_LEVEL:
             raise ValueError(f"scales={pyramid.scales}: UperNet takes {AUXILIARY_LEVEL + 1} levels or more, as (4, 2, 1, 0.5)")
         super().__init__(pyramid, pyramid.patch_size, image_mean, image_std, ignore_index, auxiliary_weight)
@@ -159,7 +160,7 @@ class UperNet(SegmentationModel):
         self.auxiliary_head = UperNetFCNHead(config, widths, in_index=AUXILIARY_LEVEL) if auxiliary_channels else None
 
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits at a quarter of the resolution (patch 16), and the auxiliary ones at the patches', in training only."""
+        """Return logits at a quarter of the resolution (patch 16), and auxiliary ones at the patches', in training only."""
         levels = list(self.encoder(images).values())
         auxiliary = self.auxiliary_head(levels) if self.auxiliary_head is not None and self.training else None
         return self.decode_head(levels), auxiliary
@@ -169,14 +170,14 @@ class DPT(SegmentationModel):
     """Dense Prediction Transformer (arXiv 2103.13413): segmentation_models_pytorch's decoder on the maps of four blocks.
 
     Args:
-        encoder: maps of four blocks.
-        num_classes: without the ignored label.
-        fusion_channels: of the fused maps.
-        intermediate_channels: of the four maps before fusion.
-        readout: what becomes of the class token: "cat", "add" or "ignore".
-        image_mean: see `SegmentationModel`.
-        image_std: see `SegmentationModel`.
-        ignore_index: see `SegmentationModel`.
+        encoder: module that gives the maps of four blocks.
+        num_classes: number of classes without the ignored label, at least 2.
+        fusion_channels: number of channels of the fused maps.
+        intermediate_channels: numbers of channels of the four maps before fusion.
+        readout: use of the class token: "cat", "add" or "ignore".
+        image_mean: mean of the images per channel; None takes the backbone's.
+        image_std: standard deviation of the images per channel; None takes the backbone's.
+        ignore_index: label of pixels that do not count in a loss.
 
     Raises:
         ValueError: fewer than 2 classes, not four maps, an unknown readout, unknown image statistics.
@@ -194,7 +195,7 @@ class DPT(SegmentationModel):
         image_std: Sequence[float] | None = None,
         ignore_index: int = 255,
     ) -> None:
-        _check_classes(num_classes)
+        num_classes = count("num_classes", num_classes, 2)
         if len(encoder.indices) != 4 or len(intermediate_channels) != 4:
             raise ValueError(f"indices={encoder.indices}, intermediate_channels={list(intermediate_channels)}: expected four of each")
         # An even number of patches: the decoder halves the last map and doubles it again.
@@ -210,15 +211,10 @@ class DPT(SegmentationModel):
         self.head = DPTSegmentationHead(fusion_channels, num_classes, upsampling=2)
 
     def heads(self, images: Tensor) -> tuple[Tensor, None]:
-        """Logits at 16 pixels per patch; there is no auxiliary head."""
+        """Return logits at 16 pixels per patch; there is not an auxiliary head."""
         maps, prefix = self.encoder.maps_and_prefix(images)
         tokens = [p if p.shape[1] else None for p in prefix]
         return self.head(self.decoder(maps, tokens)), None
-
-
-def _check_classes(num_classes: int) -> None:
-    if num_classes < 2:
-        raise ValueError(f"num_classes={num_classes}: expected 2 or more")
 
 
 def upernet(
@@ -233,9 +229,9 @@ def upernet(
     """UperNet on a plain ViT, with the pyramid as neck (a quarter of the blocks feeds each level) and an auxiliary FCN head.
 
     Args:
-        backbone: name of a model of the zoo or timm, or a model (taken over and changed, see `SimpleFeaturePyramid`).
-        num_classes: 150 for ADE20K; label 255 is ignored.
-        pretrained_backbone: load the published weights of that name.
+        backbone: name of a model of the zoo or timm, or a model, which the pyramid takes over and changes.
+        num_classes: number of classes, 150 for ADE20K; label 255 is ignored.
+        pretrained_backbone: whether to load the published weights of that name.
         backbone_args: arguments of timm.create_model, as {"drop_path_rate": 0.1}.
         pyramid_args: arguments of `SimpleFeaturePyramid`, as {"out_channels": 384, "indices": (2, 5, 8, 11)}.
         **kwargs: arguments of `UperNet`.
@@ -244,7 +240,7 @@ def upernet(
         The model: logits = model(images in [0, 1]), losses = model(images, labels).
 
     Raises:
-        ValueError: an unknown backbone or one that is no plain ViT, and all of `SimpleFeaturePyramid` and `UperNet`.
+        ValueError: an unknown backbone or one that is not a plain ViT, or arguments that `SimpleFeaturePyramid` or `UperNet` refuses.
 
     Example:
         >>> model = upernet("kat_small_patch16_224", num_classes=150, pretrained_backbone=True)
@@ -267,18 +263,18 @@ def dpt(
     """DPT on a plain ViT.
 
     Args:
-        backbone: see `upernet`.
-        num_classes: see `upernet`.
-        pretrained_backbone: see `upernet`.
-        backbone_args: see `upernet`.
+        backbone: name of a model of the zoo or timm, or a model, which the decoder takes over and changes.
+        num_classes: number of classes, 150 for ADE20K; label 255 is ignored.
+        pretrained_backbone: whether to load the published weights of that name.
+        backbone_args: arguments of timm.create_model, as {"drop_path_rate": 0.1}.
         features_args: arguments of `ViTFeatures`, as {"frozen_stages": 0}.
         **kwargs: arguments of `DPT`.
 
     Returns:
-        The model, called as UperNet.
+        The model: logits = model(images in [0, 1]), losses = model(images, labels).
 
     Raises:
-        ValueError: see `upernet`; and all of `DPT`.
+        ValueError: an unknown backbone or one that is not a plain ViT, or arguments that `ViTFeatures` or `DPT` refuses.
     """
     vit = create_backbone(backbone, pretrained_backbone, backbone_args)
     args = {"indices": _four_blocks(vit), **(features_args or {})}
@@ -287,5 +283,5 @@ def dpt(
 
 def _four_blocks(vit: VisionTransformer) -> list[int]:
     if len(vit.blocks) < 4:
-        raise ValueError(f"the backbone has {len(vit.blocks)} blocks; expected 4 or more, or the indices of four maps")
+        raise ValueError(f"backbone of {len(vit.blocks)} blocks: expected at least 4, or the indices of four maps")
     return quarter_blocks(len(vit.blocks))

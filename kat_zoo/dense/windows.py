@@ -9,8 +9,8 @@ def split_windows(x: Tensor, window: tuple[int, int]) -> Tensor:
     """Cut a map into windows, the last row and column padded with zeros.
 
     Args:
-        x: (B, H, W, C).
-        window: (height, width) h, w.
+        x: map (B, H, W, C).
+        window: (height, width) h, w of a window.
 
     Returns:
         (B, number of windows, h w, C).
@@ -25,8 +25,8 @@ def join_windows(x: Tensor, window: tuple[int, int], grid: tuple[int, int]) -> T
     """Undo `split_windows`.
 
     Args:
-        x: (B, number of windows, h w, C).
-        window: (height, width) h, w.
+        x: windows (B, number of windows, h w, C).
+        window: (height, width) h, w of a window.
         grid: (height, width) H, W of the map without padding.
 
     Returns:
@@ -40,18 +40,18 @@ def join_windows(x: Tensor, window: tuple[int, int], grid: tuple[int, int]) -> T
 def windowed_attention(attn: nn.Module, x: Tensor, grid: tuple[int, int], window_size: int, num_prefix: int) -> Tensor:
     """Attend within windows; equals `attn(x)` where one window covers the map.
 
-    Unlike ViTDet, which drops the class token, prefix tokens (class, registers) are keys and queries of every window, and what the
-    windows say of them is averaged: a pretrained model misses neither its class token nor its registers. Padding is masked.
+    Unlike ViTDet, which drops the class token, prefix tokens (class, registers) are keys and queries of every window, and their
+    results of all windows are averaged: a pretrained model misses neither its class token nor its registers. Padding is masked.
 
     Args:
-        attn: called as attn(tokens, attn_mask=additive mask), as timm's Attention.
-        x: (B, num_prefix + H W, C).
-        grid: (height, width) H, W.
+        attn: module that is called as attn(tokens, attn_mask=additive mask), as timm's Attention.
+        x: tokens (B, num_prefix + H W, C).
+        grid: (height, width) H, W of the map.
         window_size: side of a window, in tokens.
-        num_prefix: tokens before the map.
+        num_prefix: number of tokens before the map.
 
     Returns:
-        As x.
+        A tensor of x's shape.
     """
     window = (min(window_size, grid[0]), min(window_size, grid[1]))
     if window == grid:

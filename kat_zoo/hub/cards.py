@@ -1,14 +1,15 @@
 """Model cards, rendered from the registry, the counts and `results.json`: never typed twice; `kat-zoo cards`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
+from torch import nn
 
-from .._arguments import ArgumentParser
 from ..models.kat import UPSTREAM_FILES
 from .facts import dataset, family
-from .registry import Entry, Result, entry, names
+from .registry import Entry, Result, entry, measure, names
 
 AUTHORS_TRAINING = (
     "By the authors, on ImageNet-1K: 300 epochs at batch 1024, AdamW (learning rate 1e-3, weight decay 0.05), cosine "
@@ -25,8 +26,8 @@ model = timm.create_model("{load}", {arguments}).eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=model))
 image = transform(Image.open("image.png").convert("{mode}")).unsqueeze(0)
 
-top5 = model(image).softmax(1).topk(5)  # classification
-maps = {maps}(image{intermediates})  # feature maps, (B, C, H, W) each
+top{top} = model(image).softmax(1).topk({top})  # classification
+maps = {maps}  # feature maps, (B, C, H, W) each
 embedding = model.forward_head(model.forward_features(image), pre_logits=True)  # (B, {width})
 ```
 """
@@ -113,61 +114,135 @@ def _training(item: Entry) -> str:
     return AUTHORS_TRAINING.format(start=from_vit)
 
 
-def render(
-    item: Entry,
-    title: str = "",
-    load: str = "",
-    training: str = "",
-    measurer: str = "kat_zoo",
-    arguments: str = "pretrained=True",
-) -> str:
-    """Write the card of a model.
-
-    Args:
-        item: the model.
-        title: of the card; its name by default.
-        load: what `timm.create_model` takes; its name by default.
-        training: how it was trained; from what is known of it by default.
-        measurer: who measured what is marked as ours.
-        arguments: further arguments of `timm.create_model` that load the weights.
-
-    Returns:
-        Markdown with YAML front matter.
-    """
-    about, of_hub = family(item.name), arguments == "pretrained=True"
-    # A file of weights is for the whole model: one made for features only would not take the classifier's.
-    maps = f'timm.create_model("{load or item.name}", {arguments}, features_only=True)' if of_hub else "model.forward_intermediates"
-    biases = [dataset(result.dataset).bias for result in item.results]
-    sections = [
-        ("", about.description if about else "An image classifier of the kat_zoo package."),
-        ("Details", _details(item)),
-        ("Results", _results(item.results)),
-        (
-            "Usage",
-            USAGE.format(
-                load=load or item.name,
-                arguments=arguments,
-                maps=maps,
-                intermediates="" if of_hub else ", intermediates_only=True",
-                mode="L" if item.input_size[0] == 1 else "RGB",
-                width=item.size.num_features,
-            ),
-        ),
-        ("Training", training or _training(item)),
-        (
-            "Limits",
-            f"Made for images of {item.input_size[1]} x {item.input_size[2]} of the kind it was trained on; its "
-            "probabilities are not calibrated, and it has no class for anything else. Not for decisions about people.",
-        ),
-        ("Bias", " ".join(filter(None, biases)) or "Not studied; that of the data it was trained on."),
-        ("Citation", f"```bibtex\n{about.citation}\n```" if about else ""),
-    ]
-    text = f"---\n{metadata(item, title or item.name, measurer).to_yaml()}\n---\n\n# {title or item.name}\n"
+def _assemble(front: ModelCardData, title: str, sections: Sequence[tuple[str, str]]) -> str:
+    """Markdown with YAML front matter; sections without text are left out, and the first has no heading."""
+    text = f"---\n{front.to_yaml()}\n---\n\n# {title}\n"
     for heading, body in sections:
         if body:
             text += f"\n## {heading}\n\n" if heading else "\n"
             text += body.rstrip("\n") + "\n"
     return text
+
+
+def render(item: Entry, title: str = "", load: str = "", training: str = "", measurer: str = "kat_zoo") -> str:
+    """Write the card of a classifier.
+
+    Args:
+        item: model, its size and its figures.
+        title: title of the card; the model's name by default.
+        load: name for `timm.create_model`; the model's own by default.
+        training: account of the training; by default that of the registry's weights.
+        measurer: name of whoever measured the figures marked as ours.
+
+    Returns:
+        Markdown with YAML front matter.
+    """
+    about = family(item.name)
+    biases = [dataset(result.dataset).bias for result in item.results]
+    maps = f'timm.create_model("{item.name}", pretrained=True, features_only=True)(image)'
+    if load:  # a user's model may be less deep than the layers that timm takes features of
+        maps = "model.forward_intermediates(image, intermediates_only=True)"
+    usage = USAGE.format(
+        load=load or item.name,
+        arguments="pretrained=True",
+        maps=maps,
+        top=min(5, item.num_classes),
+        mode="L" if item.input_size[0] == 1 else "RGB",
+        width=item.size.num_features,
+    )
+    limits = (
+        f"Made for images of {item.input_size[1]} x {item.input_size[2]} of the kind it was trained on; its "
+        "probabilities are not calibrated, and it has no class for anything else. Not for decisions about people."
+    )
+    sections = [
+        ("", about.description if about else "An image classifier of the kat_zoo package."),
+        ("Details", _details(item)),
+        ("Results", _results(item.results)),
+        ("Usage", usage),
+        ("Training", training or _training(item)),
+        ("Limits", limits),
+        ("Bias", " ".join(filter(None, biases)) or "Not studied; that of the data it was trained on."),
+        ("Citation", f"```bibtex\n{about.citation}\n```" if about else ""),
+    ]
+    return _assemble(metadata(item, title or item.name, measurer), title or item.name, sections)
+
+
+def render_folder(model: nn.Module, config: Mapping[str, Any], result: Mapping[str, Any], name: str, repo: str, license: str | None) -> str:
+    """Write the card of a classifier that a run or a conversion left; the same for its folder and for the Hub.
+
+    Args:
+        model: model on the meta device.
+        config: content of config.json.
+        result: content of result.json; empty without figures.
+        name: name of the folder.
+        repo: `org/name` on the Hub; empty for the card of the folder.
+        license: license of the weights, if one was chosen.
+    """
+    origin, size = config["kat_zoo"], config["pretrained_cfg"]["input_size"]
+    url, command = (f"https://huggingface.co/{repo}/blob/main/result.json", "") if repo else ("", "kat-zoo train --config recipe.yaml")
+    results = (Result(origin["dataset"], origin["split"], round(result["top1"], 2), "ours", url, command),) if "top1" in result else ()
+    item = Entry(
+        name=config["architecture"],
+        size=measure(model, size),
+        input_size=tuple(size),
+        num_classes=config["num_classes"],
+        weights=f"hub:{repo}" if repo else "model.safetensors, beside this card",
+        license=license or "",
+        results=results,
+    )
+    org, _, title = repo.partition("/")
+    training = origin["training"] or "See the repository this was converted from."
+    return render(item, title or name, f"hf-hub:{repo}" if repo else "local-dir:.", training, org or "kat_zoo")
+
+
+# task -> (the Hub's name of it, key of the headline figure in result.json, its type, its name)
+DENSE = {
+    "detection": ("object-detection", lambda result: result["box"]["ap"], "mean_average_precision", "Box AP (%)"),
+    "segmentation": ("image-segmentation", lambda result: result["miou"], "mean_iou", "mIoU (%)"),
+}
+
+
+def render_dense(config: Mapping[str, Any], result: Mapping[str, Any], name: str, repo: str, license: str | None) -> str:
+    """Write the card of a detector or a segmentation model; arguments as those of `render_folder`."""
+    origin, short = config["kat_zoo"], repo.partition("/")[2]
+    task, headline, metric, metric_name = DENSE[origin["task"]]
+    about, title = family(config["backbone"]), short or name
+    known = dataset(origin["dataset"])
+    figure = f"{headline(result):.2f}" if result else ""
+    evaluation = EvalResult(
+        task_type=task,
+        dataset_type=known.hub_id or origin["dataset"],
+        dataset_name=known.title,
+        dataset_split=origin["split"],
+        metric_type=metric,
+        metric_name=metric_name,
+        metric_value=float(figure or 0),
+    )
+    front = ModelCardData(
+        license=license,
+        library_name="kat_zoo",
+        tags=[task, "timm", "kat-zoo", "kolmogorov-arnold-network"],
+        datasets=[known.hub_id] if known.hub_id else None,
+        pipeline_tag=task,
+        model_name=title,
+        eval_results=[evaluation] if result else None,
+    )
+    get = f"kat-zoo pull {repo}\n" if repo else ""
+    shown = ", ".join(config["label_names"][:20]) + (", ..." if config["num_classes"] > 20 else "")
+    sections = [
+        ("", f"{config['architecture']} with the backbone {config['backbone']}. " + (about.description if about else "")),
+        ("Details", f"- **Type:** {task.replace('-', ' ')}\n- **Classes:** {config['num_classes']} ({shown})\n"),
+        (
+            "Results",
+            f"{metric_name[:-4]} {figure} % on {known.title} ({origin['split']}), measured by us." if result else "None measured.",
+        ),
+        ("Usage", f"```bash\n{get}kat-zoo predict {title if repo else '.'} image.png --out drawings\n```\n"),
+        ("Training", origin["training"]),
+        ("Limits", "Made for images of the kind it was trained on; its scores are not calibrated. Not for decisions about people."),
+        ("Bias", known.bias or "Not studied; that of the data it was trained on."),
+        ("Citation", f"```bibtex\n{about.citation}\n```" if about else ""),
+    ]
+    return _assemble(front, title, sections)
 
 
 def published() -> list[str]:
@@ -176,31 +251,7 @@ def published() -> list[str]:
 
 
 def stale(folder: Path) -> list[str]:
-    """Names of the cards in `folder` that are missing, differ from what is rendered, or have lost their model."""
+    """Names of the cards in `folder` that are missing or out of date, or have lost their model."""
     wanted = {f"{name}.md": render(entry(name)) for name in published()}
     present = {path.name: path.read_text() for path in folder.glob("*.md")}
     return sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
-
-
-def main(argv: Sequence[str]) -> int:
-    """`kat-zoo cards`: write the model cards, or check them.
-
-    Raises:
-        ValueError: with `--check`, if a card is stale.
-    """
-    parser = ArgumentParser(prog="kat-zoo cards", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("model_cards"), help="default: %(default)s")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a card is stale")
-    options = parser.parse_args(argv)
-    changed = stale(options.out)
-    if options.check and changed:
-        raise ValueError(f"stale model cards in {options.out}: {', '.join(changed)}; run kat-zoo cards")
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name in changed:
-        path = options.out / name
-        if path.stem in published():
-            path.write_text(render(entry(path.stem)))
-            print(path)
-        else:
-            print(f"{path} belongs to no model with weights: delete it")
-    return 0

@@ -1,16 +1,16 @@
-"""What the model cards say of data sets and of families of models."""
+"""Facts about data sets and families of models, for the model cards."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a card says of a data set.
+    """A data set, as a card speaks of it.
 
     Attributes:
         title: its name.
         hub_id: its repository on the Hub.
-        bias: what its choice of images means for a model.
+        bias: bias that its choice of images gives a model.
     """
 
     title: str
@@ -40,10 +40,10 @@ DATASETS = {
 
 @dataclass(frozen=True)
 class Family:
-    """What the models of one paper share.
+    """The models of one paper.
 
     Attributes:
-        description: of the architecture.
+        description: description of the architecture.
         paper: title and address.
         citation: BibTeX.
     """
@@ -108,7 +108,7 @@ FAMILIES = {
 
 
 def family(name: str) -> Family | None:
-    """What is known of the family of a model: of those whose key begins its name, the one with the longest key."""
+    """The family of a model: of those whose key begins its name, the one with the longest key; None if there is none."""
     keys = [key for key in FAMILIES if f"{name.removeprefix('test_')}_".startswith(f"{key}_")]
     return FAMILIES[max(keys, key=len)] if keys else None
 

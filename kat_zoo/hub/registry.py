@@ -1,9 +1,8 @@
-"""What is in the zoo: every registered model with its size, its weights and its results; `kat-zoo list`.
+"""The zoo: every registered model with its size, its weights and its results; `kat-zoo list`.
 
 The figures of authors and our own are kept apart, in `kat_zoo/weights/results.json`.
 """
 
-import dataclasses
 import fnmatch
 import json
 from collections.abc import Sequence
@@ -20,12 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .. import kernels as kernels
 from .. import models as models
-from .._arguments import ArgumentParser
 from ..kernels.flops import OPERATOR_FLOPS
 from ..layers import KANLinear
 
 RESULTS = Path(__file__).parent.parent / "weights" / "results.json"
-FORMATS = ("table", "markdown", "json")
 PREFIX = f"{models.__name__}."
 
 
@@ -34,11 +31,11 @@ class Result:
     """A measured or reported figure.
 
     Attributes:
-        dataset: as in `card_facts.DATASETS`.
-        split: of the data set.
+        dataset: name of the data set, a key of `facts.DATASETS` where the card says more of it.
+        split: split of the data set.
         top1: percent.
         source: "ours", or "authors" for a figure of the model's authors.
-        url: where it is reported, or the file that holds it.
+        url: page that reports it, or the file that holds it.
         command: reproduces it, for our own.
     """
 
@@ -52,7 +49,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Size:
-    """What a model costs on one image.
+    """The cost of a model on one image.
 
     Attributes:
         params: number of parameters.
@@ -75,12 +72,12 @@ class Entry:
     """A registered model, with a tag if it has weights.
 
     Attributes:
-        name: what `timm.create_model` takes.
+        name: name for `timm.create_model`.
         size: its cost, at `input_size`.
         input_size: (channels, height, width).
-        num_classes: of the weights.
+        num_classes: number of classes of the weights.
         weights: "package", "hub:" and the repository, or "none".
-        license: of the weights.
+        license: license of the weights.
         results: figures of the weights.
     """
 
@@ -97,7 +94,7 @@ def measure(model: nn.Module, input_size: Sequence[int]) -> Size:
     """Count what one image costs, without computing it.
 
     Args:
-        model: on the meta device.
+        model: model on the meta device.
         input_size: (channels, height, width).
 
     Returns:
@@ -154,7 +151,7 @@ def entry(name: str) -> Entry:
     architecture = name.split(".")[0]
     cfg = get_pretrained_cfg(name) if timm.is_model(architecture) else None
     if cfg is None:
-        raise ValueError(f"{name!r} is not in the zoo; expected one of: {', '.join(names())}")
+        raise ValueError(f"{name!r} is not in the zoo: expected one of: {', '.join(names())}")
     has_file = cfg.file is not None and Path(cfg.file).is_file()
     weights = "package" if has_file else f"hub:{cfg.hf_hub_id}" if cfg.hf_hub_id else "none"
     size = _size(architecture, cfg.num_classes, tuple(cfg.input_size))
@@ -188,7 +185,7 @@ def row(item: Entry) -> tuple[str, ...]:
 
 
 def markdown(entries: Sequence[Entry]) -> str:
-    """The entries as a Markdown table; README and the cards have theirs from here."""
+    """The entries as a Markdown table; docs/models.md has its own from here."""
     lines = [HEADER, ("---",) * len(HEADER), *(row(item) for item in entries)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -202,23 +199,3 @@ def table(entries: Sequence[Entry]) -> str:
         "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip() + "\n"
         for line in lines
     )
-
-
-def main(argv: Sequence[str]) -> int:
-    """`kat-zoo list`: the models, their sizes, weights and results.
-
-    Raises:
-        ValueError: nothing matches the filter.
-    """
-    parser = ArgumentParser(prog="kat-zoo list", description=__doc__)
-    parser.add_argument("filter", nargs="?", default="", help="part of a name, or a pattern with *")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="default: %(default)s")
-    options = parser.parse_args(argv)
-    entries = select(options.filter)
-    if not entries:
-        raise ValueError(f"no model matches {options.filter!r}; kat-zoo list shows all")
-    if options.format == "json":
-        print(json.dumps([dataclasses.asdict(item) for item in entries], indent=2))
-    else:
-        print({"markdown": markdown, "table": table}[options.format](entries), end="")
-    return 0

@@ -1,44 +1,51 @@
-"""A model as the files of a Hub repository: weights, config.json for timm and transformers, card, and a run's records."""
+"""A model as the files of a Hub repository: model.safetensors, config.json for timm and transformers, README.md.
+
+`kat-zoo train` leaves such a folder and `convert` makes one, so that timm's `local-dir:FOLDER`, transformers and the Hub's client
+read it without code of ours. The rest lies under the key `kat_zoo` of config.json: the task, the data, how it was
+trained.
+"""
 
 import json
-import logging
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import yaml
-from safetensors.torch import load_file, save
-from timm.models import get_pretrained_cfg
+from safetensors.torch import save
+from timm.data.imagenet_info import ImageNetInfo
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
-from ..cli.predict import class_names
 from . import cards
-from . import registry as zoo
 from .samples import load_samples
 
-logger = logging.getLogger("kat_zoo")
-
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-RUN_FILES = ("metrics.jsonl", "result.json")
+WEIGHTS, CONFIG, CARD, RECIPE, RESULT = "model.safetensors", "config.json", "README.md", "recipe.yaml", "result.json"
+RUN_FILES = (CONFIG, "metrics.jsonl", "curves.csv")  # besides pictures, weights, recipe, result and card
 
 
-def one_line(error: Exception) -> str:
-    """The error's text without line breaks."""
-    return " ".join(str(error).split())
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from, for its card; it lies in config.json.
+
+    Attributes:
+        task: "classification", "detection" or "segmentation".
+        dataset: name of the data, on the Hub if it is `org/name`.
+        split: split that the figures are of.
+        training: one or two sentences on how it was trained.
+    """
+
+    task: str = "classification"
+    dataset: str = ""
+    split: str = ""
+    training: str = ""
 
 
-def count_classes(tensors: Mapping[str, Any], architecture: str) -> int:
-    """Rows of the classifier in a state dict of `architecture`; 0 if it has none."""
-    cfg = get_pretrained_cfg(architecture)
-    head = tensors.get(f"{cfg.classifier}.weight") if cfg else None
-    return 0 if head is None else len(head)
-
-
-def _serialise(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+def serialize(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
     """Safetensors whose bytes depend on the content alone: the library writes the metadata in a random order."""
-    data = save(tensors, metadata)
+    data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata)
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -46,177 +53,158 @@ def _serialise(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
     return data[:8] + ordered.ljust(size) + data[8 + size :]
 
 
-def save_model(model: nn.Module, folder: Path, data_config: dict[str, Any] | None = None, tag: str = "") -> None:
-    """Write model.safetensors and config.json, as a Hub repository has them; `local-dir:FOLDER` loads them in timm.
+def model_config(
+    model: nn.Module,
+    classes: Sequence[str] = (),
+    data_config: Mapping[str, Any] | None = None,
+    origin: Origin | None = None,
+) -> dict[str, Any]:
+    """The content of config.json for a model of timm's.
 
     Args:
         model: made by `timm.create_model`.
-        folder: it is made if need be.
-        data_config: preprocessing that differs from the model's own (input_size, mean, std, interpolation, crop_pct).
-        tag: of the weights; what they were trained on.
+        classes: names of the classes; none are written by default, for an architecture's own may be of other weights.
+        data_config: preprocessing that differs from the architecture's (input_size, mean, std, interpolation, crop_pct).
+        origin: origin of the weights.
 
     Raises:
         ValueError: a model argument that JSON cannot hold.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    facts = {"format": "pt", "architecture": cfg["architecture"], "tag": tag}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    (folder / WEIGHTS).write_bytes(_serialise(tensors, facts))
-    labels = {} if model.num_classes in (0, 1000) else {"label_names": class_names(model)}
-    save_config_for_hf(model, str(folder / CONFIG), model_config=labels, data_config=data_config)
-    config = json.loads((folder / CONFIG).read_text())
+    labels = {"label_names": list(classes)} if classes else {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / CONFIG
+        save_config_for_hf(model, str(path), model_config=labels, data_config=dict(data_config or {}))
+        config = json.loads(path.read_text())
     # transformers passes num_labels and model_args on together, and num_classes in both is one too many.
     config.get("model_args", {}).pop("num_classes", None)
-    config["pretrained_cfg"]["tag"] = tag  # timm has put the registry's there
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    for key in ("tag", "license", "origin_url", "label_names", "label_descriptions"):  # of the registry's weights, not of these
+        config["pretrained_cfg"].pop(key, None)
+    config["pretrained_cfg"]["tag"] = origin.dataset if origin is not None else ""
+    return config | {"kat_zoo": asdict(origin or Origin())}
 
 
-def load_run(run: Path, weights: str = "last") -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
-    """The model of a `kat-zoo train` run.
+def dumps(config: Mapping[str, Any]) -> bytes:
+    """The bytes of config.json or result.json."""
+    return (json.dumps(config, indent=2) + "\n").encode()
+
+
+def save_model(
+    model: nn.Module,
+    folder: str | Path,
+    classes: Sequence[str] = (),
+    data_config: Mapping[str, Any] | None = None,
+    origin: Origin | None = None,
+) -> None:
+    """Write model.safetensors and config.json, as a Hub repository has them; `local-dir:FOLDER` loads them in timm.
 
     Args:
-        run: run folder.
-        weights: "last", or "best" for those of the best evaluation (chosen on the evaluated split).
+        model: made by `timm.create_model`.
+        folder: folder to write to; it is made if need be.
+        classes: names of the classes; none are written by default.
+        data_config: preprocessing that differs from the architecture's.
+        origin: origin of the weights.
+
+    Raises:
+        ValueError: a model argument that JSON cannot hold.
+    """
+    folder = Path(folder)
+    config = model_config(model, classes, data_config, origin)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS).write_bytes(serialize(model.state_dict(), {"format": "pt", "architecture": config["architecture"]}))
+    (folder / CONFIG).write_bytes(dumps(config))
+
+
+def class_names(model: nn.Module, published: bool) -> list[str]:
+    """Names of a model's classes.
+
+    Args:
+        model: model of timm's, its `pretrained_cfg` that of the weights it holds.
+        published: whether the weights are those that the registry or a repository names; only then do its words hold for them.
 
     Returns:
-        (model, recipe, preprocessing that the recipe overrides).
+        `label_names` of the configuration; of published weights those of Fashion-MNIST or ImageNet; else numbers.
+    """
+    config: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
+    count = int(model.num_classes)  # type: ignore[arg-type]
+    if published and (names := config.get("label_names")) and len(names) == count:
+        return [names[key] for key in sorted(names, key=int)] if isinstance(names, Mapping) else list(names)
+    if published and str(config.get("tag", "")).startswith("fmnist"):
+        return list(load_samples().classes)
+    if published and count == 1000:
+        info = ImageNetInfo("imagenet-1k")
+        return [info.index_to_description(i) for i in range(count)]
+    return [str(i) for i in range(count)]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a folder.
 
     Raises:
-        FileNotFoundError: not a run folder, or no weights yet.
-        ValueError: weights that do not fit the recipe's model.
+        FileNotFoundError: the folder does not hold a model.
     """
-    for name in ("recipe.yaml", f"{weights}.safetensors"):
-        if not (run / name).is_file():
-            raise FileNotFoundError(f"{run} is not the folder of a finished kat-zoo train run: it has no {name}")
-    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    name, kwargs = recipe["model"]["name"], dict(recipe["model"].get("kwargs") or {})
-    if not timm.is_model(name):
-        raise ValueError(f"{run / 'recipe.yaml'}: model.name {name!r} is not a registered model")
-    tensors = load_file(run / f"{weights}.safetensors")
-    kwargs.setdefault("num_classes", count_classes(tensors, name))
-    model = timm.create_model(name, **kwargs)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{run / weights}.safetensors does not fit {name}: {one_line(error)}") from error
-    classes = _result(run).get("classes")
-    if not classes and recipe["data"]["dataset"] == "fashion_mnist":
-        classes = load_samples().classes
-    if classes:
-        model.pretrained_cfg = {**model.pretrained_cfg, "label_names": tuple(classes)}  # type: ignore[assignment,dict-item]
-    keys = ("input_size", "mean", "std", "interpolation", "crop_pct")
-    return model, recipe, {key: recipe["data"][key] for key in keys if recipe["data"].get(key) is not None}
+    if not (folder / CONFIG).is_file():
+        advice = f"; an older version left it, and kat-zoo train --config {folder / RECIPE} --output {folder} --resume auto writes it"
+        old = (folder / RECIPE).is_file()
+        raise FileNotFoundError(f"{folder} has no {CONFIG}: expected a folder of kat-zoo train, convert or pull{advice if old else ''}")
+    return json.loads((folder / CONFIG).read_text())
 
 
-def write_folder(run: Path, folder: Path, repo: str, weights: str = "last") -> None:
-    """Lay out the repository of a run, or of a folder made by `convert`, in `folder`.
+def lay_out(run: Path, folder: Path, repo: str, weights: str = "last", license: str | None = None) -> None:
+    """Put into `folder` the files that a repository gets of a run, or of a folder made by `convert`.
 
     Args:
-        run: folder of `kat-zoo train`, or one with config.json and model.safetensors.
-        folder: empty.
+        run: folder with config.json and model.safetensors.
+        folder: empty folder.
         repo: `org/name`, for the card.
-        weights: of a run, see `load_run`.
+        weights: "last", or "best" for those of the best evaluation (chosen on the evaluated split), without figures.
+        license: license of the weights, for the card; none is claimed by default.
 
     Raises:
-        FileNotFoundError: `run` is neither.
-        ValueError: damaged, see `load_run`.
+        FileNotFoundError: `run` does not hold a model.
     """
-    results: list[zoo.Result] = []
-    training = "See the repository this was converted from."
-    if (run / CONFIG).is_file() and (run / WEIGHTS).is_file():
-        for path in sorted(run.iterdir()):
-            if path.is_file() and path.name != CARD:
-                (folder / path.name).write_bytes(path.read_bytes())
-        model = timm.create_model(f"local-dir:{run}", pretrained=True)
-    else:
-        model, recipe, data_config = load_run(run, weights)
-        save_model(model, folder, data_config, tag=_dataset(recipe))
-        for path in [*(run / name for name in RUN_FILES), *sorted(run.glob("*.png"))]:
-            if path.is_file():
-                (folder / path.name).write_bytes(path.read_bytes())
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(_without_places(recipe), sort_keys=False))
-        draw_log(run / "metrics.jsonl", folder / "training.png")
-        results = _results(run, recipe, repo) if weights == "last" else []
-        training = (
-            f"By `kat-zoo train --config recipe.yaml`, seed {recipe['seed']}; recipe.yaml, the log metrics.jsonl and its "
-            "picture training.png are in this repository. The results are those of the last weights, not of the best."
-        )
-    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    config = json.loads((folder / CONFIG).read_text())
-    item = zoo.Entry(
-        name=cfg["architecture"],
-        size=zoo.measure(_on_meta(config), config["pretrained_cfg"]["input_size"]),
-        input_size=tuple(config["pretrained_cfg"]["input_size"]),
-        num_classes=config["num_classes"],
-        weights=f"hub:{repo}",
-        license=config["pretrained_cfg"].get("license", "mit"),
-        results=tuple(results),
-    )
-    card = cards.render(item, title=repo.split("/")[1], load=f"hf-hub:{repo}", training=training, measurer=repo.split("/")[0])
-    (folder / CARD).write_text(card)
+    config = read_config(run)
+    trained = (run / RECIPE).is_file()
+    source = run / (WEIGHTS if weights == "last" else "best.safetensors")
+    if not source.is_file():
+        raise FileNotFoundError(f"{run} has no {source.name}")
+    copied = [path for path in sorted(run.iterdir()) if path.is_file() and path.name not in (CARD, RECIPE, WEIGHTS)]
+    if trained:
+        kept = {*RUN_FILES, *([RESULT] if weights == "last" else [])}
+        copied = [path for path in copied if path.name in kept or path.suffix == ".png"]
+        recipe = yaml.safe_load((run / RECIPE).read_text())
+        (folder / RECIPE).write_text(yaml.safe_dump(_without_places(recipe), sort_keys=False))
+    for path in copied:
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / WEIGHTS).write_bytes(source.read_bytes())
+    (folder / CARD).write_text(folder_card(folder, config, repo, license))
 
 
-def _on_meta(config: dict[str, Any]) -> nn.Module:
+def folder_card(folder: Path, config: Mapping[str, Any], repo: str = "", license: str | None = None) -> str:
+    """The card of the model in a folder, from its config.json and result.json.
+
+    Args:
+        folder: folder of a run, or what is to be uploaded of it.
+        config: content of config.json.
+        repo: `org/name` that it is for; without it, the card speaks of the folder.
+        license: license of the weights.
+    """
+    result = json.loads((folder / RESULT).read_text()) if (folder / RESULT).is_file() else {}
+    if config["kat_zoo"]["task"] != "classification":
+        return cards.render_dense(config, result, folder.resolve().name, repo, license)
     arguments = {"num_classes": config["num_classes"], **config.get("model_args", {})}
-    return timm.create_model(config["architecture"], device="meta", **arguments)
+    meta = timm.create_model(config["architecture"], device="meta", **arguments)
+    return cards.render_folder(meta, config, result, folder.resolve().name, repo, license)
 
 
 def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe without the folders of the machine it ran on; that of a data set of the Hub is its name, and stays."""
+    """The recipe without the folders of the machine it ran on; the root of a data set of the Hub is its name, and stays."""
+
+    def shorten(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: shorten(inner) for key, inner in value.items()}
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
     data = dict(recipe["data"])
     if data.get("dataset") != "hub":
         data["root"] = None
-    return {**recipe, "output": f"runs/{Path(recipe['output']).name}", "data": data}
-
-
-def _result(run: Path) -> dict[str, Any]:
-    """result.json, or nothing while the run is not finished."""
-    path = run / "result.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def _dataset(recipe: dict[str, Any]) -> str:
-    """Name of the recipe's data, as the cards call it: a data set of the Hub by its repository."""
-    name, root = recipe["data"]["dataset"], recipe["data"].get("root")
-    return {"imagenet": "imagenet-1k", "hub": root or name}.get(name, name)
-
-
-def _results(run: Path, recipe: dict[str, Any], repo: str) -> list[zoo.Result]:
-    """The result of a finished run; one measured on a part of the training split says so."""
-    if not (result := _result(run)):
-        return []
-    split = "held-out part of train" if recipe["data"].get("holdout") else "test"
-    url = f"https://huggingface.co/{repo}/blob/main/result.json"
-    return [zoo.Result(_dataset(recipe), split, round(result["top1"], 2), "ours", url)]
-
-
-def draw_log(log: Path, picture: Path) -> None:
-    """Draw loss and accuracy over the updates of a run; without matplotlib or records there is no picture, and it is said.
-
-    Args:
-        log: metrics.jsonl.
-        picture: PNG to write.
-    """
-    records = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")] if log.is_file() else []
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        logger.warning("no %s: matplotlib is not installed (pip install 'kat_zoo[train]')", picture.name)
-        return
-    if not records:
-        logger.warning("no %s: %s has no records", picture.name, log)
-        return
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
-    for axes, keys, label in (
-        (loss, {"loss": "training", "eval_loss": "evaluation"}, "loss"),
-        (accuracy, {"top1": "weights", "ema_top1": "averaged weights"}, "top-1 (%)"),
-    ):
-        for key, name in keys.items():
-            points = [(record["update"], record[key]) for record in records if key in record]
-            axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 50 else None) if points else None
-        axes.set(xlabel="update", ylabel=label)
-        if axes.lines:
-            axes.legend()
-    figure.savefig(picture, dpi=120, metadata={"Software": None})
+    return shorten({**recipe, "output": f"runs/{Path(recipe['output']).name}", "data": data})

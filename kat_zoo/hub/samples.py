@@ -20,7 +20,7 @@ class Samples:
         labels: (N,) class indices.
         classes: class names.
         indices: (N,) position of each image in the 10,000 test images.
-        seed: of the draw.
+        seed: seed of the draw.
     """
 
     images: np.ndarray
@@ -30,7 +30,7 @@ class Samples:
     seed: int
 
     def pil(self, i: int) -> Image.Image:
-        """Image i as a grey PIL image."""
+        """Image i as a gray PIL image."""
         return Image.fromarray(self.images[i])
 
 

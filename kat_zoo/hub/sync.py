@@ -6,7 +6,7 @@ training run left: recipe, log, result and figures.
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +15,21 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi, get_token, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from .._arguments import ArgumentParser
+from .._text import one_line
 from ..models._pretrained import config_damage, weights_damage
-from .repository import CONFIG, WEIGHTS, one_line, write_folder
+from .repository import CONFIG, WEIGHTS, lay_out
 
 
 @dataclass(frozen=True)
 class Push:
-    """What a push did, or would do.
+    """A push that was done, or would be.
 
     Attributes:
         repo: repository.
         files: names and sizes in bytes of the files of the model.
         commit: the revision that holds them; None after a dry run.
         changed: whether a commit was made.
-        url: of the repository, or of the pull request.
+        url: address of the repository, or of the pull request.
     """
 
     repo: str
@@ -50,6 +50,7 @@ def push(
     replace: bool = False,
     weights: str = "last",
     message: str = "",
+    license: str | None = None,
     token: str | None = None,
 ) -> Push:
     """Upload a model in one commit; the same content again makes none, and large files already uploaded are not sent again.
@@ -57,17 +58,18 @@ def push(
     Args:
         run: folder of `kat-zoo train`, or one made by `convert` or `save_model`.
         repo: `org/name`; it is made if it does not exist.
-        private: of a new repository.
+        private: make a new repository private.
         revision: branch to commit to; it is made if it does not exist.
         create_pr: open a pull request instead of committing.
         dry_run: lay out the files and stop; asks nothing of the Hub.
         replace: overwrite a repository that holds another architecture.
-        weights: of a run: "last", or "best".
-        message: of the commit.
-        token: of the Hub; by default that of HF_TOKEN or `hf auth login`.
+        weights: "last" for the last weights of a run, or "best" for those of its best evaluation.
+        message: message of the commit.
+        license: license of the weights, as the Hub calls it (`mit`, `apache-2.0`, ...); the card names none by default.
+        token: token of the Hub; by default that of HF_TOKEN or `hf auth login`.
 
     Returns:
-        What was done.
+        The push.
 
     Raises:
         ValueError: bad arguments; the repository is public, private was asked for; it holds another architecture.
@@ -85,7 +87,7 @@ def push(
         raise FileNotFoundError(f"no such folder: {run}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_folder(run, folder, repo, weights)
+        lay_out(run, folder, repo, weights, license)
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         if dry_run:
             return Push(repo, files, None, False, f"https://huggingface.co/{repo}")
@@ -158,9 +160,9 @@ def pull(repo: str, folder: str | Path | None = None, *, revision: str | None = 
 
     Args:
         repo: `org/name`.
-        folder: where to; the name by default. Files that are there and current are not downloaded again.
+        folder: folder to write to; the name by default. Files that are there and current are not downloaded again.
         revision: branch, tag, commit, or `refs/pr/N`.
-        token: for a private repository; by default that of HF_TOKEN or `hf auth login`.
+        token: token for a private repository; by default that of HF_TOKEN or `hf auth login`.
 
     Returns:
         The folder; `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it.
@@ -183,37 +185,3 @@ def pull(repo: str, folder: str | Path | None = None, *, revision: str | None = 
             (target / name).unlink()
             raise ValueError(f"{repo}: {name} is damaged: it {reason}; it has been deleted")
     return target
-
-
-def push_main(argv: Sequence[str]) -> int:
-    """`kat-zoo push`: upload a training run."""
-    parser = ArgumentParser(prog="kat-zoo push", description=push.__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("run", type=Path, help="folder of kat-zoo train or kat-zoo convert")
-    parser.add_argument("--repo", required=True, help="org/name")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--revision", help="branch to commit to (made if need be)")
-    parser.add_argument("--pr", action="store_true", help="open a pull request")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be uploaded")
-    parser.add_argument("--replace", action="store_true", help="overwrite a repository that holds another architecture")
-    parser.add_argument("--weights", choices=("last", "best"), default="last", help="default: %(default)s")
-    parser.add_argument("--message", default="", help="of the commit")
-    options = vars(parser.parse_args(argv))
-    options["create_pr"] = options.pop("pr")
-    done = push(options.pop("run"), options.pop("repo"), **options)
-    for name, size in done.files.items():
-        print(f"  {name:<20} {size:>12,} bytes")
-    state = "dry run, nothing uploaded" if done.commit is None else "uploaded" if done.changed else "already up to date"
-    print(f"{state}: {done.url}")
-    return 0
-
-
-def pull_main(argv: Sequence[str]) -> int:
-    """`kat-zoo pull`: download a model."""
-    parser = ArgumentParser(prog="kat-zoo pull", description=pull.__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("repo", help="org/name")
-    parser.add_argument("folder", nargs="?", type=Path, help="default: the name")
-    parser.add_argument("--revision", help="branch, tag, commit or refs/pr/N")
-    options = parser.parse_args(argv)
-    folder = pull(options.repo, options.folder, revision=options.revision)
-    print(f'{folder}: timm.create_model("local-dir:{folder}", pretrained=True) loads it')
-    return 0

@@ -10,9 +10,10 @@ import torch
 from timm.layers.helpers import to_2tuple
 from torch import Tensor, nn
 
+from .._checks import count
 from ..kernels.rational_op import is_rational_node
 from .init import rational_coefficients, variance_gain
-from .rational import GroupRational, check_groups
+from .rational import GroupRational
 
 logger = logging.getLogger("kat_zoo")
 
@@ -31,10 +32,12 @@ def recompute_in_backward(y: Tensor) -> contextlib.AbstractContextManager[Any]:
     An activation keeps its input and the linear layer after it the activation's output. GR-KAN has an activation more than
     an MLP, which would cost its block one more tensor.
 
+    The context does nothing for a tensor of another operator, without a graph, while one is captured or traced, where hooks are
+    disabled, and under hooks of others: gradient checkpointing hands out each kept tensor only once. Hooks whose pack has a true
+    attribute `only_looks` are shown the kept tensors all the same.
+
     Args:
-        y: output of `kat_zoo.kernels.rational_op`. The context does nothing for another tensor, without a graph, while one is
-            captured or traced, where hooks are disabled, and under hooks of others: gradient checkpointing hands out each kept
-            tensor only once. Hooks whose pack has a true attribute `only_looks` are shown what is kept all the same.
+        y: output of `kat_zoo.kernels.rational`.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return contextlib.nullcontext()
@@ -74,17 +77,17 @@ def check_activations(model: nn.Module, state_dict: dict[str, Any], prefix: str,
     A module sees its own part of a state dict when it is loaded: a model sees the whole and calls this.
 
     Args:
-        model: whose `_load_from_state_dict` this is.
-        state_dict: what is loaded.
-        prefix: of the model's entries.
-        errors: gets a message for each GR-KAN without activations.
+        model: model that is being loaded.
+        state_dict: checkpoint that is loaded.
+        prefix: prefix of the model's entries.
+        errors: list that gets a message for each GR-KAN without activations.
     """
     if not has_activations(state_dict):
         return
     for name, module in model.named_modules(prefix=prefix.removesuffix(".")):
         damaged = isinstance(module, GRKAN) and f"{name}.fc1.weight" in state_dict
         if damaged and not any(key.startswith(f"{name}.act") for key in state_dict):
-            errors.append(f"{name} has no act1 and act2 in the checkpoint, though others have; it is damaged")
+            errors.append(f"{name} has no act1 and act2 in the checkpoint, though others have: the checkpoint is damaged")
 
 
 class GRKAN(nn.Module):
@@ -93,22 +96,22 @@ class GRKAN(nn.Module):
     Shape: (..., in_features) -> (..., out_features).
 
     Args:
-        in_features: divisible by num_groups.
-        hidden_features: in_features by default; divisible by num_groups.
-        out_features: in_features by default.
-        act_layer: ignored; timm's blocks pass one to every mlp_layer. The activations are act1_init and act2_init.
-        norm_layer: norm in front of fc2, as in timm's Mlp.
-        bias: of fc1 and fc2.
+        in_features: width of the input, divisible by num_groups.
+        hidden_features: width between the layers, divisible by num_groups; in_features by default.
+        out_features: width of the result; in_features by default.
+        act_layer: class of an activation, ignored; timm's blocks pass one to every mlp_layer; act1_init and act2_init name ours.
+        norm_layer: class of the norm in front of fc2, as in timm's Mlp.
+        bias: whether fc1 and fc2 have a bias.
         drop: dropout rates in front of fc1 and fc2.
-        num_groups: groups of channels with their own denominator.
-        act1_init: function act1 starts from, see `GroupRational`.
-        act2_init: function act2 starts from.
-        order: (m, n), degrees of numerator and denominator.
-        device: of the parameters.
-        dtype: of the parameters.
+        num_groups: number of groups of channels with their own denominator.
+        act1_init: function that act1 starts from, one of those of `GroupRational`.
+        act2_init: function that act2 starts from.
+        order: degrees (m, n) of numerator and denominator.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Raises:
-        ValueError: num_groups < 1, or features not divisible by it.
+        ValueError: num_groups below 1, or features that it does not divide.
     """
 
     def __init__(
@@ -128,12 +131,12 @@ class GRKAN(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_groups(num_groups)
+        num_groups = count("num_groups", num_groups)
         out_features = out_features or in_features
         hidden_features = hidden_features or in_features
         for name, features in (("in_features", in_features), ("hidden_features", hidden_features)):
             if features % num_groups:
-                raise ValueError(f"{name}={features} is not divisible by num_groups={num_groups}")
+                raise ValueError(f"{name}={features}: expected a multiple of num_groups={num_groups}")
         biases, drops = to_2tuple(bias), to_2tuple(drop)
         dd = {"device": device, "dtype": dtype}
         self.act1 = GroupRational(num_groups, act1_init, order, **dd)
@@ -162,9 +165,10 @@ class GRKAN(nn.Module):
         on [-6, 6]: the transfer of KAT section 4.4. `kat_zoo.vit_to_kat` also handles other activations and ranges.
 
         Args:
-            state_dict: a checkpoint's.
-            prefix: of this module's entries.
-            complete_mlp: False where other modules of the checkpoint have activations, so that theirs are missing here.
+            state_dict: state dict of a checkpoint, changed.
+            prefix: prefix of this module's entries.
+            complete_mlp: whether to complete an MLP; False where other modules of the checkpoint have activations, so that they are
+                missing here.
         """
         plain = prefix + "fc1.weight" in state_dict and not any(key.startswith(prefix + "act") for key in state_dict)
         if complete_mlp and plain:

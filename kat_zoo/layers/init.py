@@ -1,4 +1,4 @@
-"""Initialisation: coefficients of named functions, variance-preserving gains, mimetic attention."""
+"""Initialization: coefficients of named functions, variance-preserving gains, mimetic attention."""
 
 import functools
 import math
@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .rational_fit import Function, check_order, evaluate_rational, fit_rational
+from .. import _checks
+from ..kernels import rational_reference
+from .rational_fit import Function, fit_rational
 
-# What each init approximates on [-6, 6]; "swish" is silu with the coefficients the published KAT weights started from.
+# The function that each init approximates on [-6, 6]; "swish" is silu with the coefficients the published KAT weights started from.
 FUNCTIONS: dict[str, Function] = {
     "identity": lambda x: x,
     "relu": F.relu,
@@ -75,7 +77,7 @@ def _coefficients(init: str, order: tuple[int, int]) -> tuple[tuple[float, ...],
     m, n = order
     if init == "identity":
         if m < 1:
-            raise ValueError(f"order={order!r}: the identity needs a numerator of degree 1 or more")
+            raise ValueError(f"order={order!r} for the identity: expected a numerator of degree 1 at least")
         return tuple(float(i == 1) for i in range(m + 1)), (0.0,) * n
     if order == (5, 4):
         return _TABLE[init]
@@ -84,18 +86,20 @@ def _coefficients(init: str, order: tuple[int, int]) -> tuple[tuple[float, ...],
 
 
 def rational_coefficients(init: str, order: tuple[int, int] = (5, 4)) -> tuple[Tensor, Tensor]:
-    """Coefficients of a named function: float64 tensors (m + 1,) and (n,).
+    """Return the coefficients of a named function.
 
     Args:
-        init: a key of `FUNCTIONS`. "swish" keeps upstream's coefficients, "silu" is the same function fitted better.
-        order: (m, n). Orders other than (5, 4) are fitted when asked for, which needs scipy (but for the identity).
+        init: key of `FUNCTIONS`. "swish" keeps upstream's coefficients, "silu" is the same function fitted better.
+        order: degrees (m, n) of numerator and denominator. Orders other than (5, 4) are fitted when asked for, which needs scipy
+            (but for the identity).
+
+    Returns:
+        (numerator, denominator): float64 tensors (m + 1,) and (n,).
 
     Raises:
-        ValueError: unknown init or bad order.
+        ValueError: an unknown init or a bad order.
     """
-    if init not in FUNCTIONS:
-        raise ValueError(f"init={init!r}: expected one of {', '.join(FUNCTIONS)}")
-    numerator, denominator = _coefficients(init, check_order(order))
+    numerator, denominator = _coefficients(_checks.choice("init", init, FUNCTIONS), _checks.order("order", order))
     return torch.tensor(numerator, dtype=torch.float64), torch.tensor(denominator, dtype=torch.float64)
 
 
@@ -108,8 +112,8 @@ def variance_gain(init: str, order: tuple[int, int] = (5, 4)) -> float:
     """
     numerator, denominator = rational_coefficients(init, order)
     points, weights = np.polynomial.hermite_e.hermegauss(101)
-    values = evaluate_rational(points, numerator.numpy(), denominator.numpy())
-    return float(math.sqrt(2 * math.pi) / (weights @ values**2))
+    values = rational_reference(torch.from_numpy(points), numerator[None], denominator[None])
+    return float(math.sqrt(2 * math.pi) / (weights @ values.numpy() ** 2))
 
 
 @torch.no_grad()
@@ -128,9 +132,9 @@ def init_attention_mimetic(
     W_v W_proj = alpha2 Z - beta2 I; Z has N(0, 1/d) entries, fresh for every head and product. Biases become 0.
 
     Args:
-        qkv: Linear(d, 3 d), rows ordered as in timm: q, k, v, each cut into heads.
-        proj: Linear(d, d).
-        num_heads: divides d.
+        qkv: linear layer (d, 3 d), rows ordered as in timm: q, k, v, each cut into heads.
+        proj: linear layer (d, d).
+        num_heads: number of heads, which divides d.
         alpha1: noise in the query-key product.
         beta1: diagonal of the query-key product.
         alpha2: noise in the value-projection product.
@@ -142,8 +146,8 @@ def init_attention_mimetic(
     dim = proj.in_features
     if qkv.weight.shape != (3 * dim, dim) or proj.out_features != dim or dim % num_heads:
         raise ValueError(
-            f"qkv {tuple(qkv.weight.shape)} and proj {tuple(proj.weight.shape)} with num_heads={num_heads}: "
-            "expected (3 d, d), (d, d), num_heads dividing d"
+            f"qkv of shape {tuple(qkv.weight.shape)} and proj of shape {tuple(proj.weight.shape)} with num_heads={num_heads}: "
+            "expected (3 d, d) and (d, d), and a number of heads that divides d"
         )
     for layer in (qkv, proj):
         if layer.bias is not None:
@@ -158,7 +162,7 @@ def init_attention_mimetic(
     head_dim = dim // num_heads
     query, key, value = qkv.weight.chunk(3)
     for q, k in zip(query.split(head_dim), key.split(head_dim), strict=True):
-        # Randomised subspace iteration: a full SVD for every head would take a minute in a base model.
+        # Randomized subspace iteration: a full SVD for every head would take a minute in a base model.
         u, s, v = torch.svd_lowrank(alpha1 * noise() + beta1 * eye, q=head_dim, niter=4)
         q.copy_((u * s.sqrt()).T)
         k.copy_((v * s.sqrt()).T)

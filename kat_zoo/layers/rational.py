@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -10,19 +9,13 @@ from torch import Tensor, nn
 
 import kat_zoo.kernels  # noqa: F401  (defines torch.ops.kat_zoo.rational)
 
+from .. import _checks
 from .init import rational_coefficients
-from .rational_fit import check_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 logger = logging.getLogger("kat_zoo")
-
-
-def check_groups(num_groups: Any) -> None:
-    """Raise ValueError for what is no whole number of groups, 1 or more."""
-    if not isinstance(num_groups, Integral) or isinstance(num_groups, bool) or num_groups < 1:
-        raise ValueError(f"num_groups={num_groups!r}: expected an integer, 1 or more")
 
 
 class GroupRational(nn.Module):
@@ -32,21 +25,21 @@ class GroupRational(nn.Module):
     with C divisible by num_groups, or any shape with channels along `channel_dim`.
 
     Args:
-        num_groups: contiguous groups of channels with their own denominator.
+        num_groups: number of contiguous groups of channels with their own denominator.
         init: function to start from: identity, relu, leaky_relu, gelu, silu, swish, tanh, sigmoid or mish.
-        order: (m, n), the degrees; (5, 4) is the kernels' fast case.
-        share_numerator: one numerator for all groups, as in the published weights, or one per group.
-        share_denominator: one denominator for all groups.
-        channel_dim: -1 for (..., C), 1 for NCHW.
-        device: of the parameters.
-        dtype: of the parameters.
+        order: degrees (m, n) of numerator and denominator; (5, 4) is the kernels' fast case.
+        share_numerator: whether all groups share one numerator, as in the published weights.
+        share_denominator: whether all groups share one denominator.
+        channel_dim: dimension of the channels: -1 for (..., C), 1 for NCHW.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Attributes:
-        weight_numerator: (1 or num_groups, m + 1).
-        weight_denominator: (1 or num_groups, n).
+        weight_numerator: (1 or num_groups, m + 1) coefficients.
+        weight_denominator: (1 or num_groups, n) coefficients.
 
     Raises:
-        ValueError: num_groups < 1, an unknown init, a bad order, or a channel_dim that is no integer.
+        ValueError: num_groups below 1, an unknown init, a bad order, or a channel_dim that is not an integer.
     """
 
     channel_dim: Final[int]
@@ -64,15 +57,14 @@ class GroupRational(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_groups(num_groups)
-        if not isinstance(channel_dim, int):
+        if not _checks.is_integer(channel_dim):
             raise ValueError(f"channel_dim={channel_dim!r}: expected an integer, -1 for (..., C) or 1 for NCHW")
-        self.num_groups = num_groups
+        self.num_groups = _checks.count("num_groups", num_groups)
         self.init = init
-        self.order = check_order(order)
-        self.channel_dim = channel_dim
+        self.order = _checks.order("order", order)
+        self.channel_dim = int(channel_dim)
         m, n = self.order
-        rows_a, rows_b = (1 if shared else num_groups for shared in (share_numerator, share_denominator))
+        rows_a, rows_b = (1 if shared else self.num_groups for shared in (share_numerator, share_denominator))
         self.weight_numerator = nn.Parameter(torch.empty(rows_a, m + 1, device=device, dtype=dtype))
         self.weight_denominator = nn.Parameter(torch.empty(rows_b, n, device=device, dtype=dtype))
         self.reset_parameters()
@@ -83,7 +75,11 @@ class GroupRational(nn.Module):
 
     @torch.no_grad()
     def set_coefficients(self, numerator: Tensor, denominator: Tensor) -> None:
-        """Copy coefficients (m + 1,), (n,), or one row a group, into the parameters.
+        """Copy coefficients into the parameters.
+
+        Args:
+            numerator: (m + 1,), or a row per group.
+            denominator: (n,), or a row per group.
 
         Raises:
             ValueError: shapes that do not fit the parameters (rows that differ do not fit a shared row).
@@ -93,13 +89,17 @@ class GroupRational(nn.Module):
             try:
                 parameter.copy_(torch.atleast_2d(values).expand_as(parameter))
             except RuntimeError as error:
-                shapes = f"{tuple(values.shape)}, expected {tuple(parameter.shape)} or one row of it"
-                raise ValueError(f"{name}: got coefficients of shape {shapes}") from error
+                shapes = f"{tuple(values.shape)}: expected {tuple(parameter.shape)} or one row of it"
+                raise ValueError(f"{name} of shape {shapes}") from error
 
     def adapt_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """Bring the entries under `prefix` to this module's names and, where the functions allow it, shapes; in place.
 
         FlashKAT's names are numerator_v and denominator_v. One row serves all groups, and equal rows become one.
+
+        Args:
+            state_dict: state dict, changed.
+            prefix: prefix of this module's entries.
         """
         for name, other in (("weight_numerator", "numerator_v"), ("weight_denominator", "denominator_v")):
             if prefix + other in state_dict:

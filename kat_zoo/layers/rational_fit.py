@@ -1,11 +1,14 @@
 """`fit_rational`: the best rational approximation, in the maximum norm, under the formula the kernel computes."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .. import _checks
+from ..kernels import rational_reference
 
 Function = Callable[[Tensor], Tensor]
 
@@ -21,23 +24,21 @@ def fit_rational(
 
     Args:
         fn: elementwise function of a float64 tensor.
-        range: (low, high), the interval of the fit; low < high.
-        order: (m, n), degrees of numerator and denominator, m in 0..8 and n in 1..8.
-        num_points: the grid holds 20 times as many points, of which this many enter the first linear program and
-            the peaks between them the next.
+        range: interval (low, high) of the fit.
+        order: degrees (m, n) of numerator and denominator, m in 0..8 and n in 1..8.
+        num_points: number of points of the first linear program, at least 2; the grid holds 20 times as many, whose peaks enter
+            the next programs.
 
     Returns:
         (numerator, denominator, error): float64 tensors (m + 1,) and (n,), and max |fn - P/Q| on the grid.
 
     Raises:
-        ValueError: an empty or infinite range, a bad order, or fn not finite on the range.
+        ValueError: an empty or infinite range, a bad order or number of points, or a fn that is not finite on the range.
         ModuleNotFoundError: scipy is not installed (`pip install 'kat_zoo[kan]'`).
     """
-    low, high = float(range[0]), float(range[1])
-    m, n = check_order(order)
-    if not (np.isfinite([low, high]).all() and low < high):
-        raise ValueError(f"range={range!r}: expected two finite numbers, low < high")
-    x = _grid(low, high, num_points)
+    low, high = _checks.interval("range", range)
+    m, n = _checks.order("order", order)
+    x = _grid(low, high, _checks.count("num_points", num_points, 2))
     y, scale = _evaluate(fn, x), max(abs(low), abs(high))
     p, q = np.zeros(m + 1), np.eye(n + 1)[0]
     chosen = np.zeros(len(x), dtype=bool)
@@ -45,7 +46,7 @@ def fit_rational(
     for _ in np.arange(10):
         p, q = _differential_correction(x[chosen] / scale, y[chosen], p, q)
         a, b = _unscale(p / q[0], q[1:] / q[0], scale)
-        error = np.abs(y - evaluate_rational(x, a, b))
+        error = np.abs(y - _rational(x, a, b))
         # Exchange: peaks between the chosen points (a kink, say) join them until none stands out.
         peaks = error > 1.001 * error[chosen].max()
         peaks[1:-1] &= (error[1:-1] >= error[:-2]) & (error[1:-1] >= error[2:])
@@ -62,16 +63,17 @@ def fit_rational_to_samples(
 
     Args:
         fn: elementwise function of a float64 tensor.
-        samples: any shape; their quantiles stand for the distribution, and a few points spread evenly from the smallest
-            to the largest keep rare arguments in sight.
-        order: (m, n).
+        samples: arguments, in any shape; their quantiles stand for the distribution, and a few points spread evenly from the
+            smallest to the largest keep rare arguments in sight.
+        order: degrees (m, n) of numerator and denominator, m in 0..8 and n in 1..8.
         num_points: number of quantiles.
 
     Returns:
         (numerator, denominator, error): float64 tensors, and the root mean squared error over the samples' quantiles.
 
     Raises:
-        ValueError, ModuleNotFoundError: as `fit_rational`.
+        ValueError: as for `fit_rational`.
+        ModuleNotFoundError: scipy is not installed.
     """
     values = samples.detach().double().flatten().cpu().numpy()
     numerator, denominator, _ = fit_rational(fn, (values.min(), values.max()), order)
@@ -82,14 +84,14 @@ def fit_rational_to_samples(
     y, scale, m = _evaluate(fn, x), np.abs(x).max(), len(numerator) - 1
 
     def residual(v: np.ndarray) -> np.ndarray:
-        return evaluate_rational(x / scale, v[: m + 1], v[m + 1 :]) - y
+        return _rational(x / scale, v[: m + 1], v[m + 1 :]) - y
 
     start = np.concatenate(_unscale(numerator.numpy(), denominator.numpy(), 1 / scale))
     bounds = np.where(np.arange(len(start)) <= m, -np.inf, 0)
     start[m + 1 :] += 1e-12  # strictly inside the bounds
     solution = least_squares(residual, start, bounds=(bounds, np.inf), max_nfev=200).x
     a, b = _unscale(solution[: m + 1], solution[m + 1 :], scale)
-    error = np.sqrt(np.mean((evaluate_rational(quantiles, a, b) - y[:num_points]) ** 2))
+    error = np.sqrt(np.mean((_rational(quantiles, a, b) - y[:num_points]) ** 2))
     return torch.from_numpy(a), torch.from_numpy(b), float(error)
 
 
@@ -98,25 +100,17 @@ def _unscale(a: np.ndarray, b: np.ndarray, scale: float) -> tuple[np.ndarray, np
     return a / scale ** np.arange(len(a)), b / scale ** np.arange(1, len(b) + 1)
 
 
-def check_order(order: Sequence[int]) -> tuple[int, int]:
-    """Return (m, n) as ints or raise ValueError."""
-    values = tuple(order) if isinstance(order, Iterable) else ()
-    if len(values) != 2 or values[0] not in range(9) or values[1] not in range(1, 9):
-        raise ValueError(f"order={order!r}: expected (m, n) with m in 0..8 and n in 1..8")
-    return int(values[0]), int(values[1])
-
-
-def evaluate_rational(x: np.ndarray, numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """P(x) / Q(x) in NumPy float64, for one pair of coefficient rows."""
-    p = np.polynomial.polynomial.polyval(x, numerator)
-    return p / np.polynomial.polynomial.polyval(np.abs(x), np.concatenate([[1.0], np.abs(denominator)]))
+def _rational(x: np.ndarray, numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """P(x) / Q(x) for one pair of rows of coefficients, through the kernels' reference."""
+    a, b = torch.from_numpy(numerator)[None], torch.from_numpy(denominator)[None]
+    return np.asarray(rational_reference(torch.from_numpy(x), a, b))
 
 
 def _evaluate(fn: Function, x: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         y = fn(torch.from_numpy(x.copy())).to(torch.float64).numpy()
     if y.shape != x.shape or not np.isfinite(y).all():
-        raise ValueError(f"fn must be elementwise and finite on [{x.min():g}, {x.max():g}]")
+        raise ValueError(f"fn on [{x.min():g}, {x.max():g}]: expected an elementwise function with finite values")
     return y
 
 
@@ -129,10 +123,10 @@ def _grid(low: float, high: float, num_points: int) -> np.ndarray:
 
 
 def _differential_correction(x: np.ndarray, y: np.ndarray, p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Minimise max |y - P/Q| over p in R^(m+1) and q >= 0, where Q = q_0 + ... + q_n |x|^n; |x| <= 1; from (p, q).
+    """Minimize max |y - P/Q| over p in R^(m+1) and q >= 0, where Q = q_0 + ... + q_n |x|^n; |x| <= 1; from (p, q).
 
-    Step: minimise d subject to |P - y Q| - t Q <= d Q_k, t and Q_k being the last iterate's; d < 0 until optimal.
-    Q is normalised as 0 <= q_j <= 1: with q_0 = 1 the program would be unbounded.
+    Step: minimize d subject to |P - y Q| - t Q <= d Q_k, t and Q_k being the last iterate's; d < 0 until optimal.
+    Q is normalized as 0 <= q_j <= 1: with q_0 = 1 the program would be unbounded.
     """
     powers, magnitudes = x[:, None] ** np.arange(len(p)), np.abs(x)[:, None] ** np.arange(len(q))
     best = np.abs(powers @ p / (magnitudes @ q) - y).max()
@@ -152,7 +146,7 @@ def _differential_correction(x: np.ndarray, y: np.ndarray, p: np.ndarray, q: np.
 
 
 def _linear_program(rows: np.ndarray, num_free: int, num_bounded: int) -> np.ndarray:
-    """Minimise the last variable subject to rows @ v <= 0, bounded variables in [0, 1] and the first of them off 0."""
+    """Minimize the last variable subject to rows @ v <= 0, bounded variables in [0, 1] and the first of them off 0."""
     try:
         from scipy.optimize import linprog
     except ModuleNotFoundError as error:
@@ -168,4 +162,4 @@ def _linear_program(rows: np.ndarray, num_free: int, num_bounded: int) -> np.nda
         )
         if result.x is not None:
             return result.x
-    raise ValueError(f"fit_rational: the linear program failed ({result.message}); try a narrower range or lower order")
+    raise ValueError(f"fit_rational: the linear program failed ({result.message}): expected a narrower range or a lower order")

@@ -1,13 +1,15 @@
 """KANLinear: a layer of learnable one-dimensional functions, base(x) + B-spline, one per input and output."""
 
 import math
-from collections.abc import Callable, Iterable
-from numbers import Integral, Real
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from .._checks import choice, count, interval, real
+from .._checks import is_count as is_count
+from .._checks import is_real as is_real
 from ..kernels.bspline_op import MAX_SPLINE_ORDER, bspline_basis, spline_linear
 
 BASES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -18,32 +20,33 @@ BASES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def is_count(value: Any, least: int = 1) -> bool:
-    """Whether a value is an integer, NumPy's included, of at least `least`."""
-    return isinstance(value, Integral) and int(value) >= least
-
-
-def is_real(value: Any) -> bool:
-    """Whether a value is a real number, NumPy's included; NaN and infinity are."""
-    return isinstance(value, Real)
+Self = TypeVar("Self", bound="KANLinear")
 
 
 def check_range(grid_range: Any) -> None:
-    """Raise a ValueError unless grid_range is two finite numbers, low < high."""
-    values = tuple(grid_range) if isinstance(grid_range, Iterable) else ()
-    if len(values) != 2 or not all(map(is_real, values)) or not -math.inf < values[0] < values[1] < math.inf:
-        raise ValueError(f"grid_range={grid_range}; expected two finite numbers, low < high")
+    """Raise ValueError unless grid_range is two finite numbers, the first below the second."""
+    interval("grid_range", grid_range)
 
 
 def check_base(base: Any) -> None:
-    """Raise a ValueError unless base is a name of `BASES` or a callable."""
+    """Raise ValueError unless base is a name of `BASES` or a callable."""
     if base not in BASES if isinstance(base, str) else not callable(base):
-        raise ValueError(f"base={base!r}; expected one of {', '.join(BASES)} or a callable")
+        raise ValueError(f"base={base!r}: expected one of {', '.join(BASES)}, or a callable")
 
 
-def uniform_knots(grid_size: int, order: int, low: Tensor, high: Tensor) -> Tensor:
-    """Uniform knots (C, G + 2 * order + 1) on [low, high], both (C,), extended by `order` steps on either side."""
-    steps = torch.arange(-order, grid_size + order + 1, dtype=low.dtype, device=low.device)
+def uniform_knots(grid_size: int, spline_order: int, low: Tensor, high: Tensor) -> Tensor:
+    """Return uniform knots on an interval, extended by as many steps on either side as the splines have degrees.
+
+    Args:
+        grid_size: number G of intervals.
+        spline_order: degree k of the pieces.
+        low: (C,) left ends of the intervals.
+        high: (C,) right ends.
+
+    Returns:
+        (C, G + 2 k + 1).
+    """
+    steps = torch.arange(-spline_order, grid_size + spline_order + 1, dtype=low.dtype, device=low.device)
     return low[:, None] + (high - low)[:, None] * steps / grid_size
 
 
@@ -54,26 +57,26 @@ class KANLinear(nn.Module):
     coefficients.
 
     Args:
-        in_features: C_in.
-        out_features: C_out.
-        grid_size: G, intervals of the grid.
-        spline_order: k, degree of the pieces, 0 to 7.
-        base: "silu", "identity", "sin", "zero" or a callable applied elementwise.
+        in_features: number C_in of inputs.
+        out_features: number C_out of outputs.
+        grid_size: number G of intervals of the grid.
+        spline_order: degree k of the pieces, 0 to 7.
+        base: name "silu", "identity", "sin" or "zero", or a callable applied elementwise.
         grid_range: (low, high) of the initial uniform grid; the same for each input, which has knots of its own from there on.
-        extrapolate: "linear" or "zero", see `kat_zoo.kernels.bspline_basis`.
+        extrapolate: "linear" or "zero" outside the grid, as in `kat_zoo.kernels.bspline_basis`.
         noise_scale: standard deviation of a spline's initial values.
         generator: source of the initial values; torch's global one by default.
-        device: of parameters and buffers.
-        dtype: of parameters; float32, float64 or bfloat16.
+        device: device of parameters and buffers.
+        dtype: dtype of the parameters; float32, float64 or bfloat16.
 
     Attributes:
         coef: (C_in, G + k, C_out) spline coefficients.
-        base_weight: (C_out, C_in), absent where base is "zero".
-        knots: (C_in, G + 2k + 1) buffer, one knot vector per input, float64 whatever the parameters' dtype.
+        base_weight: (C_out, C_in) weights of base(x); None where base is "zero".
+        knots: (C_in, G + 2 k + 1) buffer, one knot vector per input, float64 whatever the parameters' dtype.
         mask: (C_out, C_in) buffer, 0 for a pruned edge; written by `set_mask`.
 
     Raises:
-        ValueError: a size, order, base or range that makes no sense.
+        ValueError: a size, degree, base, range or dtype that does not fit.
     """
 
     def __init__(
@@ -92,28 +95,19 @@ class KANLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not all(is_count(n) for n in (in_features, out_features, grid_size)):
-            raise ValueError(
-                f"in_features={in_features}, out_features={out_features}, grid_size={grid_size}; expected integers of at least 1"
-            )
-        if not is_count(spline_order, 0) or spline_order > MAX_SPLINE_ORDER:
-            raise ValueError(f"spline_order={spline_order}; expected an integer from 0 to {MAX_SPLINE_ORDER}")
-        if not is_real(noise_scale) or not 0 <= noise_scale < math.inf:
-            raise ValueError(f"noise_scale={noise_scale}; expected a finite number of at least 0")
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise ValueError(f"dtype={dtype}; expected a floating-point type, such as torch.float32")
-        check_range(grid_range)
+            raise ValueError(f"dtype={dtype}: expected a floating-point type, such as torch.float32")
         check_base(base)
-        if extrapolate not in ("linear", "zero"):
-            raise ValueError(f"extrapolate={extrapolate!r}; expected 'linear' or 'zero'")
-        self.in_features, self.out_features = int(in_features), int(out_features)
-        self.spline_order, self.extrapolate, self.base = int(spline_order), extrapolate, base
-        self.noise_scale = float(noise_scale)
+        in_features, out_features = count("in_features", in_features), count("out_features", out_features)
+        grid_size, spline_order = count("grid_size", grid_size), count("spline_order", spline_order, 0, MAX_SPLINE_ORDER)
+        ends = interval("grid_range", grid_range)
+        self.in_features, self.out_features, self.spline_order, self.base = in_features, out_features, spline_order, base
+        self.extrapolate = choice("extrapolate", extrapolate, ("linear", "zero"))
+        self.noise_scale = real("noise_scale", noise_scale, 0)
         kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
         self.coef = nn.Parameter(torch.empty(in_features, grid_size + spline_order, out_features, **kwargs))
         self.base_weight = None if base == "zero" else nn.Parameter(torch.empty(out_features, in_features, **kwargs))
-        low = torch.full((in_features,), float(grid_range[0]), dtype=torch.float64, device=device)
-        high = torch.full((in_features,), float(grid_range[1]), dtype=torch.float64, device=device)
+        low, high = (torch.full((in_features,), end, dtype=torch.float64, device=device) for end in ends)
         self.knots: Tensor
         self.mask: Tensor
         self.register_buffer("knots", uniform_knots(grid_size, spline_order, low, high))
@@ -123,7 +117,7 @@ class KANLinear(nn.Module):
 
     @property
     def grid_size(self) -> int:
-        """G, the number of intervals."""
+        """Number G of intervals of the grid."""
         return self.coef.shape[1] - self.spline_order
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -135,7 +129,7 @@ class KANLinear(nn.Module):
                 self.base_weight.uniform_(-bound, bound, generator=generator)
 
     def base_values(self, x: Tensor) -> Tensor:
-        """base(x), elementwise."""
+        """Return base(x), elementwise."""
         return BASES[self.base](x) if isinstance(self.base, str) else self.base(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,9 +145,17 @@ class KANLinear(nn.Module):
         return y if weight is None else y + nn.functional.linear(self.base_values(x), weight)
 
     def basis(self, x: Tensor, derivative: int = 0) -> Tensor:
-        """All functions an edge is a combination of, (..., C_in, G + k [+ 1]): the B-splines, then base(x).
+        """Return the functions that an edge combines: the B-splines, then base(x) where the layer has a base.
 
-        `derivative` 0 or 1; a callable base is differentiated by autograd.
+        Args:
+            x: (..., C_in).
+            derivative: number of derivatives that are taken, 0 or 1.
+
+        Returns:
+            (..., C_in, G + k) or, with a base, (..., C_in, G + k + 1).
+
+        Raises:
+            ValueError: another derivative.
         """
         basis = bspline_basis(x, self.knots, self.spline_order, derivative, self.extrapolate)
         if self.base_weight is None:
@@ -165,47 +167,59 @@ class KANLinear(nn.Module):
                 z = x.detach().requires_grad_()
                 base = torch.autograd.grad(self.base_values(z).sum(), z)[0]
         else:
-            raise ValueError(f"derivative={derivative}; expected 0 or 1")
+            raise ValueError(f"derivative={derivative!r}: expected 0 or 1")
         return torch.cat([basis, base.unsqueeze(-1)], -1)
 
     def edges(self, x: Tensor) -> Tensor:
-        """phi_{o,i}(x_i) of every edge: (N, C_in) to (N, C_out, C_in)."""
+        """Return phi_{o,i}(x_i) of every edge: (N, C_in) to (N, C_out, C_in)."""
         values = torch.einsum("nij,ijo->noi", self.basis(x), self.weights())
         return values * self.mask
 
     def weights(self) -> Tensor:
-        """Coefficients on `basis`, (C_in, G + k [+ 1], C_out), without the mask."""
+        """Return the coefficients on `basis`, (C_in, functions, C_out), without the mask."""
         if self.base_weight is None:
             return self.coef
         return torch.cat([self.coef, self.base_weight.T.unsqueeze(1)], 1)
 
     def set_mask(self, mask: Tensor) -> None:
-        """Replace the mask (C_out, C_in) of active edges."""
+        """Replace the mask (C_out, C_in) of active edges.
+
+        Raises:
+            ValueError: another shape.
+        """
         if mask.shape != self.mask.shape:
-            raise ValueError(f"mask has shape {tuple(mask.shape)}; expected {tuple(self.mask.shape)}")
+            raise ValueError(f"mask of shape {tuple(mask.shape)}: expected {tuple(self.mask.shape)}")
         self.mask.copy_(mask)
         self._masked = not bool((self.mask == 1).all())
 
     def set_grid(self, knots: Tensor, coef: Tensor) -> None:
-        """Replace knots (C_in, G + 2k + 1) and coefficients (C_in, G + k, C_out), e.g. by a finer grid."""
+        """Replace the grid and its coefficients, say by a finer one.
+
+        Args:
+            knots: (C_in, G + 2 k + 1), non-decreasing, increasing inside the grid.
+            coef: (C_in, G + k, C_out).
+
+        Raises:
+            ValueError: shapes that do not fit, or knots out of order.
+        """
         if knots.shape[1] - self.spline_order - 1 != coef.shape[1] or knots.shape[0] != self.in_features:
-            raise ValueError(f"knots {tuple(knots.shape)} and coef {tuple(coef.shape)} do not fit")
-        if not bool((knots.diff(dim=1) >= 0).all()) or not bool(
-            (knots[:, self.spline_order : -self.spline_order or None].diff(dim=1) > 0).all()
-        ):
-            raise ValueError("knots decrease or repeat inside the grid; expected increasing knots")
+            expected = f"({self.in_features}, G + {2 * self.spline_order + 1}) and ({self.in_features}, G + {self.spline_order}, C_out)"
+            raise ValueError(f"knots of shape {tuple(knots.shape)} and coef of shape {tuple(coef.shape)}: expected {expected}")
+        inside = knots[:, self.spline_order : -self.spline_order or None]
+        if not bool((knots.diff(dim=1) >= 0).all()) or not bool((inside.diff(dim=1) > 0).all()):
+            raise ValueError("knots decrease, or repeat inside the grid: expected increasing knots")
         self.knots = knots.to(self.knots)
         self.coef = nn.Parameter(coef.to(self.coef).contiguous(), requires_grad=self.coef.requires_grad)
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self: Self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         """Keep the knots in float64 under .to(dtype): rounded knots would move every spline."""
         knots = self.knots
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.knots.dtype != torch.float64 and self.knots.device.type != "mps":
             self.knots = knots.to(self.knots.device)
         return self
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         knots, coef = state_dict.get(f"{prefix}knots"), state_dict.get(f"{prefix}coef")
         if (
             knots is not None

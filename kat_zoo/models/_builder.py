@@ -1,4 +1,4 @@
-"""What the model files share: sizes, default configurations, and timm's call that builds a model."""
+"""Shared parts of the model files: sizes, default configurations, checks of arguments, and timm's call that builds a model."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +16,7 @@ __all__ = [
     "SMALL",
     "TINY",
     "WEIGHTS",
+    "activation_names",
     "build_with_features",
     "default_cfg",
     "fmnist_cfg",
@@ -30,7 +31,7 @@ WEIGHTS = Path(__file__).parent.parent / "weights"
 TINY: dict[str, Any] = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
 SMALL: dict[str, Any] = {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
 BASE: dict[str, Any] = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
-# For 28x28 grey images: 49 tokens, averaged.
+# For 28x28 gray images: 49 tokens, averaged.
 PICO: dict[str, Any] = {
     "img_size": 28,
     "patch_size": 4,
@@ -67,19 +68,37 @@ def fmnist_cfg(**kwargs: Any) -> dict[str, Any]:
     return default_cfg(**{"num_classes": 10, "input_size": (1, 28, 28), "crop_pct": 1.0, "mean": (0.2860,), "std": (0.3530,), **kwargs})
 
 
-def require_plain(arguments: dict[str, Any], replaced: dict[str, str]) -> None:
-    """Check that a model's arguments can be saved with it, and that none replaces what makes the model.
+def activation_names(act_init: str) -> tuple[str, str]:
+    """Split the argument act_init of a model.
 
     Args:
-        arguments: names and values; None is not checked.
-        replaced: arguments of timm's class that the model does not take, and what it has instead.
+        act_init: names of the functions that the activations start from, "<act1>-<act2>"; a single name is act2's.
+
+    Returns:
+        The names of act1's function, the identity by default, and of act2's.
+
+    Raises:
+        ValueError: not a string.
+    """
+    if not isinstance(act_init, str):
+        raise ValueError(f"act_init={act_init!r}: expected names of functions, as 'identity-swish'")
+    act1, _, act2 = act_init.rpartition("-")
+    return act1 or "identity", act2
+
+
+def require_plain(arguments: dict[str, Any], replaced: dict[str, str]) -> None:
+    """Check that a model's arguments can be saved with it, and that the model does not set one of them itself.
+
+    Args:
+        arguments: values by name; None is not checked.
+        replaced: reasons by the name of an argument of timm's class that the model sets itself.
 
     Raises:
         ValueError: one of `replaced`, or a class or another callable.
     """
     for name, value in arguments.items():
         if value is not None and name in replaced:
-            raise ValueError(f"{name}={value!r}: not an argument of this model: {replaced[name]}")
+            raise ValueError(f"{name}={value!r}: expected None, as {replaced[name]}")
         if callable(value):
             raise ValueError(f"{name}={value!r}: expected a string or a number, so that it can be saved with the model")
 
@@ -88,8 +107,8 @@ def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Return the state dict within a training checkpoint.
 
     Args:
-        state_dict: bare, or under state_dict, model or (preferred) their EMA entries, in any nesting, with or without the
-            prefixes of DDP, torch.compile and torch's AveragedModel.
+        state_dict: entries by name, or a checkpoint that holds them under state_dict, model or (preferred) their EMA entries, in
+            any nesting, with or without the prefixes of DDP, torch.compile and torch's AveragedModel.
     """
     wrappers = ("state_dict_ema", "model_ema", "state_dict", "model")
     while inner := next((state_dict[key] for key in wrappers if isinstance(state_dict.get(key), Mapping)), None):
@@ -101,14 +120,14 @@ def build_with_features(model: Callable[..., Model], variant: str, pretrained: b
     """Build a model through timm; with `features_only` it gives the maps of its own `forward_intermediates`.
 
     Args:
-        model: class.
-        variant: architecture.
-        pretrained: load the published weights.
-        filter_fn: turns a checkpoint into the model's state dict.
-        **kwargs: of the model and of timm's `build_model_with_cfg`.
+        model: class of the model.
+        variant: name of the architecture.
+        pretrained: whether to load the published weights.
+        filter_fn: function that turns a checkpoint into the model's state dict.
+        **kwargs: arguments of the model and of timm's `build_model_with_cfg`.
 
     Raises:
-        WeightsError: pretrained weights that cannot be had, see `fetch_weights`.
+        WeightsError: pretrained weights that `fetch_weights` cannot get.
     """
     if pretrained:
         fetch_weights(variant, **kwargs)

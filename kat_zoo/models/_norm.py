@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from functools import partial
 
-from timm.layers import get_norm_layer
+from timm.layers.create_norm import get_norm_layer
 from torch import nn
+
+from .._checks import real
 
 __all__ = ["NORMS", "norm_with_eps"]
 
@@ -12,19 +14,17 @@ NORMS = ("layernorm", "layernormfp32", "rmsnorm", "rmsnormfp32", "simplenorm", "
 
 
 def norm_with_eps(norm_layer: str | None, norm_eps: float | None) -> Callable[..., nn.Module] | str | None:
-    """Return what timm's VisionTransformer takes as `norm_layer`.
+    """Return the `norm_layer` of timm's VisionTransformer for a name and an epsilon.
 
     Args:
-        norm_layer: a name of timm's; None for the model's default, LayerNorm.
-        norm_eps: epsilon added to the variance, > 0; None for the norm's default.
+        norm_layer: name in `NORMS`; None for the model's default, LayerNorm.
+        norm_eps: epsilon added to the variance, above 0; None for the norm's default.
 
     Raises:
-        ValueError: a name timm does not know, or norm_eps <= 0.
+        ValueError: an unknown name, or a norm_eps that is not a number above 0.
     """
-    if isinstance(norm_layer, str) and norm_layer.replace("_", "").lower() not in NORMS:
+    if norm_layer is not None and (not isinstance(norm_layer, str) or norm_layer.replace("_", "").lower() not in NORMS):
         raise ValueError(f"norm_layer={norm_layer!r}: expected one of {', '.join(NORMS)}")
     if norm_eps is None:
         return norm_layer
-    if norm_eps <= 0:
-        raise ValueError(f"norm_eps={norm_eps}: expected a number above 0")
-    return partial(get_norm_layer(norm_layer or "layernorm"), eps=norm_eps)
+    return partial(get_norm_layer(norm_layer or "layernorm"), eps=real("norm_eps", norm_eps, above=0))

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.layers import trunc_normal_
 from timm.layers.helpers import to_2tuple
+from timm.layers.weight_init import trunc_normal_
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._manipulate import checkpoint_seq
 from torch import Tensor, nn
 
-from ..layers.mixers import SplineLinear
-from ..layers.spline import is_count
+from .._checks import choice, count, is_count, real
+from ..layers.spline_linear import SplineLinear
 from ._builder import fmnist_cfg
 
 __all__ = ["PixelClassifier"]
@@ -31,16 +31,16 @@ class PixelClassifier(nn.Module):
     Args:
         layer: "kan", LayerNorm and `SplineLinear`, or "mlp", Linear and GELU.
         hidden: widths of the hidden layers, at least one.
-        num_bases: B-splines per edge of a KAN.
-        img_size: height and width, or one number.
-        in_chans: channels of the image.
-        num_classes: outputs of the head; 0 for no head.
-        drop_rate: dropout rate in front of the head.
-        device: of the parameters.
-        dtype: of the parameters.
+        num_bases: number of B-splines per edge of a KAN.
+        img_size: (height, width) of the image, or one number.
+        in_chans: number of channels of the image.
+        num_classes: number of outputs of the head; 0 for no head.
+        drop_rate: dropout rate in front of the head, 0 to 1.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Raises:
-        ValueError: an unknown layer, no list of hidden widths, or a negative number of classes.
+        ValueError: an unknown layer, hidden widths that are not a list of integers of at least 1, or a number out of range.
     """
 
     def __init__(
@@ -56,16 +56,14 @@ class PixelClassifier(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if layer not in LAYERS:
-            raise ValueError(f"layer={layer!r}: expected one of {', '.join(LAYERS)}")
-        if not isinstance(hidden, Sequence) or not hidden or not all(is_count(width) for width in hidden):
-            raise ValueError(f"hidden={hidden!r}: expected a list of one or more positive widths")
-        if not is_count(num_classes, 0):
-            raise ValueError(f"num_classes={num_classes!r}: expected a whole number of classes, or 0 for no head")
-        self.num_classes, self.in_chans = num_classes, in_chans
+        choice("layer", layer, LAYERS)
+        if not isinstance(hidden, Sequence) or not hidden or not all(map(is_count, hidden)):
+            raise ValueError(f"hidden={hidden!r}: expected a list of integers of at least 1")
+        self.num_classes, self.in_chans = count("num_classes", num_classes, 0), count("in_chans", in_chans)
+        hidden = [int(width) for width in hidden]
         self.num_features = self.head_hidden_size = self.embed_dim = hidden[-1]
         self.grad_checkpointing = False
-        height, width = to_2tuple(img_size)
+        height, width = (count("img_size", size) for size in to_2tuple(img_size))
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
 
         def block(inputs: int, outputs: int) -> nn.Sequential:
@@ -76,7 +74,7 @@ class PixelClassifier(nn.Module):
         widths = [in_chans * height * width, *hidden]
         self.blocks = nn.Sequential(*[block(a, b) for a, b in itertools.pairwise(widths)])
         self.norm = nn.LayerNorm(hidden[-1], **dd) if layer == "kan" else nn.Identity()
-        self.head_drop = nn.Dropout(drop_rate)
+        self.head_drop = nn.Dropout(real("drop_rate", drop_rate, 0, 1))
         self.head = nn.Linear(hidden[-1], num_classes, **dd) if num_classes > 0 else nn.Identity()
         self.init_weights()
 
@@ -92,7 +90,7 @@ class PixelClassifier(nn.Module):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Groups of parameters for layer decay."""
+        """Return the groups of parameters for layer decay."""
         return dict(stem=r"^$", blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))])
 
     @torch.jit.ignore
@@ -102,12 +100,17 @@ class PixelClassifier(nn.Module):
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
-        """The head."""
+        """Return the head."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the head; there is nothing to pool."""
-        self.num_classes = num_classes
+        """Replace the head.
+
+        Args:
+            num_classes: number of outputs; 0 for no head.
+            global_pool: argument of timm, ignored, as there is nothing to pool.
+        """
+        self.num_classes = count("num_classes", num_classes, 0)
         weight = next(self.parameters())
         head = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype) if num_classes > 0 else nn.Identity()
         self.head = head.train(self.training)
@@ -130,7 +133,7 @@ class PixelClassifier(nn.Module):
 
 def _create_classifier(variant: str, pretrained: bool = False, **kwargs: Any) -> PixelClassifier:
     if kwargs.get("features_only"):
-        raise ValueError("features_only=True: a classifier of flattened pixels has no feature maps; expected False")
+        raise ValueError("features_only=True: expected False, as a classifier of flattened pixels has no feature maps")
     return build_model_with_cfg(PixelClassifier, variant, pretrained, **kwargs)
 
 
@@ -141,11 +144,11 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def kan_mlp_pico_28(pretrained: bool = False, **kwargs: Any) -> PixelClassifier:
-    """KAN on the 784 pixels of a grey image, 64 hidden nodes, 0.40M parameters."""
+    """KAN on the 784 pixels of a gray image, 64 hidden nodes, 0.40M parameters."""
     return _create_classifier("kan_mlp_pico_28", pretrained, **dict({"layer": "kan", "hidden": (64,)}, **kwargs))
 
 
 @register_model
 def mlp_pico_28(pretrained: bool = False, **kwargs: Any) -> PixelClassifier:
-    """MLP on the 784 pixels of a grey image, 512 hidden nodes, 0.41M parameters: the twin of kan_mlp_pico_28."""
+    """MLP on the 784 pixels of a gray image, 512 hidden nodes, 0.41M parameters: the twin of kan_mlp_pico_28."""
     return _create_classifier("mlp_pico_28", pretrained, **dict({"layer": "mlp", "hidden": (512,)}, **kwargs))

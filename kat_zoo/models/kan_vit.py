@@ -24,12 +24,12 @@ class MixerViT(VisionTransformer):
     """VisionTransformer with a channel mixer by name; every argument is a string, a number or a collection of them.
 
     Args:
-        mixer: mlp, swiglu, gr_kan, kan, fourier or lan, see `kat_zoo.layers.mixers`.
-        mixer_kwargs: arguments of the mixer, as {"num_bases": 6}: what timm's blocks do not pass, see `OPTIONS` there.
-        **kwargs: see timm's VisionTransformer; the hidden width of the mixer is mlp_ratio * embed_dim.
+        mixer: name of the channel mixer: mlp, swiglu, gr_kan, kan, fourier or lan, of `kat_zoo.layers.mixers`.
+        mixer_kwargs: arguments of the mixer that timm's blocks do not pass, as {"num_bases": 6}; `OPTIONS` there lists them.
+        **kwargs: arguments of timm's VisionTransformer; the hidden width of the mixer is mlp_ratio * embed_dim.
 
     Raises:
-        ValueError: an unknown mixer, mixer_kwargs it has not, or what the mixer refuses.
+        ValueError: an unknown mixer, mixer_kwargs that it does not have, or values that it refuses.
     """
 
     def __init__(self, mixer: str = "mlp", mixer_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -90,7 +90,7 @@ def vit_mlp_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionT
 
 @register_model
 def vit_mlp_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """ViT for 28x28 grey images (49 tokens, averaged), the twin of kat_pico_patch4_28."""
+    """ViT for 28x28 gray images (49 tokens, averaged), the twin of kat_pico_patch4_28."""
     return _create_vit("vit_mlp_pico_patch4_28", pretrained, **dict(PICO, **kwargs))
 
 
@@ -114,19 +114,19 @@ def vit_kan_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionT
 
 @register_model
 def vit_kan_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """ViT + KAN for 28x28 grey images, 0.75M parameters."""
+    """ViT + KAN for 28x28 gray images, 0.75M parameters."""
     return _create_vit("vit_kan_pico_patch4_28", pretrained, **dict(PICO | KAN, **kwargs))
 
 
 @register_model
 def vit_fourier_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """ViT-Ti/16 with Fourier-KAN layers: series up to order 4 on every edge, 9.25M parameters."""
+    """ViT-Ti/16 with Fourier-KAN layers: series of 4 harmonics on every edge, 9.25M parameters."""
     return _create_vit("vit_fourier_tiny_patch16_224", pretrained, **dict(TINY | FOURIER, **kwargs))
 
 
 @register_model
 def vit_fourier_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """ViT with Fourier-KAN layers for 28x28 grey images, 0.75M parameters."""
+    """ViT with Fourier-KAN layers for 28x28 gray images, 0.75M parameters."""
     return _create_vit("vit_fourier_pico_patch4_28", pretrained, **dict(PICO | FOURIER, **kwargs))
 
 
@@ -138,7 +138,7 @@ def vit_lan_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionT
 
 @register_model
 def vit_lan_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """ViT for 28x28 grey images with a rational activation at every hidden node."""
+    """ViT for 28x28 gray images with a rational activation at every hidden node."""
     return _create_vit("vit_lan_pico_patch4_28", pretrained, **dict(PICO | LAN, **kwargs))
 
 
@@ -150,5 +150,5 @@ def vit_swiglu_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> Visi
 
 @register_model
 def vit_swiglu_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """ViT for 28x28 grey images with SwiGLU of hidden width 256."""
+    """ViT for 28x28 gray images with SwiGLU of hidden width 256."""
     return _create_vit("vit_swiglu_pico_patch4_28", pretrained, **dict(PICO | SWIGLU, **kwargs))

@@ -5,76 +5,40 @@ https://arxiv.org/abs/2503.10632. Implemented from the paper's formulas; there a
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any
 
 import torch
-from timm.layers import Attention
+from timm.layers.attention import Attention
 from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import Block, VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
 from torch import Tensor, nn
 
+from .._checks import choice, count
 from ..layers.gr_kan import check_activations
 from ..layers.learned_attention.attention import KArAtAttention, PatchGrid
-from ..layers.learned_attention.edges import check_choice
+from ..layers.learned_attention.edges import INITS
 from ..layers.learned_attention.fourier import FourierHeads, OperatorHeads, SoftmaxHeads
 from ..layers.learned_attention.general_heads import GeneralHeads
 from ..layers.mixers import mixer_layer
 from ._builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, unwrap_state_dict
 from ._norm import norm_with_eps
+from ._placement import MODES, head_sizes, learnable_layers
 
 __all__ = ["KArAt"]
 
 logger = logging.getLogger("kat_zoo")
 
-MODES = ("blockwise", "universal")
-PLACEMENTS = ("all", "early", "middle", "late")
 OPERATOR = ".attn.operators."
+# The operator with a kernel.
+STANDARD = {"basis": "fourier", "base_function": "zero", "operator_order": "w_phi", "projection": "none"}
 
 
 def _block(learnable: frozenset[int], depth: int, attn_layer: Any, **kwargs: Any) -> Block:
     return Block(attn_layer=KArAtAttention if depth in learnable else Attention, depth=depth, **kwargs)
-
-
-def learnable_layers(layers: str | Sequence[int], depth: int) -> frozenset[int]:
-    """Return the indices of the layers that learn their attention.
-
-    Args:
-        layers: indices (negative ones count from the end), or "all", "early", "middle", "late": all or a third.
-        depth: number of layers.
-
-    Raises:
-        ValueError: an unknown name, what is no list of whole numbers, or an index out of range.
-    """
-    if isinstance(layers, str):
-        check_choice("layers", layers, PLACEMENTS)
-        third = max(depth // 3, 1)
-        start = {"all": 0, "early": 0, "middle": (depth - third) // 2, "late": depth - third}
-        return frozenset(range(start[layers], depth if layers == "all" else start[layers] + third))
-    indices: Any = layers  # may be anything at run time
-    if not isinstance(indices, Sequence) or any(not isinstance(i, int) or not -depth <= i < depth for i in indices):
-        raise ValueError(f"layers={layers!r}: expected a list of indices from {-depth} to {depth - 1}, or one of {', '.join(PLACEMENTS)}")
-    return frozenset(i % depth for i in indices)
-
-
-def _per_head(name: str, value: Any, layer: int, depth: int, heads: int, mode: str) -> list[int]:
-    """Expand a number, a list per layer, or a list per layer of lists per head; a universal operator has a list per head."""
-    if mode == "universal" and isinstance(value, Sequence):
-        if len(value) != heads or any(isinstance(entry, Sequence) for entry in value):
-            raise ValueError(f"{name}={value}: mode='universal' has one operator; expected one number, or one for each of {heads} heads")
-        return list(value)
-    if isinstance(value, Sequence):
-        if len(value) != depth:
-            raise ValueError(f"{name} has {len(value)} entries; expected one number, or one entry for each of {depth} layers")
-        value = value[layer]
-    if isinstance(value, Sequence):
-        if len(value) != heads:
-            raise ValueError(f"{name}[{layer}] has {len(value)} entries; expected one for each of {heads} heads")
-        return list(value)
-    return [value] * heads
 
 
 class KArAt(VisionTransformer):
@@ -84,27 +48,28 @@ class KArAt(VisionTransformer):
     In "universal" mode the operators are those of the first learnable block; they are saved once.
 
     Args:
-        grid_size: G, number of harmonics: one number, a list with one per layer, or a list per layer of lists per head. In
-            "universal" mode one number or a list with one per head.
-        rank: r, as grid_size.
+        grid_size: number G of harmonics, which the paper calls grid size: one number, a list with one per layer, or a list per
+            layer of lists per head. In "universal" mode one number or a list with one per head.
+        rank: number r of components, given in the same forms.
         mode: "blockwise", operators of its own for each block (the paper's GnB), or "universal", one set for all (GnU).
         basis: functions on the edges: fourier, rational, mexican_hat, morlet, dog, meyer or shannon (Table 8). Only the
             Fourier operator in its standard form has a kernel; every other variant runs in tiles of plain PyTorch.
-        base_function: b(x), added on every edge: zero, identity, silu or gelu.
-        operator_order: w_phi, W Phi(A); phi_w, Phi(W A); phi_phi, Phi2(Phi1(A)).
-        projection: none, or simplex: attention rows are projected onto the probability simplex.
-        operator_init: scaled or normal, see `FourierHeads`.
-        edge_scale: two scales per edge, which gives the number of parameters of the paper's tables, see `FourierHeads`.
-        w_bias: a bias of the map W.
+        base_function: function b(x) that is added on every edge: zero, identity, silu or gelu.
+        operator_order: order of the map and the edges: w_phi, W Phi(A); phi_w, Phi(W A); phi_phi, Phi2(Phi1(A)).
+        projection: "none", or "simplex": attention rows are projected onto the probability simplex.
+        operator_init: "scaled" or "normal" coefficients at the start, as in `FourierHeads`.
+        edge_scale: whether every edge has two scales, which gives the number of parameters of the paper's tables.
+        w_bias: whether the map W has a bias.
         layers: indices of the layers with learnable attention, or all, early, middle, late.
-        hybrid_heads: the first heads of every learnable layer that keep softmax.
-        mixer: channel mixer: mlp, gr_kan (KAT's) or another of `kat_zoo.layers.mixers`.
-        norm_layer, norm_eps: name and epsilon of timm's norm, as in `KAT`.
-        **kwargs: see timm's VisionTransformer. With dynamic_img_size the operators are interpolated in every forward.
+        hybrid_heads: number of the first heads of every learnable layer that keep softmax.
+        mixer: name of the channel mixer: mlp, gr_kan (KAT's) or another of `kat_zoo.layers.mixers`.
+        norm_layer: name of timm's norm, "layernorm" by default.
+        norm_eps: epsilon of the norm; None takes its default.
+        **kwargs: arguments of timm's VisionTransformer. With dynamic_img_size the operators are interpolated in every forward.
 
     Raises:
-        ValueError: unknown names, sizes that do not fit, an attn_layer (`layers` says where attention is learned), or what has
-            no meaning for a sum over a fixed set of keys: attention dropout and patch_drop_rate.
+        ValueError: unknown names, sizes that do not fit, an attn_layer (`layers` says where attention is learned), or options
+            without a meaning for a sum over a fixed set of keys: attention dropout and patch_drop_rate.
     """
 
     def __init__(
@@ -127,51 +92,59 @@ class KArAt(VisionTransformer):
         **kwargs: Any,
     ) -> None:
         depth, heads = kwargs.get("depth", 12), kwargs.get("num_heads", 12)
-        if not isinstance(hybrid_heads, int) or not 0 <= hybrid_heads < heads:
-            raise ValueError(f"hybrid_heads={hybrid_heads!r}: expected a whole number from 0 to {heads - 1}, of {heads} heads")
-        check_choice("mode", mode, MODES)
+        hybrid_heads = count("hybrid_heads", hybrid_heads, 0, heads - 1)
+        choice("mode", mode, MODES)
         learnable = learnable_layers(layers, depth)
         if learnable and kwargs.get("patch_drop_rate"):
-            raise ValueError(f"patch_drop_rate={kwargs['patch_drop_rate']}: the operator sums over all tokens; expected 0")
+            raise ValueError(f"patch_drop_rate={kwargs['patch_drop_rate']}: expected 0, as the operator sums over all tokens")
         if kwargs.get("attn_layer") is not None:
-            raise ValueError(f"attn_layer={kwargs['attn_layer']!r}: KArAt has its own; expected None, see layers and hybrid_heads")
+            raise ValueError(f"attn_layer={kwargs['attn_layer']!r}: expected None, as KArAt has its own; layers and hybrid_heads place it")
         norm: Any = norm_with_eps(norm_layer, norm_eps)
         block: Any = partial(_block, learnable)
         super().__init__(block_fn=block, mlp_layer=mixer_layer(mixer), norm_layer=norm, **kwargs)
-        options: dict[str, Any] = {"init": operator_init, "device": kwargs.get("device"), "dtype": kwargs.get("dtype")}
-        options["num_tokens"] = self.patch_embed.num_patches + self.num_prefix_tokens
-        if (basis, base_function, operator_order, projection) == ("fourier", "zero", "w_phi", "none"):
-            make: Any = partial(FourierHeads, edge_scale=edge_scale, w_bias=w_bias, **options)
-        elif edge_scale or w_bias:
-            raise ValueError("edge_scale and w_bias exist for the standard Fourier operator only; expected False")
-        else:
-            options |= {"basis": basis, "base_function": base_function, "order": operator_order, "projection": projection}
-            make = partial(GeneralHeads, **options)
         self.mode = mode
         self.learnable = sorted(learnable)
-        layer: Any
-        first: Any
+        variant = {"basis": basis, "base_function": base_function, "operator_order": operator_order, "projection": projection}
+        make = self._operator_factory(
+            variant,
+            {"edge_scale": edge_scale, "w_bias": w_bias},
+            init=choice("operator_init", operator_init, INITS),
+            device=kwargs.get("device"),
+            dtype=kwargs.get("dtype"),
+        )
         for i in self.learnable:
-            layer, first = self.blocks[i].attn, self.blocks[self.learnable[0]].attn
-            if mode == "universal" and layer is not first:
+            layer: Any = self.blocks[i].attn
+            if mode == "universal" and i != self.learnable[0]:
+                first: Any = self.blocks[self.learnable[0]].attn
                 layer.set_operators(first.operators, first.head_counts)
                 continue
-            grids, ranks = (_per_head(n, v, i, depth, heads, mode) for n, v in (("grid_size", grid_size), ("rank", rank)))
-            sizes = [None if h < hybrid_heads else (grids[h], ranks[h]) for h in range(heads)]
-            groups = [(size, len(list(same))) for size, same in groupby(sizes)]
-            operators = [SoftmaxHeads() if size is None else make(count, grid_size=size[0], rank=size[1]) for size, count in groups]
-            layer.set_operators(nn.ModuleList(operators), [count for _, count in groups])
-        self.patch_grid: PatchGrid | None = None
-        if self.dynamic_img_size and learnable:
-            self.patch_grid = PatchGrid(self.patch_embed.grid_size, self.num_prefix_tokens)
-            self.patch_embed.register_forward_hook(self.patch_grid.note)
-            for i in self.learnable:
-                layer = self.blocks[i].attn
-                layer.set_dynamic(self.patch_grid)
-            for block in self.blocks:
-                block.register_forward_pre_hook(self.patch_grid.recall)
-        self.register_state_dict_post_hook(_drop_aliases)
-        self.register_load_state_dict_pre_hook(_add_aliases)
+            groups = [(size, len(list(same))) for size, same in groupby(head_sizes(grid_size, rank, i, depth, heads, hybrid_heads, mode))]
+            operators = [SoftmaxHeads() if size is None else make(n, num_harmonics=size[0], rank=size[1]) for size, n in groups]
+            layer.set_operators(nn.ModuleList(operators), [n for _, n in groups])
+        self.patch_grid = self._follow_image_size() if self.dynamic_img_size and learnable else None
+        self.register_state_dict_post_hook(_drop_aliases)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_add_aliases)  # type: ignore[no-untyped-call]
+
+    def _operator_factory(self, variant: dict[str, Any], extras: dict[str, Any], **options: Any) -> Callable[..., nn.Module]:
+        """Return the class of the heads with the arguments that all of them share: the one with a kernel where it can be."""
+        options["num_tokens"] = self.patch_embed.num_patches + self.num_prefix_tokens
+        if variant == STANDARD:
+            return partial(FourierHeads, **extras, **options)
+        if any(extras.values()):
+            names = ", ".join(f"{name}={value!r}" for name, value in extras.items())
+            raise ValueError(f"{names}: expected False, as they exist for the standard Fourier operator only")
+        return partial(GeneralHeads, **variant, **options)
+
+    def _follow_image_size(self) -> PatchGrid:
+        """Interpolate the operators in every forward to the grid of the images."""
+        grid = PatchGrid(self.patch_embed.grid_size, self.num_prefix_tokens)
+        self.patch_embed.register_forward_hook(grid.note)
+        for i in self.learnable:
+            layer: Any = self.blocks[i].attn
+            layer.set_dynamic(grid)
+        for block in self.blocks:
+            block.register_forward_pre_hook(grid.recall)
+        return grid
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         check_activations(self, state_dict, prefix, args[-1])
@@ -179,13 +152,13 @@ class KArAt(VisionTransformer):
 
     @torch.jit.ignore
     def aliases(self) -> dict[str, str]:
-        """Prefixes of the universal operator in later blocks -> its prefix in the first."""
+        """Return the prefix of the universal operator in each later block -> its prefix in the first."""
         later = [i for i in self.learnable[1:] if i < len(self.blocks)] if self.mode == "universal" else []
         return {f"blocks.{i}{OPERATOR}": f"blocks.{self.learnable[0]}{OPERATOR}" for i in later}
 
     @torch.jit.ignore
     def operators(self) -> dict[str, OperatorHeads]:
-        """All learnable operators by name, a shared one once."""
+        """Return all learnable operators by name, a shared one once."""
         return {name: m for name, m in self.named_modules() if isinstance(m, OperatorHeads)}
 
     def set_input_size(self, img_size: tuple[int, int] | None = None, patch_size: tuple[int, int] | None = None) -> None:
@@ -195,7 +168,7 @@ class KArAt(VisionTransformer):
         `karat_pico_patch4_28` resized 28 -> 56 -> 28 falls from 90.7 to 88.2 % on the first 1,500 test images.
 
         Args:
-            img_size: new (height, width) or one number; None keeps it.
+            img_size: new (height, width) of images, or one number; None keeps it.
             patch_size: new patch size; None keeps it.
         """
         old_grid = self.patch_embed.grid_size
@@ -219,16 +192,48 @@ def _add_aliases(model: KArAt, state_dict: dict[str, Any], prefix: str, *_: Any)
             own = state_dict.setdefault(prefix + alias + key[len(prefix + source) :], value)
             if own is not value and (own.shape != value.shape or not torch.equal(own, value)):
                 raise ValueError(
-                    f"mode='universal': {prefix}{alias[:-1]} of the checkpoint differ from {prefix}{source[:-1]}, and the model has one "
-                    "set for all blocks; expected a universal checkpoint, or mode='blockwise'"
+                    f"mode='universal': expected a universal checkpoint, or mode='blockwise'; {prefix}{alias[:-1]} of the checkpoint "
+                    f"differ from {prefix}{source[:-1]}, and the model has one set for all blocks"
                 )
 
 
 def _square_grid(tokens: int, num_prefix: int) -> tuple[int, int]:
     side = int((tokens - num_prefix) ** 0.5)
     if side * side != tokens - num_prefix:
-        raise ValueError(f"the checkpoint has {tokens} tokens; only square patch grids can be resampled, use set_input_size")
+        raise ValueError(f"checkpoint of {tokens} tokens: expected a square grid of patches; set_input_size resamples any other")
     return side, side
+
+
+def _check_tokens(state_dict: dict[str, Any], model: KArAt) -> None:
+    """Refuse a checkpoint with operators whose tokens the model cannot take, before timm resamples its position embedding."""
+    tokens = state_dict.get("reg_token")
+    prefix = ("cls_token" in state_dict) + (0 if tokens is None else tokens.shape[1])
+    if prefix != model.num_prefix_tokens:
+        raise ValueError(
+            f"class_token, reg_tokens: expected {prefix} prefix tokens, as in the checkpoint, not {model.num_prefix_tokens}, because the "
+            "operators have functions of every token"
+        )
+    embedding = state_dict.get("pos_embed")
+    if model.pos_embed is not None and embedding is not None and embedding.shape != model.pos_embed.shape:
+        _square_grid(embedding.shape[1], 0 if model.no_embed_class else model.num_prefix_tokens)
+
+
+def _resample_operators(state_dict: dict[str, Any], model: KArAt) -> dict[str, Tensor]:
+    """Return the operators of a checkpoint that have another number of tokens than the model, on the model's patch grid."""
+    resampled: dict[str, Tensor] = {}
+    for name, operator in model.operators().items():
+        own = dict(operator.named_parameters())
+        present = {key: state_dict[f"{name}.{key}"] for key in own if f"{name}.{key}" in state_dict}
+        if not present:
+            continue
+        key = next(iter(present))
+        axis = operator.token_axes[key][0]
+        tokens = present[key].shape[axis]
+        if tokens != own[key].shape[axis]:
+            grid = _square_grid(tokens, model.num_prefix_tokens)
+            values = operator.resampled(present, model.patch_embed.grid_size, grid, model.num_prefix_tokens)
+            resampled |= {f"{name}.{k}": value for k, value in values.items()}
+    return resampled
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: KArAt) -> dict[str, Tensor]:
@@ -237,42 +242,27 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: KArAt) -> dict[str, 
     A plain ViT, which has no operators at all, gets the model's own (fresh) ones. Where a checkpoint has those of the first
     learnable block alone they are universal, and a blockwise model gets a copy in every block. All else that is missing is
     left to strict loading. Position embeddings and operators are resampled to the model's patch grid, from a square one.
+
+    Args:
+        state_dict: checkpoint.
+        model: model that is going to load it.
+
+    Raises:
+        ValueError: operators for other prefix tokens, or for a grid of patches that is not square and not the model's.
     """
     state_dict = unwrap_state_dict(state_dict)  # before the operators are looked for
     blocks = {key.partition(OPERATOR)[0] for key in state_dict if OPERATOR in key}
     if blocks:
-        tokens = state_dict.get("reg_token")
-        prefix = ("cls_token" in state_dict) + (0 if tokens is None else tokens.shape[1])
-        if prefix != model.num_prefix_tokens:
-            raise ValueError(
-                f"class_token / reg_tokens: the model has {model.num_prefix_tokens} prefix tokens, the checkpoint {prefix}; expected the "
-                "same, as the operators have functions of every token"
-            )
-    embedding = state_dict.get("pos_embed")
-    if blocks and model.pos_embed is not None and embedding is not None and embedding.shape != model.pos_embed.shape:
-        _square_grid(embedding.shape[1], 0 if model.no_embed_class else model.num_prefix_tokens)
-    out = vit_checkpoint_filter_fn(state_dict, model, adapt_layer_scale=True)
-    own = model.state_dict()
+        _check_tokens(state_dict, model)
+    out: dict[str, Tensor] = vit_checkpoint_filter_fn(state_dict, model, adapt_layer_scale=True)
     if model.learnable and not blocks:
         logger.info("kat_zoo: the checkpoint has no operators; they start fresh.")
-        return out | {key: value for key, value in own.items() if OPERATOR in key}
+        return out | {key: value for key, value in model.state_dict().items() if OPERATOR in key}
     learnable = [f"blocks.{i}" for i in model.learnable]
     if model.mode == "blockwise" and blocks == set(learnable[:1]):
         shared = {key.partition(OPERATOR)[2]: value for key, value in out.items() if OPERATOR in key}
         out |= {block + OPERATOR + key: value for block in learnable[1:] for key, value in shared.items()}
-    for name, operator in model.operators().items():
-        keys = {k: f"{name}.{k}" for k, _ in operator.named_parameters()}
-        present = {k: out[key] for k, key in keys.items() if key in out}
-        first = next(iter(present), None)
-        if first is None:
-            continue
-        axis = operator.token_axes[first][0]
-        tokens = present[first].shape[axis]
-        if tokens != own[keys[first]].shape[axis]:
-            grid = _square_grid(tokens, model.num_prefix_tokens)
-            resampled = operator.resampled(present, model.patch_embed.grid_size, grid, model.num_prefix_tokens)
-            out |= {keys[k]: value for k, value in resampled.items()}
-    return out
+    return out | _resample_operators(out, model)
 
 
 def _create_karat(variant: str, pretrained: bool = False, **kwargs: Any) -> KArAt:
@@ -344,7 +334,7 @@ def karat_base_g1u_patch16_224(pretrained: bool = False, **kwargs: Any) -> KArAt
 
 @register_model
 def karat_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> KArAt:
-    """KArAt (G3B, rank 8) for 28x28 grey images: 49 tokens, averaged; 0.73M parameters."""
+    """KArAt (G3B, rank 8) for 28x28 gray images: 49 tokens, averaged; 0.73M parameters."""
     model_args = dict(PICO, depth=6, grid_size=3, rank=8)
     return _create_karat("karat_pico_patch4_28", pretrained, **dict(model_args, **kwargs))
 

@@ -15,9 +15,22 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
 from torch import Tensor
 
+from .. import _checks
 from ..layers.gr_kan import GRKAN, check_activations, has_activations
 from ..layers.init import init_attention_mimetic, rational_coefficients
-from ._builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, require_plain, unwrap_state_dict
+from ._builder import (
+    BASE,
+    PICO,
+    SMALL,
+    TINY,
+    WEIGHTS,
+    activation_names,
+    build_with_features,
+    default_cfg,
+    fmnist_cfg,
+    require_plain,
+    unwrap_state_dict,
+)
 from ._norm import norm_with_eps
 
 __all__ = ["KAT"]
@@ -26,9 +39,9 @@ WEIGHT_INITS = ("upstream", "upstream_mimetic", "kan", "kan_mimetic")
 
 
 REPLACED = {
-    "act_layer": "it learns its activations, see act_init",
-    "mlp_layer": "its channel mixer is GRKAN",
-    "block_fn": "its blocks are timm's plain ones",
+    "act_layer": "a KAT learns its activations, from act_init",
+    "mlp_layer": "the channel mixer of a KAT is GRKAN",
+    "block_fn": "the blocks of a KAT are timm's plain ones",
 }
 
 
@@ -42,18 +55,18 @@ class KAT(VisionTransformer):
         act_init: functions the activations start from, "<act1>-<act2>"; a single name is act2's, and act1 the identity.
             The paper's ablation (KAT-T, ImageNet top-1): identity-swish 74.6, identity-gelu 74.5, swish-swish 74.4,
             identity-identity 69.7.
-        num_groups: groups of channels with their own denominator; divides embed_dim and the hidden width.
-        order: (m, n), degrees of numerator and denominator.
-        weight_init: "upstream", what the released code does in effect (timm's truncated normal), or "kan", the
+        num_groups: number of groups of channels with their own denominator; it divides embed_dim and the hidden width.
+        order: degrees (m, n) of numerator and denominator.
+        weight_init: "upstream", the effect of the released code (timm's truncated normal), or "kan", the
             variance-preserving one of the paper (section 4.4); either with "_mimetic" for mimetic attention
             (arXiv 2305.09828). timm's "skip" and "reset" work too.
         norm_layer: name of timm's norm, "layernorm" by default.
-        norm_eps: its epsilon, 1e-6 by default (CLIP's is 1e-5).
-        **kwargs: see timm's VisionTransformer.
+        norm_eps: epsilon of the norm, 1e-6 by default (CLIP's is 1e-5).
+        **kwargs: arguments of timm's VisionTransformer.
 
     Raises:
-        ValueError: an unknown init, or one that the attention cannot have; a width not divisible by num_groups; an argument that
-            is a class or another callable, or one that replaces what makes a KAT: act_layer, mlp_layer, block_fn.
+        ValueError: an unknown init, or one that the attention cannot have; a width that num_groups does not divide; an argument
+            that is a class or another callable, or one that a KAT sets itself: act_layer, mlp_layer, block_fn.
     """
 
     def __init__(
@@ -66,20 +79,12 @@ class KAT(VisionTransformer):
         norm_eps: float | None = None,
         **kwargs: Any,
     ) -> None:
-        if weight_init not in (*WEIGHT_INITS, "skip", "reset"):
-            raise ValueError(f"weight_init={weight_init!r}: expected one of {', '.join(WEIGHT_INITS)}")
-        require_plain(kwargs, REPLACED)
-        for name, value, kinds, right in (
-            ("act_init", act_init, str, "names of functions, as 'identity-swish'"),
-            ("order", order, Sequence, "two numbers, the degrees (m, n)"),
-            ("norm_layer", norm_layer, str | None, "the name of a norm of timm's"),
-            ("norm_eps", norm_eps, float | int | None, "a number above 0"),
-        ):
-            if not isinstance(value, kinds):
-                raise ValueError(f"{name}={value!r}: expected {right}")
+        _checks.choice("weight_init", weight_init, (*WEIGHT_INITS, "skip", "reset"))
+        require_plain({**kwargs, "norm_layer": norm_layer}, REPLACED)
         kwargs = {name: value for name, value in kwargs.items() if name not in REPLACED}  # which are None
-        act1_init, _, act2_init = act_init.rpartition("-")
-        mlp_layer = partial(GRKAN, num_groups=num_groups, act1_init=act1_init or "identity", act2_init=act2_init, order=tuple(order))
+        act1_init, act2_init = activation_names(act_init)
+        degrees = _checks.order("order", order)
+        mlp_layer = partial(GRKAN, num_groups=num_groups, act1_init=act1_init, act2_init=act2_init, order=degrees)
         norm: Any = norm_with_eps(norm_layer, norm_eps)
         super().__init__(mlp_layer=mlp_layer, norm_layer=norm, weight_init="skip", **kwargs)  # type: ignore[arg-type]
         self.weight_init = "reset" if weight_init == "skip" else weight_init
@@ -88,21 +93,20 @@ class KAT(VisionTransformer):
             self.init_weights(needs_reset=False)
 
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
-        """Initialise all weights.
+        """Initialize all weights.
 
         Args:
-            mode: as the constructor's weight_init, which is the default; not "skip".
-            needs_reset: call reset_parameters of every other module, needed after device='meta'.
+            mode: name as the constructor's weight_init, which is the default; not "skip".
+            needs_reset: whether to call reset_parameters of every other module, as after device='meta'.
 
         Raises:
             ValueError: an unknown mode, or a mimetic one for attention that is not timm's.
         """
         mode = mode or self.weight_init
-        if mode not in (*WEIGHT_INITS, "reset"):
-            raise ValueError(f"mode={mode!r}: expected one of {', '.join(WEIGHT_INITS)}, reset")
+        _checks.choice("mode", mode, (*WEIGHT_INITS, "reset"))
         other: Any = next((block.attn for block in self.blocks if not isinstance(block.attn, Attention)), None)
         if mode.endswith("mimetic") and other is not None:
-            raise ValueError(f"weight_init={mode!r}: for timm's Attention, not {type(other).__name__}; expected no attn_layer")
+            raise ValueError(f"weight_init={mode!r} with {type(other).__name__}: expected no attn_layer, as it is for timm's Attention")
         fix_init, self.fix_init = self.fix_init, False  # it scales the weights that are drawn, so it comes last
         super().init_weights("reset" if mode == "reset" else "", needs_reset)
         self.fix_init = fix_init
@@ -123,8 +127,8 @@ class KAT(VisionTransformer):
         """Load a Google ViT (.npz) and let its MLPs become GR-KANs: act1 = identity, act2 = GELU.
 
         Args:
-            checkpoint_path: original JAX checkpoint.
-            prefix: of the names in the file.
+            checkpoint_path: path of the original JAX checkpoint.
+            prefix: prefix of the names in the file.
         """
         super().load_pretrained(checkpoint_path, prefix)
         for module in self.modules():
@@ -136,7 +140,7 @@ class KAT(VisionTransformer):
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: KAT) -> dict[str, Tensor]:
     """Convert a checkpoint to the model's keys and shapes.
 
-    Taken: our own; upstream's .pth, bare or under state_dict, model or (preferred) their EMA entries, in any nesting, with
+    It takes our own; upstream's .pth, bare or under state_dict, model or (preferred) their EMA entries, in any nesting, with
     or without the prefixes of DDP, torch.compile and torch's AveragedModel; FlashKAT's names and rows; timm's and DeiT's
     ViT, whose MLPs become GR-KANs (see `GRKAN.adapt_state_dict`). Patch and position embeddings are resampled to the
     model's size as timm does. Google's .npz goes through `KAT.load_pretrained`.
@@ -208,7 +212,7 @@ def kat_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
 
 @register_model
 def kat_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> KAT:
-    """KAT for 28x28 grey images (49 tokens, averaged), 0.46M parameters."""
+    """KAT for 28x28 gray images (49 tokens, averaged), 0.46M parameters."""
     return _create_kat("kat_pico_patch4_28", pretrained, **dict(PICO, **kwargs))
 
 

@@ -4,12 +4,14 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import Attention, create_act_layer
+from timm.layers.attention import Attention
+from timm.layers.create_act import create_act_layer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._text import one_line
 from ..models.karat import KArAt
-from .activations import check_plain_vit, create_like
+from .architecture import check_plain_vit, create_like
 
 # timm's names of activations without parameters.
 ACTIVATIONS = (
@@ -22,16 +24,16 @@ def vit_to_karat(vit: nn.Module | str, freeze: bool = False, **kwargs: Any) -> K
     """Make a KArAt of a ViT: every weight is copied, the operators start fresh; with layers=[] it computes the ViT's function.
 
     Args:
-        vit: a timm VisionTransformer with plain blocks, or the name of a pretrained one. Its activation, preprocessing and
-            licence are kept.
-        freeze: keep the ViT's queries and keys as they are, see `transfer_attention`.
-        **kwargs: of `KArAt`. Unless given, grid_size is 3, rank 12 and mode "blockwise", whatever the ViT's size.
+        vit: timm VisionTransformer with plain blocks, or the name of a pretrained one. Its activation, preprocessing and
+            license are kept.
+        freeze: whether training leaves the ViT's queries and keys as they are, as with `transfer_attention`.
+        **kwargs: arguments of `KArAt`. Unless given, grid_size is 3, rank 12 and mode "blockwise", whatever the ViT's size.
 
     Returns:
         The KArAt, in eval mode on the ViT's device.
 
     Raises:
-        ValueError: a model this cannot represent (the message says what), or what a KArAt does not support (see `KArAt`).
+        ValueError: a model that a KArAt cannot represent (the message names the part), or arguments that `KArAt` refuses.
     """
     source: Any = timm.create_model(vit, pretrained=True) if isinstance(vit, str) else vit
     check_plain_vit(source)
@@ -41,17 +43,17 @@ def vit_to_karat(vit: nn.Module | str, freeze: bool = False, **kwargs: Any) -> K
     try:
         missing, unexpected = karat.load_state_dict(source.state_dict(), strict=False)
     except RuntimeError as error:
-        raise ValueError(f"{', '.join(kwargs) or 'vit'}: expected the sizes of the ViT's weights: {str(error)[:300]}") from error
+        raise ValueError(f"{', '.join(kwargs) or 'vit'}: expected the sizes of the ViT's weights; {one_line(error)[:300]}") from error
     wrong = unexpected + [name for name in missing if ".attn.operators." not in name]
     if wrong:
-        raise ValueError(f"vit has other weights than a KArAt of its architecture takes: {', '.join(wrong[:5])}")
+        raise ValueError(f"vit with weights {', '.join(wrong[:5])}: expected those of a KArAt of its architecture")
     if freeze:
         transfer_attention(karat, source)
     return karat
 
 
 def _activation(vit: Any) -> str:
-    """timm's name of the activation in every block, found by what it computes."""
+    """Return timm's name of the activation in every block, found by its values."""
     x = torch.linspace(-8, 8, 1001)
     known: dict[str, Any] = {name: create_act_layer(name) for name in ACTIVATIONS}
     found = {}
@@ -59,10 +61,10 @@ def _activation(vit: Any) -> str:
         values = block.mlp.act(x.clone())
         names = [name for name, act in known.items() if torch.allclose(act(x.clone()), values, rtol=0, atol=1e-6)]
         if not names:
-            raise ValueError(f"blocks.{i}: unsupported activation {block.mlp.act}: expected one of {', '.join(ACTIVATIONS)}")
+            raise ValueError(f"blocks.{i} with activation {block.mlp.act}: expected one of {', '.join(ACTIVATIONS)}")
         found[names[0]] = i
     if len(found) > 1:
-        raise ValueError(f"vit has different activations, {', '.join(found)}: expected the same in all blocks")
+        raise ValueError(f"vit with activations {', '.join(found)}: expected the same in all blocks")
     return next(iter(found))
 
 
@@ -74,7 +76,7 @@ class FrozenQueryKey(nn.Module):
 
     Args:
         qkv: linear layer with the rows of q, k and v in this order; its values are copied.
-        rows: how many of them are q's and k's.
+        rows: number of rows of q and k.
     """
 
     frozen_weight: Tensor
@@ -89,8 +91,8 @@ class FrozenQueryKey(nn.Module):
             value: Tensor | None = getattr(qkv, name)
             self.register_buffer(f"frozen_{name}", None if value is None else value.detach()[:rows].clone())
             self.register_parameter(f"value_{name}", None if value is None else nn.Parameter(value.detach()[rows:].clone()))
-        self.register_state_dict_post_hook(_join_rows)
-        self.register_load_state_dict_pre_hook(_split_rows)
+        self.register_state_dict_post_hook(_join_rows)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_split_rows)  # type: ignore[no-untyped-call]
 
     @property
     def weight(self) -> Tensor:
@@ -125,13 +127,14 @@ def _split_rows(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: Any
 def transfer_attention(student: nn.Module, teacher: nn.Module, freeze: bool = True) -> nn.Module:
     """Give a model another one's queries and keys, as in the paper's attention transfer (arXiv 2503.10632, Table 4).
 
-    A softmax ViT taught by a KArAt keeps what the KArAt's training made of q and k, and learns all the rest anew.
+    A softmax ViT taught by a KArAt keeps the queries and keys of the trained KArAt, and learns all the rest anew.
 
     Args:
-        student: a vision transformer; changed in place.
-        teacher: one with the same depth, width and heads.
-        freeze: let training leave them alone, whatever the optimizer: every attn.qkv becomes a `FrozenQueryKey`, and norms of q and
-            k do not require gradients. Create the optimizer afterwards. Another call with False lets them learn again.
+        student: vision transformer, changed in place.
+        teacher: vision transformer with the same depth, width and heads.
+        freeze: whether training leaves queries and keys alone, whatever the optimizer: every attn.qkv becomes a `FrozenQueryKey`,
+            and norms of q and k do not require gradients. Create the optimizer afterwards. Another call with False lets them
+            learn again.
 
     Returns:
         The student.
@@ -142,7 +145,7 @@ def transfer_attention(student: nn.Module, teacher: nn.Module, freeze: bool = Tr
     layers = [{n: m for n, m in model.named_modules() if isinstance(m, Attention)} for model in (student, teacher)]
     shapes = [[(n, m.qkv.weight.shape, m.qkv.bias is None, m.num_heads) for n, m in found.items()] for found in layers]
     if shapes[0] != shapes[1]:
-        raise ValueError("student and teacher differ in their attention layers; expected the same names, widths, biases and heads")
+        raise ValueError("attention layers of student and teacher: expected the same names, widths, biases and heads")
     for name, own in layers[0].items():
         other = layers[1][name]
         rows = 2 * own.attn_dim

@@ -39,7 +39,7 @@ def test_losses_that_grow_have_a_negative_exponent():
 
 def test_without_constant_and_bad_input():
     for options in ({"bootstrap": -3}, {"bootstrap": 2.5}, {"seed": -1}):
-        with pytest.raises(ValueError, match=f"{next(iter(options))}=.*; expected an integer"):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}=.*: expected an integer"):
             fit_power_law([1, 10], [1, 0.01], constant=False, **options)
     assert fit_power_law([1, 10], [1, 0.01], constant=False, bootstrap=3).alpha == pytest.approx(2)
     for x, y in (([1, 2], [1, 2]), ([1, 2, 3], [1, 2]), ([1, 2, -3], [1, 2, 3]), ([2, 2, 2], [1, 2, 3])):

@@ -228,8 +228,8 @@ def tiny(**kwargs):
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: SimpleFeaturePyramid(timm.create_model("test_resnet")), "ResNet; expected a plain VisionTransformer"),
-        (lambda: SimpleFeaturePyramid(tiny(patch_drop_rate=0.5)), "patch_drop_rate > 0"),
+        (lambda: SimpleFeaturePyramid(timm.create_model("test_resnet")), "ResNet: expected a plain VisionTransformer"),
+        (lambda: SimpleFeaturePyramid(tiny(patch_drop_rate=0.5)), "patch_drop_rate above 0: expected 0"),
         (lambda: SimpleFeaturePyramid(VisionTransformer(32, (16, 8), embed_dim=16, depth=1, num_heads=2)), "patches of 16 x 8"),
         (lambda: SimpleFeaturePyramid(tiny(), scales=(3, 1)), r"scales=\[3, 1\]: expected powers of two"),
         (lambda: SimpleFeaturePyramid(tiny(), scales=(1, 2)), "largest first"),
@@ -242,11 +242,11 @@ def tiny(**kwargs):
         (lambda: ViTFeatures(tiny(), ()), r"indices=\[\]"),
         (lambda: ViTFeatures(tiny(), window_size=-1), "window_size=-1"),
         (lambda: ViTFeatures(tiny(), window_size=2, global_blocks=(5,)), r"global_blocks=\[5\]"),
-        (lambda: ViTFeatures(tiny(), frozen_stages=3), "frozen_stages=3: expected -1"),
+        (lambda: ViTFeatures(tiny(), frozen_stages=3), "frozen_stages=3: expected an integer of at least -1 and at most 2"),
         (lambda: ViTFeatures(vit("test_karat"), window_size=2), r"block 1 \(KArAtAttention\) has no windowed form"),
-        (lambda: ViTFeatures(tiny())(torch.zeros(1, 1, 32, 32)), r"shape \(1, 1, 32, 32\); expected \(B, 3, H, W\)"),
+        (lambda: ViTFeatures(tiny())(torch.zeros(1, 1, 32, 32)), r"shape \(1, 1, 32, 32\): expected \(B, 3, H, W\)"),
         (lambda: ViTFeatures(tiny())(torch.zeros(3, 32, 32)), r"shape \(3, 32, 32\)"),
-        (lambda: accept_any_size(torch.nn.Linear(1, 1)), "Linear without a VisionTransformer"),
+        (lambda: accept_any_size(torch.nn.Linear(1, 1)), "Linear: expected a VisionTransformer"),
         (lambda: accept_any_size(vit("test_karat")), "KArAt.*set_input_size"),
     ],
 )
@@ -258,7 +258,7 @@ def test_bad_arguments(build, message):
 def test_names_are_imported_when_used():
     package = Path(kat_zoo.__file__).parent / "dense" / "__init__.py"
     imports = [node for node in ast.parse(package.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert {node.module for node in imports} == {"importlib", "typing"}
+    assert {node.module for node in imports} == {"_lazy", "typing"}
     assert all(getattr(kat_zoo.dense, name) for name in kat_zoo.dense.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'absent'"):
         _ = kat_zoo.dense.absent

@@ -49,7 +49,7 @@ def test_loss_is_the_cross_entropy_of_the_pixels_that_count():
     model.encoder.eval()
     images, labels = batch(48, 40)
     labels[0, :30] = 255
-    logits, auxiliary = model.heads(model._normalised(images))
+    logits, auxiliary = model.heads(model._normalized(images))
     up = [F.interpolate(x, size=(48, 48), mode="bilinear")[..., :40] for x in (logits, auxiliary)]
     losses = model(images, labels)
     torch.testing.assert_close(losses["loss_decode"], F.cross_entropy(up[0], labels, ignore_index=255))
@@ -65,11 +65,11 @@ def test_a_crop_without_labels_costs_nothing():
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_images_are_normalised_as_the_backbone_wants_and_padded_with_the_mean():
+def test_images_are_normalized_as_the_backbone_wants_and_padded_with_the_mean():
     model = small("dpt", "test_vit")
     mean = model.image_mean
     assert mean.flatten().tolist() == pytest.approx(list(model.encoder.backbone.pretrained_cfg["mean"]))
-    padded = model._normalised(mean.expand(1, 3, 20, 40) + model.image_std)
+    padded = model._normalized(mean.expand(1, 3, 20, 40) + model.image_std)
     assert padded.shape == (1, 3, 32, 64)
     torch.testing.assert_close(padded[..., :20, :40], torch.ones(1, 3, 20, 40))
     assert not padded[..., 20:, :].any() and not padded[..., 40:].any()
@@ -95,18 +95,18 @@ def test_layer_decay(name):
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: small("upernet", "kat_absent"), "backbone='kat_absent': not a registered model"),
-        (lambda: small("upernet", num_classes=1), "num_classes=1: expected 2 or more"),
+        (lambda: small("upernet", "kat_absent"), "backbone='kat_absent': expected a registered model"),
+        (lambda: small("upernet", num_classes=1), "num_classes=1: expected an integer of at least 2"),
         (lambda: small("dpt", num_classes=0), "num_classes=0"),
         (lambda: small("upernet", pyramid_args={"scales": (2, 1), "indices": (0, 1)}), r"scales=\[2, 1\]: UperNet takes 3 levels"),
-        (lambda: small("dpt", backbone_args={"depth": 3}), "has 3 blocks; expected 4 or more"),
+        (lambda: small("dpt", backbone_args={"depth": 3}), "backbone of 3 blocks: expected at least 4"),
         (lambda: small("dpt", features_args={"indices": (1, 3)}), r"indices=\[1, 3\].*expected four of each"),
         (lambda: small("dpt", readout="mean"), "readout"),
-        (lambda: small("upernet", backbone_args={"in_chans": 2}), "takes 2 channels.*pass image_mean"),
+        (lambda: small("upernet", backbone_args={"in_chans": 2}), "a backbone of 2 channels: .*pass image_mean"),
         (lambda: small("dpt")(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), "torch.uint8.*expected floats in"),
         (lambda: small("dpt")(torch.zeros(1, 1, 32, 32)), r"expected floats in \[0, 1\], \(B, 3, H, W\)"),
-        (lambda: small("dpt")(torch.rand(1, 3, 32, 32), torch.zeros(1, 32, 16).long()), r"shape \(1, 32, 16\); expected integers"),
-        (lambda: small("dpt")(torch.rand(1, 3, 32, 32), torch.zeros(1, 32, 32)), "labels are torch.float32"),
+        (lambda: small("dpt")(torch.rand(1, 3, 32, 32), torch.zeros(1, 32, 16).long()), r"shape \(1, 32, 16\): expected integers"),
+        (lambda: small("dpt")(torch.rand(1, 3, 32, 32), torch.zeros(1, 32, 32)), "labels of dtype torch.float32"),
     ],
 )
 def test_bad_arguments(build, message):

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_loopback"
-ORGANISATION = "ours"  # TOKEN may write there and nowhere else
+ORGANIZATION = "ours"  # TOKEN may write there and nowhere else
 LFS_SUFFIXES = (".safetensors", ".bin", ".pth", ".png")
 
 
@@ -133,7 +133,7 @@ class Request:
     def refuse_write(self, repo: str) -> Reply | None:
         if not self.authorization:
             return error(401, "", "Invalid username or password.")
-        if not self.may_read_private or not repo.startswith(f"{ORGANISATION}/"):
+        if not self.may_read_private or not repo.startswith(f"{ORGANIZATION}/"):
             return error(403, "", f"you have no write rights to {repo}")
         return None
 
@@ -187,7 +187,7 @@ def tree_listing(hub: HubServer, request: Request, repo: str, revision: str) -> 
 
 
 def create_repo(hub: HubServer, request: Request) -> Reply:
-    name = f"{request.json.get('organization') or ORGANISATION}/{request.json['name']}"
+    name = f"{request.json.get('organization') or ORGANIZATION}/{request.json['name']}"
     refusal = request.refuse_write(name)
     if refusal:
         return refusal

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 
 import kat_zoo  # noqa: F401
-from kat_zoo.cli.predict import load_model
+from kat_zoo.hub.source import open_model
 from kat_zoo.models._pretrained import WeightsError
 from kat_zoo.models.kat import UPSTREAM_FILES
 
@@ -211,9 +211,9 @@ def test_a_config_that_is_none(hub, bad):
     expected = weights("test_kat", depth=1)
     hub.add("adamdad/test", {"config.json": bad, "model.safetensors": save(expected)})
     with pytest.raises(WeightsError, match="config.json of the Hub repository adamdad/test is not a JSON object"):
-        load_model("hf-hub:adamdad/test", None)
+        open_model("hf-hub:adamdad/test")
     hub.add("adamdad/test", {"config.json": config("test_kat", depth=1)})
-    assert_loaded(load_model("hf-hub:adamdad/test", None), expected)
+    assert_loaded(open_model("hf-hub:adamdad/test").model, expected)
 
 
 def test_other_models_check_their_weights_too(hub):

@@ -100,8 +100,3 @@ def test_card_metadata(hub, name):
     for told, known in zip(data.eval_results, zoo.load_results()[name], strict=True):
         assert (told.metric_value, told.source_url) == (known.top1, known.url or None)
         assert ("not measured by kat_zoo" in (told.source_name or "")) == (known.source == "authors")
-
-
-def test_the_table_of_the_readme_is_current(capsys):
-    assert main(["list", "--format", "markdown"]) == 0
-    assert capsys.readouterr().out in (CARDS.parent / "README.md").read_text()

@@ -83,12 +83,12 @@ def slow():
     return {"rows": report_of("rational")}
 
 
-def attention_step(batch=2, tokens=197, heads=3, dim=64, order=3, rank=12, dtype=torch.bfloat16, arch="sm_90"):
+def attention_step(batch=2, tokens=197, heads=3, dim=64, num_harmonics=3, rank=12, dtype=torch.bfloat16, arch="sm_90"):
     """Forward and backward of Fourier attention, as the operator launches them."""
     from kat_zoo.kernels.fourier_attention_op import _backward_cuda, _forward_cuda
 
     q, k, v = torch.zeros(batch, tokens, 3, heads, dim, dtype=dtype).permute(2, 0, 3, 1, 4).unbind(0)
-    a, w = torch.zeros(heads, rank, tokens, order), torch.zeros(heads, tokens, rank)
+    a, w = torch.zeros(heads, rank, tokens, num_harmonics), torch.zeros(heads, tokens, rank)
     with aot.compile_only(arch) as recorder:
         out, z = _forward_cuda(q, k, v, a, a, w)
         _backward_cuda(out, q, k, v, a, a, w, z)
@@ -102,7 +102,7 @@ def attention():
     return {
         "compilations": {name: [len(recorder.launches), recorder.compiled] for name, recorder in recorders.items()},
         "rows": report.rows(["sm_90"], ["fourier_attention"], ["bfloat16"], [64]),
-        "amd": {arch: len(attention_step(dim=16, order=1, arch=arch).launches) for arch in ("gfx90a", "gfx950", "gfx1100")},
+        "amd": {arch: len(attention_step(dim=16, num_harmonics=1, arch=arch).launches) for arch in ("gfx90a", "gfx950", "gfx1100")},
     }
 
 
@@ -111,7 +111,7 @@ def attention_slow():
     spills = {}
     for arch in ("sm_80", "sm_90"):
         for dtype in (torch.float32, torch.bfloat16):
-            for size in ({"order": 1}, {"order": 5, "rank": 24}, {"order": 11}, {"dim": 96}):
+            for size in ({"num_harmonics": 1}, {"num_harmonics": 5, "rank": 24}, {"num_harmonics": 11}, {"dim": 96}):
                 for launch in attention_step(arch=arch, dtype=dtype, **size).launches:
                     spills[f"{arch} {dtype} {size} {launch.name}"] = assembly.figures(launch.kernel, 4, 1.0).spills
     return {"rows": report_of("fourier_attention"), "spills": spills}

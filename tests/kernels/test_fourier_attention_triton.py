@@ -9,16 +9,16 @@ import triton
 import triton.language as tl
 from triton.runtime import interpreter
 
-from kat_zoo.kernels import fourier_attention_reference, fourier_attention_triton
+from kat_zoo.kernels import fourier_attention_reference, fourier_attention_triton, fourier_attention_triton_kernels
 from kat_zoo.kernels.fourier_attention_op import _backward_cuda, _forward_cuda
 
 NAMES = ("out", "dq", "dk", "dv", "da", "db", "dw")
 
 
-def inputs(batch, heads, tokens, dim, value_dim, rank, order, dtype):
+def inputs(batch, heads, tokens, dim, value_dim, rank, num_harmonics, dtype):
     g = torch.Generator().manual_seed(0)
     shapes = [(batch, heads, tokens, d) for d in (dim, dim, value_dim)]
-    coefficients = [(heads, rank, tokens, order)] * 2 + [(heads, tokens, rank)]
+    coefficients = [(heads, rank, tokens, num_harmonics)] * 2 + [(heads, tokens, rank)]
     tensors = [torch.randn(s, generator=g).to(dtype) for s in shapes] + [torch.randn(s, generator=g) for s in coefficients]
     return tensors, torch.randn(shapes[2], generator=g).to(dtype)
 
@@ -104,7 +104,7 @@ def test_sine_and_cosine_within_two_ulp(fused, generator):
     uniform = torch.rand(50_000, generator=generator, dtype=torch.float64) * 2 - 1
     x = torch.cat([uniform * s for s in (0.8, 30, 3000, 2.0**17)] + [near_zeros, -near_zeros]).float()
     sine, cosine = torch.empty_like(x), torch.empty_like(x)
-    sincos_kernel[(triton.cdiv(len(x), 1 << 16),)](x, sine, cosine, len(x), fourier_attention_triton._sincos, 1 << 16)
+    sincos_kernel[(triton.cdiv(len(x), 1 << 16),)](x, sine, cosine, len(x), fourier_attention_triton_kernels._sincos, 1 << 16)
     for got, exact in ((sine, x.double().sin()), (cosine, x.double().cos())):
         ulp = torch.from_numpy(np.spacing(exact.abs().float().numpy()))
         assert ((got - exact) / ulp).abs().max() <= 2
@@ -113,5 +113,5 @@ def test_sine_and_cosine_within_two_ulp(fused, generator):
 def test_logits_that_no_attention_reaches_are_not_silently_wrong(fused):
     x = torch.tensor([2.0**18, -3e38, math.nan, 0.0])
     sine, cosine = torch.empty_like(x), torch.empty_like(x)
-    sincos_kernel[(1,)](x, sine, cosine, 4, fourier_attention_triton._sincos, 4)
+    sincos_kernel[(1,)](x, sine, cosine, 4, fourier_attention_triton_kernels._sincos, 4)
     assert sine.isnan().tolist() == cosine.isnan().tolist() == [True, True, True, False]

@@ -61,7 +61,7 @@ def recipe(tmp_path, data_root):
 
 
 def write_ade20k(root, train=8, test=5, table=True):
-    """Pictures of three classes in ADE20K's format: the grey level tells the class, 0 is "other", 255 unknown; sizes differ."""
+    """Pictures of three classes in ADE20K's format: the gray level tells the class, 0 is "other", 255 unknown; sizes differ."""
     random = np.random.default_rng(0)
     for split, count in (("training", train), ("validation", test)):
         for kind in ("images", "annotations"):

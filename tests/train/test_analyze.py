@@ -60,7 +60,7 @@ def test_run_is_read_as_it_was_trained(recipe, tmp_path):
 
 def test_errors_name_what_is_wrong(tmp_path, capsys):
     assert cli.main(["analyze", str(tmp_path)]) == 2
-    assert "recipe.yaml: no such file" in capsys.readouterr().err
+    assert "has no recipe.yaml" in capsys.readouterr().err
     assert cli.main(["analyze", str(tmp_path), "--what", "colors"]) == 2
     assert "--what 'colors'" in capsys.readouterr().err
 
@@ -94,7 +94,7 @@ def test_runs_on_different_images_are_not_compared(recipe, tmp_path, monkeypatch
     for key, value in {"mean": (0.5,), "holdout": 0.1, "dataset": "cifar10"}.items():
         other = replace(run, label="two", recipe=replace(run.recipe, data=replace(run.recipe.data, **{key: value})))
         for name in ("spectra", "maps", "quality", "costs"):
-            with pytest.raises(analysis.NotApplicable, match=f"{key} of two is .*, of one .*; expected runs on the same images"):
+            with pytest.raises(analysis.NotApplicable, match=f"{key} of two is .*, of one .*: expected runs on the same images"):
                 ANALYSES[name]([run, other], tmp_path / "out", arguments)
     assert not (tmp_path / "out").exists()
 
@@ -118,4 +118,4 @@ def test_no_pointing_game_where_the_object_is_not_known(recipe, tmp_path, monkey
 def test_runs_of_other_tasks_are_refused(tmp_path, capsys, task):
     (tmp_path / "recipe.yaml").write_text(f"task: {task}\n")
     assert cli.main(["analyze", str(tmp_path)]) == 2
-    assert f"a run of {task}; expected one of classification" in capsys.readouterr().err
+    assert f"a run of {task}: expected one of classification" in capsys.readouterr().err

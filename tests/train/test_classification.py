@@ -133,15 +133,15 @@ def test_a_run_leaves_weights_that_timm_loads(recipe, tmp_path):
     run = Path(recipe.output)
     assert result.samples == 50 and 20 < result.top1 <= 100
     assert {path.name for path in run.iterdir()} == {
-        "README.md", "best.safetensors", "checkpoints", "curves.csv", "curves.png", "last.safetensors", "metrics.jsonl", "recipe.yaml",
-        "result.json",
+        "README.md", "best.safetensors", "checkpoints", "config.json", "curves.csv", "curves.png", "metrics.jsonl", "model.safetensors",
+        "recipe.yaml", "result.json",
     }  # fmt: skip
     card = (run / "README.md").read_text()
     assert f"| {result.top1:g} | measured by us: `kat-zoo train --config recipe.yaml` |" in card and "6 epochs, seed 0" in card
     Image.new("L", (30, 30), 90).save(run / "image.png")
     example = card.split("```python\n")[1].split("```")[0]
-    for name in ("last.safetensors", "image.png"):
-        example = example.replace(name, str(run / name))
+    for name in ("local-dir:.", "image.png"):
+        example = example.replace(name, name.replace(".", str(run)) if ":" in name else str(run / name))
     exec(example, names := {})
     assert names["top5"].indices.shape == (1, 5) and names["maps"][-1].shape == (1, 24, 7, 7)
     (run / "image.png").unlink()
@@ -149,7 +149,7 @@ def test_a_run_leaves_weights_that_timm_loads(recipe, tmp_path):
     for metric in ("top1", "ema_top1"):
         assert f"run,{metric},6.0,{read_log(run / 'metrics.jsonl')[-1][metric]}" in curves
     assert len(list_checkpoints(run)) == 2
-    timm.create_model(recipe.model.name, checkpoint_path=str(run / "last.safetensors"), **recipe.model.kwargs)
+    timm.create_model(recipe.model.name, checkpoint_path=str(run / "model.safetensors"), **recipe.model.kwargs)
     losses = [record["loss"] for record in figures(run) if "loss" in record]
     assert losses[-1] < losses[0]
     evaluations = [record for record in figures(run) if "top1" in record]
@@ -270,7 +270,7 @@ def test_weights_give_the_same_figures_in_timms_own_validation(recipe, tmp_path)
     recipe = change(recipe, augment=PLAIN, data={"dataset": "folder", "root": str(tmp_path / "folder")}, optimizer={"lr": 1e-2})
     result = train(recipe)
     model = timm.create_model(recipe.model.name, num_classes=10, **recipe.model.kwargs).eval()
-    timm.models.load_checkpoint(model, str(Path(recipe.output) / "last.safetensors"))
+    timm.models.load_checkpoint(model, str(Path(recipe.output) / "model.safetensors"))
     config = resolve_data_config({}, model=model)
     dataset = create_dataset("", root=str(tmp_path / "folder" / "test"), input_img_mode="L")
     batches = create_loader(

@@ -90,10 +90,10 @@ def test_a_box_across_the_edge_is_clipped_with_a_warning(folder, caplog):
     [
         (lambda c: first(c).update(category_id=6), "image 1: category_id 6"),
         (lambda c: first(c).update(image_id=99), "image 99: there is no such image"),
-        (lambda c: first(c).update(bbox=[1, 2, 3]), r"image 1: bbox is \[1, 2, 3\]"),
+        (lambda c: first(c).update(bbox=[1, 2, 3]), r"image 1: bbox=\[1, 2, 3\]"),
         (lambda c: first(c).update(bbox=[1, 2, 3, float("nan")]), "image 1: bbox"),
         (lambda c: first(c).pop("segmentation"), "image 1: there is no segmentation"),
-        (lambda c: first(c).update(segmentation=[[1, 2, 3, 4]]), "image 1: a polygon is"),
+        (lambda c: first(c).update(segmentation=[[1, 2, 3, 4]]), "image 1: a polygon="),
         (lambda c: first(c).update(segmentation={"size": [36, 40], "counts": [1439]}), "image 1: damaged RLE, runs of 1439 pixels"),
         (lambda c: first(c).update(segmentation={"size": [36, 40], "counts": [1500, -60]}), "image 1: damaged RLE"),
         (lambda c: first(c).update(segmentation={"size": [36, 40], "counts": "n0"}), "image 1: damaged RLE, runs of 30 pixels"),

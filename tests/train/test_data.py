@@ -92,7 +92,7 @@ def test_holdout_is_disjoint_seeded_and_complete(data_root):
 
 @pytest.mark.parametrize("holdout, kept, left", [(0.005, 0, 96), (0.999, 96, 0)])
 def test_a_holdout_of_nothing_or_of_everything_is_refused(holdout, kept, left, data_root):
-    message = f"data.holdout is {holdout}, .* keeps {kept} out and leaves {left} to train on; expected a number from 0.01 to 0.9896"
+    message = f"data.holdout={holdout}, .* keeps {kept} out and leaves {left} to train on: expected a number from 0.01 to 0.9896"
     with pytest.raises(ValueError, match=message):
         open_dataset("fashion_mnist", data_root, holdout=holdout)
 
@@ -105,7 +105,7 @@ def test_train_images_are_nested_and_apart_from_the_holdout(data_root):
     assert pixels(more.train)[:10] == pixels(few.train) and len(few.train) == 10
     assert not set(pixels(more.train)) & set(pixels(more.test)) and len(more.test) == 24
     assert len(open_dataset("fashion_mnist", data_root, seed=1, train_images=10).test) == len(open_dataset("fashion_mnist", data_root).test)
-    with pytest.raises(ValueError, match="data.train_images is 73; fashion_mnist has 72"):
+    with pytest.raises(ValueError, match="data.train_images=73: expected at most 72, the images of fashion_mnist"):
         open_dataset("fashion_mnist", data_root, 0.25, 1, 73)
 
 

@@ -16,7 +16,7 @@ from kat_zoo.cli import main as cli
 from kat_zoo.train.core.checkpoint import list_checkpoints
 from kat_zoo.train.core.config import to_yaml
 from kat_zoo.train.core.log import read_log
-from kat_zoo.train.dense.pictures import colours
+from kat_zoo.train.dense.pictures import colors
 from kat_zoo.train.detection.loop import build_model, train
 from kat_zoo.train.detection.predict import draw
 
@@ -71,22 +71,22 @@ def test_commands(coco, tmp_path, capsys, monkeypatch):
     assert cli.main(["train", "--config", str(tmp_path / "recipe.yaml")]) == 0
     result = json.loads((run / "result.json").read_text())
     assert result["classes"] == ["square", "cross"] and "box AP" in capsys.readouterr().out
-    assert {"best.safetensors", "last.safetensors"} <= {path.name for path in run.iterdir()}
+    assert {"best.safetensors", "model.safetensors"} <= {path.name for path in run.iterdir()}
 
-    assert cli.main(["validate", "--task", "detection", "--run", str(run)]) == 0
+    assert cli.main(["validate", str(run)]) == 0
     text = capsys.readouterr().out
     assert f"box: ap {result['box']['ap']:.2f} %" in text and f"mask AP {result['mask_per_class'][1]:6.2f} %" in text
     assert precisions_of_validate("detection", run, monkeypatch) == ["bf16", "no"]
 
     out, picture = tmp_path / "out", str(coco / "val" / "1.png")
-    assert cli.main(["predict", picture, "--task", "detection", "--model", str(run), "--min-score", "0", "--out", str(out)]) == 0
+    assert cli.main(["predict", str(run), picture, "--min-score", "0", "--out", str(out)]) == 0
     assert [path.name for path in out.iterdir()] == ["1_detection.png"]
     assert "with a score of 0 or more" in capsys.readouterr().out
     for bad, named in (
-        (["predict", picture, "--task", "detection", "--model", str(coco)], "recipe.yaml: no such file"),
+        (["predict", picture, "--task", "detection", "--model", str(coco)], "has no recipe.yaml"),
         (["predict", picture, "--task", "detection", "--model", str(run), "--min-score", "2"], "--min-score 2.0"),
         (["validate", "--task", "detection", "--run", str(run), "--images", str(coco)], "give both"),
-        (["predict", picture, "--task", "tracking", "--model", str(run)], "task 'tracking'"),
+        (["predict", picture, "--task", "tracking", "--model", str(run)], "'tracking'"),
     ):
         assert cli.main(bad) == 2 and named in capsys.readouterr().err
 
@@ -94,8 +94,8 @@ def test_commands(coco, tmp_path, capsys, monkeypatch):
 def test_weights_of_a_detector_start_the_backbone(tmp_path):
     recipe = small_recipe("unused", "unused")
     saved = build_model(recipe.model, 2, recipe.data).state_dict()
-    save_file(saved, tmp_path / "last.safetensors")
-    model = build_model(change(recipe, model={"checkpoint": str(tmp_path / "last.safetensors")}).model, 5, recipe.data)
+    save_file(saved, tmp_path / "model.safetensors")
+    model = build_model(change(recipe, model={"checkpoint": str(tmp_path / "model.safetensors")}).model, 5, recipe.data)
     assert all(value.equal(saved[f"backbone.backbone.{name}"]) for name, value in model.backbone.backbone.state_dict().items())
 
 
@@ -105,21 +105,21 @@ def test_overlapping_objects_are_all_drawn():
     masks[0, 5:20, 5:20] = masks[1, 10:30, 10:30] = True
     found = {"boxes": torch.tensor([[5.0, 5, 20, 20], [10, 10, 30, 30]]), "labels": torch.tensor([1, 2]), "masks": masks}
     image = torch.full((1, 40, 40), 100, dtype=torch.uint8)
-    first, second = (torch.tensor(colour) for colour in colours(2))
+    first, second = (torch.tensor(color) for color in colors(2))
     picture = draw(image, found, ("a", "b"))
     zoom = picture.shape[1] // 40
     assert picture.shape == (3, 480, 480) and zoom == 12
 
-    def blend(colour, below):
-        return 0.4 * colour + 0.6 * below
+    def blend(color, below):
+        return 0.4 * color + 0.6 * below
 
     def at(x, y):
         return picture[:, y * zoom + 6, x * zoom + 6].float()
 
-    grey = torch.full((3,), 100.0)
-    assert (at(35, 35) - grey).abs().max() == 0
-    assert (at(25, 25) - blend(second, grey)).abs().max() <= 2
-    assert (at(15, 15) - blend(first, blend(second, grey))).abs().max() <= 2
+    gray = torch.full((3,), 100.0)
+    assert (at(35, 35) - gray).abs().max() == 0
+    assert (at(25, 25) - blend(second, gray)).abs().max() <= 2
+    assert (at(15, 15) - blend(first, blend(second, gray))).abs().max() <= 2
     assert torch.equal(draw(image, {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}, ("a", "b")).unique(), torch.tensor([100]))
 
 
@@ -127,7 +127,7 @@ def test_overlapping_objects_are_all_drawn():
     "section, values, named",
     [
         ("data", {"min_size": ()}, "data.min_size"),
-        ("data", {"max_size": 20}, "data.max_size is 20"),
+        ("data", {"max_size": 20}, "data.max_size=20"),
         ("data", {"batch_size": 3}, "grad_accum"),
         ("augment", {"scale": (2.0, 1.0)}, "augment.scale"),
         ("augment", {"hflip": 1.5}, "augment.hflip"),
@@ -162,7 +162,7 @@ def test_two_processes_train_and_count_as_one(coco, tmp_path):
     assert result["images"] == 5
     # One process, evaluating the weights of the two, says the same.
     assert cli.main(["validate", "--task", "detection", "--run", str(tmp_path / "two")]) == 0
-    weights = load_file(tmp_path / "two" / "last.safetensors")
+    weights = load_file(tmp_path / "two" / "model.safetensors")
     assert all(value.isfinite().all() for value in weights.values())
 
 

@@ -15,7 +15,7 @@ from torchvision.ops import masks_to_boxes
 
 from kat_zoo.train.detection.coco import decode_masks, read_coco
 from kat_zoo.train.detection.data import EvalScenes, TrainScenes, eval_loader, open_splits, train_transform
-from kat_zoo.train.detection.evaluate import coco_results, evaluate, summarise
+from kat_zoo.train.detection.evaluate import coco_results, evaluate, summarize
 from kat_zoo.train.detection.recipe import DetectionAugmentConfig, DetectionDataConfig
 
 from .detection_scenes import HEIGHT, WIDTH, small_recipe, write_coco
@@ -57,7 +57,7 @@ def test_boxes_and_masks_stay_on_their_objects(augment, coco):
         for box, mask in zip(target["boxes"], target["masks"].bool(), strict=True):
             assert image[0][mask].median() > dark + 0.25
             tight = masks_to_boxes(mask[None])[0] + torch.tensor([0, 0, 1, 1])
-            assert (box - tight).abs().max() <= 2  # masks are resized by nearest neighbour
+            assert (box - tight).abs().max() <= 2  # masks are resized by nearest neighbor
         bright = image[0] > (dark + image.max()) / 2
         assert not len(target["boxes"]) or (bright & target["masks"].bool().any(0)).sum() >= 0.8 * bright.sum() - 3
         seen += len(target["boxes"])
@@ -91,7 +91,7 @@ def test_photometric_distortion_leaves_the_channels_where_they_are():
     image[0] = 200  # red; hue moves by a twentieth of the circle at most
     torch.manual_seed(0)
     seen = [transform({"image": tv_tensors.Image(image)})["image"].float().mean((1, 2)) for _ in range(40)]
-    assert all(colour.argmax() == 0 for colour in seen) and len({colour[0].item() for colour in seen}) > 10
+    assert all(color.argmax() == 0 for color in seen) and len({color[0].item() for color in seen}) > 10
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------
@@ -108,12 +108,12 @@ def truth(split, record):
 
 def test_the_truth_scores_100_and_wrong_classes_0(val):
     perfect = [r for record in val.images for r in coco_results(truth(val, record), record["id"], val.category_ids)]
-    result = summarise(val, perfect, len(val.images), masks=True)
+    result = summarize(val, perfect, len(val.images), masks=True)
     assert result.box["ap"] == result.mask["ap"] == pytest.approx(100)
     assert result.box_per_class == result.mask_per_class == pytest.approx((100, 100))
     assert np.isnan(result.box["ap_large"])  # there are none
     wrong = [{**r, "category_id": 5} for r in perfect]
-    assert summarise(val, wrong, 5, masks=True).mask_per_class[1] == 0
+    assert summarize(val, wrong, 5, masks=True).mask_per_class[1] == 0
 
 
 def test_ap50_by_hand(val):
@@ -128,8 +128,8 @@ def test_ap50_by_hand(val):
         if a["category_id"] == 9
     ]
     expected = 100 * (100 // len(squares) + 1) / 101
-    assert summarise(val, [found, alarm, *others], 5, masks=False).box["ap50"] == pytest.approx((expected + 100) / 2)
-    nothing = summarise(val, [], 5, masks=True)
+    assert summarize(val, [found, alarm, *others], 5, masks=False).box["ap50"] == pytest.approx((expected + 100) / 2)
+    nothing = summarize(val, [], 5, masks=True)
     assert nothing.box["ap"] == nothing.mask["ap50"] == 0
 
 

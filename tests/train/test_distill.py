@@ -42,7 +42,7 @@ def test_the_loss_is_what_the_papers_say(kind, taught):
     x, y = torch.randn(6, 1, 28, 28), torch.randint(10, (6,))
     loss = task(x, y)["loss"]
 
-    # The teacher sees the image with its own normalisation, whose mean and std are 0.5.
+    # The teacher sees the image with its own normalization, whose mean and std are 0.5.
     with torch.no_grad():
         taught_logits = vit((x * 0.5 + 0.25 - 0.5) / 0.5)
     outputs = student(x)

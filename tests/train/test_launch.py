@@ -39,11 +39,11 @@ def test_a_world_that_was_not_asked_for_is_refused(environment, processes, messa
 @pytest.mark.parametrize(
     "processes, sections, message",
     [
-        (3, {}, "data.batch_size is 16; it must be a multiple of 12: 3 process.es. times optimizer.grad_accum 2 times 2, for mixup"),
-        (8, {}, "must be a multiple of 32"),
+        (3, {}, "data.batch_size=16: expected a multiple of 12: 3 process.es. times optimizer.grad_accum 2 times 2, for mixup"),
+        (8, {}, "expected a multiple of 32"),
         (8, {"augment": {"mixup": 0.0, "cutmix": 0.0}}, None),
         (8, {"auto_batch_size": True}, None),
-        (16, {"auto_batch_size": True}, "must be a multiple of 32: 16 process.es. times 2, for mixup"),
+        (16, {"auto_batch_size": True}, "expected a multiple of 32: 16 process.es. times 2, for mixup"),
     ],
 )
 def test_a_batch_that_the_processes_cannot_share_is_refused_first(processes, sections, message, recipe, monkeypatch):

@@ -72,7 +72,7 @@ def test_linear_probe_and_lp_ft(start, tmp_path):
     result = train(probe)
 
     # The backbone is bit-identical; the head is that of features without drop-path, patch dropout and augmentation.
-    before, after = load_file(path), load_file(tmp_path / "probe" / "last.safetensors")
+    before, after = load_file(path), load_file(tmp_path / "probe" / "model.safetensors")
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"head.weight", "head.bias"}
     model = timm.create_model(recipe.model.name, checkpoint_path=str(path), num_classes=10, **recipe.model.kwargs).eval()
@@ -90,7 +90,7 @@ def test_linear_probe_and_lp_ft(start, tmp_path):
     final = train(whole)
     first = figures(tmp_path / "whole")[0]
     assert (first["update"], first["top1"], first["eval_loss"]) == (0, result.top1, result.loss)
-    tuned = load_file(tmp_path / "whole" / "last.safetensors")
+    tuned = load_file(tmp_path / "whole" / "model.safetensors")
     assert all(not torch.equal(tuned[name], after[name]) for name in ("head.weight", "blocks.0.attn.qkv.weight", "pos_embed"))
 
     # Killed in the probe, between the stages, and in the second: the run ends where it would have.
@@ -130,7 +130,7 @@ def test_a_linear_probe_has_no_schedule(start, tmp_path, capsys):
 
 def test_a_stop_in_the_probe_leaves_nothing_half_done(start, capsys, monkeypatch):
     recipe, _ = start
-    monkeypatch.setattr("kat_zoo.train.classification.loop.signalled", lambda accelerator, signals: True)
+    monkeypatch.setattr("kat_zoo.train.classification.loop.signaled", lambda accelerator, signals: True)
     assert train(change(recipe, mode="lp_ft")) is None
     assert "--resume auto begins it again" in capsys.readouterr().out
     assert not list_checkpoints(Path(recipe.output))
@@ -139,7 +139,7 @@ def test_a_stop_in_the_probe_leaves_nothing_half_done(start, capsys, monkeypatch
 def test_a_head_for_other_classes_is_replaced_in_fine_tuning_only(start, caplog):
     recipe, path = start
     config = ModelConfig(name=recipe.model.name, kwargs=recipe.model.kwargs, checkpoint=str(path))
-    with pytest.raises(ValueError, match="model.checkpoint .*start.safetensors does not fit kat_pico_patch4_28: .*size mismatch"):
+    with pytest.raises(ValueError, match="checkpoint .*start.safetensors does not fit kat_pico_patch4_28: .*size mismatch"):
         build_model(config, 5)
     model, weights = build_model(config, 5, adapt=True), load_file(path)
     assert "10 classes, the data has 5" in caplog.text and model.head.out_features == 5
@@ -226,7 +226,7 @@ def test_two_processes(start, tmp_path):
     train(plain)
     probes = [json.loads((tmp_path / run / "probe.json").read_text()) for run in ("lp_ft1", "lp_ft2")]
     assert probes[0] == probes[1]
-    one, two = (load_file(tmp_path / run / "last.safetensors") for run in ("lp_ft1", "lp_ft2"))
+    one, two = (load_file(tmp_path / run / "model.safetensors") for run in ("lp_ft1", "lp_ft2"))
     assert max((one[key] - two[key]).abs().max().item() for key in one) <= 1e-5
     assert json.loads((tmp_path / "whole2" / "result.json").read_text())["samples"] == 10
     same_run(tmp_path / "whole2", tmp_path / "cut2")

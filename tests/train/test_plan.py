@@ -180,10 +180,10 @@ def test_detection_counts_what_its_model_computes_and_saves(head, precision):
 @pytest.mark.parametrize(
     "argv, named",
     [
-        (["--gpus", "7"], "data.batch_size 64 must be a multiple"),
-        (["--gpus", "0"], "--gpus is 0"),
-        (["--strategy", "zero"], "--strategy is 'zero'"),
-        (["--utilization", "1.5"], "--utilization is 1.5"),
+        (["--gpus", "7"], "data.batch_size=64: expected a multiple"),
+        (["--gpus", "0"], "--gpus=0"),
+        (["--strategy", "zero"], "--strategy='zero'"),
+        (["--utilization", "1.5"], "--utilization=1.5"),
         (["--model.name", "kat_huge"], "kat_huge"),
     ],
 )

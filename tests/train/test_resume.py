@@ -74,7 +74,7 @@ def test_a_rolled_back_run_leaves_nothing_of_what_was_abandoned(recipe, caplog):
     train(recipe)
     run = Path(recipe.output)
     first, second, _ = list_checkpoints(run)
-    save_file(load_file(run / "last.safetensors"), run / "best.safetensors", {"update": "18"})
+    save_file(load_file(run / "model.safetensors"), run / "best.safetensors", {"update": "18"})
     for folder in (first, second):  # no figure of the continued run is better than this
         progress = json.loads((folder / "progress.json").read_text())
         (folder / "progress.json").write_text(json.dumps(progress | {"best": 1000.0}))
@@ -128,9 +128,9 @@ def test_validate_gives_the_figures_of_a_run(recipe, capsys):
     assert validate(["--run", recipe.output]) == 0
     line = capsys.readouterr().out.splitlines()[0]
     assert f"top-1 {result.top1:.2f} %" in line and f"loss {result.loss:.4f}, {result.samples} images" in line
-    other = ["--data.holdout=0.3", f"--data.root={recipe.data.root}", f"--model.checkpoint={recipe.output}/last.safetensors"]
+    other = ["--data.holdout=0.3", f"--data.root={recipe.data.root}", f"--model.checkpoint={recipe.output}/model.safetensors"]
     for seed in (3, 0):
         assert validate([*other, "--model.kwargs", str(recipe.model.kwargs), "--seed", str(seed)]) == 0
         assert (f"loss {result.loss:.4f}," in capsys.readouterr().out) == (seed == 3)
-    with pytest.raises(FileNotFoundError, match="nowhere: no recipe.yaml there"):
+    with pytest.raises(FileNotFoundError, match="nowhere has no recipe.yaml"):
         validate(["--run", "nowhere"])

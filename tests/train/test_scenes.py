@@ -120,12 +120,12 @@ def test_an_interrupted_run_leaves_nothing(items, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--size", "[40, 112]"], r"--size \(40, 112\): expected at least 28 x scale = 56"),
+        (["--size", "[40, 112]"], r"--size=\(40, 112\): expected at least 28 x scale = 56"),
         (["--objects", "[3, 2]"], "--objects"),
         (["--scale", "[0, 2]"], "--scale"),
-        (["--min_visible", "0"], "--min_visible 0"),
-        (["--val", "0"], "--val 0: expected at least 1"),
-        (["--seed", "-1"], "--seed -1"),
+        (["--min_visible", "0"], "--min_visible=0"),
+        (["--val", "0"], "--val=0: expected at least 1"),
+        (["--seed", "-1"], "--seed=-1"),
     ],
 )
 def test_bad_options(options, message, tmp_path):

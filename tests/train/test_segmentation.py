@@ -16,7 +16,7 @@ from kat_zoo.cli import main as cli
 from kat_zoo.train.core.checkpoint import list_checkpoints
 from kat_zoo.train.core.config import to_yaml
 from kat_zoo.train.core.optim import create_optimizer, create_scheduler
-from kat_zoo.train.dense.pictures import colours, overlay_regions
+from kat_zoo.train.dense.pictures import colors, overlay_regions
 from kat_zoo.train.segmentation.loop import build_model, train
 from kat_zoo.train.segmentation.predict import open_run
 from kat_zoo.train.segmentation.recipe import SegmentationRecipe, SegmenterConfig
@@ -44,7 +44,7 @@ def test_resume_is_bit_exact_wherever_a_run_was_cut(head, segmentation_recipe, t
 
 
 def test_a_run_learns_and_leaves_what_predict_and_validate_read(segmentation_recipe, ade_root, tmp_path, capsys, monkeypatch):
-    """The grey level tells the class: sixty updates find it."""
+    """The gray level tells the class: sixty updates find it."""
     recipe = change(segmentation_recipe, model={"backbone_args": SMALL}, schedule={"epochs": 30}, ema={"decay": 0.0},
                     optimizer={"lr": 1e-2, "grad_accum": 1, "layer_decay": None}, augment={"photometric": False, "scale": (1.0, 1.0)},
                     data={"evaluate": "whole"}, system={"eval_every": 30})  # fmt: skip
@@ -55,13 +55,13 @@ def test_a_run_learns_and_leaves_what_predict_and_validate_read(segmentation_rec
     assert json.loads((run / "result.json").read_text())["classes"] == ["wall", "building", "sky"]
 
     capsys.readouterr()
-    assert cli.main(["validate", "--task", "segmentation", "--run", str(run)]) == 0
+    assert cli.main(["validate", "--run", str(run)]) == 0
     printed = capsys.readouterr().out
     assert f"mIoU {result.miou:.2f} %, pixel accuracy {result.aacc:.2f} %" in printed and f"sky       IoU {result.iou[2]:6.2f} %" in printed
     assert precisions_of_validate("segmentation", run, monkeypatch) == ["bf16", "no"]
 
     scene = ade_root / "images" / "validation" / "1.png"
-    assert cli.main(["predict", str(scene), "--task", "segmentation", "--model", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert cli.main(["predict", str(run), str(scene), "--out", str(tmp_path / "out")]) == 0
     assert "1_segmentation.png" in capsys.readouterr().out
     with Image.open(tmp_path / "out" / "1_segmentation.png") as picture:
         assert min(picture.size) > 200
@@ -87,7 +87,7 @@ def test_weights_of_a_classifier_start_the_backbone(tmp_path):
     with pytest.raises(ValueError, match="model.checkpoint .*z.safetensors has no (cls_token|pos_embed|patch_embed)"):
         build_model(dataclasses.replace(config, checkpoint=str(tmp_path / "z.safetensors")), 3)
     wider = dataclasses.replace(config, backbone_args=SMALL | {"embed_dim": 48})
-    with pytest.raises(ValueError, match="model.checkpoint .*x.safetensors does not fit KAT: .*size mismatch"):
+    with pytest.raises(ValueError, match="checkpoint .*x.safetensors does not fit KAT: .*size mismatch"):
         build_model(wider, 3)
 
 
@@ -115,19 +115,19 @@ def test_regions_are_painted_in_the_colours_of_the_legend():
     labels = torch.tensor([[0, 0, 3], [9, 9, 3]])
     painted, present = overlay_regions(torch.zeros(1, 2, 3, dtype=torch.uint8), labels, 4, alpha=1.0)
     assert present == [0, 3] and painted.shape == (3, 2, 3)
-    assert tuple(painted[:, 0, 0].tolist()) == colours(4)[0] and tuple(painted[:, 1, 2].tolist()) == colours(4)[3]
+    assert tuple(painted[:, 0, 0].tolist()) == colors(4)[0] and tuple(painted[:, 1, 2].tolist()) == colors(4)[3]
     assert not painted[:, 1, :2].any(), "what is no class stays unpainted"
     for count in (7, 11, 20, 150):
-        assert len(set(colours(count))) == count
+        assert len(set(colors(count))) == count
 
 
 @pytest.mark.parametrize(
     "change_to, message",
     [
-        ({"data": {"stride": 25}}, r"data.stride is 25; it must be from 1 to data.crop = 24"),
-        ({"data": {"long_side": 20}}, "data.long_side is 20; it must be at least data.short_side = 28"),
-        ({"data": {"num_classes": 1}}, "data.num_classes is 1; it must be 2 to 255"),
-        ({"augment": {"cat_max_ratio": 0.0}}, "augment.cat_max_ratio is 0.0"),
+        ({"data": {"stride": 25}}, r"data.stride=25: expected from 1 to data.crop = 24"),
+        ({"data": {"long_side": 20}}, "data.long_side=20: expected at least data.short_side = 28"),
+        ({"data": {"num_classes": 1}}, "data.num_classes=1: expected 2 to 255"),
+        ({"augment": {"cat_max_ratio": 0.0}}, "augment.cat_max_ratio=0.0"),
         ({"augment": {"scale": (2.0, 1.0)}}, "augment.scale"),
         ({"data": {"batch_size": 5}}, "not a multiple of optimizer.grad_accum"),
         ({"model": {"pretrained": True, "checkpoint": "x"}}, "both name weights"),
@@ -144,8 +144,8 @@ def test_bad_recipes(change_to, message, segmentation_recipe):
         (["train", "--task", "segmentation", "--output", "x", "--model.head", "unet"], "upernet"),
         (["train", "--task", "segmentation", "--config", "RECIPE", "--data.root", "absent"], "absent/images/training is not a folder"),
         (["predict", "absent.png", "--task", "segmentation", "--model", "absent"], "no such image: absent.png"),
-        (["predict", __file__, "--task", "segmentation", "--model", "absent"], "expected the folder of a finished segmentation run"),
-        (["validate", "--task", "segmentation", "--run", "absent"], "absent/recipe.yaml: no such file"),
+        (["predict", __file__, "--task", "segmentation", "--model", "absent"], "absent has no recipe.yaml"),
+        (["validate", "--task", "segmentation", "--run", "absent"], "absent has no recipe.yaml"),
     ],
 )
 def test_bad_input_is_one_line(argv, message, segmentation_recipe, tmp_path, capsys):

@@ -58,7 +58,7 @@ def spoil(root, damage):
         Image.new("L", (9, 7)).save(annotation)
     elif damage == "label":
         Image.fromarray(np.full((32, 32), 7, np.uint8)).save(annotation)
-    elif damage == "colour":
+    elif damage == "color":
         Image.new("RGB", (32, 32)).save(annotation)
     elif damage == "cut":
         annotation.write_bytes(annotation.read_bytes()[:-30])
@@ -76,7 +76,7 @@ def spoil(root, damage):
         ("twins", "images/training/3.jpg and .*images/training/3.png have one name"),
         ("32 bits", r"images/training/3.png: not a picture that can be read .its pixels are 32-bit numbers \(mode F\)"),
         ("label", "annotations/training/3.png has the label 7; with 3 classes .* the largest is 3, and 255 is ignored"),
-        ("colour", "annotations/training/3.png: mode RGB"),
+        ("color", "annotations/training/3.png: mode RGB"),
         ("cut", "annotations/training/3.png: not a picture that can be read"),
         ("image", "images/training/3.png: not a picture that can be read"),
     ],
@@ -183,7 +183,7 @@ def test_image_and_mask_are_moved_together(ade_root):
     flat = 0
     for seed in range(12):
         image, labels = pixels[seed % 8, seed]
-        level = (255 * image[0] / 60).floor().long()  # the class + 1 where a pixel has not been blended with its neighbours
+        level = (255 * image[0] / 60).floor().long()  # the class + 1 where a pixel has not been blended with its neighbors
         kept = labels != 255
         inner = kept & (level >= 1)
         flat += (level[inner] - 1 == labels[inner]).float().mean().item()

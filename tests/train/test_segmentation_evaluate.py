@@ -16,7 +16,7 @@ from torch import nn
 
 from kat_zoo.train.segmentation.ade20k import open_folders
 from kat_zoo.train.segmentation.data import EvalPixels, eval_loader
-from kat_zoo.train.segmentation.evaluate import confusion, evaluate, predict_logits, summarise, windows
+from kat_zoo.train.segmentation.evaluate import confusion, evaluate, predict_logits, summarize, windows
 from kat_zoo.train.segmentation.recipe import SegmentationDataConfig
 
 
@@ -29,7 +29,7 @@ def test_figures_agree_with_sklearn():
     kept = labels != 255
     matrix = confusion(torch.from_numpy(found), torch.from_numpy(labels), 6)
     assert np.array_equal(matrix, confusion_matrix(truth[kept], found[kept]))
-    result = summarise(matrix, 1)
+    result = summarize(matrix, 1)
     assert result.iou == pytest.approx(100 * jaccard_score(truth[kept], found[kept], average=None))
     assert result.miou == pytest.approx(100 * jaccard_score(truth[kept], found[kept], average="macro"))
     assert result.aacc == pytest.approx(100 * accuracy_score(truth[kept], found[kept]))
@@ -37,7 +37,7 @@ def test_figures_agree_with_sklearn():
 
 def test_figures_by_hand():
     """Class 1 is annotated and never found, class 2 found and never annotated, class 3 neither."""
-    result = summarise(torch.tensor([[6, 0, 2, 0], [2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]), 1)
+    result = summarize(torch.tensor([[6, 0, 2, 0], [2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]), 1)
     assert result.iou[:3] == pytest.approx((60.0, 0.0, 0.0)) and math.isnan(result.iou[3])
     assert result.miou == pytest.approx(20.0) and result.aacc == pytest.approx(60.0) and result.macc == pytest.approx(37.5)
 

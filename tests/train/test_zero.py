@@ -28,17 +28,17 @@ def zero(stage=2, **more):
 @pytest.mark.parametrize(
     "config, sections, message",
     [
-        (zero(stage=3), {}, "zero_stage is 3; expected 1 or 2"),
-        (zero(stage=0), {}, "zero_stage is 0; expected 1 or 2"),
-        (zero(zero_optimization={"stage": 2, "offload_param": {"device": "cpu"}}), {}, "offload_param_device is cpu; expected none"),
-        (zero(bf16={"enabled": True}), {}, "has bf16; expected none: a recipe says it, as system.precision"),
-        (zero(scheduler={"type": "WarmupLR"}), {}, "has scheduler; expected none"),
+        (zero(stage=3), {}, "zero_stage=3: expected 1 or 2"),
+        (zero(stage=0), {}, "zero_stage=0: expected 1 or 2"),
+        (zero(zero_optimization={"stage": 2, "offload_param": {"device": "cpu"}}), {}, "offload_param_device=cpu: expected none"),
+        (zero(bf16={"enabled": True}), {}, "has bf16: expected none: a recipe says it, as system.precision"),
+        (zero(scheduler={"type": "WarmupLR"}), {}, "has scheduler: expected none"),
         (zero(gradient_clipping=2.0), {}, "gradient_clipping is 2.0, but optimizer.clip_grad is 1.0"),
         (zero(gradient_accumulation_steps=4), {}, "gradient_accumulation_steps is 4, but optimizer.grad_accum is 2"),
-        (zero(), {"optimizer": {"name": "lamb"}}, "optimizer.name is lamb"),
-        (zero(), {"optimizer": {"name": "muon"}}, "optimizer.name is muon"),
+        (zero(), {"optimizer": {"name": "lamb"}}, "optimizer.name=lamb"),
+        (zero(), {"optimizer": {"name": "muon"}}, "optimizer.name=muon"),
         (zero(), {"optimizer": {"kwargs": {"caution": True}}}, "without caution"),
-        (zero(), {"system": {"precision": "fp16"}}, "system.precision is fp16 under DeepSpeed; expected no or bf16"),
+        (zero(), {"system": {"precision": "fp16"}}, "system.precision is fp16 under DeepSpeed: expected no or bf16"),
         (zero(), {"system": {"compile": True}}, "system.compile is true under DeepSpeed"),
     ],
 )
@@ -79,8 +79,8 @@ def test_zero_trains_what_one_process_trains(recipe, tmp_path):
 
     # Clipping, accumulation, layer decay, the rationals' learning rate, averages: as one process, so as DDP.
     for run, weight, figure in (("float32_zero1", 1e-6, 1e-5), ("float32_zero2", 1e-6, 1e-5), ("bf16_zero2", 1e-3, 5e-3)):
-        last = load_file(tmp_path / run / "last.safetensors")
-        assert distance(last, load_file(tmp_path / "one" / "last.safetensors")) <= weight
+        last = load_file(tmp_path / run / "model.safetensors")
+        assert distance(last, load_file(tmp_path / "one" / "model.safetensors")) <= weight
         assert all(value.dtype == torch.float32 for value in last.values())
         for ours, theirs in zip(figures(tmp_path / run), figures(tmp_path / "one"), strict=True):
             assert ours.keys() == theirs.keys() and all(abs(ours[key] - theirs[key]) <= figure for key in ours if "top" not in key)
@@ -89,7 +89,7 @@ def test_zero_trains_what_one_process_trains(recipe, tmp_path):
     # Everything random switched on: continued bit by bit.
     assert figures(tmp_path / "cut") == figures(tmp_path / "whole")
     assert distance(weights(tmp_path / "cut", 6), weights(tmp_path / "whole", 6)) == 0
-    assert distance(*(load_file(tmp_path / run / "last.safetensors") for run in ("cut", "whole"))) == 0
+    assert distance(*(load_file(tmp_path / run / "model.safetensors") for run in ("cut", "whole"))) == 0
 
     # A loss that is no number in one process: none of them takes the step, the averages stay, and the run goes on.
     run = tmp_path / "poisoned"

@@ -15,7 +15,7 @@ from kat_zoo import vit_to_kat
 
 
 def images(count, seed, size=64):
-    """Smooth noise: neighbouring pixels correlate as in photographs."""
+    """Smooth noise: neighboring pixels correlate as in photographs."""
     coarse = torch.randn(count, 3, size // 8, size // 8, generator=torch.Generator().manual_seed(seed))
     return 1.5 * F.interpolate(coarse, size, mode="bicubic")
 
@@ -185,12 +185,12 @@ def prelu(vit):
 
 REFUSED = {
     "VisionTransformerDistilled": lambda: timm.create_model("deit_tiny_distilled_patch16_224", depth=1),
-    "not KAT": lambda: timm.create_model("test_kat"),
-    "not ResNet": lambda: timm.create_model("resnet18"),
+    "vit of class KAT": lambda: timm.create_model("test_kat"),
+    "vit of class ResNet": lambda: timm.create_model("resnet18"),
     "global_pool='map'": lambda: timm.create_model("test_vit3"),
     "ParallelScalingBlock": lambda: timm.create_model("test_vit", block_fn=ParallelScalingBlock),
     "SwiGLU": lambda: glu(timm.create_model("test_vit")),
-    "PReLU has parameters": lambda: prelu(timm.create_model("test_vit")),
+    "PReLU: expected one without parameters": lambda: prelu(timm.create_model("test_vit")),
     "HybridEmbed": lambda: timm.create_model("vit_tiny_r_s16_p8_224", depth=1),
 }
 
@@ -204,13 +204,13 @@ def test_unsupported_models_are_refused(message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(images=[]), "no batch"),
+        (dict(images=[]), "images without a batch"),
         (dict(images=torch.zeros(3, 64, 64)), r"\(B, C, H, W\)"),
         (dict(images=[(torch.zeros(1, 3, 64, 64), 0)]), r"\(B, C, H, W\)"),
-        (dict(init_range=(2, -2)), "low < high"),
-        (dict(init_range=3), "init_range=3: expected two numbers"),
-        (dict(images=torch.zeros(2, 1, 64, 64)), r"images: shape \(2, 1, 64, 64\), expected \(B, 3, H, W\)"),
-        (dict(images=torch.zeros(0, 3, 64, 64)), r"images: shape \(0, 3, 64, 64\), expected"),
+        (dict(init_range=(2, -2)), r"init_range=\(2, -2\): expected"),
+        (dict(init_range=3), "init_range=3: expected two finite numbers"),
+        (dict(images=torch.zeros(2, 1, 64, 64)), r"images of shape \(2, 1, 64, 64\): expected \(B, 3, H, W\)"),
+        (dict(images=torch.zeros(0, 3, 64, 64)), r"images of shape \(0, 3, 64, 64\): expected"),
     ],
 )
 def test_bad_arguments(arguments, message):

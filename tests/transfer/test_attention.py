@@ -61,17 +61,17 @@ def changed(change):
 
 
 REFUSED = {
-    "not VisionTransformerRelPos": lambda: timm.create_model("vit_relpos_small_patch16_224", depth=1),
-    "not VisionTransformerDistilled": lambda: timm.create_model("deit_tiny_distilled_patch16_224", depth=1),
-    "not ResNet": lambda: timm.create_model("resnet18"),
-    "not Beit": lambda: timm.create_model("beit_base_patch16_224", depth=1),
-    "not KArAt": lambda: timm.create_model("test_karat"),
+    "vit of class VisionTransformerRelPos": lambda: timm.create_model("vit_relpos_small_patch16_224", depth=1),
+    "vit of class VisionTransformerDistilled": lambda: timm.create_model("deit_tiny_distilled_patch16_224", depth=1),
+    "vit of class ResNet": lambda: timm.create_model("resnet18"),
+    "vit of class Beit": lambda: timm.create_model("beit_base_patch16_224", depth=1),
+    "vit of class KArAt": lambda: timm.create_model("test_karat"),
     "HybridEmbed": lambda: timm.create_model("vit_tiny_r_s16_p8_224", depth=1),
     "ParallelScalingBlock": lambda: vit(block_fn=ParallelScalingBlock),
     "SwiGLU": lambda: vit(mlp_layer=SwiGLU),
     "global_pool='map'": lambda: vit(global_pool="map"),
-    r"blocks.1: unsupported activation Softplus": lambda: changed(lambda mlp: setattr(mlp, "act", nn.Softplus())),
-    "different activations, gelu, relu": lambda: changed(lambda mlp: setattr(mlp, "act", nn.ReLU())),
+    r"blocks.1 with activation Softplus": lambda: changed(lambda mlp: setattr(mlp, "act", nn.Softplus())),
+    "vit with activations gelu, relu": lambda: changed(lambda mlp: setattr(mlp, "act", nn.ReLU())),
 }
 
 

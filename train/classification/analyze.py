@@ -12,12 +12,10 @@ from torch import Tensor, nn
 
 from kat_zoo import analysis
 from kat_zoo._arguments import ArgumentParser
-from kat_zoo.hub.repository import count_classes
+from kat_zoo.models._pretrained import count_classes
 
 from ..core.checkpoint import list_checkpoints
-from ..core.config import parse
-from ..core.log import read_log
-from ..tasks import find_task
+from ..core.runs import read_run
 from . import loader as loaders
 from .datasets import open_splits
 from .model import load_model
@@ -34,8 +32,8 @@ class FinishedRun:
 
     Attributes:
         label: the run folder's name.
-        recipe: of the run.
-        model: with the run's last weights, in evaluation mode.
+        recipe: recipe of the run.
+        model: model with the run's last weights, in evaluation mode.
         states: label ("epoch 3") -> weights, oldest first: the fresh model, then the checkpoints that were kept.
         log: records of metrics.jsonl.
     """
@@ -56,22 +54,16 @@ def open_run(folder: Path) -> FinishedRun:
     """Read a run folder of the trainer.
 
     Args:
-        folder: with recipe.yaml, metrics.jsonl, last.safetensors and checkpoints.
+        folder: folder of a run.
 
     Raises:
         FileNotFoundError: not a finished run.
         ValueError: a run of another task than classification.
     """
-    if (folder / "recipe.yaml").exists() and (task := find_task(["--config", str(folder / "recipe.yaml")])) != "classification":
-        raise ValueError(f"{folder}: a run of {task}; expected one of classification, whose models these analyses know")
-    for name in ("recipe.yaml", "metrics.jsonl", "last.safetensors"):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder / name}: no such file; expected the folder of a finished run of kat-zoo train")
-    recipe, _ = parse(Recipe, ["--config", str(folder / "recipe.yaml")], "kat-zoo analyze")
-    last = load_file(folder / "last.safetensors")
+    run = read_run(folder, "classification")  # the analyses know classifiers
+    recipe, last, log = run.recipe(Recipe), run.load_weights(), run.log
     with loaders.seeded(recipe.seed):  # the weights that a run of this recipe starts from
         model = load_model(recipe.model, count_classes(last, recipe.model.name))
-    log = read_log(folder / "metrics.jsonl")
     states = {"start": {name: value.clone() for name, value in model.state_dict().items()}}
     epochs = {record["update"]: record["epoch"] for record in log}
     for checkpoint in list_checkpoints(folder):
@@ -101,7 +93,7 @@ def _images(run: FinishedRun, count: int) -> tuple[Tensor, Tensor, Tensor | None
 
 
 def _seen(run: FinishedRun) -> dict[str, object]:
-    """What decides which images `_images` gives, and how they look."""
+    """The settings on which the images of `_images` depend, and how they look."""
     data = run.recipe.data
     resolved = loaders.data_config(data, run.model)
     settings: dict[str, object] = {"data.dataset": data.dataset, "data.holdout": data.holdout}
@@ -119,7 +111,7 @@ def _shared_images(runs: Sequence[FinishedRun], count: int) -> tuple[Tensor, Ten
         for key, value in _seen(run).items():
             if first.get(key) != value:
                 raise analysis.NotApplicable(
-                    f"{key} of {run.label} is {value}, of {runs[0].label} {first.get(key)}; expected runs on the same images"
+                    f"{key} of {run.label} is {value}, of {runs[0].label} {first.get(key)}: expected runs on the same images"
                 )
     images, _, foreground = _images(runs[0], count)
     return images, foreground

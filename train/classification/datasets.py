@@ -113,9 +113,9 @@ def open_dataset(
         name: a key of `DATASETS`.
         root: its folder; None looks in the usual places.
         holdout: fraction of the training split that takes the place of the test split, in [0, 1).
-        seed: of the choice of that fraction, and of the training images.
+        seed: seed of the choice of that fraction, and of the training images.
         train_images: how many images of the training split are kept for training; None keeps all.
-        **options: of `hub`, for the datasets that it reads: streaming, samples, num_classes, label, buffer.
+        **options: options of `hub`, for the datasets that it reads: streaming, samples, num_classes, label, buffer.
 
     Returns:
         The training and evaluation splits.
@@ -125,7 +125,7 @@ def open_dataset(
         FileNotFoundError: the data is not there.
     """
     if name not in DATASETS:
-        raise ValueError(f"data.dataset {name!r} is unknown; expected one of: {', '.join(DATASETS)}")
+        raise ValueError(f"data.dataset={name!r}: expected one of {', '.join(DATASETS)}")
     from_folder = name == "imagenet" and root is not None
     if options.get("streaming") and (name not in STREAMABLE or from_folder):
         raise ValueError(f"data.streaming is on, but {name!r} is read by index; streams are: {', '.join(STREAMABLE)} (from the Hub)")
@@ -140,11 +140,11 @@ def open_dataset(
     available = len(order) - kept_out
     if holdout and not (kept_out and available):
         raise ValueError(
-            f"data.holdout is {holdout:g}, which of {len(order)} training images keeps {kept_out} out and leaves {available} to train on; "
+            f"data.holdout={holdout:g}, which of {len(order)} training images keeps {kept_out} out and leaves {available} to train on: "
             f"expected a number from {1 / len(order):.2g} to {1 - 1 / len(order):.4g}, or 0"
         )
     if train_images is not None and train_images > available:
-        raise ValueError(f"data.train_images is {train_images}; {name} has {available} images to train on")
+        raise ValueError(f"data.train_images={train_images}: expected at most {available}, the images of {name} to train on")
     train = order[kept_out:][:train_images]
     test = Part(splits.train, order[:kept_out]) if holdout else splits.test
     return Splits(Part(splits.train, train), test, splits.classes)

@@ -18,15 +18,15 @@ class Teacher(nn.Module):
 
     Args:
         model: classifier.
-        channels: of the images.
-        autocast: makes the context that a forward pass runs in.
+        channels: number of channels of the images.
+        autocast: function that makes the context of a forward pass.
     """
 
     def __init__(self, model: nn.Module, channels: int, autocast: Callable[[], AbstractContextManager]) -> None:
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         cfg: Any = model.pretrained_cfg
-        # timm reads the normalisation here. Of a model made for grey images the cfg still has that of colour.
+        # timm reads the normalization here. Of a model made for gray images the cfg still has that of color.
         stats = {key: cfg[key] if len(cfg[key]) == channels else (sum(cfg[key]) / len(cfg[key]),) for key in ("mean", "std")}
         self.pretrained_cfg = {**vars(cfg), **stats} if not isinstance(cfg, dict) else {**cfg, **stats}
         self._autocast = autocast
@@ -45,8 +45,8 @@ def load_teacher(recipe: Recipe, num_classes: int, input_size: tuple[int, int, i
     """The teacher that a recipe names.
 
     Args:
-        recipe: with `distill.teacher`: a timm name, for its published weights, or NAME@FILE.
-        num_classes: of the student; the teacher must know the same.
+        recipe: recipe whose `distill.teacher` is a timm name, for its published weights, or NAME@FILE.
+        num_classes: number of classes of the student; the teacher must know the same.
         input_size: (channels, height, width) of the images it is shown.
         weights: load them; False for a rehearsal.
 
@@ -54,7 +54,7 @@ def load_teacher(recipe: Recipe, num_classes: int, input_size: tuple[int, int, i
         ValueError: none, unknown, made for other classes, or for other images.
     """
     if recipe.distill.teacher is None:
-        raise ValueError("distill.teacher is None; expected a timm name, or NAME@FILE")
+        raise ValueError("distill.teacher is None: expected a timm name, or NAME@FILE")
     name, _, path = recipe.distill.teacher.partition("@")
     config = ModelConfig(name=name, kwargs=recipe.distill.kwargs)
     if weights:
@@ -84,12 +84,12 @@ def create_task(
     """The task of timm that turns (images, targets) into a dict with `loss`, and with a teacher its parts.
 
     Args:
-        recipe: with or without `distill.teacher`.
+        recipe: recipe with or without `distill.teacher`.
         model: the student; `trainable_module` of the task may be replaced by a prepared one.
         criterion: loss against the targets.
-        resolved: from `loader.data_config`.
-        device: of the model.
-        autocast: makes the context that the teacher runs in.
+        resolved: preprocessing, as `loader.data_config` resolves it.
+        device: device of the model.
+        autocast: function that makes the context that the teacher runs in.
         weights: load those of the teacher; False for a rehearsal.
 
     Raises:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..core.config import parse
 from ..core.processes import evaluation, share_buffers
+from ..core.runs import read_run
 from .datasets import open_splits
 from .loader import data_config, eval_loader
 from .model import check_classes, load_model
@@ -49,9 +50,9 @@ def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[tuple
     """Evaluate a classifier; every process calls it, and gets the figures of the whole split.
 
     Args:
-        accelerator: that prepared `batches`.
+        accelerator: accelerator that prepared `batches`.
         model: maps (B, C, H, W) to (B, num_classes); its mode is put back afterwards.
-        batches: prepared loader of (images, class indices).
+        batches: loader, prepared, of (images, class indices).
 
     Returns:
         Figures that do not depend on the batch size or the number of processes: padding is dropped.
@@ -78,14 +79,14 @@ def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[tuple
 
 @dataclass(frozen=True)
 class ValidateConfig:
-    """What `kat-zoo validate` evaluates.
+    """Settings of `kat-zoo validate`.
 
     Attributes:
         task: classification; other tasks have their own keys.
         run: folder of a run: its last weights, on the images that the run itself was evaluated on; the other keys override its recipe.
         model: the model; `pretrained` or `checkpoint` names its weights.
-        data: the data; its test split is evaluated, or with `holdout` that part of the training split,
-        seed: which chooses it: without `run`, give that of the training, or some of the images are ones that were trained on.
+        data: the data; its test split is evaluated, or with `holdout` that part of the training split.
+        seed: seed that chooses that part: without `run`, give the one of the training, or some images are ones that were trained on.
         precision: `no`, `bf16` or `fp16` autocast.
     """
 
@@ -98,7 +99,7 @@ class ValidateConfig:
 
 
 def _recipe_of(argv: Sequence[str]) -> dict[str, Any]:
-    """What the recipe of the run in `--run` says in place of the defaults; nothing without one.
+    """The settings of the run in `--run`, which take the place of the defaults; none without a run.
 
     Raises:
         FileNotFoundError: not the folder of a run.
@@ -109,12 +110,10 @@ def _recipe_of(argv: Sequence[str]) -> dict[str, Any]:
     folder = parser.parse_known_args(argv)[0].run
     if folder is None:
         return {}
-    for name in ("recipe.yaml", "last.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"--run {folder}: no {name} there; expected the folder of a run of kat-zoo train")
-    recipe, _ = parse(Recipe, ["--config", str(folder / "recipe.yaml")], "kat-zoo validate")
+    run = read_run(folder, "classification")
+    recipe = run.recipe(Recipe)
     set_fused_attn(recipe.system.fused_attention)  # its rounding is its own
-    weights = {"checkpoint": str(folder / "last.safetensors"), "pretrained": False, "init_from": None}
+    weights = {"checkpoint": str(run.weights), "pretrained": False, "init_from": None}
     return {
         "model": asdict(recipe.model) | weights, "data": asdict(recipe.data), "seed": recipe.seed, "precision": recipe.system.precision,
     }  # fmt: skip
@@ -131,6 +130,9 @@ def main(argv: Sequence[str]) -> int:
     """
     config, _ = parse(ValidateConfig, argv, "kat-zoo validate", _recipe_of(argv))
     splits = open_splits(config.data, config.seed)
+    known = () if config.run is None else read_run(config.run).classes
+    if known and known != splits.classes:
+        raise ValueError(f"{config.run} knows the classes {', '.join(known)}: expected those of the data, {', '.join(splits.classes)}")
     with evaluation(config.precision) as accelerator:
         if config.model.pretrained and not config.model.checkpoint:
             check_classes(config.model.name, config.data.dataset, len(splits.classes))

@@ -74,11 +74,11 @@ class Stream:
         """
         label = row[self.label]
         if label is None or not 0 <= label < self.num_classes:
-            raise ValueError(f"{self.name_of(row)}: {self.label} is {label!r}, expected a class in [0, {self.num_classes})")
+            raise ValueError(f"{self.name_of(row)}: {self.label}={label!r}: expected a class in [0, {self.num_classes})")
         return int(label)
 
     def name_of(self, row: dict[str, Any]) -> str:
-        """What to call the image of a row in a message."""
+        """The name of the image of a row, for messages."""
         path = (row[self.image] or {}).get("path")
         return " ".join(filter(None, (row.get("__url__"), row.get("__key__") or path))) or "a row without a name"
 
@@ -112,7 +112,7 @@ def hub(
         name: `org/name`, or a path that `datasets.load_dataset` reads.
         streaming: read it as a stream; else `datasets` first copies it to its cache.
         samples: images of a training epoch of a stream; None takes the number that the dataset states.
-        num_classes: for labels that are plain integers; None takes the largest, which a stream cannot tell.
+        num_classes: number of classes, for labels that are plain integers; None takes the largest, which a stream cannot tell.
         label: column of the labels; None takes the first ClassLabel, or an integer column label, labels or cls.
         buffer: images among which a stream is shuffled.
 
@@ -120,7 +120,7 @@ def hub(
         Its train split, and the first of its test and validation splits that has labels.
 
     Raises:
-        ValueError: damaged files; no image column, label column or labelled second split.
+        ValueError: damaged files; no image column, label column or labeled second split.
         FileNotFoundError: no such dataset.
     """
     import datasets
@@ -168,8 +168,8 @@ def webdataset(root: str | None, **options: Any) -> Splits:
     """Webdataset tars as streams: `train*.tar` and `test*.tar` or `val*.tar`, with an image and an integer `.cls` per key.
 
     Args:
-        root: their folder, or the name of a dataset of the Hub that is made of tars.
-        **options: of `hub`.
+        root: folder of the tars, or the name of a dataset of the Hub that is made of tars.
+        **options: options of `hub`.
 
     Returns:
         See `hub`.

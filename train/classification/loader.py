@@ -33,7 +33,7 @@ class TrainTransform:
 
     Args:
         augment: augmentation.
-        resolved: from `data_config`.
+        resolved: preprocessing, as `data_config` resolves it.
         sizes: first epoch -> side of the images from then on, in pixels; empty: the input size throughout.
     """
 
@@ -52,7 +52,7 @@ class TrainImages(Dataset):
     """Augmented images; an item is addressed by the (index, seed, epoch) of `ImageSampler`.
 
     Args:
-        images: what to augment.
+        images: images to augment.
         transform: random transform of a PIL image to a tensor.
         mode: PIL mode that images are converted to, as L or RGB.
         unreadable: counts images that cannot be read; the next that can be takes their place.
@@ -82,7 +82,7 @@ class EvalImages(Dataset):
 
     Args:
         images: the images.
-        transform: of a PIL image to a tensor.
+        transform: function from a PIL image to a tensor.
         mode: PIL mode that images are converted to, as L or RGB.
         unreadable: counts images that cannot be read, which get the label -1; None: they are errors.
     """
@@ -205,8 +205,8 @@ def train_loader(
         images: the training split.
         config: batch size, workers and sizes.
         augment: augmentation.
-        resolved: from `data_config`.
-        seed: of order and augmentation.
+        resolved: preprocessing, as `data_config` resolves it.
+        seed: seed of order and augmentation.
         accum: micro-batches per update.
         unreadable: counts images that cannot be read; None: a count of its own, up to `config.max_unreadable`.
 
@@ -242,13 +242,13 @@ def eval_loader(
     processes: int = 1,
     unreadable: UnreadableImages | None = None,
 ) -> DataLoader | StreamTestLoader:
-    """Loader of a whole split without augmentation; samples labelled -1 are padding, or unreadable, and do not count.
+    """Loader of a whole split without augmentation; samples labeled -1 are padding, or unreadable, and do not count.
 
     Args:
         images: the split; by index, it comes in order.
         config: batch size and workers.
-        resolved: from `data_config`.
-        processes: that share a batch.
+        resolved: preprocessing, as `data_config` resolves it.
+        processes: number of processes that share a batch.
         unreadable: counts images that cannot be read; None: they are errors.
     """
     transform, mode = eval_transform(resolved), image_mode(resolved)

@@ -12,8 +12,10 @@ import torch
 from timm.layers import set_fused_attn
 from timm.loss import create_classification_loss
 
+from kat_zoo.hub.repository import model_config
+
 from ..core.images import UnreadableImages
-from ..core.processes import signalled, start
+from ..core.processes import signaled, start
 from ..core.run import begin, command
 from ..core.signals import stop_signals
 from . import loader as loaders
@@ -22,10 +24,10 @@ from .distill import create_task
 from .evaluate import Evaluation, evaluate
 from .memory import Trial, explain_out_of_memory, fit_batch
 from .model import build_model, check_sizes
+from .origin import origin
 from .probe import fit_head
 from .recipe import Recipe
 from .rehearsal import rehearse
-from .report import draw_curves, write_card
 from .stream import StreamLoader
 
 
@@ -65,7 +67,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     # ---- Before the first update: the head of a linear probe, a batch that fits ------------------------------------------
     if recipe.probes and checkpoint is None:
         with stop_signals() as signals:
-            if not fit_head(recipe, accelerator, model, splits.train, resolved, partial(signalled, accelerator, signals)):
+            if not fit_head(recipe, accelerator, model, splits.train, resolved, partial(signaled, accelerator, signals)):
                 accelerator.print("stopped by a signal in the linear probe; --resume auto begins it again")
                 return None
     trial = Trial(recipe, model, task, resolved["input_size"], len(splits.classes), mixup, accelerator)
@@ -81,7 +83,8 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
         accelerator.register_for_checkpointing(train_batches)
     test_batches = loaders.eval_loader(splits.test, recipe.data, resolved, processes)
     summary = f"{recipe.model.name}: {len(splits.train)} training and {len(splits.test) or 'streamed'} evaluation images"
-    run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary)
+    config = model_config(model, splits.classes, resolved, origin(recipe))
+    run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary, config)
     task.trainable_module = run.model
     memory_format = torch.channels_last if recipe.system.channels_last else torch.contiguous_format
 
@@ -100,8 +103,6 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
                 if unreadable.names:
                     values["unreadable_images"] = len(unreadable.names)
                 run.evaluated(values, f"{prefix}top1")
-                if accelerator.is_main_process:
-                    draw_curves(run.folder)
             if run.finished:
                 break
 
@@ -117,8 +118,6 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
         f"top-1 {result.top1:.2f} %, loss {result.loss:.4f} on {result.samples} images; weights in {run.folder}",
         asdict(result) | {"classes": splits.classes},
     )
-    if accelerator.is_main_process:
-        write_card(run.folder, recipe, resolved, splits.classes, result)
     return result
 
 

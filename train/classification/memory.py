@@ -28,11 +28,11 @@ class Trial:
     Attributes:
         recipe: optimizer, sizes and batch.
         model: the bare model, on the device.
-        task: turns (images, targets) into a dict with `loss`.
+        task: function from (images, targets) to a dict with `loss`.
         input_size: (channels, height, width).
-        num_classes: of the labels.
-        mixup: of the labels, or None.
-        accelerator: of this process.
+        num_classes: number of classes of the labels.
+        mixup: mixup of the batch, or None.
+        accelerator: accelerator of this process.
     """
 
     recipe: Recipe
@@ -95,9 +95,9 @@ def fit_batch(recipe: Recipe, trial: Trial, checkpoint: Path | None) -> Recipe:
     """Raise `optimizer.grad_accum` until a pass fits into the memory of every process; the global batch stays.
 
     Args:
-        recipe: of the run.
-        trial: tries a batch.
-        checkpoint: of a continued run; it keeps the number that was found for as many processes, if one was.
+        recipe: recipe of the run.
+        trial: trial that runs a batch.
+        checkpoint: checkpoint of a continued run; it keeps the number that was found for as many processes, if one was.
 
     Returns:
         The recipe with the number of accumulation steps found.
@@ -135,8 +135,8 @@ def explain_out_of_memory(recipe: Recipe, trial: Trial) -> Iterator[None]:
     """Turn an out-of-memory error of the block into one that says which settings would fit.
 
     Args:
-        recipe: of the run.
-        trial: tries a batch.
+        recipe: recipe of the run.
+        trial: trial that runs a batch.
 
     Raises:
         OutOfMemory: with the hint.

@@ -3,18 +3,15 @@
 import logging
 from collections.abc import Iterable
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
-from timm.models import get_pretrained_cfg, group_parameters, load_state_dict
+from timm.models import get_pretrained_cfg, group_parameters
 from torch import nn
 
 import kat_zoo
-from kat_zoo.hub.repository import count_classes
-from kat_zoo.models._pretrained import weights_damage
+from kat_zoo.models._pretrained import create_model, known_classes
 
 from ..core.optim import RATIONALS
 from .recipe import ModelConfig
@@ -27,7 +24,7 @@ def build_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> n
 
     Args:
         config: name, arguments, first weights and what is trained.
-        num_classes: used unless config.kwargs has its own.
+        num_classes: number of classes, unless config.kwargs has its own.
         adapt: a checkpoint may be for other classes; it then gets a new head.
 
     Returns:
@@ -61,18 +58,7 @@ def _has_new_head(config: ModelConfig, num_classes: int) -> bool:
         name, _, path = config.init_from.partition("@")
     elif not (config.pretrained or path):
         return False  # all is new, and to be left so is what was asked for
-    return config.new_head or _known_classes(name, path or None) not in (0, num_classes)
-
-
-def _known_classes(name: str, path: str | None) -> int:
-    """Classes that a file of weights tells apart, or without one the published weights of that name; 0 where there is no head."""
-    if path is None:
-        cfg = get_pretrained_cfg(name)
-        return 0 if cfg is None else cfg.num_classes
-    if path.endswith(".npz"):
-        with np.load(path) as arrays:
-            return len(arrays["head/bias"]) if "head/bias" in arrays else 0
-    return count_classes(load_state_dict(path), name)
+    return config.new_head or known_classes(name, path or None) not in (0, num_classes)
 
 
 def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn.Module:
@@ -80,7 +66,7 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn
 
     Args:
         config: name, arguments and weights.
-        num_classes: used unless config.kwargs has its own.
+        num_classes: number of classes, unless config.kwargs has its own.
         adapt: a checkpoint may be for other classes; it then gets a new head.
 
     Returns:
@@ -93,31 +79,8 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn
     if not timm.is_model(config.name):
         close = timm.list_models(f"*{config.name.split('_')[0]}*")[:8]
         raise ValueError(f"model.name {config.name!r} is not a timm model; similar: {', '.join(close) or 'none'}")
-    if config.checkpoint and not Path(config.checkpoint).is_file():  # timm's error has no message
-        raise FileNotFoundError(f"{config.checkpoint}: no such checkpoint of {config.name}")
-    if config.checkpoint and (damage := weights_damage(Path(config.checkpoint))):
-        raise ValueError(f"model.checkpoint {config.checkpoint} {damage}")
-    kwargs: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
-    if not config.checkpoint:
-        return timm.create_model(config.name, pretrained=config.pretrained, **kwargs)
-    wanted = kwargs["num_classes"]
-    npz = config.checkpoint.endswith(".npz")  # of which timm leaves out a head for other classes, in silence
-    known = _known_classes(config.name, config.checkpoint) if npz or adapt else wanted
-    new_head = known != wanted and (npz or known != 0)
-    if new_head:
-        logger.warning("%s knows %d classes, the data has %d: the head is new", config.checkpoint, known, wanted)
-    try:
-        if npz:
-            return timm.create_model(config.name, checkpoint_path=config.checkpoint, **kwargs)
-        # As published weights are loaded: converted to the model's shapes, strictly where the number of classes is the same.
-        overlay = {"file": config.checkpoint, "num_classes": known if new_head else wanted, "custom_load": False, "label_offset": 0}
-        if new_head:  # timm then passes over all that is missing: see first that it is the head alone
-            with torch.random.fork_rng(devices=[]):
-                timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **{**kwargs, "num_classes": known})
-        return timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
-    except RuntimeError as error:
-        text = " ".join(str(error).split())[:500]
-        raise ValueError(f"model.checkpoint {config.checkpoint} does not fit {config.name}: {text}") from error
+    arguments: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
+    return create_model(config.name, pretrained=config.pretrained, checkpoint=config.checkpoint, adapt=adapt, **arguments)
 
 
 def _transfer(model: nn.Module, source: str, num_classes: int, adapt: bool) -> None:
@@ -163,7 +126,7 @@ def _freeze_first(model: nn.Module, train_only: str) -> None:
     layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
     blocks = sorted({layer for name, layer in layers.items() if name.startswith(("blocks.", "stages.", "layers."))})
     if not last.isdecimal() or not 1 <= int(last) <= len(blocks):
-        raise ValueError(f"model.train_only is {train_only!r}; expected last:N with N in [1, {len(blocks)}], the model's blocks")
+        raise ValueError(f"model.train_only={train_only!r}: expected last:N with N in [1, {len(blocks)}], the model's blocks")
     for name, parameter in model.named_parameters():
         parameter.requires_grad = layers[name] >= blocks[-int(last)]
 
@@ -172,7 +135,7 @@ def check_sizes(model: nn.Module, input_size: tuple[int, int, int], sizes: Itera
     """Refuse images that the model cannot take, before training begins.
 
     Args:
-        model: on the CPU.
+        model: model on the CPU.
         input_size: (channels, height, width).
         sizes: sides of progressive resolution, in pixels.
 
@@ -197,8 +160,8 @@ def check_classes(name: str, dataset: str, num_classes: int) -> None:
 
     Args:
         name: timm model name.
-        dataset: what the classes are of, for the message.
-        num_classes: that the head must have.
+        dataset: name of the data, for the message.
+        num_classes: number of classes that the head must have.
 
     Raises:
         ValueError: it has others.

@@ -1,7 +1,7 @@
 """The linear probe: a frozen network's features, and a head fitted to them; the first stage of LP-FT (arXiv 2202.10054).
 
-As its authors did: features of the network in evaluation mode and without augmentation, L2-regularised logistic regression,
-its strength chosen on a part of the training split that the fit did not see. What fine-tuning begins with is that head.
+As its authors did: features of the network in evaluation mode and without augmentation, L2-regularized logistic regression,
+its strength chosen on a part of the training split that the fit did not see. Fine-tuning begins with that head.
 """
 
 import json
@@ -39,7 +39,7 @@ class Probe:
     Attributes:
         weight: (num_classes, num_features) float32.
         bias: (num_classes,) float32.
-        strength: the chosen C, the inverse of the regularisation.
+        strength: the chosen C, the inverse of the regularization.
         accuracies: percent right on the held-out part, for each strength tried.
     """
 
@@ -64,10 +64,10 @@ def fit_head(
 
     Args:
         recipe: its `probe`, `data` and `seed` are used.
-        accelerator: of this process.
-        model: on the device.
+        accelerator: accelerator of this process.
+        model: model on the device.
         images: the training split.
-        resolved: from `loader.data_config`.
+        resolved: preprocessing, as `loader.data_config` resolves it.
         stopped: whether a stop signal has come, the same in all processes.
 
     Returns:
@@ -113,7 +113,7 @@ def features(
     resolved: dict[str, Any],
     stopped: Callable[[], bool],
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """What the classifier of a model sees: features (N, num_features) float32 and labels (N,), or None after a stop signal.
+    """The inputs of the classifier of a model: features (N, num_features) float32 and labels (N,), or None after a stop signal.
 
     The main process alone gets them; the others get none.
     """
@@ -151,8 +151,8 @@ def fit(x: np.ndarray, labels: np.ndarray, num_classes: int, holdout: float, max
         labels: (N,), in [0, num_classes).
         num_classes: each needs two images or more.
         holdout: fraction that the strengths are compared on, in (0, 1).
-        max_iter: of L-BFGS.
-        seed: of the choice of that fraction.
+        max_iter: iterations of L-BFGS.
+        seed: seed of the choice of that fraction.
 
     Raises:
         ValueError: a class has fewer than two images, or the parts would not hold all classes.

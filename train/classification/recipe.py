@@ -8,7 +8,7 @@ from ..core.config import RunRecipe, require, require_batch
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What is trained.
+    """The model to train.
 
     Attributes:
         name: timm model name; every kat_zoo model is registered.
@@ -17,7 +17,7 @@ class ModelConfig:
         checkpoint: start from this file (.safetensors, .pth, .npz).
         init_from: start a KAT from a ViT, transferred by `vit_to_kat`: a timm name, for its published weights, or NAME@FILE.
         new_head: begin with an untrained classifier; one for another number of classes is replaced in any case.
-        train_only: in mode finetune: `all`, `last:N` (the last N blocks and what follows them), or comma-separated `head`,
+        train_only: parameters to train in mode finetune: `all`, `last:N` (the last N blocks and the rest), or comma-separated `head`,
             `rationals` (a few thousand coefficients) and patterns of parameter names, as `blocks.11.*,head`.
     """
 
@@ -44,16 +44,16 @@ class DataConfig:
         batch_size: images per update over all processes and accumulation steps.
         workers: loader processes per training process.
         input_size: (channels, height, width).
-        mean: per-channel mean, of images scaled to [0, 1].
-        std: per-channel standard deviation, of images scaled to [0, 1].
-        interpolation: of resizing: bilinear, bicubic, ...
+        mean: mean of each channel, of images scaled to [0, 1].
+        std: standard deviation of each channel, of images scaled to [0, 1].
+        interpolation: interpolation of resizing: bilinear, bicubic, ...
         crop_pct: part of the resized image that evaluation crops, in (0, 1].
         sizes: progressive resolution, as `{0: 128, 100: 224}`: first epoch -> side of the training images from then on, in
             pixels; empty: the input size throughout. Evaluation is at the input size.
         streaming: read a dataset of the Hub, or local parquet, as a stream instead of copying it; webdatasets always are.
         samples: images of a training epoch of a stream; None takes the number that the dataset states.
         shuffle_buffer: images among which a stream is shuffled, beyond the order of its shards.
-        num_classes: for labels that are plain integers, as those of webdatasets.
+        num_classes: number of classes, for labels that are plain integers, as those of webdatasets.
         label: column of the labels; None takes the first ClassLabel, or an integer column label, labels or cls.
         max_unreadable: different training images that one process may find damaged; another image takes the place of
             each. One more is an error, as is a single one in the evaluation split.
@@ -84,7 +84,7 @@ class AugmentConfig:
     """Training augmentation; defaults are the recipe of DeiT and KAT (arXiv 2409.10594, section 5.1).
 
     Attributes:
-        crop: `rrc` random resized crop; `pad` random crop after padding by `pad` pixels; `none` resize and centre crop.
+        crop: `rrc` random resized crop; `pad` random crop after padding by `pad` pixels; `none` resize and center crop.
         pad: pixels of zero padding for `crop: pad`.
         scale: area range of the random resized crop.
         ratio: aspect ratio range of the random resized crop.
@@ -142,7 +142,7 @@ class ProbeConfig:
     """The linear probe of modes linear_probe and lp_ft: logistic regression on the frozen network's features.
 
     Attributes:
-        holdout: fraction of the training split, in (0, 1), on which the strength of the regularisation is chosen.
+        holdout: fraction of the training split, in (0, 1), on which the strength of the regularization is chosen.
         max_iter: iterations of L-BFGS.
     """
 
@@ -159,8 +159,8 @@ class DistillConfig:
         kwargs: further arguments of `timm.create_model` for the teacher, as img_size.
         kind: `soft`: the student's logits learn the teacher's distribution; `token_soft`, `token_hard`: those of the
             distillation token of a DeiT do, from the distribution or from the likeliest class (arXiv 2012.12877).
-        weight: of the distillation loss, in [0, 1]; the loss against the labels has the rest.
-        temperature: of the softmax of both.
+        weight: weight of the distillation loss, in [0, 1]; the loss against the labels has the rest.
+        temperature: temperature of the softmax of both.
     """
 
     teacher: str | None = None
@@ -175,15 +175,15 @@ class Recipe(RunRecipe):
     """A whole training run of a classifier.
 
     Attributes:
-        task: what `kat-zoo` commands tell recipes apart by.
+        task: name of the task, which `kat-zoo` commands tell recipes apart by.
         mode: `pretrain`: everything is trained. `finetune`: from given weights, of which a head for other classes is
             replaced, `model.train_only` what it says. `linear_probe`: only the head is fitted. `lp_ft`: everything is
             fine-tuned from the head of the linear probe (arXiv 2202.10054).
-        model: what is trained.
-        data: where images come from.
+        model: model to train.
+        data: source of the images.
         augment: training augmentation.
         loss: `ce` or `bce`.
-        probe: of modes linear_probe and lp_ft.
+        probe: settings of modes linear_probe and lp_ft.
         distill: teacher.
         auto_batch_size: try before training how many images at a time fit into memory, and raise
             `optimizer.grad_accum` accordingly; the global batch stays.
@@ -211,7 +211,7 @@ class Recipe(RunRecipe):
 
     @property
     def after_probe(self) -> "Recipe":
-        """What is left to train: of mode linear_probe nothing, without updates, schedule and average."""
+        """The recipe of the training that is left after the probe: in mode linear_probe nothing, without updates, schedule and average."""
         if self.mode != "linear_probe":
             return self
         return replace(self, schedule=replace(self.schedule, epochs=0), ema=replace(self.ema, decay=0.0))
@@ -249,4 +249,4 @@ class Recipe(RunRecipe):
         accum = self.optimizer.grad_accum
         require_batch(self.data.batch_size, self.data.workers, accum)
         if (self.augment.mixup or self.augment.cutmix) and (self.data.batch_size // accum) % 2:
-            raise ValueError(f"data.batch_size {self.data.batch_size} must be even: mixup and cutmix pair images")
+            raise ValueError(f"data.batch_size={self.data.batch_size}: expected an even number, for mixup and cutmix pair images")

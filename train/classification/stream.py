@@ -89,10 +89,10 @@ class StreamLoader:
         stream: the training split.
         transform: (image, seed, epoch) -> tensor.
         mode: PIL mode that images are converted to.
-        seed: of order and augmentation.
+        seed: seed of order and augmentation.
         micro_batch: images of a micro-batch over all processes.
-        micro_batches: per epoch.
-        workers: per process; no more than it has shards.
+        micro_batches: number of micro-batches in an epoch.
+        workers: loader processes per process; no more than it has shards.
         unreadable: counts images that cannot be read.
 
     Raises:
@@ -129,7 +129,7 @@ class StreamLoader:
         yield from (send_to_device(batch, PartialState().device) for batch in islice(batches, odd, None))
 
     def state_dict(self) -> dict[str, int]:
-        """What a checkpoint keeps: the numbers that the order depends on."""
+        """The part of a checkpoint: the numbers that the order depends on."""
         return {"processes": PartialState().num_processes, "workers": self.workers}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -164,7 +164,7 @@ class StreamTestLoader:
         transform: image -> tensor.
         mode: PIL mode that images are converted to.
         batch: images of a batch of one process.
-        workers: per process; no more than it has shards.
+        workers: loader processes per process; no more than it has shards.
         unreadable: counts images that cannot be read and are left out; None: they are errors.
     """
 

@@ -12,10 +12,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from kat_zoo.hub.repository import serialize
 
 logger = logging.getLogger("kat_zoo")
 
@@ -33,9 +35,9 @@ class Progress:
         evaluated: update of the last evaluation.
         best: best value so far of the run's metric, larger is better; None before the first evaluation.
         window: loss name -> values since the last log record, so that a continued run logs what an unbroken one would.
-        updates_per_epoch: follows from the number of training images; 0 in checkpoints that do not have it.
+        updates_per_epoch: updates in one epoch, by the number of training images; 0 in checkpoints that do not have it.
         images: number of training images, on which their order depends; 0 where they are streamed.
-        processes: that took part; 0 in checkpoints that do not have it.
+        processes: number of processes that took part; 0 in checkpoints that do not have it.
     """
 
     update: int = 0
@@ -61,12 +63,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def save_weights(weights: Mapping[str, torch.Tensor], path: Path, update: int | None = None) -> None:
     """Write a state dict as safetensors, atomically, with the update it is of; timm's `checkpoint_path` reads it."""
-    partial = path.with_name(path.name + PARTIAL)
-    metadata = None if update is None else {"update": str(update)}
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial, metadata)
-    _sync(partial)
-    partial.replace(path)
-    _sync(path.parent)
+    stated = {} if update is None else {"update": str(update)}
+    write_atomically(path, serialize(weights, {"format": "pt"} | stated))  # transformers asks for the format
 
 
 def whole_weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -104,8 +102,8 @@ def drop_abandoned(run: Path, checkpoint: Path | None, update: int) -> bool:
 
     Args:
         run: run folder.
-        checkpoint: that the run goes on from, if any.
-        update: at which it stands.
+        checkpoint: checkpoint that the run goes on from, if any.
+        update: update at which it stands.
 
     Returns:
         Whether best.safetensors was of an abandoned update: the best is then to be found anew.
@@ -134,9 +132,9 @@ def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress, ema
     """Save everything a run needs to go on bit-exactly; every process calls it.
 
     Args:
-        accelerator: with the prepared model and optimizer.
+        accelerator: accelerator that holds the prepared model and optimizer.
         run: run folder.
-        progress: where the run stands.
+        progress: state of the run.
         ema: averaged weights, or None.
         keep: newest checkpoints to keep.
 
@@ -174,7 +172,7 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, ema: ModelEmaV3 | No
     """Restore what `save_checkpoint` saved.
 
     Args:
-        accelerator: with the prepared model and optimizer.
+        accelerator: accelerator that holds the prepared model and optimizer.
         folder: a checkpoint's folder.
         ema: averaged weights to fill, or None.
 
@@ -191,7 +189,7 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, ema: ModelEmaV3 | No
     if not any(folder.glob(weights)):  # accelerate would go on with the weights there are, or fail without a reason
         raise ValueError(
             f"checkpoint {folder} has no {weights}: DDP (or one process), FSDP2 and DeepSpeed do not read each other's checkpoints; "
-            "continue as the run was begun, or start another from its last.safetensors (model.checkpoint)"
+            "continue as the run was begun, or start another from its model.safetensors (model.checkpoint)"
         )
     accelerator.load_state(str(folder))
     if ema is not None:

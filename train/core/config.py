@@ -17,12 +17,12 @@ RECIPES = Path(__file__).parent.parent / "configs"
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Optimizer and its regularisation.
+    """Optimizer and its regularization.
 
     Attributes:
         name: timm optimizer name: adamw, lamb, lion, muon, sgd (Nesterov), ...
         lr: peak learning rate.
-        weight_decay: of matrices; biases, norms and the model's own `no_weight_decay` are exempt.
+        weight_decay: weight decay of matrices; biases, norms and the model's own `no_weight_decay` are exempt.
         decay_rationals: whether rational coefficients, which are 2-D, decay too (the published KATs did).
         rational_lr_scale: learning rate of rational coefficients as a multiple of `lr`.
         layer_decay: learning rate factor from each block to the one below, in (0, 1]; None is off.
@@ -81,17 +81,17 @@ class ScheduleConfig:
         left, decay = self.epochs - self.warmup_epochs, self.decay_epochs
         if self.warmup_epochs and left <= 0:
             raise ValueError(
-                f"schedule.warmup_epochs is {self.warmup_epochs}; it must be below schedule.epochs = {self.epochs}: give fewer, or 0"
+                f"schedule.warmup_epochs={self.warmup_epochs}: expected below schedule.epochs = {self.epochs}: give fewer, or 0"
             )
         if self.warmup_epochs and self.warmup_lr > lr:
-            raise ValueError(f"schedule.warmup_lr is {self.warmup_lr}; it must be at most optimizer.lr = {lr}")
+            raise ValueError(f"schedule.warmup_lr={self.warmup_lr}: expected at most optimizer.lr = {lr}")
         if self.name not in ("constant", "step", "multistep") and self.min_lr > lr:
-            raise ValueError(f"schedule.min_lr is {self.min_lr}; it must be at most optimizer.lr = {lr}")
+            raise ValueError(f"schedule.min_lr={self.min_lr}: expected at most optimizer.lr = {lr}")
         if self.name not in ("wsd", "rsqrt"):
             return
         if decay is not None and decay > left and not decay < 1:  # below 1 it is a fraction
             raise ValueError(
-                f"schedule.decay_epochs is {decay}; it must be at most {left:g}, what schedule.warmup_epochs {self.warmup_epochs:g} leave "
+                f"schedule.decay_epochs={decay}: expected at most {left:g}, what schedule.warmup_epochs {self.warmup_epochs:g} leave "
                 f"of schedule.epochs {self.epochs}"
             )
 
@@ -101,7 +101,7 @@ class EmaConfig:
     """Exponential moving average of the weights; it is evaluated beside the raw weights and is what a run delivers.
 
     Attributes:
-        decay: in [0, 1); 0 is off.
+        decay: decay of the average, in [0, 1); 0 is off.
         warmup: lower decay at the start, for short runs.
     """
 
@@ -144,11 +144,11 @@ class SystemConfig:
 
 @dataclass(frozen=True)
 class RunRecipe:
-    """What the recipes of all tasks share; `data.batch_size` counts images per update, over all processes and accumulation steps.
+    """The settings that recipes of all tasks share; `data.batch_size` counts images per update, over all processes and accumulation steps.
 
     Attributes:
         output: run folder; it is made, and must not hold another run.
-        seed: of the initial weights, the data order, the augmentation and the regularisation.
+        seed: seed of the initial weights, the data order, the augmentation and the regularization.
     """
 
     output: str
@@ -217,7 +217,7 @@ def require(*rules: tuple[str, Any, bool, str]) -> None:
     """
     for key, value, ok, expected in rules:
         if not ok:
-            raise ValueError(f"{key} is {value!r}; it must be {expected}")
+            raise ValueError(f"{key}={value!r}: expected {expected}")
 
 
 def require_batch(batch_size: int, workers: int, grad_accum: int) -> None:

@@ -1,4 +1,4 @@
-"""What a dataset is to the trainer: (PIL image, label) by index, and what becomes of images that cannot be read."""
+"""Datasets as the trainer reads them, (PIL image, label) by index, and images that cannot be read."""
 
 import io
 import logging
@@ -53,7 +53,7 @@ class Part:
 
     Args:
         images: the dataset.
-        indices: of the images, in their new order.
+        indices: indices of the images, in their new order.
     """
 
     def __init__(self, images: Images, indices: Sequence[int]) -> None:
@@ -66,12 +66,12 @@ class Part:
         return self.images[self.indices[index]]
 
     def name(self, index: int) -> str:
-        """What `name_of` the dataset calls the image."""
+        """The name that the dataset itself gives the image."""
         return name_of(self.images, self.indices[index])
 
 
 def name_of(images: Images, index: int) -> str:
-    """What to call an image in a message: its file where it has one."""
+    """The name of an image in messages: its file where it has one."""
     name = getattr(images, "name", None)
     return name(index) if name is not None else f"image {index}"
 
@@ -80,7 +80,7 @@ def decode(value: dict[str, Any]) -> Image.Image:
     """Decode the image of a row of Hugging Face `datasets` that was read with `Image(decode=False)`.
 
     Args:
-        value: with `bytes`, or else the `path` of a file.
+        value: dict with `bytes`, or else the `path` of a file.
 
     Returns:
         The image, its pixels read.
@@ -102,10 +102,10 @@ def to_mode(image: Image.Image, mode: str, name: str) -> Image.Image:
     Args:
         image: the image.
         mode: PIL's, as L or RGB.
-        name: for the error.
+        name: name of the image, for the error.
 
     Raises:
-        ValueError: its pixels are 32-bit numbers; that is no damage, of which `max_unreadable` allows some.
+        ValueError: its pixels are 32-bit numbers; that is not damage, of which `max_unreadable` allows some.
     """
     try:
         return eight_bits(image).convert(mode)
@@ -137,8 +137,8 @@ class UnreadableImages:
         """Count an image, once however often it is met.
 
         Args:
-            name: of the image.
-            error: what came of reading it.
+            name: name of the image.
+            error: error that came of reading it.
 
         Raises:
             ValueError: more than `limit` images; it names them.

@@ -31,7 +31,7 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
     """Set up this process and seed it; to be called first, so that bad arguments cost nothing.
 
     Args:
-        recipe: of any task.
+        recipe: recipe of any task.
         resume: `no`, `auto` (the newest checkpoint of the run folder, if any), or the folder of a checkpoint.
 
     Returns:
@@ -83,7 +83,7 @@ def _check_precision(precision: str, key: str) -> None:
     if torch.accelerator.is_available():
         return
     if precision == "fp16":
-        raise ValueError(f"{key} is fp16, but there is no GPU; expected no or bf16 on CPUs")
+        raise ValueError(f"{key} is fp16, but there is no GPU: expected no or bf16 on CPUs")
     if precision == "bf16" and not _computes_bf16() and os.environ.get("RANK", "0") == "0":
         logger.warning(
             "%s is bf16, but this CPU has no bfloat16 instructions: it is several times slower than float32 here, which is --%s no",
@@ -117,9 +117,9 @@ def _check_world(accelerator: Accelerator, processes: int | None, compiled: bool
             "it shards on two or more GPUs only"
         )
     if sharded and not accelerator.is_fsdp2:
-        raise ValueError("accelerate's configuration has fsdp_version 1; expected 2, as in train/configs/accelerate/fsdp2.yaml")
+        raise ValueError("accelerate's configuration has fsdp_version 1: expected 2, as in train/configs/accelerate/fsdp2.yaml")
     if sharded and compiled:
-        raise ValueError("system.compile is true under FSDP2; expected false, and dynamo_config in accelerate's configuration")
+        raise ValueError("system.compile is true under FSDP2: expected false, and dynamo_config in accelerate's configuration")
 
 
 def _check_batch(recipe: RunRecipe, processes: int) -> None:
@@ -129,7 +129,7 @@ def _check_batch(recipe: RunRecipe, processes: int) -> None:
         parts = [f"{processes} process(es)", *([f"optimizer.grad_accum {accum}"] if accum > 1 else [])]
         parts += [f"{together}, for mixup and cutmix pair images"] if together > 1 else []
         raise ValueError(
-            f"data.batch_size is {recipe.batch_size}; it must be a multiple of {accum * processes * together}: {' times '.join(parts)}"
+            f"data.batch_size={recipe.batch_size}: expected a multiple of {accum * processes * together}: {' times '.join(parts)}"
         )
 
 
@@ -140,7 +140,7 @@ def share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
             torch.distributed.broadcast(buffer, 0)
 
 
-def signalled(accelerator: Accelerator, signals: list[int]) -> bool:
+def signaled(accelerator: Accelerator, signals: list[int]) -> bool:
     """Whether any process has received a stop signal; every process calls it, and all get the same answer."""
     if accelerator.num_processes == 1:
         return bool(signals)

@@ -1,4 +1,4 @@
-"""What may change when a run is continued, and what may not."""
+"""Settings that may change when a run is continued, and those that may not."""
 
 import logging
 from pathlib import Path
@@ -25,7 +25,7 @@ def check_resume(recipe: RunRecipe, checkpoint: Path) -> None:
     """Compare a recipe with the one that a checkpoint was made with, and say in one line of the log what is different.
 
     Args:
-        recipe: of any task.
+        recipe: recipe of any task.
         checkpoint: its folder, in that of a run.
 
     Raises:
@@ -44,7 +44,7 @@ def check_resume(recipe: RunRecipe, checkpoint: Path) -> None:
                 old, new = changed[key]
                 raise ValueError(
                     f"{key} is {new!r}, but {checkpoint} was made with {old!r}, which {what} depends on; continue with that, or begin "
-                    "another run (its model.checkpoint may be the last.safetensors of this one)"
+                    "another run (its model.checkpoint may be the model.safetensors of this one)"
                 )
     if (before.get("ema.decay") == 0) != (now["ema.decay"] == 0):
         old, new = before.get("ema.decay"), now["ema.decay"]

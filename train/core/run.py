@@ -1,10 +1,9 @@
-"""What the training loops of all tasks share: run folder, guarded updates, logs, checkpoints, stop signals.
+"""The parts of a training loop that all tasks share: run folder, guarded updates, logs, checkpoints, stop signals.
 
 A loop reads: `processes.start`, build data and model, `begin`, then `with stop_signals() as run.signals` over epochs: `Run.evaluated`
 where an evaluation is due, `Run.backward` on each of `Run.micro_batches`; at the end `Run.finish`. See `segmentation.train`.
 """
 
-import json
 import logging
 import math
 import sys
@@ -22,6 +21,9 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from kat_zoo.analysis import plot_curves
+from kat_zoo.hub.repository import CARD, CONFIG, RECIPE, RESULT, WEIGHTS, dumps, folder_card
+
 from .checkpoint import (
     Progress,
     drop_abandoned,
@@ -33,9 +35,10 @@ from .checkpoint import (
     write_atomically,
 )
 from .config import RunRecipe, parse, to_yaml
-from .log import JsonlLog
+from .log import JsonlLog, read_log
 from .optim import create_optimizer, create_scheduler
-from .processes import signalled
+from .processes import signaled
+from .runs import OLD_WEIGHTS
 from .signals import stop_signals
 from .workers import plain_errors
 from .zero import configure_zero
@@ -56,20 +59,21 @@ class Run:
     """A run in progress; made by `begin`.
 
     Attributes:
-        recipe: of any task.
-        accelerator: of this process.
+        recipe: recipe of any task.
+        accelerator: accelerator of this process.
         bare: the model as it was built, with the current weights.
         model: the same, prepared for training: compiled, distributed.
         ema: averaged weights, or None.
         optimizer: prepared.
         scheduler: stepped per update.
-        train_batches: prepared loader of micro-batches.
-        test_batches: prepared loader of the evaluation split.
+        train_batches: loader, prepared, of micro-batches.
+        test_batches: loader, prepared, of the evaluation split.
         updates_per_epoch: optimizer updates in one epoch.
-        progress: where the run stands; what a checkpoint keeps beside the states.
-        log: of the main process; None in the others.
+        progress: state of the run, which a checkpoint keeps beside the weights.
+        log: log of the main process; None in the others.
         bar: progress bar over updates.
         losses: loss name -> values of the micro-batches since the last log record.
+        config: content of config.json.
         signals: stop signals received; bound by `with stop_signals() as run.signals`.
     """
 
@@ -87,6 +91,7 @@ class Run:
     log: JsonlLog | None
     bar: Any
     losses: dict[str, list[Tensor]]
+    config: Mapping[str, Any]
     signals: list[int] = field(default_factory=list)
     _skipped_in_a_row: int = 0
     _clock: tuple[float, int] = (0.0, 0)
@@ -115,14 +120,14 @@ class Run:
 
     @property
     def weights(self) -> dict[str, nn.Module]:
-        """What is evaluated, prefix of its figures -> model: the raw weights, then the averaged ones, where there are any."""
+        """The weights to evaluate, prefix of their figures -> model: the raw weights, then the averaged ones, where there are any."""
         return {"": self.bare} | ({} if self.ema is None else {"ema_": self.ema.module})
 
     def micro_batches(self, sampler: Any) -> Iterator[Any]:
         """The rest of the epoch, with an update after each global batch; ends early where a process has received a stop signal.
 
         Args:
-            sampler: of the training batches; it seeks the first sample that has not been seen.
+            sampler: sampler of the training batches; it seeks the first sample that has not been seen.
 
         Yields:
             Micro-batches, to be passed through `model` and `backward`.
@@ -138,14 +143,14 @@ class Run:
                 yield batch
             if self.accelerator.sync_gradients:
                 self.update()
-                if signalled(self.accelerator, self.signals):
+                if signaled(self.accelerator, self.signals):
                     return
 
     def backward(self, losses: Mapping[str, Tensor]) -> None:
         """Backward of one of `micro_batches`.
 
         Args:
-            losses: name -> scalar, all of which are logged; `loss` is the one to minimise, or without it the sum, logged as `loss`.
+            losses: name -> scalar, all of which are logged; `loss` is the one to minimize, or without it the sum, logged as `loss`.
         """
         if "loss" not in losses:
             losses = {"loss": torch.stack(list(losses.values())).sum(), **losses}
@@ -210,7 +215,7 @@ class Run:
         self.accelerator.log(dict(values), step=self.progress.update)
 
     def evaluated(self, values: Mapping[str, float], metric: str) -> None:
-        """Record an evaluation, write last.safetensors, and best.safetensors where it is the best, and note it in the checkpoint.
+        """Record an evaluation, write model.safetensors, and best.safetensors where it is the best, and note it in the checkpoint.
 
         Args:
             values: figures by name, none of them called `loss`.
@@ -222,8 +227,10 @@ class Run:
         better = not math.isnan(value) and (progress.best is None or value > progress.best)
         weights = whole_weights(self.ema.module if self.ema is not None else self.bare)
         if self.accelerator.is_main_process:
-            for name in ("last", "best") if better else ("last",):
-                save_weights(weights, self.folder / f"{name}.safetensors", progress.update)
+            for name in (WEIGHTS, "best.safetensors") if better else (WEIGHTS,):
+                save_weights(weights, self.folder / name, progress.update)
+            (self.folder / OLD_WEIGHTS).unlink(missing_ok=True)  # of an older version that began the run
+            plot_curves({self.folder.name: read_log(self.folder / "metrics.jsonl")}, self.folder / "curves.png")
         progress.best, progress.evaluated = value if better else progress.best, progress.update
         self.save()
         self.restart_clock()
@@ -235,7 +242,7 @@ class Run:
 
     def stopped(self) -> bool:
         """Whether any process has received a stop signal; the run is then saved and finished, and the loop returns."""
-        stop = signalled(self.accelerator, self.signals)
+        stop = signaled(self.accelerator, self.signals)
         if stop:
             self.finish(f"stopped at update {self.progress.update} by a signal: {self.save()}; --resume auto continues")
         return stop
@@ -245,10 +252,11 @@ class Run:
 
         Args:
             message: one line.
-            result: written to result.json.
+            result: content of result.json, which the card quotes; None while the run is not finished.
         """
         if result is not None and self.accelerator.is_main_process:
-            write_atomically(self.folder / "result.json", json.dumps(result, indent=2).encode())
+            write_atomically(self.folder / RESULT, dumps(result))
+            write_atomically(self.folder / CARD, folder_card(self.folder, self.config).encode())
         self.bar.close()
         self.accelerator.print(message)
         for tracker in self.accelerator.trackers:
@@ -264,19 +272,21 @@ def begin(
     test_batches: Any,
     updates_per_epoch: int,
     summary: str,
+    config: Mapping[str, Any],
     compiled: str = "",
 ) -> Run:
     """Make optimizer, schedule and average, prepare them for the processes, continue from a checkpoint, open the run folder.
 
     Args:
-        recipe: of any task.
-        accelerator: from `start`.
-        checkpoint: from `start`.
-        model: on the CPU; moved to the device.
+        recipe: recipe of any task.
+        accelerator: accelerator that `start` made.
+        checkpoint: checkpoint that `start` found, or None.
+        model: model on the CPU; it is moved to the device.
         train_batches: loader of global micro-batches.
         test_batches: loader of the evaluation split.
         updates_per_epoch: optimizer updates in one epoch.
-        summary: what is trained on what, for the first line of output.
+        summary: model and data in a few words, for the first line of output.
+        config: content of config.json.
         compiled: the part of the model that `system.compile` compiles, by its path; all of it by default.
 
     Returns:
@@ -324,7 +334,8 @@ def begin(
     log = None
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "recipe.yaml", to_yaml(recipe).encode())
+        write_atomically(folder / RECIPE, to_yaml(recipe).encode())
+        write_atomically(folder / CONFIG, dumps(config))
         log = JsonlLog(folder / "metrics.jsonl", progress.update, progress.evaluated)
     accelerator.project_configuration.logging_dir = str(folder / "tensorboard")
     wandb = {"name": folder.name, "group": folder.name, "dir": str(folder), "config": asdict(recipe)}  # a continued run is a new one there
@@ -339,7 +350,7 @@ def begin(
     losses = {name: [torch.tensor(v, device=accelerator.device) for v in values] for name, values in progress.window.items()}
     run = Run(
         recipe, accelerator, bare, model, ema, optimizer, scheduler, train_batches, test_batches, updates_per_epoch,
-        progress, log, bar, losses,
+        progress, log, bar, losses, config,
     )  # fmt: skip
     run.restart_clock()
     return run
@@ -355,9 +366,9 @@ def command(
 
     Args:
         argv: `--config FILE`, overrides as `--optimizer.lr 1e-3`, `--resume`, `--dry-run`; sys.argv by default.
-        recipe_class: of the task.
+        recipe_class: class of the recipes of the task.
         train: the loop, called as train(recipe, resume).
-        rehearse: what --dry-run does; returns what to print.
+        rehearse: function for --dry-run, called as rehearse(recipe); returns the text to print.
 
     Returns:
         Exit code: 0, also after a signal; 1 when training diverged.

@@ -19,7 +19,7 @@ def seeded(seed: int) -> Iterator[None]:
     In a loader worker nothing else draws numbers, so there the states, slow to copy (0.2 ms), are not put back.
 
     Args:
-        seed: in [0, 2**32).
+        seed: seed in [0, 2**32).
     """
     in_worker = get_worker_info() is not None
     states = None if in_worker else (random.getstate(), np.random.get_state(), torch.get_rng_state())
@@ -44,7 +44,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
     Args:
         size: number of images in the dataset.
         length: samples per epoch.
-        seed: of the order and of the augmentation.
+        seed: seed of the order and of the augmentation.
         repeats: times an image is drawn per pass (repeated augmentation, arXiv 1902.05509).
     """
 
@@ -74,7 +74,7 @@ def make_loader(dataset: Dataset, workers: int, **kwargs: Any) -> DataLoader:
     Args:
         dataset: map-style.
         workers: processes; 0 loads in this one.
-        **kwargs: of torch's DataLoader.
+        **kwargs: further arguments of torch's DataLoader.
     """
     # Its own generator: making an iterator draws a number, which must not come from the random state of the model.
     return DataLoader(

@@ -17,12 +17,12 @@ def try_update(
     """Make one update, and say what --dry-run of every task says of it.
 
     Args:
-        model: to update.
-        recipe: of any task.
+        model: model to update.
+        recipe: recipe of any task.
         updates_per_epoch: optimizer updates in one epoch.
-        losses: of the model on noise, name -> scalar; their sum is minimised.
-        size: of the noise.
-        transform: of the training images.
+        losses: losses of the model on noise, name -> scalar; their sum is minimized.
+        size: size of the noise, in words.
+        transform: transform of the training images.
 
     Returns:
         A line for each kind of parameter group, and one each for the learning rate over the run, the update and the transform.

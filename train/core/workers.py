@@ -15,7 +15,7 @@ from typing import Any
 def outliving_stop_signals() -> Callable[[int], None]:
     """The `worker_init_fn` of every loader: schedulers signal the whole process group, and the batch in the making is needed.
 
-    What ends the workers of a process that exits is a SIGTERM as well, of Python's `multiprocessing`, which then waits for them:
+    The workers of a process that exits are ended by a SIGTERM as well, of Python's `multiprocessing`, which then waits for them:
     that one they obey.
     """
     return partial(_outlive, _leaving(os.getpid()))

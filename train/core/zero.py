@@ -30,7 +30,7 @@ def check_zero(recipe: RunRecipe, config: dict[str, Any]) -> None:
     """Refuse, before anything is read, what cannot be trained under DeepSpeed.
 
     Args:
-        recipe: of any task.
+        recipe: recipe of any task.
         config: DeepSpeed's configuration, as accelerate read it.
 
     Raises:
@@ -39,15 +39,15 @@ def check_zero(recipe: RunRecipe, config: dict[str, Any]) -> None:
     zero, optimizer, system = config["zero_optimization"], recipe.optimizer, recipe.system
     if zero["stage"] not in (1, 2):
         raise ValueError(
-            f"DeepSpeed's zero_stage is {zero['stage']}; expected 1 or 2: 0 is DDP (one_node.yaml), 3 leaves no weights to average in the "
+            f"DeepSpeed's zero_stage={zero['stage']}: expected 1 or 2: 0 is DDP (one_node.yaml), 3 leaves no weights to average in the "
             "model; use train/configs/accelerate/fsdp2.yaml"
         )
     for key in ("offload_optimizer", "offload_param"):
         if (device := zero.get(key, {}).get("device", "none")) != "none":
-            raise ValueError(f"DeepSpeed's {key}_device is {device}; expected none: its own optimizer would take the place of timm's")
+            raise ValueError(f"DeepSpeed's {key}_device={device}: expected none: its own optimizer would take the place of timm's")
     for key, ours in FROM_THE_RECIPE.items():
         if key in config and config[key] != {"enabled": False}:
-            raise ValueError(f"DeepSpeed's configuration has {key}; expected none: a recipe says it, as {ours}")
+            raise ValueError(f"DeepSpeed's configuration has {key}: expected none: a recipe says it, as {ours}")
     for key, name, value in (
         ("gradient_clipping", "optimizer.clip_grad", optimizer.clip_grad),
         ("gradient_accumulation_steps", "optimizer.grad_accum", optimizer.grad_accum),
@@ -56,22 +56,22 @@ def check_zero(recipe: RunRecipe, config: dict[str, Any]) -> None:
             raise ValueError(f"DeepSpeed's {key} is {config[key]}, but {name} is {value}; leave it out of DeepSpeed's configuration")
     if optimizer.name.lower() not in ELEMENTWISE or optimizer.kwargs.get("caution"):
         raise ValueError(
-            f"optimizer.name is {optimizer.name}, kwargs {optimizer.kwargs}, under DeepSpeed, which cuts the weights into vectors; "
+            f"optimizer.name={optimizer.name}, kwargs={optimizer.kwargs}, under DeepSpeed, which cuts the weights into vectors: "
             f"expected one of {', '.join(ELEMENTWISE)}, without caution"
         )
     if system.precision == "fp16":
-        raise ValueError("system.precision is fp16 under DeepSpeed; expected no or bf16")
+        raise ValueError("system.precision is fp16 under DeepSpeed: expected no or bf16")
     if system.compile:
-        raise ValueError("system.compile is true under DeepSpeed; expected false")
+        raise ValueError("system.compile is true under DeepSpeed: expected false")
 
 
 def configure_zero(recipe: RunRecipe, accelerator: Accelerator, models: list[nn.Module]) -> None:
     """Complete DeepSpeed's configuration from the recipe; to be called right before `accelerator.prepare`.
 
     Args:
-        recipe: of any task, passed by `check_zero`.
-        accelerator: of this process.
-        models: what is trained, and its average; made to run in the recipe's precision, as accelerate does without DeepSpeed.
+        recipe: recipe of any task, passed by `check_zero`.
+        accelerator: accelerator of this process.
+        models: models to train and to average into; made to run in the recipe's precision, as accelerate does without DeepSpeed.
     """
     accum = recipe.optimizer.grad_accum
     accelerator.deepspeed_plugin.deepspeed_config.update(

@@ -1,1 +1,1 @@
-"""What detection and segmentation share."""
+"""The parts of training that detection and segmentation share."""

@@ -11,21 +11,21 @@ from matplotlib.patches import Patch
 from torch import Tensor
 from torchvision.utils import draw_segmentation_masks
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
-def colours(count: int) -> list[Colour]:
-    """One colour per class: distinct ones up to 20 classes, around the colour wheel beyond.
+def colors(count: int) -> list[Color]:
+    """One color per class: distinct ones up to 20 classes, around the color wheel beyond.
 
     Args:
-        count: of classes.
+        count: number of classes.
 
     Returns:
         (red, green, blue), 0 to 255.
     """
     if count <= 20:
         rows = [matplotlib.colormaps["tab10" if count <= 10 else "tab20"](i)[:3] for i in range(count)]
-    else:  # neighbours lie far apart on the wheel
+    else:  # neighbors lie far apart on the wheel
         rows = [colorsys.hsv_to_rgb(i * 0.618 % 1, (1.0, 0.6)[i % 2], (1.0, 0.7, 0.45)[i % 3]) for i in range(count)]
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in rows]
 
@@ -41,13 +41,13 @@ def overlay_regions(image: Tensor, labels: Tensor, num_classes: int, alpha: floa
     Args:
         image: (1 or 3, H, W) uint8.
         labels: (H, W) classes; values from num_classes on stay unpainted.
-        num_classes: of the palette.
+        num_classes: number of classes of the palette.
         alpha: opacity.
 
     Returns:
         (the picture (3, H, W) uint8, the classes that occur).
     """
-    palette = colours(num_classes)
+    palette = colors(num_classes)
     present = [int(i) for i in labels.unique() if i < num_classes]
     if not present:
         return as_rgb(image), []
@@ -55,13 +55,13 @@ def overlay_regions(image: Tensor, labels: Tensor, num_classes: int, alpha: floa
     return draw_segmentation_masks(as_rgb(image).contiguous(), masks, alpha=alpha, colors=[palette[i] for i in present]), present
 
 
-def save_picture(panels: Sequence[tuple[str, Tensor]], legend: Sequence[tuple[str, Colour]], path: Path) -> Path:
+def save_picture(panels: Sequence[tuple[str, Tensor]], legend: Sequence[tuple[str, Color]], path: Path) -> Path:
     """Write pictures side by side, with a legend at the right.
 
     Args:
         panels: (title, picture (3, H, W) uint8).
-        legend: (name, colour) of what is drawn.
-        path: of the PNG; its folder is made.
+        legend: (name, color) of each class that is drawn.
+        path: path of the PNG; its folder is made.
 
     Returns:
         `path`.

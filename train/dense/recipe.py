@@ -1,4 +1,4 @@
-"""What the recipes of detectors and segmentation models share."""
+"""Settings that the recipes of detectors and segmentation models share."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar

@@ -25,7 +25,7 @@ class CocoSplit:
 
     Attributes:
         api: pycocotools' index of the annotations that were kept; their ids run from 1, as its evaluation needs.
-        folder: of the images.
+        folder: folder of the images.
         images: COCO's records of the images, by rising id.
         category_ids: COCO's id of each class; label k of a detector is `category_ids[k - 1]`, label 0 the background.
         classes: names, in the same order.
@@ -54,7 +54,7 @@ def read_coco(annotations: Path, folder: Path, masks: bool) -> CocoSplit:
 
     Args:
         annotations: the JSON file.
-        folder: of the images.
+        folder: folder of the images.
         masks: whether every object needs a mask (a polygon, or RLE).
 
     Returns:
@@ -62,11 +62,11 @@ def read_coco(annotations: Path, folder: Path, masks: bool) -> CocoSplit:
 
     Raises:
         FileNotFoundError: the JSON file or an image is missing.
-        ValueError: not COCO's format, an id that is used twice or unknown, a box that is no four numbers, an absent or damaged mask;
+        ValueError: not COCO's format, an id that is used twice or unknown, a box that is not four numbers, an absent or damaged mask;
             naming the image id.
     """
     if not annotations.is_file():
-        raise FileNotFoundError(f"{annotations}: no such file; expected instances in COCO's format")
+        raise FileNotFoundError(f"{annotations}: no such file: expected instances in COCO's format")
     try:
         content = json.loads(annotations.read_text())
     except json.JSONDecodeError as error:
@@ -77,7 +77,7 @@ def read_coco(annotations: Path, folder: Path, masks: bool) -> CocoSplit:
     categories = {category["id"]: category["name"] for category in sorted(content["categories"], key=lambda c: c["id"])}
     if not categories or len(categories) < len(content["categories"]):
         ids = [category["id"] for category in content["categories"]]
-        raise ValueError(f"{annotations} has the category ids {ids}; expected one or more, all different")
+        raise ValueError(f"{annotations} has the category ids {ids}: expected one or more, all different")
     faults: dict[str, list[int]] = {}
     kept: list[dict[str, Any]] = []
     for annotation in content["annotations"]:
@@ -124,7 +124,7 @@ def _checked(
     height, width = image["height"], image["width"]
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box):
-        raise ValueError(f"{place}: bbox is {box}; expected [x, y, width, height]")
+        raise ValueError(f"{place}: bbox={box}: expected [x, y, width, height]")
     crowd = int(annotation.get("iscrowd", 0))
     area = box[2] * box[3]
     record = {"image_id": image["id"], "category_id": annotation["category_id"], "bbox": box, "iscrowd": crowd}
@@ -160,7 +160,7 @@ def _encoded(segmentation: Any, height: int, width: int, place: str) -> dict[str
     if isinstance(segmentation, list):
         for polygon in segmentation:
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
-                raise ValueError(f"{place}: a polygon is {str(polygon)[:80]}; expected three or more pairs of finite coordinates")
+                raise ValueError(f"{place}: a polygon={str(polygon)[:80]}: expected three or more pairs of finite coordinates")
         return rle.merge(rle.frPyObjects(segmentation, height, width))
     if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width] or "counts" not in segmentation:
         size = segmentation.get("size") if isinstance(segmentation, dict) else segmentation

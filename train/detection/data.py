@@ -24,7 +24,7 @@ def open_splits(data: DetectionDataConfig, masks: bool) -> tuple[CocoSplit, Coco
     """Read and check the training and the evaluation split.
 
     Args:
-        data: where they are.
+        data: places of the images and instances.
         masks: whether every object needs a mask.
 
     Returns:
@@ -49,9 +49,9 @@ def read_image(split: CocoSplit, record: dict[str, Any], channels: int) -> Image
     """The image of a record.
 
     Args:
-        split: that it belongs to.
+        split: split that the image belongs to.
         record: COCO's.
-        channels: 1 converts to grey, 3 to RGB.
+        channels: 1 converts to gray, 3 to RGB.
 
     Raises:
         ValueError: it cannot be read, its pixels are 32-bit numbers, or it has another size than the record says.
@@ -73,8 +73,8 @@ def train_transform(data: DetectionDataConfig, augment: DetectionAugmentConfig, 
 
     Args:
         data: sizes.
-        augment: what is done.
-        mean: of the backbone's images, in [0, 1]; padding has this colour.
+        augment: settings of the augmentation.
+        mean: mean of the backbone's images, in [0, 1]; padding has this color.
     """
     steps: list[v2.Transform] = [PhotometricDistort()] if augment.photometric else []
     if augment.resize == "jitter":
@@ -89,9 +89,9 @@ class TrainScenes(Dataset):
     """Augmented images with their targets; an item is addressed by the (index, seed) of `EpochSampler`.
 
     Args:
-        split: from `open_splits`.
-        transform: from `train_transform`.
-        channels: of the images, 1 or 3.
+        split: split of `open_splits`.
+        transform: transform of `train_transform`.
+        channels: number of channels of the images, 1 or 3.
         masks: whether targets have masks.
         skip_empty: leave images without objects out.
 
@@ -159,8 +159,8 @@ class EvalScenes(Dataset):
     """Images as they are with their COCO ids, addressed by index; the detectors resize them, and their answers back.
 
     Args:
-        split: from `open_splits`.
-        channels: of the images, 1 or 3.
+        split: split of `open_splits`.
+        channels: number of channels of the images, 1 or 3.
     """
 
     def __init__(self, split: CocoSplit, channels: int) -> None:
@@ -184,9 +184,9 @@ def train_loader(dataset: TrainScenes, data: DetectionDataConfig, seed: int, acc
     """Loader of augmented global micro-batches: (list of images, list of targets).
 
     Args:
-        dataset: of the training split.
+        dataset: dataset of the training split.
         data: batch size and workers.
-        seed: of order and augmentation.
+        seed: seed of order and augmentation.
         accum: micro-batches per update.
 
     Returns:

@@ -29,8 +29,8 @@ class DetectionEvaluation:
         images: counted.
         box: `ap` (mean over IoU 0.50 to 0.95), `ap50`, `ap75`, `ap_small` (area below 32^2), `ap_medium`, `ap_large` (above 96^2).
         box_per_class: AP of each class.
-        mask: as `box`; None for detectors without masks.
-        mask_per_class: as `box_per_class`.
+        mask: figures of the masks, named like those of the boxes; None for detectors without masks.
+        mask_per_class: AP of the masks of each class.
     """
 
     images: int
@@ -53,10 +53,10 @@ def evaluate(
     """Evaluate a detector; every process calls it, and gets the figures of the whole split.
 
     Args:
-        accelerator: that prepared `batches`.
+        accelerator: accelerator that prepared `batches`.
         model: a detector of torchvision; its mode is put back afterwards.
-        batches: prepared loader of images and ids.
-        split: that the images are from.
+        batches: loader, prepared, of images and ids.
+        split: split that the images are from.
         masks: whether masks are evaluated too.
 
     Returns:
@@ -74,17 +74,17 @@ def evaluate(
     by_image = dict(gather_object(found))
     summary: list[Any] = [None]
     if accelerator.is_main_process:
-        summary = [summarise(split, [result for i in sorted(by_image) for result in by_image[i]], len(by_image), masks)]
+        summary = [summarize(split, [result for i in sorted(by_image) for result in by_image[i]], len(by_image), masks)]
     return broadcast_object_list(summary)[0]
 
 
 def coco_results(detections: dict[str, Tensor], image_id: int, category_ids: list[int]) -> list[dict[str, Any]]:
-    """What a detector of torchvision found in an image, in COCO's format of results.
+    """The findings of a detector of torchvision in an image, in COCO's format of results.
 
     Args:
         detections: boxes (N, 4) as x0, y0, x1, y1, labels (N,), scores (N,) and perhaps masks (N, 1, H, W) in [0, 1].
         image_id: COCO's.
-        category_ids: of labels 1, 2, ...
+        category_ids: category ids of labels 1, 2, ...
 
     Returns:
         N records; masks, cut at 0.5, are compressed RLE.
@@ -102,13 +102,13 @@ def coco_results(detections: dict[str, Tensor], image_id: int, category_ids: lis
     return results
 
 
-def summarise(split: CocoSplit, results: list[dict[str, Any]], images: int, masks: bool) -> DetectionEvaluation:
+def summarize(split: CocoSplit, results: list[dict[str, Any]], images: int, masks: bool) -> DetectionEvaluation:
     """COCO's figures of results.
 
     Args:
         split: the truth.
-        results: of `coco_results`.
-        images: that were looked at.
+        results: results of `coco_results`.
+        images: ids of the images that were looked at.
         masks: whether masks are evaluated.
     """
     box, box_per_class = _average_precision(split, results, "bbox")

@@ -15,7 +15,7 @@ from ..core.processes import start
 from ..core.run import begin, command
 from ..core.signals import stop_signals
 from ..core.trial import try_update
-from ..dense.runs import build_head
+from ..dense.runs import build_head, dense_config
 from .data import EvalScenes, TrainScenes, eval_loader, open_splits, train_loader, train_transform
 from .evaluate import DetectionEvaluation, evaluate
 from .recipe import DetectionDataConfig, DetectionRecipe, DetectorConfig
@@ -28,7 +28,7 @@ def build_model(config: DetectorConfig, num_classes: int, data: DetectionDataCon
 
     Args:
         config: head, backbone and its first weights.
-        num_classes: without the background.
+        num_classes: number of classes without the background.
         data: sizes that the detector resizes images to in evaluation; in training it takes them as they come.
 
     Returns:
@@ -80,7 +80,8 @@ def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | 
     # ---- Optimizer, schedule, average; continue or begin -------------------------------------------------------------
     name = f"{recipe.model.head} on {recipe.model.backbone}"
     summary = f"{name}: {len(train_split.classes)} classes, {len(scenes)} training and {len(test_split.images)} evaluation images"
-    run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary, "backbone")
+    config = dense_config(recipe, recipe.model, train_split.classes, "detection", data.root)
+    run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary, config, "backbone")
 
     # ---- Training ----------------------------------------------------------------------------------------------------
     with stop_signals() as run.signals:
@@ -116,7 +117,7 @@ def rehearse(recipe: DetectionRecipe, side: int = 128) -> str:
 
     Args:
         recipe: the whole configuration; published weights are not fetched, data is not opened.
-        side: of the noise image, in pixels.
+        side: side of the noise image, in pixels.
 
     Returns:
         A summary.

@@ -12,8 +12,8 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from kat_zoo.images import require_images
 
-from ..dense.pictures import as_rgb, colours
-from ..dense.runs import predict_parser, read_pictures, read_run
+from ..dense.pictures import as_rgb, colors
+from ..dense.runs import predict_parser, read_dense_run, read_pictures
 from .loop import build_model
 from .recipe import DetectionRecipe
 
@@ -25,8 +25,8 @@ class Detector:
     """A trained detector.
 
     Attributes:
-        recipe: of its run.
-        model: with the run's last weights (the averaged ones where there are any), in evaluation mode.
+        recipe: recipe of its run.
+        model: model with the run's last weights (the averaged ones where there are any), in evaluation mode.
         classes: names; label k is `classes[k - 1]`.
     """
 
@@ -53,16 +53,17 @@ def open_run(folder: Path) -> Detector:
     """Read the folder of a finished detection run.
 
     Args:
-        folder: with recipe.yaml, result.json and last.safetensors.
+        folder: folder of a run.
 
     Raises:
         FileNotFoundError: not a finished run.
         ValueError: a run of another task.
     """
-    recipe, classes, weights = read_run(folder, DetectionRecipe, "detection")
-    model = build_model(recipe.model.untrained(), len(classes), recipe.data)
-    model.load_state_dict(weights)
-    return Detector(recipe, model.eval(), classes)
+    run = read_dense_run(folder, "detection")
+    recipe = run.recipe(DetectionRecipe)
+    model = build_model(recipe.model.untrained(), len(run.classes), recipe.data)
+    model.load_state_dict(run.load_weights())
+    return Detector(recipe, model.eval(), run.classes)
 
 
 def draw(image: Tensor, found: dict[str, Tensor], classes: Sequence[str]) -> Tensor:
@@ -74,19 +75,19 @@ def draw(image: Tensor, found: dict[str, Tensor], classes: Sequence[str]) -> Ten
         classes: names; label k is `classes[k - 1]`.
 
     Returns:
-        (3, H, W) uint8; small pictures are enlarged by a whole number.
+        (3, H, W) uint8; small pictures are enlarged by an integer.
     """
     zoom = max(1, -(-SIDE // min(image.shape[-2:])))
     picture = as_rgb(image).repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
     if not len(found["boxes"]):
         return picture
-    palette = colours(len(classes))
+    palette = colors(len(classes))
     labels = found["labels"].tolist()
     chosen: Any = [palette[label - 1] for label in labels]
     if "masks" in found:
         masks = found["masks"].bool().repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
-        for mask, colour in reversed(list(zip(masks, chosen, strict=True))):  # one by one: torchvision blackens where masks overlap
-            picture = draw_segmentation_masks(picture, mask, alpha=0.4, colors=[colour])
+        for mask, color in reversed(list(zip(masks, chosen, strict=True))):  # one by one: torchvision blackens where masks overlap
+            picture = draw_segmentation_masks(picture, mask, alpha=0.4, colors=[color])
     scores = [f" {score:.0%}" for score in found["scores"].tolist()] if "scores" in found else [""] * len(labels)
     names = [f"{classes[label - 1]}{score}" for label, score in zip(labels, scores, strict=True)]
     boxes = zoom * found["boxes"]

@@ -9,7 +9,7 @@ from ..dense.recipe import DenseModelConfig
 
 @dataclass(frozen=True)
 class DetectorConfig(DenseModelConfig):
-    """What is trained: a detector of `kat_zoo.dense` on a plain ViT.
+    """The model to train: a detector of `kat_zoo.dense` on a plain ViT.
 
     Attributes:
         head: `mask_rcnn`, `faster_rcnn`, `retinanet` or `fcos`.
@@ -28,15 +28,15 @@ class DetectionDataConfig:
     Attributes:
         root: folder that the other paths are relative to.
         train_images: folder of the training images.
-        train_annotations: their JSON file.
+        train_annotations: JSON file of their instances.
         val_images: folder of the evaluation images.
-        val_annotations: their JSON file.
+        val_annotations: JSON file of their instances.
         skip_empty: leave training images without objects out.
         batch_size: images per update over all processes and accumulation steps.
         workers: loader processes per training process.
-        min_size: images are resized so that their shorter side has this many pixels; of several, training draws one for each image
-            (multi-scale) and evaluation takes the last,
-        max_size: or, if that is smaller, so that their longer side has this many.
+        min_size: shorter side that images are resized to, in pixels; of several, training draws one for each image (multi-scale) and
+            evaluation takes the last.
+        max_size: largest longer side, in pixels; an image that would exceed it is resized less.
     """
 
     root: str = "data/coco"
@@ -57,7 +57,7 @@ class DetectionAugmentConfig:
 
     Attributes:
         resize: `shortest` by `data.min_size` and `data.max_size`, or `jitter`: large-scale jitter (arXiv 2012.07177), the image
-            scaled to fit `crop` times a random factor and cropped, or padded with the backbone's mean colour, to `crop`.
+            scaled to fit `crop` times a random factor and cropped, or padded with the backbone's mean color, to `crop`.
         scale: range of that factor.
         crop: (height, width) in pixels.
         hflip: probability of a horizontal flip.
@@ -76,9 +76,9 @@ class DetectionRecipe(RunRecipe):
     """A whole training run of a detector.
 
     Attributes:
-        task: what `kat-zoo` commands tell recipes apart by.
-        model: what is trained.
-        data: where images and instances come from.
+        task: name of the task, which `kat-zoo` commands tell recipes apart by.
+        model: model to train.
+        data: source of the images and instances.
         augment: training augmentation.
     """
 

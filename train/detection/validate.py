@@ -17,13 +17,13 @@ from .predict import open_run
 
 @dataclasses.dataclass(frozen=True)
 class DetectionValidateConfig:
-    """What is evaluated.
+    """Settings of the evaluation.
 
     Attributes:
         run: folder of a finished detection run.
-        task: what `kat-zoo` commands are told apart by.
+        task: name of the task.
         images: folder of images; None is the evaluation split of the run.
-        annotations: their instances, a JSON file in COCO's format; goes with `images`.
+        annotations: JSON file of their instances in COCO's format; goes with `images`.
         precision: `no`, `bf16` or `fp16` autocast; None is as the run.
     """
 

@@ -1,4 +1,4 @@
-"""What one training step of a model computes and holds, counted without computing it: on tensors that have a shape only."""
+"""The computation and the memory of one training step, counted without computing it: on tensors that have a shape only."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
@@ -39,7 +39,7 @@ class Footprint:
         largest_block: parameters of the largest block, which FSDP2 gathers at once; of the whole model where it has no blocks.
         forward_flops: floating-point operations per image, a multiply-add being two: matrix products, convolutions,
             attention and the learned activations.
-        backward_flops: likewise; with gradient checkpointing the second forward is here.
+        backward_flops: operations of the backward pass; with gradient checkpointing the second forward is here.
         saved: bytes per image that autograd holds between forward and backward.
         recomputed: bytes per image of the largest block, which checkpointing holds again while that block is
             differentiated; 0 without checkpointing.
@@ -58,7 +58,7 @@ class Footprint:
 
 
 class Float32Statistics(TorchDispatchMode):
-    """Gives fake tensors the mean and deviation that norms keep in float32 where they normalise 16-bit values with float32 weights.
+    """Gives fake tensors the mean and deviation that norms keep in float32 where they normalize 16-bit values with float32 weights.
 
     PyTorch's shape rules of these operators say 16 bits; its kernels, on CPUs and GPUs, return float32.
     """
@@ -85,7 +85,7 @@ def count(build: Callable[[], nn.Module], loss: Loss, precision: str = "no") -> 
     by computing act1's output again, 4 N D a block: there the count is that much too high.
 
     Args:
-        build: makes the model, on any device; on `meta` it costs no memory.
+        build: function that makes the model, on any device; on `meta` it costs no memory.
         loss: maps (model, batch size) to a scalar; makes its own input, on the CPU.
         precision: `no`, `bf16` or `fp16` autocast.
 

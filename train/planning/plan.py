@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ..classification.recipe import Recipe
-from ..core.config import OptimizerConfig, RunRecipe, parse
+from ..core.config import OptimizerConfig, RunRecipe, parse, require
 from ..core.optim import create_optimizer
 from ..tasks import find_task
 from .footprint import Footprint, count
@@ -29,7 +29,7 @@ class Machine:
 
     Attributes:
         gpus: number of GPUs, one process each.
-        gpu_memory: of one GPU, in GB (1e9 bytes).
+        gpu_memory: memory of one GPU, in GB (1e9 bytes).
         strategy: `ddp`, everything on every GPU; `fsdp2`, weights, gradients, optimizer and average in equal parts on all GPUs,
             gathered block by block.
         tflops: peak of one GPU in the recipe's precision, in 1e12 operations per second; None is an A100's.
@@ -50,17 +50,14 @@ class Machine:
         Raises:
             ValueError: naming the option, its value and what is right.
         """
-        rules = [
+        require(
             ("--gpus", self.gpus, self.gpus >= 1, "at least 1"),
             ("--gpu-memory", self.gpu_memory, self.gpu_memory > 0, "positive, in GB"),
             ("--strategy", self.strategy, self.strategy in STRATEGIES, f"one of {', '.join(STRATEGIES)}"),
             ("--tflops", self.tflops, self.tflops is None or self.tflops > 0, "positive"),
             ("--utilization", self.utilization, 0 < self.utilization <= 1, "in (0, 1]"),
             ("--reserve", self.reserve, 0 <= self.reserve < 1, "in [0, 1)"),
-        ]
-        for name, value, ok, expected in rules:
-            if not ok:
-                raise ValueError(f"{name} is {value!r}; it must be {expected}")
+        )
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ class Memory:
 
     @property
     def fixed(self) -> float:
-        """What is held whatever the batch."""
+        """Bytes that are held whatever the batch."""
         return self.weights + self.gradients + self.optimizer + self.average + self.copies
 
     def images(self, available: float) -> int:
@@ -104,10 +101,10 @@ class Plan:
         images_per_pass: images per GPU and pass that the recipe asks for.
         grad_accum: passes per update with which the recipe's batch fits; None where not one image does.
         updates_per_epoch: optimizer updates in one epoch.
-        updates: of the whole run.
-        hours: of the whole run, evaluation left out.
-        images_per_second: that all GPUs together train, and all loaders must deliver.
-        assumed: what the counts take for granted about the images, a sentence; empty where nothing depends on them.
+        updates: updates of the whole run.
+        hours: hours of the whole run, evaluation left out.
+        images_per_second: images that all GPUs together train, and all loaders must deliver, in a second.
+        assumed: assumption of the counts about the images, a sentence; empty where nothing depends on them.
     """
 
     footprint: tuple[Footprint, ...]
@@ -126,7 +123,7 @@ def plan(recipe: PlannedRecipe, machine: Machine) -> Plan:
     """Work out what a recipe needs.
 
     Args:
-        recipe: of any task; no data is opened and no weights are fetched.
+        recipe: recipe of any task; no data is opened and no weights are fetched.
         machine: the GPUs.
 
     Returns:
@@ -138,7 +135,7 @@ def plan(recipe: PlannedRecipe, machine: Machine) -> Plan:
     accum, batch = recipe.optimizer.grad_accum, recipe.data.batch_size
     if batch % (accum * machine.gpus):
         raise ValueError(
-            f"data.batch_size {batch} must be a multiple of optimizer.grad_accum x GPUs, {accum} x {machine.gpus}: "
+            f"data.batch_size={batch}: expected a multiple of optimizer.grad_accum x GPUs, {accum} x {machine.gpus}: "
             "every GPU gets the same number of images"
         )
     work = workload(recipe)
@@ -170,7 +167,7 @@ def optimizer_state(model: nn.Module, config: OptimizerConfig) -> float:
     it will hold for the others. (Factored optimizers hold less on large matrices.)
 
     Args:
-        model: on any device; parameters with `requires_grad` count.
+        model: model on any device; parameters with `requires_grad` count.
         config: the optimizer.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What `kat-zoo plan` counts: for a recipe of any task, its model, its loss on fake images, and the length of an epoch."""
+"""The workload that `kat-zoo plan` counts: for a recipe of any task, its model, its loss on fake images, and the length of an epoch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -29,11 +29,11 @@ class Workload:
     """One task's work.
 
     Attributes:
-        build: makes the model.
+        build: function that makes the model.
         loss: maps (model, batch size) to the loss of fake images.
         image: (channels, height, width) of one of them.
         updates_per_epoch: optimizer updates in one epoch.
-        assumed: what is taken for granted about the images, a sentence.
+        assumed: assumption about the images, a sentence.
     """
 
     build: Callable[[], nn.Module]
@@ -44,10 +44,10 @@ class Workload:
 
 
 def workload(recipe: PlannedRecipe) -> Workload:
-    """What a step of the recipe computes; no data is opened and no weights are fetched.
+    """The work of one step of the recipe; no data is opened and no weights are fetched.
 
     Args:
-        recipe: of any task. Data that is not one of known size counts as ImageNet, COCO 2017 or ADE20K.
+        recipe: recipe of any task. Data that is not one of known size counts as ImageNet, COCO 2017 or ADE20K.
 
     Returns:
         Its work.

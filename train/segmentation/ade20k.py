@@ -92,8 +92,8 @@ def read_annotation(path: Path, reduce_zero_label: bool) -> np.ndarray:
     """Read a mask of labels as classes.
 
     Args:
-        path: a grey or palette PNG.
-        reduce_zero_label: see `SegmentationDataConfig`.
+        path: a gray or palette PNG.
+        reduce_zero_label: whether label 0 is "other" and ignored, and label k is class k - 1.
 
     Returns:
         (H, W) uint8; 255 is ignored.
@@ -130,7 +130,7 @@ def check(pairs: Sequence[tuple[Path, Path]], num_classes: int, reduce_zero_labe
     Args:
         pairs: (image, annotation) files.
         num_classes: labels run to num_classes - 1.
-        reduce_zero_label: see `SegmentationDataConfig`.
+        reduce_zero_label: whether label 0 is "other" and ignored, and label k is class k - 1.
         workers: threads.
 
     Raises:

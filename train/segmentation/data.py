@@ -24,8 +24,8 @@ class RandomScale(v2.Transform):
     """Resize image and mask by a random factor, the aspect ratio kept.
 
     Args:
-        short_side: see `SegmentationDataConfig`.
-        long_side: see `SegmentationDataConfig`.
+        short_side: shorter side that images are resized to, in pixels.
+        long_side: largest longer side, in pixels.
         scale: range of a factor on both.
     """
 
@@ -54,8 +54,8 @@ class CategoryCrop(v2.Transform):
 
     Args:
         crop: side, in pixels.
-        cat_max_ratio: see `SegmentationAugmentConfig`.
-        fill: of the image, per channel, 0 to 255.
+        cat_max_ratio: largest part of a crop that one class may take.
+        fill: color of the padding, one number from 0 to 255 per channel.
     """
 
     def __init__(self, crop: int, cat_max_ratio: float, fill: Sequence[int]) -> None:
@@ -89,8 +89,8 @@ def train_transform(data: SegmentationDataConfig, augment: SegmentationAugmentCo
 
     Args:
         data: sizes.
-        augment: what is random.
-        mean: per channel, in [0, 1]; images are padded with it.
+        augment: settings of the augmentation.
+        mean: mean of each channel, in [0, 1]; images are padded with it.
     """
     steps = [
         RandomScale(data.short_side, data.long_side, augment.scale),
@@ -111,9 +111,9 @@ class TrainPixels(Dataset):
 
     Args:
         pairs: (image, annotation) files.
-        transform: of (tv_tensors.Image, tv_tensors.Mask).
-        reduce_zero_label: see `SegmentationDataConfig`.
-        channels: 1 or 3.
+        transform: function of (tv_tensors.Image, tv_tensors.Mask).
+        reduce_zero_label: whether label 0 is "other" and ignored, and label k is class k - 1.
+        channels: number of channels, 1 or 3.
     """
 
     def __init__(self, pairs: Sequence[tuple[Path, Path]], transform: v2.Compose, reduce_zero_label: bool, channels: int) -> None:
@@ -156,9 +156,9 @@ def train_loader(dataset: TrainPixels, data: SegmentationDataConfig, seed: int, 
     """Loader of augmented global micro-batches.
 
     Args:
-        dataset: of the training split.
+        dataset: dataset of the training split.
         data: batch size, workers and length of an epoch.
-        seed: of order and augmentation.
+        seed: seed of order and augmentation.
         accum: micro-batches per update.
 
     Returns:

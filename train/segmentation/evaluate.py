@@ -45,7 +45,7 @@ def confusion(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     Args:
         predicted: classes, any shape.
         labels: classes of the same shape; `IGNORE` is left out.
-        num_classes: of both.
+        num_classes: number of classes of both.
 
     Returns:
         (num_classes, num_classes) int64.
@@ -54,7 +54,7 @@ def confusion(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return torch.bincount(labels[kept] * num_classes + predicted[kept], minlength=num_classes**2).view(num_classes, num_classes)
 
 
-def summarise(matrix: Tensor, samples: int) -> SegmentationEvaluation:
+def summarize(matrix: Tensor, samples: int) -> SegmentationEvaluation:
     """The figures of a confusion matrix (annotated, predicted)."""
     matrix = matrix.double()
     right, annotated = matrix.diagonal(), matrix.sum(1)
@@ -113,10 +113,10 @@ def evaluate(
     """Evaluate a segmentation model; every process calls it, and gets the figures of the whole split.
 
     Args:
-        accelerator: that prepared `batches`.
-        model: see `predict_logits`; its mode is put back afterwards.
-        batches: prepared loader of lists of (image, classes at the size of the file).
-        num_classes: of the logits.
+        accelerator: accelerator that prepared `batches`.
+        model: model that `predict_logits` runs; its mode is put back afterwards.
+        batches: loader, prepared, of lists of (image, classes at the size of the file).
+        num_classes: number of classes of the logits.
         data: sliding window.
 
     Returns:
@@ -138,4 +138,4 @@ def evaluate(
         total += matrices.sum(0)
         samples += len(matrices)
     model.train(was_training)
-    return summarise(total, samples)
+    return summarize(total, samples)

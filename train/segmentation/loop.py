@@ -16,7 +16,7 @@ from ..core.processes import start
 from ..core.run import begin, command
 from ..core.signals import stop_signals
 from ..core.trial import try_update
-from ..dense.runs import build_head
+from ..dense.runs import build_head, dense_config
 from .ade20k import IGNORE, check, open_folders
 from .data import EvalPixels, TrainPixels, eval_loader, train_loader, train_transform
 from .evaluate import SegmentationEvaluation, evaluate
@@ -33,7 +33,7 @@ def build_model(config: SegmenterConfig, num_classes: int) -> "SegmentationModel
 
     Args:
         config: head, backbone and its first weights.
-        num_classes: of the head.
+        num_classes: number of classes of the head.
 
     Returns:
         The model, on the CPU.
@@ -85,7 +85,8 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
     # ---- Loss, optimizer, schedule, average; continue or begin -------------------------------------------------------
     name = f"{recipe.model.head} on {recipe.model.backbone}"
     summary = f"{name}: {classes} classes, {len(splits.train)} training and {len(splits.test)} evaluation images"
-    run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary)
+    config = dense_config(recipe, recipe.model, splits.classes, "segmentation", recipe.data.root)
+    run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary, config)
     memory_format = torch.channels_last if system.channels_last else torch.contiguous_format
 
     # ---- Training ----------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from kat_zoo.images import require_images
 
-from ..dense.pictures import as_rgb, colours, overlay_regions, save_picture
-from ..dense.runs import predict_parser, read_pictures, read_run
+from ..dense.pictures import as_rgb, colors, overlay_regions, save_picture
+from ..dense.runs import predict_parser, read_dense_run, read_pictures
 from .data import resize_for_evaluation, to_size
 from .evaluate import predict_logits
 from .loop import build_model
@@ -22,8 +22,8 @@ class Segmenter:
     """A trained segmentation model.
 
     Attributes:
-        recipe: of its run.
-        model: with the run's last weights (the averaged ones where there are any), in evaluation mode.
+        recipe: recipe of its run.
+        model: model with the run's last weights (the averaged ones where there are any), in evaluation mode.
         classes: names, by index.
     """
 
@@ -48,16 +48,17 @@ def open_run(folder: Path) -> Segmenter:
     """Read the folder of a finished segmentation run.
 
     Args:
-        folder: with recipe.yaml, result.json and last.safetensors.
+        folder: folder of a run.
 
     Raises:
         FileNotFoundError: not a finished run.
         ValueError: a run of another task.
     """
-    recipe, classes, weights = read_run(folder, SegmentationRecipe, "segmentation")
-    model = build_model(recipe.model.untrained(), len(classes))
-    model.load_state_dict(weights)
-    return Segmenter(recipe, model.eval(), classes)
+    run = read_dense_run(folder, "segmentation")
+    recipe = run.recipe(SegmentationRecipe)
+    model = build_model(recipe.model.untrained(), len(run.classes))
+    model.load_state_dict(run.load_weights())
+    return Segmenter(recipe, model.eval(), run.classes)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     require_images(arguments.images)
     segmenter = open_run(arguments.model)
     pictures = read_pictures(arguments.images, segmenter.channels)
-    palette = colours(len(segmenter.classes))
+    palette = colors(len(segmenter.classes))
     for path, image in zip(arguments.images, pictures, strict=True):
         labels = segmenter.predict(image)
         if segmenter.classes[0] == "background":

@@ -9,7 +9,7 @@ from ..dense.recipe import DenseModelConfig
 
 @dataclass(frozen=True)
 class SegmenterConfig(DenseModelConfig):
-    """What is trained: a head of `kat_zoo.dense` on a plain ViT.
+    """The model to train: a head of `kat_zoo.dense` on a plain ViT.
 
     Attributes:
         head: `upernet` or `dpt`.
@@ -32,10 +32,10 @@ class SegmentationDataConfig:
             `objectInfo*.txt` class 0 is the background. Label 255 is always ignored.
         batch_size: images per update over all processes and accumulation steps.
         workers: loader processes per training process.
-        short_side: images are resized so that their shorter side has this many pixels,
-        long_side: or, if that is smaller, their longer side this many.
+        short_side: shorter side that images are resized to, in pixels.
+        long_side: largest longer side, in pixels; an image that would exceed it is resized less.
         crop: side of the square that is trained on and of the evaluation's sliding window, in pixels.
-        stride: of the sliding window, in pixels.
+        stride: stride of the sliding window, in pixels.
         evaluate: `slide`, or `whole` for whole images at once.
         updates_per_epoch: length of an epoch, each a random part of the images; None is a pass over all of them.
         check: decode all annotations before training and refuse labels out of range.
@@ -77,9 +77,9 @@ class SegmentationRecipe(RunRecipe):
     """A whole training run of a segmentation model.
 
     Attributes:
-        task: what `kat-zoo` commands tell recipes apart by.
-        model: what is trained.
-        data: where images come from.
+        task: name of the task, which `kat-zoo` commands tell recipes apart by.
+        model: model to train.
+        data: source of the images.
         augment: training augmentation.
     """
 

@@ -17,11 +17,11 @@ from .predict import open_run
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationValidateConfig:
-    """What is evaluated.
+    """Settings of the evaluation.
 
     Attributes:
         run: folder of a finished segmentation run.
-        task: what `kat-zoo` commands are told apart by.
+        task: name of the task.
         root: folder in ADE20K's format; None is the one of the run.
         evaluate: `slide` or `whole`; None is as the run.
         precision: `no`, `bf16` or `fp16` autocast; None is as the run.

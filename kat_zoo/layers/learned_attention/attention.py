@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from timm.layers import Attention
+from timm.layers.attention import Attention
 from timm.models._features_fx import register_notrace_function
 from torch import Tensor, nn
 
@@ -19,9 +19,7 @@ from .fourier import OperatorHeads
 def check_no_mask(x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
     """Return x, or raise ValueError: an operator over a fixed set of keys has no meaning under a mask."""
     if attn_mask is not None or is_causal:
-        raise ValueError(
-            "attn_mask / is_causal: Fourier-KArAt sums learned functions over all N keys, without a mask; expected None / False"
-        )
+        raise ValueError("attn_mask, is_causal: expected None and False, as Fourier-KArAt sums learned functions over all N keys")
     return x
 
 
@@ -31,7 +29,7 @@ class _Noted(threading.local):
     grid: tuple[int, int] | None = None
 
     def __reduce__(self) -> Any:
-        return type(self), ()  # what copies and files hold of it: a copy has no images in work
+        return type(self), ()  # copies and files hold no grid: a copy has no images in work
 
 
 @dataclass
@@ -43,8 +41,8 @@ class PatchGrid:
 
     Attributes:
         native: (height, width) in patches that the operators have parameters for.
-        num_prefix: tokens before the patches.
-        noted: what this thread has noted.
+        num_prefix: number of tokens before the patches.
+        noted: grid that this thread has noted.
     """
 
     native: tuple[int, int]
@@ -57,11 +55,11 @@ class PatchGrid:
         return self.noted.grid or self.native
 
     def note(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        """Forward hook of the patch embedding, whose output is (B, height, width, C)."""
+        """Note the grid of an output (B, height, width, C); a forward hook of the patch embedding."""
         self.noted.grid = (output.shape[1], output.shape[2])
 
     def recall(self, module: nn.Module, inputs: Any) -> None:
-        """Forward hook before a block: the grid that its input was first seen with."""
+        """Note the grid that a block's input was first seen with; a hook in front of the block."""
         x = inputs[0]
         if isinstance(x, torch.fx.Proxy) or torch.compiler.is_compiling():
             return
@@ -69,9 +67,9 @@ class PatchGrid:
 
 
 def _with_parameters(module: nn.Module, parameters: Mapping[str, Tensor], prefix: str = "") -> nn.Module:
-    """A shallow copy of a module that has other parameters.
+    """Return a shallow copy of a module with other parameters.
 
-    torch.func.functional_call would exchange those of the module itself for the call, under the eyes of other threads.
+    torch.func.functional_call would exchange those of the module itself for the call, in the middle of other threads' calls.
     """
     twin: Any = copy.copy(module)
     twin._parameters = {name: parameters[prefix + name] for name in module._parameters}
@@ -96,18 +94,22 @@ class KArAtAttention(Attention):
         self.dynamic = False
 
     def set_dynamic(self, patch_grid: PatchGrid) -> None:
-        """Interpolate the operators in every forward to the grid noted in `patch_grid`."""
+        """Interpolate the operators in every forward.
+
+        Args:
+            patch_grid: place where the model notes the grid of its images.
+        """
         self.patch_grid = patch_grid
         self.dynamic = True
 
     def __prepare_scriptable__(self) -> "KArAtAttention":
-        """Called by torch.jit.script, which cannot interpolate.
+        """Refuse a dynamic image size under torch.jit.script, which calls this and cannot interpolate.
 
         Raises:
             ValueError: the image size is dynamic.
         """
         if self.dynamic:
-            raise ValueError("torch.jit.script: no support for dynamic_img_size=True; expected False, or torch.export.export")
+            raise ValueError("dynamic_img_size=True under torch.jit.script: expected False, or torch.export.export")
         return self
 
     @torch.jit.ignore
@@ -126,16 +128,16 @@ class KArAtAttention(Attention):
         """Give the heads to operators, in order.
 
         Args:
-            operators: modules called as (q, k, v) on (B, heads, N, d).
-            head_counts: heads of each; their sum is num_heads.
+            operators: modules that are called as (q, k, v) on (B, heads, N, d).
+            head_counts: number of heads of each operator; their sum is num_heads.
 
         Raises:
-            ValueError: the counts do not add up, or attention dropout is asked of an operator without an N x N map.
+            ValueError: the counts do not add up, or there is attention dropout, which has no N x N map to drop from.
         """
         if sum(head_counts) != self.num_heads or len(head_counts) != len(operators):
             raise ValueError(f"head_counts={list(head_counts)}: expected {len(operators)} counts that sum to {self.num_heads}")
         if self.attn_drop.p > 0:
-            raise ValueError(f"attn_drop_rate={self.attn_drop.p}: there is no attention map to drop from; expected 0")
+            raise ValueError(f"attn_drop_rate={self.attn_drop.p}: expected 0, as there is no attention map to drop from")
         self.operators = operators
         self.head_counts = list(head_counts)
 

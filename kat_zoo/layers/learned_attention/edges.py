@@ -8,14 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..._checks import choice, count
+
 INITS = ("scaled", "normal")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
-    """Return value, or raise a ValueError that names what would be right."""
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices)}")
-    return value
 
 
 def _mexican_hat(x: Tensor) -> Tensor:
@@ -50,7 +45,7 @@ WAVELETS: dict[str, Callable[[Tensor], Tensor]] = {
     "meyer": _meyer,
     "shannon": _shannon,
 }
-BASES = ("fourier", "rational", *WAVELETS)
+EDGE_BASES = ("fourier", "rational", *WAVELETS)
 BASE_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "zero": torch.zeros_like,
     "identity": lambda x: x,
@@ -63,16 +58,16 @@ class Edges(nn.Module):
     """y_o = sum_i b(x_i) + phi_oi(x_i) per head, on (B, heads, M, inputs) -> (B, heads, M, outputs).
 
     Args:
-        heads: heads, each with its own functions.
+        heads: number of heads, each with its own functions.
         inputs: number of inputs i.
         outputs: number of outputs o.
-        basis: one of `BASES`.
-        order: G of the Fourier series; other bases ignore it.
-        base_function: b, one of `BASE_FUNCTIONS`.
+        basis: name in `EDGE_BASES`.
+        num_harmonics: number G of harmonics of the Fourier series; ignored by other bases.
+        base_function: name in `BASE_FUNCTIONS` of the function b.
         init: "normal" draws the coefficients from N(0, 1) as the paper does, "scaled" divides them by the root of the number
             of terms in the sum, so that y starts with unit variance.
-        device: of the parameters.
-        dtype: of the parameters.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Attributes:
         coefficients: (terms, heads, outputs, inputs). Fourier: cos(x), .., cos(G x), sin(x), .., sin(G x). Rational:
@@ -80,7 +75,7 @@ class Edges(nn.Module):
             and log of the scale s, of w f((x - tau) / s).
 
     Raises:
-        ValueError: an unknown basis, base function or init.
+        ValueError: an unknown basis, base function or init, or a number of harmonics below 1.
     """
 
     def __init__(
@@ -89,25 +84,25 @@ class Edges(nn.Module):
         inputs: int,
         outputs: int,
         basis: str = "fourier",
-        order: int = 3,
+        num_harmonics: int = 3,
         base_function: str = "zero",
         init: str = "scaled",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.basis = check_choice("basis", basis, BASES)
-        self.base_function = check_choice("base_function", base_function, tuple(BASE_FUNCTIONS))
-        self.init = check_choice("init", init, INITS)
-        self.order = order
-        terms = {"fourier": 2 * order, "rational": 10}.get(basis, 3)
+        self.basis = choice("basis", basis, EDGE_BASES)
+        self.base_function = choice("base_function", base_function, BASE_FUNCTIONS)
+        self.init = choice("init", init, INITS)
+        self.num_harmonics = count("num_harmonics", num_harmonics)
+        terms = {"fourier": 2 * self.num_harmonics, "rational": 10}.get(basis, 3)
         self.coefficients = nn.Parameter(torch.empty(terms, heads, outputs, inputs, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the coefficients; wavelets start with tau = 0 and s = 1."""
         inputs = self.coefficients.shape[-1]
-        terms = {"fourier": self.order, "rational": 6}.get(self.basis, 1)
+        terms = {"fourier": self.num_harmonics, "rational": 6}.get(self.basis, 1)
         nn.init.normal_(self.coefficients, std=(inputs * terms) ** -0.5 if self.init == "scaled" else 1.0)
         with torch.no_grad():
             if self.basis == "rational":
@@ -139,8 +134,8 @@ class Edges(nn.Module):
 
     def _fourier(self, x: Tensor) -> Tensor:
         y = torch.zeros((), dtype=x.dtype, device=x.device)
-        for m in range(self.order):
+        for m in range(self.num_harmonics):
             angle = (m + 1) * x
             y = y + angle.cos() @ self.coefficients[m].transpose(-1, -2)
-            y = y + angle.sin() @ self.coefficients[self.order + m].transpose(-1, -2)
+            y = y + angle.sin() @ self.coefficients[self.num_harmonics + m].transpose(-1, -2)
         return y

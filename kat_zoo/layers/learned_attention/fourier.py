@@ -1,4 +1,4 @@
-"""Learnable attention of Fourier-KArAt (arXiv 2503.10632) as modules: the heads of the standard operator, and what all heads share."""
+"""Learnable attention of Fourier-KArAt (arXiv 2503.10632) as modules: the heads of the standard operator, and the base of all heads."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,32 +9,27 @@ from torch.nn import functional as F
 
 import kat_zoo.kernels  # noqa: F401  (defines torch.ops.kat_zoo.fourier_attention)
 
-from .edges import INITS, check_choice
-
-
-def check_sizes(**sizes: Any) -> None:
-    """Raise a ValueError that names the first size that is not a whole number of 1 or more."""
-    for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more")
+from ..._checks import choice, count
+from .edges import INITS
 
 
 def resample_tokens(x: Tensor, dim: int, new_grid: Sequence[int], old_grid: Sequence[int], num_prefix: int) -> Tensor:
     """Interpolate one axis of tokens from one patch grid to another (bicubic, antialiased), prefix tokens kept.
 
     Args:
-        x: any shape; x.shape[dim] = num_prefix + old height x old width.
-        dim: the axis of tokens.
-        new_grid: (height, width) in patches.
-        old_grid: (height, width) in patches.
-        num_prefix: tokens before the patches (class and register tokens).
+        x: tensor of any shape with x.shape[dim] = num_prefix + old height x old width.
+        dim: axis of tokens.
+        new_grid: (height, width) of the result, in patches.
+        old_grid: (height, width) of x, in patches.
+        num_prefix: number of tokens before the patches (class and register tokens).
 
     Raises:
         ValueError: the axis does not have that many tokens.
     """
     patches = old_grid[0] * old_grid[1]
     if x.shape[dim] != num_prefix + patches:
-        raise ValueError(f"x has {x.shape[dim]} tokens along dim {dim}; expected {num_prefix} + {old_grid[0]} x {old_grid[1]}")
+        tokens = f"{num_prefix} + {old_grid[0]} x {old_grid[1]}"
+        raise ValueError(f"x of shape {tuple(x.shape)}: expected {tokens} tokens along dim {dim}")
     x = x.movedim(dim, -1)
     prefix, grid = x[..., :num_prefix], x[..., num_prefix:]
     flat = grid.reshape(-1, 1, *old_grid).float()
@@ -48,23 +43,29 @@ class SoftmaxHeads(nn.Module):
 
     @torch.jit.ignore
     def attention(self, logits: Tensor) -> Tensor:
-        """The attention (B, h, M, N) that belongs to logits of that shape, for analyses."""
+        """Return the attention (B, h, M, N) of logits of that shape, for analyses."""
         return logits.softmax(-1)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """softmax(q k^T / sqrt(d)) v on (B, h, N, d)."""
+        """Return softmax(q k^T / sqrt(d)) v; all are (B, h, N, d)."""
         return F.scaled_dot_product_attention(q, k, v)
 
 
 class OperatorHeads(nn.Module):
-    """What all learnable heads share: the axes that follow the number of tokens."""
+    """Base of all learnable heads, whose parameters have an axis of tokens."""
 
-    # parameter -> (axis of tokens, whether it is a density over tokens: sums over N patches keep their size when N changes)
+    # Parameter -> (axis of tokens, whether it is a density over tokens: sums over N patches keep their size when N changes).
     token_axes: dict[str, tuple[int, bool]] = {}
 
     @torch.no_grad()
     def resample(self, new_grid: Sequence[int], old_grid: Sequence[int], num_prefix: int) -> None:
-        """Interpolate the parameters to another patch grid (see `resample_tokens`); on the same one they stay, for their optimizer."""
+        """Interpolate the parameters to another patch grid; on the same one they stay, for their optimizer.
+
+        Args:
+            new_grid: (height, width) to resample to, in patches.
+            old_grid: (height, width) of the parameters, in patches.
+            num_prefix: number of tokens before the patches.
+        """
         if tuple(new_grid) == tuple(old_grid):
             return
         for name, value in self.resampled(dict(self.named_parameters()), new_grid, old_grid, num_prefix).items():
@@ -74,7 +75,14 @@ class OperatorHeads(nn.Module):
     def resampled(
         self, state: Mapping[str, Tensor], new_grid: Sequence[int], old_grid: Sequence[int], num_prefix: int
     ) -> dict[str, Tensor]:
-        """Return the entries of `state` (names as in `token_axes`) on another grid."""
+        """Return parameters on another patch grid.
+
+        Args:
+            state: values by the names of `token_axes`.
+            new_grid: (height, width) to resample to, in patches.
+            old_grid: (height, width) of the values, in patches.
+            num_prefix: number of tokens before the patches.
+        """
         if tuple(new_grid) == tuple(old_grid):
             return dict(state)
         factor = old_grid[0] * old_grid[1] / (new_grid[0] * new_grid[1])
@@ -92,24 +100,24 @@ class FourierHeads(OperatorHeads):
     """z (w^T v) with z_kp = sum_q sum_m a_pqm cos(m A_kq) + b_pqm sin(m A_kq): the paper's operator, through the kernel.
 
     Args:
-        num_heads: h.
-        num_tokens: N, prefix tokens included.
-        grid_size: G, the highest frequency, 1 to 11 in the paper.
-        rank: r.
+        num_heads: number h of heads.
+        num_tokens: number N of tokens, prefix tokens included.
+        num_harmonics: number G of harmonics, 1 to 11 in the paper, which calls it grid size.
+        rank: number r of components.
         init: "scaled" draws a, b from N(0, 1 / (N G)), so that z starts with unit variance; "normal" from N(0, 1) (paper).
-        edge_scale: two more (h, r, N) parameters that scale the cosine and the sine part of every edge; with them the
-            number of parameters is that of the paper's tables, N r (2G + 3) per head instead of N r (2G + 1).
-        w_bias: a bias of the map w, an (h, N) parameter.
-        device: of the parameters.
-        dtype: of the parameters.
+        edge_scale: whether there are two more (h, r, N) parameters that scale the cosine and the sine part of every edge; with
+            them the number of parameters is that of the paper's tables, N r (2G + 3) per head instead of N r (2G + 1).
+        w_bias: whether the map w has a bias, an (h, N) parameter.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Attributes:
-        a: (h, r, N, G).
-        b: (h, r, N, G).
-        w: (h, N, r).
+        a: (h, r, N, G) coefficients of the cosines.
+        b: (h, r, N, G) coefficients of the sines.
+        w: (h, N, r) map from the components to the tokens.
 
     Raises:
-        ValueError: a size that is not a whole number of 1 or more, or an unknown init.
+        ValueError: a size that is not an integer of at least 1, or an unknown init.
     """
 
     token_axes = {
@@ -125,7 +133,7 @@ class FourierHeads(OperatorHeads):
         self,
         num_heads: int,
         num_tokens: int,
-        grid_size: int = 3,
+        num_harmonics: int = 3,
         rank: int = 12,
         *,
         init: str = "scaled",
@@ -135,13 +143,13 @@ class FourierHeads(OperatorHeads):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(num_tokens=num_tokens, grid_size=grid_size, rank=rank)
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.init = check_choice("init", init, INITS)
-        self.a = nn.Parameter(torch.empty(num_heads, rank, num_tokens, grid_size, **dd))
-        self.b = nn.Parameter(torch.empty(num_heads, rank, num_tokens, grid_size, **dd))
+        self.init = choice("init", init, INITS)
+        shape = (count("num_heads", num_heads), count("rank", rank), count("num_tokens", num_tokens))
+        num_harmonics = count("num_harmonics", num_harmonics)
+        self.a = nn.Parameter(torch.empty(*shape, num_harmonics, **dd))
+        self.b = nn.Parameter(torch.empty(*shape, num_harmonics, **dd))
         self.w = nn.Parameter(torch.empty(num_heads, num_tokens, rank, **dd))
-        shape = (num_heads, rank, num_tokens)
         self.cos_scale = nn.Parameter(torch.empty(shape, **dd)) if edge_scale else None
         self.sin_scale = nn.Parameter(torch.empty(shape, **dd)) if edge_scale else None
         self.bias = nn.Parameter(torch.empty(num_heads, num_tokens, **dd)) if w_bias else None
@@ -149,8 +157,8 @@ class FourierHeads(OperatorHeads):
 
     def reset_parameters(self) -> None:
         """Draw a and b as `init` says, and w as nn.Linear does (the paper does not state it)."""
-        tokens, order = self.a.shape[2:]
-        std = (tokens * order) ** -0.5 if self.init == "scaled" else 1.0
+        tokens, num_harmonics = self.a.shape[2:]
+        std = (tokens * num_harmonics) ** -0.5 if self.init == "scaled" else 1.0
         nn.init.normal_(self.a, std=std)
         nn.init.normal_(self.b, std=std)
         reset_map(self.w)
@@ -162,12 +170,12 @@ class FourierHeads(OperatorHeads):
 
     def extra_repr(self) -> str:
         """Sizes for repr()."""
-        heads, rank, tokens, order = self.a.shape
-        return f"num_heads={heads}, num_tokens={tokens}, grid_size={order}, rank={rank}"
+        heads, rank, tokens, num_harmonics = self.a.shape
+        return f"num_heads={heads}, num_tokens={tokens}, num_harmonics={num_harmonics}, rank={rank}"
 
     @torch.jit.ignore
     def attention(self, logits: Tensor) -> Tensor:
-        """The attention w z (B, h, M, N) that belongs to logits of that shape, for analyses; `forward` never builds it."""
+        """Return the attention w z (B, h, M, N) of logits of that shape, for analyses; `forward` never builds it."""
         z = torch.zeros((), dtype=logits.dtype, device=logits.device)
         for m in range(self.a.shape[-1]):
             for wave, coefficients, scale in (
@@ -193,5 +201,5 @@ class FourierHeads(OperatorHeads):
 
 @torch.no_grad()
 def reset_map(w: Tensor) -> None:
-    """Initialise w (h, N, r) as the weight of nn.Linear(r, N): attention entries of standard deviation 0.6 for unit z."""
+    """Initialize w (h, N, r) as the weight of nn.Linear(r, N): attention entries of standard deviation 0.6 for unit z."""
     w.uniform_(-(w.shape[-1] ** -0.5), w.shape[-1] ** -0.5)

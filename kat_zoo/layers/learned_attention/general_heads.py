@@ -1,4 +1,4 @@
-"""The variants of Fourier-KArAt's attention (arXiv 2503.10632) that have no kernel: other bases, orders and projections."""
+"""The variants of Fourier-KArAt's attention (arXiv 2503.10632) without a kernel: other bases, operator orders and projections."""
 
 import functools
 import logging
@@ -10,18 +10,19 @@ from timm.models._features_fx import register_notrace_module
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .edges import Edges, check_choice
-from .fourier import OperatorHeads, check_sizes, reset_map
+from ..._checks import choice, count
+from .edges import Edges
+from .fourier import OperatorHeads, reset_map
 
 logger = logging.getLogger("kat_zoo")
 
-ORDERS = ("w_phi", "phi_w", "phi_phi")
+OPERATOR_ORDERS = ("w_phi", "phi_w", "phi_phi")
 PROJECTIONS = ("none", "simplex")
-TILE_QUERIES = 16  # tile x N x r elements at once for bases that do not factorise
+TILE_QUERIES = 16  # tile x N x r elements at once for bases that do not factorize
 
 
 def project_simplex(x: Tensor) -> Tensor:
-    """Project each row (last axis) onto the probability simplex, the nearest point in the Euclidean norm."""
+    """Project each row (last axis) onto the probability simplex: return the nearest point in the Euclidean norm."""
     ordered = x.sort(-1, descending=True).values
     count = torch.arange(1, x.shape[-1] + 1, device=x.device, dtype=x.dtype)
     threshold = (ordered.cumsum(-1) - 1) / count
@@ -30,31 +31,31 @@ def project_simplex(x: Tensor) -> Tensor:
 
 
 @functools.cache
-def _announce_general(what: str) -> None:
-    logger.warning("kat_zoo: no kernel for %s; this attention runs in tiles of plain PyTorch, which is slower.", what)
+def _announce_general(variant: str) -> None:
+    logger.warning("kat_zoo: no kernel for %s; this attention runs in tiles of plain PyTorch, which is slower.", variant)
 
 
 @register_notrace_module
 class GeneralHeads(OperatorHeads):
-    """All other variants of the paper, in tiles of queries: no N x N map is kept, the backward recomputes each tile.
+    """Any variant of the paper, in tiles of queries: no N x N map is kept, the backward recomputes each tile.
 
     torch.compile and torch.export take it as it is; torch.jit.script and torch.fx.symbolic_trace are refused.
 
     Args:
-        num_heads: h.
-        num_tokens: N, prefix tokens included.
-        grid_size: G of the Fourier basis.
-        rank: r.
-        basis: see `Edges`.
-        base_function: see `Edges`.
-        order: "w_phi", W Phi(A); "phi_w", Phi(W A); "phi_phi", Phi2(Phi1(A)).
+        num_heads: number h of heads.
+        num_tokens: number N of tokens, prefix tokens included.
+        num_harmonics: number G of harmonics of the Fourier basis.
+        rank: number r of components.
+        basis: basis of the edges, a name in `EDGE_BASES`.
+        base_function: function added on every edge, a name in `BASE_FUNCTIONS`.
+        operator_order: "w_phi", W Phi(A); "phi_w", Phi(W A); "phi_phi", Phi2(Phi1(A)).
         projection: "none", or "simplex": each row of the attention is projected onto the probability simplex.
-        init: see `Edges`.
-        device: of the parameters.
-        dtype: of the parameters.
+        init: "scaled" or "normal" coefficients, as in `Edges`.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Raises:
-        ValueError: an unknown name, or a size that is not a whole number of 1 or more.
+        ValueError: an unknown name, or a size that is not an integer of at least 1.
     """
 
     token_axes = {"inner.coefficients": (3, True), "outer.coefficients": (2, True), "w": (1, True)}
@@ -63,38 +64,38 @@ class GeneralHeads(OperatorHeads):
         self,
         num_heads: int,
         num_tokens: int,
-        grid_size: int = 3,
+        num_harmonics: int = 3,
         rank: int = 12,
         *,
         basis: str = "fourier",
         base_function: str = "zero",
-        order: str = "w_phi",
+        operator_order: str = "w_phi",
         projection: str = "none",
         init: str = "scaled",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(num_tokens=num_tokens, grid_size=grid_size, rank=rank)
-        self.order = check_choice("operator_order", order, ORDERS)
-        self.projection = check_choice("projection", projection, PROJECTIONS)
+        num_heads, num_tokens, rank = count("num_heads", num_heads), count("num_tokens", num_tokens), count("rank", rank)
+        self.operator_order = choice("operator_order", operator_order, OPERATOR_ORDERS)
+        self.projection = choice("projection", projection, PROJECTIONS)
         make = functools.partial(
             Edges,
             num_heads,
             basis=basis,
-            order=grid_size,
+            num_harmonics=num_harmonics,
             base_function=base_function,
             init=init,
             device=device,
             dtype=dtype,
         )
         self.basis = basis
-        self.inner: Any = make(inputs=num_tokens, outputs=rank) if order != "phi_w" else None
-        self.outer: Any = make(inputs=rank, outputs=num_tokens) if order != "w_phi" else None
+        self.inner: Any = make(inputs=num_tokens, outputs=rank) if operator_order != "phi_w" else None
+        self.outer: Any = make(inputs=rank, outputs=num_tokens) if operator_order != "w_phi" else None
         shape = (num_heads, num_tokens, rank)
-        self.w: Any = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if order != "phi_phi" else None
+        self.w: Any = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if operator_order != "phi_phi" else None
         self.reset_parameters()
-        _announce_general(f"basis={basis}, base_function={base_function}, operator_order={order}, projection={projection}")
+        _announce_general(f"basis={basis}, base_function={base_function}, operator_order={operator_order}, projection={projection}")
 
     def reset_parameters(self) -> None:
         """Draw w; the edges have their own."""
@@ -104,7 +105,7 @@ class GeneralHeads(OperatorHeads):
     def resampled(
         self, state: Mapping[str, Tensor], new_grid: Sequence[int], old_grid: Sequence[int], num_prefix: int
     ) -> dict[str, Tensor]:
-        """As in the base class; only the weights are densities, not the shifts, scales and denominators."""
+        """Return parameters on another patch grid; weights alone are densities, not shifts, scales and denominators."""
         result = super().resampled(state, new_grid, old_grid, num_prefix)
         factor = old_grid[0] * old_grid[1] / (new_grid[0] * new_grid[1])
         for name, value in result.items():
@@ -115,21 +116,25 @@ class GeneralHeads(OperatorHeads):
 
     def attention(self, logits: Tensor) -> Tensor:
         """Map rows of logits (B, h, M, N) to rows of the attention, same shape."""
-        z = logits @ self.w if self.order == "phi_w" else self.inner(logits)
-        rows = z @ self.w.transpose(-1, -2) if self.order == "w_phi" else self.outer(z)
+        z = logits @ self.w if self.operator_order == "phi_w" else self.inner(logits)
+        rows = z @ self.w.transpose(-1, -2) if self.operator_order == "w_phi" else self.outer(z)
         return project_simplex(rows) if self.projection == "simplex" else rows
 
     def _tile(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return self.attention(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5) @ v
 
     def __prepare_scriptable__(self) -> "GeneralHeads":
-        """Called by torch.jit.script, which knows neither checkpointing nor a table of functions."""
+        """Refuse torch.jit.script, which calls this and knows neither checkpointing nor a table of functions.
+
+        Raises:
+            ValueError: always.
+        """
         raise self._refused("torch.jit.script", "torch.compile or torch.export.export")
 
-    def _refused(self, what: str, instead: str) -> ValueError:
+    def _refused(self, capture: str, instead: str) -> ValueError:
         return ValueError(
-            f"{what}: no support for basis={self.basis}, operator_order={self.order}, projection={self.projection}, which runs in "
-            f"tiles of plain PyTorch; expected the standard Fourier operator, or {instead}"
+            f"basis={self.basis}, operator_order={self.operator_order}, projection={self.projection} under {capture}: expected the "
+            f"standard Fourier operator, or {instead}; this variant runs in tiles of plain PyTorch"
         )
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ def positive_abs(x: Tensor) -> Tensor:
     """Absolute value whose derivative at 0 is +1 (`torch.abs` has 0 there).
 
     The published KAT weights were trained with sign(0) = +1; under `torch.abs` the zero denominators of an
-    identity-initialised activation would never move.
+    identity-initialized activation would never move.
     """
     return torch.where(x >= 0, x, -x)
 
@@ -48,11 +48,12 @@ def rational_reference(
     with sign(0) = +1 for x and for b.
 
     Args:
-        x: any shape, channels along `channel_dim`.
-        numerator: (1 or G, m + 1), the a_i.
-        denominator: (1 or G, n), the b_j.
-        channel_dim: the dimension cut into G contiguous groups.
-        compute_dtype: float64 unless given (float32 on devices without it), so that |x| up to 1e30 does not overflow.
+        x: input of any shape, channels along `channel_dim`.
+        numerator: coefficients a_i, (1 or G, m + 1).
+        denominator: coefficients b_j, (1 or G, n).
+        channel_dim: dimension cut into G contiguous groups.
+        compute_dtype: dtype of the arithmetic; by default float64 (float32 on devices without it), in which |x| up to 1e30 does
+            not overflow.
 
     Returns:
         A tensor like x, in x's dtype. Nothing is checked here; `rational` does that.
@@ -70,10 +71,10 @@ def rational_backward_reference(
 
     Args:
         grad: gradient of the result, shape of x.
-        x: as in `rational_reference`.
-        numerator: as in `rational_reference`.
-        denominator: as in `rational_reference`.
-        channel_dim: as in `rational_reference`.
+        x: input of any shape, channels along `channel_dim`.
+        numerator: coefficients a_i, (1 or G, m + 1).
+        denominator: coefficients b_j, (1 or G, n).
+        channel_dim: dimension cut into G contiguous groups.
 
     Returns:
         Gradients of x, numerator and denominator in their shapes and dtypes.

@@ -1,0 +1,227 @@
+"""Sections of docs/results.md on accuracy, each a function that returns its lines; `tables.py` writes them."""
+
+import statistics
+
+from compare_report import by_row, equal_time, results_table
+from compare_rows import MAIN
+from tables_data import Row, mean, one, percent, prose, rows, select, shipped, table
+
+from kat_zoo.hub import registry
+
+
+def weights() -> list[str]:
+    names = [name for name, results in registry.load_results().items() if results[0].source == "ours"]
+    lines = [(name, f"{registry.entry(name).size.params / 1e6:.2f}", f"{shipped(name):.2f}") for name in names]
+    return [
+        *prose("""
+            Top-1 on all 10,000 test images of Fashion-MNIST. One seed each, at learning rates that were searched for none of them. The
+            command takes the names before the dot.
+        """),
+        "",
+        *table(("weights", "params (M)", "top-1 %"), lines),
+    ]
+
+
+def comparison() -> list[str]:
+    folder = "results/compare/small"
+    runs = by_row(rows(f"{folder}/runs.csv"))
+    costs: dict[str, Row] = {}
+    for row in rows(f"{folder}/sizes.csv") + rows(f"{folder}/measure.csv"):
+        costs.setdefault(row["row"], {}).update(row)
+
+    def top1(key: str) -> str:
+        return percent(statistics.fmean(run["top1"] for run in runs[key].values()))
+
+    def over_vit(key: str, cost: str) -> str:
+        return f"{float(costs[key][cost]) / float(costs['vit'][cost]):.1f}"
+
+    return [
+        *prose("""
+            Six models of one depth and width, trained alike: 12,000 images of Fashion-MNIST, 3 epochs, a learning-rate sweep of its own
+            for each on images held out, three seeds. Times by `--measure`: forward and backward in bfloat16 autocast on one thread, on
+            a CPU with AVX-512 and bfloat16. Rows of one seed, learning rates and further pictures:
+            [tables.md](../benchmarks/results/compare/small/tables.md).
+        """),
+        "",
+        *results_table(list(MAIN), runs, costs, own_reference=False),
+        "",
+        "![Accuracy against parameters, multiply-adds and time](../benchmarks/results/compare/small/views.png)",
+        "",
+        *prose(f"""
+            The learnable attention wins, by far, in so short a training; also under noise. The likely reason is not the KAN in it: its
+            coefficients belong to positions, which need not be found first. An MLP-Mixer with GR-KANs ({top1("mixer")} %) and even an
+            MLP on the pixels ({top1("mlp")} %; one seed each) do as well, and on shifted images the KArAts are the worst of the six.
+            KAT's activations cannot be told from GELU or SwiGLU by three seeds, and cost this small model
+            {over_vit("kat", "ms_per_image")} times the time. B-spline layers cost {over_vit("vit_kan", "ms_per_image")} times the time
+            and {over_vit("vit_kan", "params")} times the parameters, and are the worst under noise.
+        """),
+        "",
+        *(line for paragraph in equal_time(rows(f"{folder}/curves.csv"), costs) for line in prose(paragraph)),
+        "",
+        *prose("""
+            The comparison is one data set at 0.5M parameters and 560 updates. Its learning rates were searched at a third of that
+            length, once for each family and for the ViTs with PReLU or a rational per node; other variants have their family's rate.
+            Longer training narrows the differences: see the [weights that ship](#weights-that-ship), and, for a KArAt and its softmax
+            twin after ten epochs, [docs/attention.md](attention.md).
+        """),
+    ]
+
+
+def scaling() -> list[str]:
+    names = {"vit": "ViT", "kat": "KAT"}
+    lines = []
+    for row in rows("results/scaling/small/fits.csv"):
+        interval = f"{float(row['alpha_low']):.2f} to {float(row['alpha_high']):.2f}"
+        lines.append((names[row["family"]], row["against"], row["points"], row["l_inf"], f"{float(row['alpha']):.2f}", interval))
+    data = rows("results/scaling/small/runs.csv")
+    pairs = [(one(data, family="kat", width=vit["width"], images=vit["images"]), vit) for vit in select(data, family="vit")]
+    better = [kat["width"] for kat, vit in pairs if float(kat["loss"]) < float(vit["loss"])]
+    return [
+        *prose("""
+            Widths 24, 48, 96 by 3,000, 9,000, 27,000 images, 3 epochs, one seed ([runs](../benchmarks/results/scaling/small/runs.csv)).
+            The loss is fitted by l_inf + (x0 / x)^alpha, where x is the parameters at most data, the images at the largest width, or
+            the compute along its frontier; 90 % intervals.
+        """),
+        "",
+        *table(("family", "against", "points", "l_inf", "alpha", "interval"), lines),
+        "",
+        *prose(f"""
+            The two families follow each other. KAT has the lower loss in {len(better)} of {len(pairs)} runs, all of width
+            {", ".join(sorted(set(better)))}. The best size moves from 0.03M to 0.45M parameters in a hundredfold of compute for both
+            ([picture](../benchmarks/results/scaling/small/n_opt.png)).
+        """),
+        "",
+        *prose("""
+            Limits: three points do not determine a floor, one seed has no spread (the intervals resample the points), all models are
+            far from trained out, and all have the learning rate 1.2e-3, where the sweep at width 96 chose 3.6e-3 for both.
+        """),
+        "",
+        "![Loss against parameters, data and compute](../benchmarks/results/scaling/small/scaling.png)",
+    ]
+
+
+def atlas() -> list[str]:
+    lines = [(row["activations"], percent(float(row["top1"]))) for row in rows("results/atlas_swaps.csv")]
+    return [
+        *prose("""
+            The activations of the shipped KAT after training, and its top-1 when they are replaced. They leave their initial functions
+            far behind, and need to. The eight groups hardly specialize: one function for all of them does almost as well. Dashed in the
+            picture: the initial functions; gray: the distribution of the inputs.
+        """),
+        "",
+        *table(("activations", "top-1 %"), lines),
+        "",
+        "![Learned activations](atlas.png)",
+    ]
+
+
+def karat_ablations() -> list[str]:
+    data = rows("results/karat_ablations.csv")
+    minutes = sum(float(row["cpu_minutes"]) for row in data)
+    return [
+        *prose(f"""
+            A pico KArAt on {int(data[0]["images"]):,} images, {data[0]["epochs"]} epochs, one seed, one learning rate; {minutes:.0f}
+            CPU minutes for all {len(data)} rows ([by table of the paper](../benchmarks/results/karat_ablations.md)). The run with
+            rational edges reached a loss of 1.24, then diverged.
+        """),
+        "",
+        *table(("changed", "variant", "top-1 %"), [(row["group"], row["variant"], percent(float(row["top1"]))) for row in data]),
+    ]
+
+
+def formulas() -> list[str]:
+    data = [row for row in rows("results/kan_formula_summary.csv") if row["target"] != "all"]
+    lines = [
+        (
+            row["target"],
+            "1 %" if float(row["noise"]) else "",
+            f"{row['right']} of {row['seeds']}",
+            row["median_rmse"],
+            row["median_cpu_seconds"],
+        )
+        for row in data
+    ]
+    right, seeds = (sum(int(row[key]) for row in data if float(row["noise"])) for key in ("right", "seeds"))
+    return [
+        *prose(f"""
+            1,000 samples, on a busy, slower machine with AVX2. Without noise a formula counts if it is exact; with noise, if it is
+            symbolic and its RMSE is at most a fifth of the noise: {right} of {seeds}. In the J0 that does not count an edge stays
+            numeric, and the result says so. One noisy distance that counts is another function, which agrees within the noise. Options
+            for the other rows: `--targets distance --seeds 8`, `--seeds 4`, `--seeds 4 --noise 0.01`.
+        """),
+        "",
+        *table(("target", "noise", "right", "RMSE, median", "CPU seconds, median"), lines),
+    ]
+
+
+def small_tables() -> list[str]:
+    keys = ("table", "rows", "model", "score", "sd_of_folds", "cpu_seconds_a_fit")
+    return [
+        *prose("""
+            Untuned, 5 folds: R^2 of regressors, accuracy of classifiers. `one of eight` has one useful input of eight, and noise.
+            `KANClassifier()` is not better than a scaled logistic regression on these two tables, and slower.
+        """),
+        "",
+        *table(
+            ("table", "rows", "model", "score", "sd of folds", "CPU seconds a fit"),
+            [[row[key] for key in keys] for row in rows("results/kan_tables.csv")],
+        ),
+    ]
+
+
+def lp_ft() -> list[str]:
+    data = rows("results/lp_ft.csv")
+    names = {"LP": "linear probe", "FT": "fine-tuning", "LP-FT": "LP-FT", "rationals": "rationals alone after the probe"}
+    lines = [
+        (
+            label,
+            percent(mean(data, "top1", method=method, images="clean (ID)")),
+            percent(mean(data, "top1", method=method, images="mean OOD")),
+            f"{mean(data, 'feature_drift', method=method, images='clean (ID)'):.2f}",
+        )
+        for method, label in names.items()
+    ]
+    return [
+        *prose("""
+            A KAT pretrained on 5 classes of Fashion-MNIST, adapted to the other 5 with 200 images each; mean of 3 seeds. Out of
+            distribution is the mean of four shifts. LP-FT wins in distribution, and not out of it. Drift: how far features move, in
+            parts of their norm.
+        """),
+        "",
+        *table(("adaptation", "top-1 % in distribution", "out of distribution", "feature drift"), lines),
+    ]
+
+
+def dense() -> list[str]:
+    data = rows("results/dense/runs.csv")
+    lines = []
+    for backbone, label in {"KAT": "KAT", "ViT": "ViT", "random": "KAT, random weights, frozen"}.items():
+        scores = [
+            " / ".join(percent(float(row["percent"])) for row in select(data, backbone=backbone, metric=metric))
+            for metric in ("box_ap50", "mask_ap50", "miou")
+        ]
+        minutes = [percent(mean(data, "cpu_minutes", backbone=backbone, metric=metric)) for metric in ("box_ap50", "miou")]
+        lines.append([label, *scores, *minutes])
+    return [
+        *prose("""
+            A pico KAT, its ViT twin and a frozen random KAT under one Mask R-CNN (900 updates) and one UperNet (600 updates of 8
+            scenes), on 1,200 composed scenes of Fashion-MNIST items; seeds 0 / 1. How to read the figures:
+            [docs/dense.md](dense.md#results).
+        """),
+        "",
+        *table(("backbone", "box AP50 %", "mask AP50 %", "mIoU %", "CPU minutes, detector", "CPU minutes, UperNet"), lines),
+    ]
+
+
+def resume() -> list[str]:
+    data = rows("results/resume.csv")
+    equal = sum(row["loss_left_alone"] == row["loss_interrupted"] for row in data)
+    return [
+        *prose(f"""
+            A training run that was killed, then stopped, and continued each time, against the same run left alone: the command compares
+            all log records and all weights bit by bit. Of the {len(data)} losses in the checked-in log, {equal} are equal to the last
+            digit.
+        """),
+        "",
+        "![Loss of both runs](../benchmarks/results/resume.png)",
+    ]

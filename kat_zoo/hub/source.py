@@ -1,0 +1,113 @@
+"""A classifier by whatever name a user has for it: one of timm's, a folder of a run, a repository of the Hub, a file of weights."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+from torch import nn
+
+from ..models._pretrained import create_model, fetch_config, require_model
+from .repository import CONFIG, class_names, read_config
+
+HUB, LOCAL = "hf-hub:", "local-dir:"
+
+logger = logging.getLogger("kat_zoo")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model with its weights.
+
+    Attributes:
+        model: model of timm's, on the CPU, in evaluation mode; its `pretrained_cfg` holds the preprocessing of its weights.
+        classes: names of the classes, by index.
+    """
+
+    model: nn.Module
+    classes: tuple[str, ...]
+
+
+def as_folder(name: str) -> Path | None:
+    """The folder that a name means: the path of one, or `local-dir:PATH`; None for other names."""
+    path = Path(name.removeprefix(LOCAL))
+    return path if name.startswith(LOCAL) or path.is_dir() else None
+
+
+def open_model(name: str, checkpoint: str | Path | None = None, *, untrained: bool = False) -> Source:
+    """Create a model with weights, and name its classes.
+
+    Args:
+        name: name in timm's registry, `hf-hub:org/name`, or a folder that `kat-zoo train`, `convert` or `pull` left.
+        checkpoint: file of weights in place of the published ones, or of those in the folder. Where a config.json lies beside it,
+            names and preprocessing are those of that file; else the classes are numbers and the preprocessing is the architecture's.
+        untrained: leave the model of a registered name without weights.
+
+    Raises:
+        ValueError: unknown name, a model without published weights and no checkpoint, a folder of another task, or a checkpoint
+            that is damaged or does not fit.
+        FileNotFoundError: no such folder or checkpoint, or a folder without a model.
+        WeightsError: a model of the Hub that cannot be had.
+    """
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"--checkpoint {checkpoint}: no such file")
+    folder = as_folder(name)
+    if folder is not None:
+        require_classifier(folder)
+        return _published(f"{LOCAL}{folder}") if checkpoint is None else _of_file(folder, Path(checkpoint))
+    if name.startswith(HUB):
+        _require_classifier_of_hub(name.removeprefix(HUB))
+        return _published(name)
+    require_model(name)
+    if checkpoint is not None:
+        return _of_file(Path(checkpoint).parent, Path(checkpoint), name)
+    if untrained:
+        model = timm.create_model(name).eval()
+        return Source(model, tuple(class_names(model, False)))
+    if not timm.is_model_pretrained(name):
+        raise ValueError(f"model {name!r} has no published weights: expected --checkpoint FILE, or a model that has (kat-zoo list)")
+    return _published(name)
+
+
+def require_classifier(folder: Path) -> None:
+    """Check that a folder holds a classifier.
+
+    Raises:
+        FileNotFoundError: it does not hold a model.
+        ValueError: it holds one of another task.
+    """
+    task = read_config(folder).get("kat_zoo", {}).get("task", "classification")
+    if task != "classification":
+        raise ValueError(f"{folder} is a run of {task}: expected one of classification")
+
+
+def _require_classifier_of_hub(repo: str) -> None:
+    config = fetch_config(repo)
+    task = config.get("kat_zoo", {}).get("task", "classification")
+    if task != "classification":
+        short = repo.split("@")[0].split("/")[-1]
+        raise ValueError(f"{HUB}{repo} is a model of {task}: expected a classifier; kat-zoo pull {repo}, then give the folder {short}")
+
+
+def _published(name: str) -> Source:
+    model = timm.create_model(name, pretrained=True).eval()
+    return Source(model, tuple(class_names(model, True)))
+
+
+def _of_file(folder: Path, checkpoint: Path, name: str | None = None) -> Source:
+    """A model with the weights of a file, as the config.json of a folder describes it; else as the architecture does."""
+    if not (folder / CONFIG).is_file():
+        assert name is not None  # a folder that was named has been checked
+        model = create_model(name, checkpoint=checkpoint).eval()
+        logger.warning(
+            "%s has no config.json beside it: classes are numbers, and images are prepared as for the architecture %s", checkpoint, name
+        )
+        return Source(model, tuple(class_names(model, False)))
+    config = read_config(folder)
+    architecture = config["architecture"]
+    if name is not None and name.split(".")[0] != architecture:
+        raise ValueError(f"model {name!r} with {checkpoint}: expected {architecture}, which the config.json beside it names")
+    model = create_model(architecture, checkpoint=checkpoint, num_classes=config["num_classes"], **config.get("model_args", {})).eval()
+    own = {**config["pretrained_cfg"], "label_names": config.get("label_names"), "num_classes": config["num_classes"]}
+    model.pretrained_cfg = {**model.pretrained_cfg, **own}  # type: ignore[dict-item,assignment]
+    return Source(model, tuple(class_names(model, True)))
