@@ -115,7 +115,7 @@ def _parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--latex", action="store_true", help="print the chosen formula as LaTeX")
     parser.add_argument("--quiet", action="store_true", help="do not log each network shape of the search")
     parser.add_argument("--plot", type=Path, help="write a picture of the network (.svg, .pdf or .png)")
-    options = parser.parse_args(argv)
+    options: Namespace = parser.parse_args(argv)
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"--seed {options.seed}: expected an integer from 0 to 2**32 - 1")
     if options.max_seconds is not None and not options.max_seconds > 0:
