@@ -18,31 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from .kernels.bspline_torch import spline_contract_reference
-from .kernels.fourier_attention_torch import fourier_scores_reference
-from .kernels.rational_torch import rational_reference
+from .kernels.fourier_attention_torch import fourier_attention_portable
+from .kernels.rational_torch import rational_portable
 
 logger = logging.getLogger("kat_zoo")
 
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "aoti": ".aoti.pt2"}
 
 
-def rational_formula(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
-    """The operator `rational` in standard operators, for inference; 16-bit types are computed in float32."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return rational_reference(x, numerator, denominator, channel_dim, dtype)
-
-
-def fourier_formula(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:
-    """The operator `fourier_attention` in standard operators, for inference: its output and z."""
-    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    q, k, values, a, b, w = (t.to(dtype) for t in (q, k, v, a, b, w))
-    z = fourier_scores_reference(q, k, a, b, scale)
-    return (z @ (w.transpose(-1, -2) @ values)).to(v.dtype), z
-
-
 FORMULAS: dict[torch._ops.OperatorBase, Callable] = {
-    torch.ops.kat_zoo.rational.default: rational_formula,
-    torch.ops.kat_zoo.fourier_attention.default: fourier_formula,
+    torch.ops.kat_zoo.rational.default: rational_portable,
+    torch.ops.kat_zoo.fourier_attention.default: fourier_attention_portable,
     torch.ops.kat_zoo.spline_contract.default: spline_contract_reference,
 }
 

@@ -52,7 +52,9 @@ def bspline_basis(x: Tensor, knots: Tensor, spline_order: int = 3, derivative: i
         ValueError: shapes, dtypes, devices or options that do not fit.
     """
     knots, pad = _prepare(x, knots, spline_order, derivative, extrapolate)
-    basis = torch.ops.kat_zoo.bspline_basis(wide(x), knots, spline_order, derivative)
+    exported = not torch.jit.is_scripting() and torch.onnx.is_in_onnx_export()  # ONNX has no operators of ours
+    operator = bspline_basis_reference if exported else torch.ops.kat_zoo.bspline_basis
+    basis = operator(wide(x), knots, spline_order, derivative)
     return (basis[..., pad : basis.shape[-1] - pad] if pad else basis).to(x.dtype)
 
 
@@ -86,7 +88,9 @@ def spline_linear(
     if pad:
         coef = torch.nn.functional.pad(coef, (0, 0, pad, pad))
     rows = x.reshape(-1, x.shape[-1])
-    y = torch.ops.kat_zoo.spline_contract(wide(rows), knots, wide(coef), None, spline_order, derivative)
+    exported = not torch.jit.is_scripting() and torch.onnx.is_in_onnx_export()
+    operator = spline_contract_reference if exported else torch.ops.kat_zoo.spline_contract
+    y = operator(wide(rows), knots, wide(coef), None, spline_order, derivative)
     return y.to(x.dtype).reshape(*x.shape[:-1], coef.shape[-1])
 
 

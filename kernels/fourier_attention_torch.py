@@ -31,6 +31,16 @@ def fourier_scores_reference(q: Tensor, k: Tensor, a: Tensor, b: Tensor, scale: 
     return z
 
 
+def fourier_attention_portable(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """The operator `fourier_attention` in standard operators, for exported models: its output and z."""
+    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    q, k, values, a, b, w = (t.to(dtype) for t in (q, k, v, a, b, w))
+    z = fourier_scores_reference(q, k, a, b, scale)
+    return (z @ (w.transpose(-1, -2) @ values)).to(v.dtype), z
+
+
 def fourier_attention_reference(
     q: Tensor,
     k: Tensor,

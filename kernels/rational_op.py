@@ -8,7 +8,7 @@ from torch import Tensor
 from . import cpu_library, dispatch
 from .derivatives import register_autograd, second_order, seen_through
 from .layout import as_rows, like_rows
-from .rational_torch import rational_backward_reference, rational_reference
+from .rational_torch import rational_backward_reference, rational_portable, rational_reference
 
 MAX_ORDER = 8
 
@@ -45,6 +45,9 @@ def rational(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int
     Raises:
         ValueError: wrong shapes, dtypes, devices or degrees, or C not divisible by G.
     """
+    if not torch.jit.is_scripting():  # noqa: SIM102 (TorchScript leaves out the block, whose condition it cannot read)
+        if torch.onnx.is_in_onnx_export():  # ONNX has no operators of ours
+            return rational_portable(x, numerator, denominator, channel_dim)
     return torch.ops.kat_zoo.rational(x, numerator, denominator, channel_dim)
 
 

@@ -64,6 +64,12 @@ def rational_reference(
     return y.to(x.dtype).reshape(x.shape)
 
 
+def rational_portable(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1) -> Tensor:
+    """The operator `rational` in standard operators, for exported models: 16-bit types are computed in float32, others in their own."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return rational_reference(x, numerator, denominator, channel_dim, dtype)
+
+
 def rational_backward_reference(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int = -1
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import pytest
 import timm
@@ -11,6 +12,7 @@ from kat_zoo import export
 from kat_zoo.cli import export as cli_export
 from kat_zoo.cli import main as cli
 from kat_zoo.kernels import rational, rational_reference
+from kat_zoo.kernels.rational_torch import rational_portable
 
 
 def model_and_images(name, batch=2, **kwargs):
@@ -36,8 +38,8 @@ def test_the_formula_is_the_operator(rows, channel_dim, order, generator):
     a = torch.randn(rows[0], order[0] + 1, generator=generator, dtype=torch.float64)
     b = torch.randn(rows[1], order[1], generator=generator, dtype=torch.float64)
     expected = rational_reference(x, a, b, channel_dim)
-    torch.testing.assert_close(export.rational_formula(x, a, b, channel_dim), expected)
-    half = export.rational_formula(x.bfloat16(), a.float(), b.float(), channel_dim)
+    torch.testing.assert_close(rational_portable(x, a, b, channel_dim), expected)
+    half = rational_portable(x.bfloat16(), a.float(), b.float(), channel_dim)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half, rational(x.bfloat16(), a.float(), b.float(), channel_dim))
 
@@ -170,3 +172,23 @@ def test_captured_training_of_kat_tiny(capture):
         captured = torch.jit.script(captured) if "script" in capture else captured
     for got, want in zip(loss_and_gradients(captured, images), expected, strict=True):
         assert (got - want).norm() <= 1e-4 * want.norm() + 1e-7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamo", [True, False])
+@pytest.mark.parametrize("name", ["test_kat", "test_karat", "vit_kan_pico_patch4_28", "kat_mixer_pico_patch4_28"])
+def test_the_exporter_of_torch_takes_models_as_they_are(name, dynamo, tmp_path):
+    """As timm's onnx_export.py, Lightning's to_onnx and optimum call it."""
+    import onnxruntime
+
+    size = {"num_blocks": 1} if "mixer" in name else {"depth": 1}
+    model, images = model_and_images(name, **size)
+    path = tmp_path / "model.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporters
+        torch.onnx.export(model, (images,), str(path), dynamo=dynamo, verbose=False, input_names=["images"], external_data=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        expected = model(images)
+    torch.testing.assert_close(torch.from_numpy(got), expected, rtol=1e-3, atol=1e-4)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
-import kat_zoo.kernels  # noqa: F401  (defines torch.ops.kat_zoo.rational)
+from kat_zoo.kernels import rational
 
 from .. import _checks
 from .init import rational_coefficients
@@ -125,6 +125,8 @@ class GroupRational(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation; x (..., C) float32, float64, bfloat16 or float16."""
+        if not torch.jit.is_scripting():  # TorchScript takes operators alone
+            return rational(x, self.weight_numerator, self.weight_denominator, self.channel_dim)
         return torch.ops.kat_zoo.rational(x, self.weight_numerator, self.weight_denominator, self.channel_dim)
 
     def extra_repr(self) -> str:

@@ -6,7 +6,7 @@ import torch
 from timm.models._features_fx import register_notrace_function
 from torch import Tensor
 
-import kat_zoo.kernels  # noqa: F401  (defines torch.ops.kat_zoo.spline_contract)
+from kat_zoo.kernels import spline_linear
 
 from .._checks import count, interval
 from ..kernels.bspline_op import MAX_SPLINE_ORDER
@@ -20,7 +20,11 @@ def spline_rows(x: Tensor, knots: Tensor, coef: Tensor, spline_order: int) -> Te
     if x.dim() < 1 or x.shape[-1] != coef.shape[0]:
         raise ValueError(f"x of shape {x.shape}: expected (..., {coef.shape[0]}), the layer's in_features last")
     dtype = torch.float64 if coef.dtype == torch.float64 else torch.float32
-    rows = torch.ops.kat_zoo.spline_contract(x.reshape(-1, x.shape[-1]).to(dtype), knots, coef.to(dtype), None, spline_order, 0)
+    rows = x.reshape(-1, x.shape[-1]).to(dtype)
+    if not torch.jit.is_scripting():  # TorchScript takes operators alone
+        rows = spline_linear(rows, knots, coef.to(dtype), spline_order)
+    else:
+        rows = torch.ops.kat_zoo.spline_contract(rows, knots, coef.to(dtype), None, spline_order, 0)
     return rows.to(x.dtype).reshape(x.shape[:-1] + rows.shape[-1:])
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import kat_zoo.kernels  # noqa: F401  (defines torch.ops.kat_zoo.fourier_attention)
+from kat_zoo.kernels import fourier_attention
 
 from ..._checks import choice, count
 from .edges import INITS
@@ -193,7 +193,10 @@ class FourierHeads(OperatorHeads):
         b: Tensor = self.b
         if self.cos_scale is not None and self.sin_scale is not None:
             a, b = a * self.cos_scale.unsqueeze(-1), b * self.sin_scale.unsqueeze(-1)
-        out = torch.ops.kat_zoo.fourier_attention(q, k, v, a, b, self.w)[0]
+        if not torch.jit.is_scripting():  # TorchScript takes operators alone
+            out = fourier_attention(q, k, v, a, b, self.w)
+        else:
+            out = torch.ops.kat_zoo.fourier_attention(q, k, v, a, b, self.w)[0]
         if self.bias is not None:
             out = out + self.bias.unsqueeze(-2) @ v
         return out
