@@ -1,13 +1,22 @@
 """Command-line parsing whose errors are exceptions, so that the command reports every bad input in one line."""
 
 import argparse
+import difflib
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class ArgumentParser(argparse.ArgumentParser):
     """argparse's parser; `error` raises ValueError instead of printing the usage."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but an option that is not known is answered with the one that may have been meant."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            close = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, 1)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{f'; did you mean {close[0]}?' if close else ''}")
+        return options
 
     def error(self, message: str) -> NoReturn:
         """Raise ValueError with argparse's message and where to read more."""

@@ -5,6 +5,7 @@
 // output whatever the grid size. A derivative only changes the pieces, so one evaluation serves all derivatives.
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <memory>
 #include <new>
@@ -41,14 +42,18 @@ struct Channel {
   const T* breaks;            // the G + 1 domain knots; not set if uniform
   T first, last, inverse_width;
   bool uniform;
+  int64_t edge;  // interval whose bases the left continuation continues
 };
 
-// c[power][basis] of the interval [t_q, t_{q+1}] by the recurrence of Cox and de Boor, carried out on polynomials in u.
-void interval_polynomials(const double* t, int64_t q, int spline_order, double c[][kMaxSplineOrder + 1]) {
+// c[power][basis] of a derivative of the bases on the interval [t_q, t_{q+1}], in powers of u = (x - t_q) / h, by the recurrence of Cox
+// and de Boor carried out on polynomials: for the value up to degree spline_order - derivative, for the derivative above. Right for
+// h = 0 too.
+void interval_polynomials(const double* t, int64_t q, int spline_order, int derivative, double c[][kMaxSplineOrder + 1]) {
   const double h = t[q + 1] - t[q];
-  double work[kMaxSplineOrder + 2][kMaxSplineOrder + 2] = {};  // [basis j - (q - order)][power]
-  work[spline_order][0] = 1;
+  double work[kMaxSplineOrder + 2][kMaxSplineOrder + 2] = {};  // [basis j - (q - spline_order)][power]
+  work[spline_order][0] = derivative > spline_order ? 0 : 1;
   for (int p = 1; p <= spline_order; ++p) {
+    const bool differentiate = p > spline_order - derivative;
     for (int64_t j = q - p; j <= q; ++j) {
       double* target = work[j - q + spline_order];
       const double* next = work[j + 1 - q + spline_order];
@@ -56,12 +61,12 @@ void interval_polynomials(const double* t, int64_t q, int spline_order, double c
       const double left = t[j + p] - t[j], right = t[j + p + 1] - t[j + 1];
       for (int n = 0; n < p; ++n) {
         if (left > 0) {
-          result[n] += target[n] * (t[q] - t[j]) / left;
-          result[n + 1] += target[n] * h / left;
+          result[n] += target[n] * (differentiate ? p : t[q] - t[j]) / left;
+          result[n + 1] += differentiate ? 0 : target[n] * h / left;
         }
         if (right > 0 && j < q) {
-          result[n] += next[n] * (t[j + p + 1] - t[q]) / right;
-          result[n + 1] -= next[n] * h / right;
+          result[n] += next[n] * (differentiate ? -p : t[j + p + 1] - t[q]) / right;
+          result[n + 1] -= differentiate ? 0 : next[n] * h / right;
         }
       }
       for (int n = 0; n <= p; ++n) target[n] = result[n];
@@ -72,25 +77,40 @@ void interval_polynomials(const double* t, int64_t q, int spline_order, double c
 }
 
 template <class T, int W>
-void set_piece(Piece<T, W>& piece, double origin, double scale, const double c[][kMaxSplineOrder + 1], int spline_order, int derivative) {
+void set_piece(Piece<T, W>& piece, double origin, double scale, const double c[][kMaxSplineOrder + 1], int degree) {
   piece = {};
   piece.origin = static_cast<T>(origin);
   piece.scale = static_cast<T>(scale);
-  for (int n = derivative; n <= spline_order; ++n) {
-    double factor = 1;
-    for (int d = 0; d < derivative; ++d) factor *= (n - d) * scale;
-    for (int j = 0; j <= spline_order; ++j) piece.coefficient[n - derivative][j] = static_cast<T>(c[n][j] * factor);
+  for (int n = 0; n <= degree; ++n)
+    for (int j = 0; j < W && j <= kMaxSplineOrder; ++j) piece.coefficient[n][j] = static_cast<T>(c[n][j]);
+}
+
+// The linear continuation beyond `side` (0 or 1) of interval q as a polynomial of x - edge: the edge's value and slope, or a derivative.
+void continuation(const double* t, int64_t q, int side, int spline_order, int derivative, double line[][kMaxSplineOrder + 1]) {
+  for (int power = 0; power < 2; ++power) {
+    for (int j = 0; j <= kMaxSplineOrder; ++j) line[power][j] = 0;
+    if (derivative + power > 1) continue;
+    double c[kMaxSplineOrder + 1][kMaxSplineOrder + 1] = {};
+    interval_polynomials(t, q, spline_order, derivative + power, c);
+    for (int j = 0; j <= spline_order; ++j)
+      for (int n = 0; n <= (side ? spline_order : 0); ++n) line[power][j] += c[n][j];
   }
 }
 
-// Value and slope of every basis at `side` (0 or 1) of an interval, as a polynomial of x - edge.
-void continuation(const double c[][kMaxSplineOrder + 1], int side, double h, int spline_order, double line[][kMaxSplineOrder + 1]) {
-  for (int n = 0; n <= spline_order; ++n)
-    for (int j = 0; j <= spline_order; ++j) line[n][j] = 0;
-  for (int j = 0; j <= spline_order; ++j) {
-    for (int n = 0; n <= (side ? spline_order : 0); ++n) line[0][j] += c[n][j];
-    for (int n = 1; n <= (side ? spline_order : std::min(spline_order, 1)); ++n) line[1][j] += n * c[n][j] / h;
+enum Status { kFine, kNoMemory, kBadType, kBadKnots, kTooNarrow };
+
+// Whether every knot is a number that does not fall, and whether T tells the knots apart as well as the arithmetic needs.
+template <class T>
+Status check_knots(const double* t, int64_t count) {
+  double largest = 0, narrowest = std::numeric_limits<double>::infinity();
+  for (int64_t m = 0; m < count; ++m) {
+    if (!std::isfinite(t[m]) || (m > 0 && t[m] < t[m - 1])) return kBadKnots;
+    largest = std::max(largest, std::fabs(t[m]));
+    if (m > 0 && t[m] > t[m - 1]) narrowest = std::min(narrowest, t[m] - t[m - 1]);
   }
+  const bool narrow = largest * std::numeric_limits<T>::epsilon() > 1e-3 * narrowest;
+  const bool wide = largest > std::numeric_limits<T>::max() / 4 || 1 / narrowest > std::numeric_limits<T>::max() / 4;
+  return sizeof(T) < sizeof(double) && (narrow || wide) ? kTooNarrow : kFine;
 }
 
 template <class T, int W>
@@ -98,32 +118,31 @@ Channel<T, W> make_channel(const double* t, const Shape& s, Piece<T, W>* pieces,
   const int k = s.spline_order;
   const int64_t g = s.grid;
   const double first = t[k], last = t[k + g], width = (last - first) / g;
-  double largest = std::max(t[0] < 0 ? -t[0] : t[0], t[g + 2 * k] < 0 ? -t[g + 2 * k] : t[g + 2 * k]);
+  const double largest = std::max(std::fabs(t[0]), std::fabs(t[g + 2 * k]));
   const double rounding = 4 * largest * std::numeric_limits<T>::epsilon();
   const double tolerance = rounding < 1e-3 * width ? rounding : 1e-3 * width;
-  bool uniform = true;
+  // All that the lookup of a uniform grid computes must be finite; other grids are searched, which no value leads astray.
+  bool uniform = std::isfinite(width) && width > 0 && std::isfinite(static_cast<T>(1 / width)) && std::isfinite(static_cast<T>(width * g));
   for (int64_t m = 0; m < g + 2 * k; ++m) {
     const double off = t[m + 1] - t[m] - width;
     uniform = uniform && off <= tolerance && off >= -tolerance;
   }
-  double c[kMaxSplineOrder + 1][kMaxSplineOrder + 1], line[kMaxSplineOrder + 2][kMaxSplineOrder + 1] = {};
+  double c[kMaxSplineOrder + 1][kMaxSplineOrder + 1], line[2][kMaxSplineOrder + 1];
   const int64_t distinct = uniform ? 1 : g;
   for (int64_t m = 0; m < distinct; ++m) {
-    const double h = t[k + m + 1] - t[k + m];
-    if (h > 0) interval_polynomials(t, k + m, k, c);
-    set_piece(pieces[m + 1], t[k + m], h > 0 ? 1 / h : 0, c, k, s.derivative);
-    if (m == 0) {
-      continuation(c, 0, h, k, line);
-      set_piece(pieces[0], first, 1, line, std::max(k, 1), s.derivative);
-    }
-    if (m == distinct - 1) {
-      continuation(c, 1, h, k, line);
-      set_piece(pieces[g + 1], last, 1, line, std::max(k, 1), s.derivative);
-    }
+    const double h = t[k + m + 1] - t[k + m], scale = h > 0 && std::isfinite(1 / h) ? 1 / h : 0;
+    interval_polynomials(t, k + m, k, s.derivative, c);
+    set_piece(pieces[m + 1], t[k + m], scale, c, k);
   }
+  int64_t edge = 0;  // the first interval that is not a point, in which x = first lies
+  while (edge < g - 1 && t[k + edge + 1] <= first) ++edge;
+  continuation(t, k + edge, 0, k, s.derivative, line);
+  set_piece(pieces[0], first, 1, line, 1);
+  continuation(t, k + g - 1, 1, k, s.derivative, line);
+  set_piece(pieces[g + 1], last, 1, line, 1);
   if (!uniform)
     for (int64_t m = 0; m <= g; ++m) breaks[m] = static_cast<T>(t[k + m]);
-  return {pieces, breaks, static_cast<T>(first), static_cast<T>(last), static_cast<T>(1 / width), uniform};
+  return {pieces, breaks, static_cast<T>(first), static_cast<T>(last), static_cast<T>(1 / width), uniform, edge};
 }
 
 template <class T, int W>
@@ -132,17 +151,24 @@ struct Table {
   std::unique_ptr<T[]> breaks;
   std::unique_ptr<Channel<T, W>[]> channels;
 
-  bool build(const double* knots, int64_t knot_rows, const Shape& s, int threads) {
+  Status build(const double* knots, int64_t knot_rows, const Shape& s, int threads) {
+    const int64_t count = s.grid + 2 * s.spline_order + 1;
+    Status status = kFine;
+    for (int64_t i = 0; i < knot_rows; ++i) {
+      const Status one = check_knots<T>(knots + i * count, count);
+      if (one == kBadKnots) return one;
+      if (one != kFine) status = one;
+    }
+    if (status != kFine) return status;
     pieces.reset(new (std::nothrow) Piece<T, W>[knot_rows * (s.grid + 2)]);
     breaks.reset(new (std::nothrow) T[knot_rows * (s.grid + 1)]);
     channels.reset(new (std::nothrow) Channel<T, W>[s.in]);
-    if (!pieces || !breaks || !channels) return false;
+    if (!pieces || !breaks || !channels) return kNoMemory;
     parallel_for(knot_rows, threads, [&](int64_t i) {
-      const double* t = knots + i * (s.grid + 2 * s.spline_order + 1);
-      channels[i] = make_channel<T, W>(t, s, &pieces[i * (s.grid + 2)], &breaks[i * (s.grid + 1)]);
+      channels[i] = make_channel<T, W>(knots + i * count, s, &pieces[i * (s.grid + 2)], &breaks[i * (s.grid + 1)]);
     });
     for (int64_t i = knot_rows; i < s.in; ++i) channels[i] = channels[0];
-    return true;
+    return kFine;
   }
 };
 
@@ -179,7 +205,7 @@ KAT_INLINE void evaluate(const Channel<T, W>& channel, T x, const Shape& s, T* v
   V sum = Storage<T>::template load<W>(piece.coefficient[degree]);
   for (int n = degree - 1; n >= 0; --n) sum = sum * u + Storage<T>::template load<W>(piece.coefficient[n]);
   Storage<T>::template store<W>(values, sum);
-  *begin = index == 0 ? 0 : (index > s.grid ? s.grid : index) - 1;
+  *begin = index == 0 ? channel.edge : (index > s.grid ? s.grid : index) - 1;
 }
 
 template <class T, int W>
@@ -220,6 +246,7 @@ KAT_INLINE bool fill_uniform(const Job<T, W>& job, const Channel<T, W>& channel,
   const V f = (v - channel.first) * channel.inverse_width;
   I index = __builtin_convertvector(f, I);
   index = index > static_cast<decltype(+index[0])>(last) ? I{} + static_cast<decltype(+index[0])>(last) : index;
+  index = index < 0 ? I{} : index;
   const V u = f - __builtin_convertvector(index, V);
   const Piece<T, W>& piece = channel.pieces[1];
   for (int j = 0; j <= spline_order; ++j) {
@@ -439,21 +466,25 @@ const T* padded(const T* from, int64_t rows, int64_t out, int64_t stride, Buffer
 template <class T, int W, int K>
 int run(int task, const void* x, const void* scale, const void* coef, const void* g, void* result, const double* knots, int64_t knot_rows,
         const Shape& s, int threads, int isa) {
+  if (task != kDense && s.out == 0) {  // sums over no outputs
+    std::fill(static_cast<T*>(result), static_cast<T*>(result) + (task == kProject ? s.rows * s.in : 0), T(0));
+    return kFine;
+  }
   Table<T, W> table;
-  if (!table.build(knots, knot_rows, s, threads)) return 1;
+  if (const Status status = table.build(knots, knot_rows, s, threads); status != kFine) return status;
   const int64_t lanes = (isa == kAvx512 ? 64 : isa == kAvx2 ? 32 : 16) / static_cast<int64_t>(sizeof(T));
   const int64_t stride = task == kDense ? s.in * s.bases() : (s.out + lanes - 1) / lanes * lanes;
   Buffer<T> coef_copy, g_copy, result_copy;
   Job<T, W> job{s, table.channels.get(), static_cast<const T*>(x), static_cast<const T*>(scale), nullptr, nullptr, static_cast<T*>(result), stride, 0};
   job.coef = padded(static_cast<const T*>(coef), s.in * s.bases(), s.out, stride, coef_copy);
   job.g = padded(static_cast<const T*>(g), s.rows, s.out, stride, g_copy);
-  if ((coef && !job.coef) || (g && !job.g)) return 1;
+  if ((coef && !job.coef) || (g && !job.g)) return kNoMemory;
   const bool by_output = task == kContract || task == kAccumulate;
   const int64_t result_rows = task == kContract ? s.rows : s.in * s.bases();
   const int64_t results = task == kDense ? s.rows * stride : task == kProject ? s.rows * s.in : result_rows * s.out;
   advise_huge_pages(result, results * static_cast<int64_t>(sizeof(T)));
   if (by_output && stride != s.out) {
-    if (!result_copy.allocate(result_rows * stride)) return 1;
+    if (!result_copy.allocate(result_rows * stride)) return kNoMemory;
     job.result = result_copy.data;
   }
   auto* work = unit_portable<T, W, K>;
@@ -488,16 +519,16 @@ int choose(int task, const void* x, const void* scale, const void* coef, const v
 }  // namespace
 }  // namespace kat
 
-// Tasks as in kat::Task; unused pointers are null. Returns 0, 1 (out of memory) or 2 (bad dtype or spline order).
+// Tasks as in kat::Task; unused pointers are null. Returns kat::Status: 4, where float32 does not tell the knots apart, asks for float64.
 KAT_EXPORT int kat_spline(int task, int dtype, const void* x, const void* scale, const void* coef, const void* g, void* result,
                           const void* knots, int64_t knot_rows, int64_t rows, int64_t in, int64_t out, int64_t grid, int spline_order,
                           int derivative, int threads, int isa) {
-  if (spline_order < 0 || spline_order > kat::kMaxSplineOrder) return 2;
+  if (spline_order < 0 || spline_order > kat::kMaxSplineOrder) return kat::kBadType;
   const kat::Shape shape{rows, in, out, grid, spline_order, derivative};
   const double* t = static_cast<const double*>(knots);
   switch (dtype) {
     case kat::kFloat32: return kat::choose<float>(task, x, scale, coef, g, result, t, knot_rows, shape, threads, isa);
     case kat::kFloat64: return kat::choose<double>(task, x, scale, coef, g, result, t, knot_rows, shape, threads, isa);
   }
-  return 2;
+  return kat::kBadType;
 }

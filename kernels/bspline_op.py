@@ -20,6 +20,7 @@ from .derivatives import register_autograd
 
 MAX_SPLINE_ORDER = 7
 _CONTRACT, _PROJECT, _ACCUMULATE, _DENSE = range(4)
+_BAD_KNOTS, _TOO_NARROW = 3, 4  # as kat::Status
 
 _LIBRARY = torch.library.Library("kat_zoo", "FRAGMENT")
 _TAIL = "int spline_order, int derivative) -> Tensor"
@@ -210,6 +211,11 @@ def _call(
         cpu_library.num_threads(),
         cpu_library.isa(),
     )
+    if code == _TOO_NARROW:  # float32 does not tell the knots apart
+        x, scale, coef, grad = (None if t is None else t.double() for t in (x, scale, coef, grad))
+        return result.copy_(_call(task, x, scale, coef, grad, result.double(), sizes))
+    if code == _BAD_KNOTS:
+        raise ValueError("knots that are not finite, or that fall: expected finite numbers in non-decreasing order")
     cpu_library.check_status(code)
     return result
 

@@ -8,7 +8,6 @@ small size: `kat-zoo bench rational --device cpu --batch-size 1 --models tiny`, 
 import argparse
 import csv
 import functools
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from .._arguments import ArgumentParser, require_writable
+from .._arguments import require_writable
+from .._checks import count, real
 from ..kernels import cpu_library, rational, rational_reference
 from ..layers.init import rational_coefficients
 
@@ -193,43 +193,23 @@ def _write(path: Path, tables: Sequence[Sequence[Row]]) -> None:
             writer.writerows(rows)
 
 
-def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
-    def parse(text: str) -> list[str]:
-        names = [name for name in text.split(",") if name]
-        if unknown := [name for name in names if name not in known]:
-            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(known)}")
-        if not names:
-            raise argparse.ArgumentTypeError(f"{text!r} names none of {', '.join(known)}")
-        return names
+def run(options: argparse.Namespace) -> int:
+    """Measure, and print the tables.
 
-    return parse
+    Args:
+        options: parsed arguments of `kat-zoo bench`.
 
-
-def main(argv: Sequence[str]) -> int:
-    """Run `kat-zoo bench rational ...`."""
-    parser = ArgumentParser(prog="kat-zoo bench", description=__doc__)
-    parser.add_argument("what", choices=["rational"])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cuda", "cpu"])
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--tokens", type=int, help="rows of the activation's input; default 197 per image")
-    parser.add_argument(
-        "--models",
-        type=_names([*SIZES, "none"]),
-        default=list(SIZES),
-        help="of tiny,small,base; none: the activation alone, at the widths of tiny",
-    )
-    parser.add_argument("--dtype", type=_names(list(DTYPES)), default=["float32", "bfloat16"])
-    parser.add_argument("--seconds", type=float, default=1.0, help="of measurement for each number")
-    parser.add_argument("--csv", type=Path, help="also write both tables to this file")
-    options = parser.parse_args(argv)
+    Returns:
+        Exit code 0.
+    """
+    options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("batch_size", "tokens"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
-    if not 0 <= options.seconds < math.inf:
-        raise ValueError(f"--seconds {options.seconds}: expected a finite number, 0 or more")
+        if getattr(options, name) is not None:
+            count(f"--{name.replace('_', '-')}", getattr(options, name))
+    real("--seconds", options.seconds, 0)
     require_writable("--csv", options.csv)
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device='cuda': torch sees no GPU; use --device cpu")
+        raise ValueError("device='cuda': torch sees no GPU: expected --device cpu")
     sizes = [size for size in options.models if size != "none"]
     tokens = options.tokens or options.batch_size * TOKENS
     tables = [kernel_rows(options.device, sizes or ["tiny"], options.dtype, tokens, options.seconds)]

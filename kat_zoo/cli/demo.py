@@ -1,5 +1,6 @@
 """`kat-zoo demo`: the weights that ship with the package classify the images that ship with it."""
 
+import argparse
 import importlib
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,6 @@ from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import Tensor, nn
 
 from .. import models as zoo_models  # noqa: F401  (registers the models)
-from .._arguments import ArgumentParser
 from ..hub.samples import Samples, load_samples
 from ..layers import GroupRational
 
@@ -148,11 +148,11 @@ def _print_results(rows: list[tuple[str, ...]], matrix: Tensor, classes: Sequenc
     console.print(table)
 
 
-def main(argv: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Run the demo.
 
     Args:
-        argv: `--out DIR` for the pictures.
+        options: parsed arguments of `kat-zoo demo`.
 
     Returns:
         Exit code 0.
@@ -160,9 +160,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         FileNotFoundError: this install holds no weights.
     """
-    parser = ArgumentParser(prog="kat-zoo demo", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the pictures (default: %(default)s)")
-    out = parser.parse_args(argv).out
+    out = options.out
     names = shipped_models()
     if not names:
         raise FileNotFoundError("no weights ship with this install; reinstall kat_zoo from a complete source or wheel")

@@ -1,8 +1,8 @@
 """`kat-zoo export`: write a model as ONNX, as a torch.export program, or compiled ahead of time by AOTInductor."""
 
+import argparse
 import logging
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import timm
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .. import models as zoo_models  # noqa: F401  (registers the models)
-from .._arguments import ArgumentParser, require_writable
+from .._arguments import require_writable
 from .._checks import count
 from ..export import FORMATS, largest_difference, load, milliseconds, to_aoti, to_onnx, to_pt2
 from ..hub.source import HUB, as_folder, open_model
@@ -27,17 +27,15 @@ def _open(name: str, checkpoint: Path | None, pretrained: bool) -> nn.Module:
     return source.model
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run `kat-zoo export MODEL --format FORMAT`: write the file, run it, compare it with the model."""
-    parser = ArgumentParser(prog="kat-zoo export", description=__doc__)
-    parser.add_argument("model", help="timm name (see kat-zoo list), folder of a run, or hf-hub:org/name")
-    parser.add_argument("--format", choices=list(FORMATS), required=True)
-    parser.add_argument("--out", type=Path, help="file to write; default MODEL plus the format's suffix")
-    parser.add_argument("--checkpoint", type=Path, help="weights to load")
-    parser.add_argument("--pretrained", action="store_true", help="load the model's published weights")
-    parser.add_argument("--batch-size", type=int, help="fix the batch size; by default any batch runs")
-    parser.add_argument("--repeats", type=int, default=10, help="runs to time")
-    options = parser.parse_args(argv)
+def run(options: argparse.Namespace) -> int:
+    """Write the file, run it, and compare it with the model.
+
+    Args:
+        options: parsed arguments of `kat-zoo export`.
+
+    Returns:
+        Exit code 0.
+    """
     if options.batch_size is not None:
         count("--batch-size", options.batch_size)
     count("--repeats", options.repeats)

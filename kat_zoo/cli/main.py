@@ -1,30 +1,53 @@
-"""The `kat-zoo` command: a table of subcommands, each imported only when it is called."""
+"""The `kat-zoo` command: a table of subcommands, each imported only when it is called with arguments that can be read."""
 
+import difflib
 import importlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-# name -> ("module:function", help). The function takes the remaining arguments and returns an exit code or None.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "list": ("kat_zoo.hub.registry:main", "the models: size, weights, results"),
-    "demo": ("kat_zoo.cli.demo:main", "classify the shipped images with the shipped weights"),
-    "predict": ("kat_zoo.cli.predict:main", "classify image files, or draw objects or regions found in them"),
-    "scenes": ("kat_zoo.train.scenes:main", "compose scenes of Fashion-MNIST items as COCO and ADE20K data"),
-    "train": ("kat_zoo.train.tasks:train_main", "train a classifier, detector or segmentation model from a recipe"),
-    "plan": ("kat_zoo.train.planning.plan:main", "what a recipe needs: parameters, FLOPs, memory, batch that fits, updates, time"),
-    "validate": ("kat_zoo.train.tasks:validate_main", "evaluate weights on a dataset's test split"),
-    "analyze": ("kat_zoo.train.classification.analyze:main", "pictures of finished runs: landscape, spectra, attention maps, ..."),
-    "bench": ("kat_zoo.cli.bench:main", "time the activation and KAT against GELU, a device copy and timm's ViT"),
-    "export": ("kat_zoo.cli.export:main", "write a model as ONNX, torch.export program or AOTInductor package"),
-    "push": ("kat_zoo.hub.sync:push_main", "upload a training run to the Hugging Face Hub"),
-    "pull": ("kat_zoo.hub.sync:pull_main", "download a model from the Hugging Face Hub"),
-    "convert": ("kat_zoo.hub.conversion:convert_main", "turn a checkpoint into safetensors and a config.json"),
-    "cards": ("kat_zoo.hub.cards:main", "write the model cards, or check that they are current"),
-    "kernels": ("kat_zoo.kernels.command:main", "report on the compiled GPU kernels (no GPU needed)"),
-    "formula": ("kat_zoo.kan.command:main", "find a formula for a column of a CSV file"),
+from . import parsers
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand.
+
+    Attributes:
+        target: "module:function"; the function takes the parsed arguments where `parsers` has a function of the name `parser`, else the
+            arguments as they are, and returns an exit code or None.
+        text: one line for the help.
+        parser: name of a function of `parsers`; empty for a command that parses by itself.
+    """
+
+    target: str
+    text: str
+    parser: str = ""
+
+
+USERS = {
+    "list": Command("kat_zoo.cli.repositories:list_models", "the models: size, weights, results", "list_models"),
+    "demo": Command("kat_zoo.cli.demo:run", "classify the shipped images with the shipped weights", "demo"),
+    "predict": Command("kat_zoo.cli.predict:main", "classify image files, or draw objects or regions found in them"),
+    "train": Command("kat_zoo.train.tasks:train_main", "train a classifier, detector or segmentation model from a recipe"),
+    "plan": Command("kat_zoo.train.planning.plan:main", "what a recipe needs: parameters, FLOPs, memory, batch that fits, updates, time"),
+    "validate": Command("kat_zoo.train.tasks:validate_main", "evaluate a run, or weights on a dataset's test split"),
+    "analyze": Command("kat_zoo.train.classification.analyze:main", "pictures of finished runs: landscape, spectra, attention maps, ..."),
+    "export": Command("kat_zoo.cli.export:run", "write a model as ONNX, torch.export program or AOTInductor package", "export"),
+    "push": Command("kat_zoo.cli.repositories:push", "upload a training run to the Hugging Face Hub", "push"),
+    "pull": Command("kat_zoo.cli.repositories:pull", "download a model from the Hugging Face Hub", "pull"),
+    "convert": Command("kat_zoo.cli.repositories:convert", "turn a checkpoint into safetensors and a config.json", "convert"),
+    "formula": Command("kat_zoo.kan.command:main", "find a formula for a column of a CSV file"),
 }
+MAINTAINERS = {
+    "bench": Command("kat_zoo.cli.bench:run", "time the activation and KAT against GELU, a device copy and timm's ViT", "bench"),
+    "cards": Command("kat_zoo.cli.repositories:cards", "write the model cards, or check that they are current", "cards"),
+    "kernels": Command("kat_zoo.kernels.command:main", "report on the compiled GPU kernels (no GPU needed)"),
+    "scenes": Command("kat_zoo.train.scenes:main", "compose scenes of Fashion-MNIST items as COCO and ADE20K data"),
+}
+COMMANDS = USERS | MAINTAINERS
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -34,9 +57,12 @@ logger = logging.getLogger("kat_zoo")
 
 
 def _help() -> str:
-    width = max((len(name) for name in COMMANDS), default=0)
-    rows = (f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
-    return "\n".join(["usage: kat-zoo COMMAND [arguments]   (kat-zoo COMMAND --help for each)", "", *rows])
+    width = max(map(len, COMMANDS))
+    groups = (("", USERS), ("for those who work on kat_zoo itself:", MAINTAINERS))
+    lines = ["usage: kat-zoo COMMAND [arguments]   (kat-zoo COMMAND --help for each; kat-zoo --version)"]
+    for title, commands in groups:
+        lines += ["", *filter(None, [title]), *(f"  {name:<{width}}  {command.text}" for name, command in commands.items())]
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,13 +94,22 @@ def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"kat_zoo {version('kat_zoo')}")
+        return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        print(f"kat-zoo: unknown command {name!r}: expected one of: {', '.join(COMMANDS)}", file=sys.stderr)
+        close = difflib.get_close_matches(name, COMMANDS, 1)
+        advice = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(COMMANDS)}"
+        print(f"kat-zoo: unknown command {name!r}: {advice}", file=sys.stderr)
         return 2
-    module, function = COMMANDS[name][0].split(":")
+    command = COMMANDS[name]
+    module, function = command.target.split(":")
     try:
-        return getattr(importlib.import_module(module), function)(rest) or 0
+        given = getattr(parsers, command.parser)().parse_args(rest) if command.parser else rest
+        return getattr(importlib.import_module(module), function)(given) or 0
     except (ValueError, OSError, ModuleNotFoundError) as error:
         logger.debug("kat-zoo %s failed", name, exc_info=True)
         advice = "" if not isinstance(error, ModuleNotFoundError) or "pip install" in str(error) else f" ({EXTRAS})"

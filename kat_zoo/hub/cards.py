@@ -7,7 +7,6 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
-from .._arguments import ArgumentParser
 from ..models.kat import UPSTREAM_FILES
 from .facts import dataset, family
 from .registry import Entry, Result, entry, measure, names
@@ -256,27 +255,3 @@ def stale(folder: Path) -> list[str]:
     wanted = {f"{name}.md": render(entry(name)) for name in published()}
     present = {path.name: path.read_text() for path in folder.glob("*.md")}
     return sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
-
-
-def main(argv: Sequence[str]) -> int:
-    """`kat-zoo cards`: write the model cards, or check them.
-
-    Raises:
-        ValueError: with `--check`, if a card is stale.
-    """
-    parser = ArgumentParser(prog="kat-zoo cards", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("model_cards"), help="default: %(default)s")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a card is stale")
-    options = parser.parse_args(argv)
-    changed = stale(options.out)
-    if options.check and changed:
-        raise ValueError(f"stale model cards in {options.out}: {', '.join(changed)}; run kat-zoo cards")
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name in changed:
-        path = options.out / name
-        if path.stem in published():
-            path.write_text(render(entry(path.stem)))
-            print(path)
-        else:
-            print(f"{path} belongs to no model with weights: delete it")
-    return 0

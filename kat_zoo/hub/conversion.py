@@ -1,9 +1,7 @@
 """Checkpoints of other projects as safetensors with a config.json: `kat-zoo convert`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from .._arguments import ArgumentParser
 from ..models._pretrained import create_model, require_model
 from .repository import save_model
 
@@ -35,16 +33,3 @@ def convert(checkpoint: str | Path, model: str, folder: str | Path, num_classes:
     made = create_model(model, checkpoint=path, num_classes=num_classes)
     save_model(made, folder)
     return folder
-
-
-def convert_main(argv: Sequence[str]) -> int:
-    """`kat-zoo convert`: turn a checkpoint into safetensors."""
-    parser = ArgumentParser(prog="kat-zoo convert", description=convert.__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("folder", type=Path, help="gets model.safetensors and config.json")
-    parser.add_argument("--model", required=True, help="architecture")
-    parser.add_argument("--num-classes", type=int, help="default: that of the checkpoint")
-    options = parser.parse_args(argv)
-    folder = convert(options.checkpoint, options.model, options.folder, options.num_classes)
-    print(f'{folder}: timm.create_model("local-dir:{folder}", pretrained=True) loads it')
-    return 0

@@ -3,7 +3,6 @@
 The figures of authors and our own are kept apart, in `kat_zoo/weights/results.json`.
 """
 
-import dataclasses
 import fnmatch
 import json
 from collections.abc import Sequence
@@ -20,12 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .. import kernels as kernels
 from .. import models as models
-from .._arguments import ArgumentParser
 from ..kernels.flops import OPERATOR_FLOPS
 from ..layers import KANLinear
 
 RESULTS = Path(__file__).parent.parent / "weights" / "results.json"
-FORMATS = ("table", "markdown", "json")
 PREFIX = f"{models.__name__}."
 
 
@@ -188,7 +185,7 @@ def row(item: Entry) -> tuple[str, ...]:
 
 
 def markdown(entries: Sequence[Entry]) -> str:
-    """The entries as a Markdown table; README and the cards have theirs from here."""
+    """The entries as a Markdown table; docs/models.md has its own from here."""
     lines = [HEADER, ("---",) * len(HEADER), *(row(item) for item in entries)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -202,23 +199,3 @@ def table(entries: Sequence[Entry]) -> str:
         "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip() + "\n"
         for line in lines
     )
-
-
-def main(argv: Sequence[str]) -> int:
-    """`kat-zoo list`: the models, their sizes, weights and results.
-
-    Raises:
-        ValueError: nothing matches the filter.
-    """
-    parser = ArgumentParser(prog="kat-zoo list", description=__doc__)
-    parser.add_argument("filter", nargs="?", default="", help="part of a name, or a pattern with *")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="default: %(default)s")
-    options = parser.parse_args(argv)
-    entries = select(options.filter)
-    if not entries:
-        raise ValueError(f"no model matches {options.filter!r}; kat-zoo list shows all")
-    if options.format == "json":
-        print(json.dumps([dataclasses.asdict(item) for item in entries], indent=2))
-    else:
-        print({"markdown": markdown, "table": table}[options.format](entries), end="")
-    return 0

@@ -6,7 +6,7 @@ training run left: recipe, log, result and figures.
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi, get_token, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from .._arguments import ArgumentParser
 from .._text import one_line
 from ..models._pretrained import config_damage, weights_damage
 from .repository import CONFIG, WEIGHTS, lay_out
@@ -186,38 +185,3 @@ def pull(repo: str, folder: str | Path | None = None, *, revision: str | None = 
             (target / name).unlink()
             raise ValueError(f"{repo}: {name} is damaged: it {reason}; it has been deleted")
     return target
-
-
-def push_main(argv: Sequence[str]) -> int:
-    """`kat-zoo push`: upload a training run."""
-    parser = ArgumentParser(prog="kat-zoo push", description=push.__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("run", type=Path, help="folder of kat-zoo train or kat-zoo convert")
-    parser.add_argument("--repo", required=True, help="org/name")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--revision", help="branch to commit to (made if need be)")
-    parser.add_argument("--pr", action="store_true", help="open a pull request")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be uploaded")
-    parser.add_argument("--replace", action="store_true", help="overwrite a repository that holds another architecture")
-    parser.add_argument("--weights", choices=("last", "best"), default="last", help="default: %(default)s")
-    parser.add_argument("--message", default="", help="of the commit")
-    parser.add_argument("--license", help="license of the weights, as mit; the card names none by default")
-    options = vars(parser.parse_args(argv))
-    options["create_pr"] = options.pop("pr")
-    done = push(options.pop("run"), options.pop("repo"), **options)
-    for name, size in done.files.items():
-        print(f"  {name:<20} {size:>12,} bytes")
-    state = "dry run, nothing uploaded" if done.commit is None else "uploaded" if done.changed else "already up to date"
-    print(f"{state}: {done.url}")
-    return 0
-
-
-def pull_main(argv: Sequence[str]) -> int:
-    """`kat-zoo pull`: download a model."""
-    parser = ArgumentParser(prog="kat-zoo pull", description=pull.__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("repo", help="org/name")
-    parser.add_argument("folder", nargs="?", type=Path, help="default: the name")
-    parser.add_argument("--revision", help="branch, tag, commit or refs/pr/N")
-    options = parser.parse_args(argv)
-    folder = pull(options.repo, options.folder, revision=options.revision)
-    print(f'{folder}: timm.create_model("local-dir:{folder}", pretrained=True) loads it')
-    return 0

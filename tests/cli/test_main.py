@@ -34,8 +34,8 @@ BAD = [
     (["kernels", "report", "--width", "0"], "width=0: expected 1 or more"),
     (["kernels", "report", "--arch", "sm_90,h100"], "arch='h100'"),
     (["kernels", "report", "--json", "nowhere/x.json"], "--json nowhere/x.json"),
-    (["bench", "rational", "--dtype", ""], "--dtype: '' names none of float32"),
-    (["bench", "rational", "--seconds", "nan"], "--seconds nan"),
+    (["bench", "rational", "--dtype", ""], "--dtype: '' is empty"),
+    (["bench", "rational", "--seconds", "nan"], "--seconds=nan"),
     (["bench", "rational", "--csv", "nowhere/x.csv"], "--csv nowhere/x.csv: there is no folder nowhere"),
 ]
 
@@ -69,3 +69,35 @@ def test_bench_says_what_it_times(monkeypatch):
     assert bench._activation("cpu")[0] == "C++"
     monkeypatch.setattr(cpu_library, "load", lambda: None)
     assert bench._activation("cpu")[0] == "PyTorch"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--help"], 0, "usage: kat-zoo COMMAND"),
+        (["--version"], 0, "kat_zoo 0."),
+        (["trian"], 2, "did you mean 'train'?"),
+        (["predict", "x.png", "--model", "m", "--chekpoint", "f"], 2, "did you mean --checkpoint?"),
+        (["predict", "x.png"], 2, "required: --model"),
+        (["export", "m", "--format", "tflite"], 2, "invalid choice: 'tflite'"),
+        *[
+            ([name, "--help"], 0, f"usage: kat-zoo {name}")
+            for name in ("list", "demo", "predict", "export", "push", "pull", "convert", "bench")
+        ],
+    ],
+)
+def test_help_and_mistakes_are_answered_before_torch_is_imported(arguments, code, said):
+    script = (
+        "import sys; sys.argv = ['kat-zoo']\nfrom kat_zoo.cli.main import main\n"
+        f"try: code = main({arguments})\nexcept SystemExit as stop: code = stop.code\n"
+        "print('torch' in sys.modules, code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["False", str(code)] and said in done.stdout + done.stderr
+
+
+def test_the_package_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "kat_zoo", "list", "kat_pico", "--format", "json"], capture_output=True, text=True, check=True
+    )
+    assert '"name": "kat_pico_patch4_28.fmnist"' in done.stdout

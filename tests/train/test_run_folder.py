@@ -204,3 +204,24 @@ def test_detectors_are_pushed_and_pulled_as_folders(hub, tmp_path, capsys, monke
     assert "kat-zoo pull ours/shapes" in capsys.readouterr().err
     assert main(["export", str(run), "--format", "onnx"]) == 2
     assert "is a run of detection: expected one of classification" in capsys.readouterr().err
+
+
+def test_predict_takes_folders_and_patterns_and_writes_tables(run, pets, capsys, tmp_path):
+    images = tmp_path / "images"
+    (images / "deep").mkdir(parents=True)
+    for name, source in (("a.png", "cat"), ("deep/b.PNG", "dog"), (".hidden.png", "newt"), ("notes.txt", "newt")):
+        (images / name).write_bytes((pets / "val" / source / "0.png").read_bytes())
+    command(capsys, "predict", run, images, "--out", tmp_path / "out.csv", "--batch-size", "1", "--top", "1")
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert [line.split(",")[:3] for line in lines[1:]] == [
+        [str(images / "a.png"), "1", "cat"],
+        [str(images / "deep" / "b.PNG"), "1", "dog"],
+    ]
+    printed = command(capsys, "predict", run, f"{images}/*.png", "--out", tmp_path / "out.json", "--flip")
+    (row,) = json.loads((tmp_path / "out.json").read_text())
+    assert row["classes"][0]["class"] == "cat" and printed.count("\n") == 1
+    (images / "deep" / "bad.jpg").write_text("no picture")
+    assert main(["predict", str(run), str(images)]) == 2
+    assert "bad.jpg is not an image that can be read" in capsys.readouterr().err
+    assert main(["predict", str(run), str(tmp_path / "nothing*")]) == 2
+    assert main(["predict", str(run), str(images), "--out", str(tmp_path / "x.txt")]) == 2

@@ -1,0 +1,142 @@
+"""`kat-zoo predict` of classifiers: the likeliest classes of image files."""
+
+import argparse
+import csv
+import glob
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+from torch import Tensor
+from tqdm import tqdm
+
+from .. import models as zoo_models  # noqa: F401  (registers the models)
+from .._arguments import require_writable
+from .._checks import count
+from ..hub.source import Source, open_model
+from ..images import open_image, require_images
+
+SUFFIXES = (".csv", ".json")
+Answer = tuple[Path, list[tuple[str, float]]]
+
+
+def find_images(names: Sequence[Path]) -> list[Path]:
+    """The image files that a command line means.
+
+    Args:
+        names: files, folders, whose files are taken at any depth if Pillow knows their suffix, and patterns with `*`, `?` or `[...]`.
+
+    Returns:
+        Files, those of folders and patterns in order of their names; hidden files are passed over.
+
+    Raises:
+        FileNotFoundError: a file that is not there, or a folder or pattern without images.
+    """
+    known = set(Image.registered_extensions())
+    found: list[Path] = []
+    for name in names:
+        if name.is_file():
+            found.append(name)
+            continue
+        pattern = any(character in str(name) for character in "*?[")
+        matches = glob.glob(str(name), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        inside = sorted(name.rglob("*")) if name.is_dir() else sorted(map(Path, matches))
+        images = [path for path in inside if path.suffix.lower() in known and path.is_file() and not path.name.startswith(".")]
+        if not images and not (name.is_dir() or pattern):
+            require_images([name])
+        if not images:
+            raise FileNotFoundError(f"no image in {name}: expected files that end in one of {', '.join(sorted(known)[:8])}, ...")
+        found += images
+    return found
+
+
+def predict(source: Source, paths: Sequence[Path], top: int, batch_size: int, device: torch.device, flip: bool) -> Iterator[Answer]:
+    """Classify images, a batch at a time.
+
+    Args:
+        source: model and the names of its classes.
+        paths: image files.
+        top: number of classes to name.
+        batch_size: images that pass through the model together.
+        device: device to compute on.
+        flip: average the probabilities with those of the mirrored image.
+
+    Yields:
+        (path, [(class, probability), ...]) in the order of the files, the likeliest class first.
+    """
+    config = resolve_data_config({}, model=source.model)
+    transform = create_transform(**config, is_training=False)
+    model = source.model.to(device)
+    for start in range(0, len(paths), batch_size):
+        part = paths[start : start + batch_size]
+        images: Tensor = torch.stack([transform(open_image(path, config["input_size"][0])) for path in part]).to(device)
+        with torch.inference_mode():
+            probabilities = model(images).softmax(1)
+            if flip:
+                probabilities = (probabilities + model(images.flip(-1)).softmax(1)) / 2
+        values, indices = probabilities.cpu().topk(min(top, len(source.classes)))
+        for path, row, best in zip(part, values.tolist(), indices.tolist(), strict=True):
+            yield path, [(source.classes[index], value) for index, value in zip(best, row, strict=True)]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the likeliest classes of each image, and write them to a file where one is named.
+
+    Args:
+        options: parsed arguments of `kat-zoo predict`.
+
+    Returns:
+        Exit code 0.
+
+    Raises:
+        ValueError: unknown model, unreadable image, an option out of range.
+        FileNotFoundError: a file is missing.
+    """
+    count("--top", options.top)
+    count("--batch-size", options.batch_size)
+    if options.out is not None and options.out.suffix not in SUFFIXES:
+        raise ValueError(f"--out {options.out}: expected a name that ends in {' or '.join(SUFFIXES)}")
+    require_writable("--out", options.out)
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    paths = find_images(options.images)
+    for path in paths:
+        _require_readable(path)
+    source = open_model(options.model, options.checkpoint)
+    answers: list[Answer] = []
+    bar = tqdm(total=len(paths), unit="image", disable=len(paths) <= options.batch_size or not sys.stderr.isatty())
+    for path, best in predict(source, paths, options.top, options.batch_size, device, options.flip):
+        bar.write(f"{path}: {', '.join(f'{name} {value:.1%}' for name, value in best)}")
+        answers.append((path, best))
+        bar.update()
+    bar.close()
+    if options.out is not None:
+        _write(options.out, answers)
+    return 0
+
+
+def _require_readable(path: Path) -> None:
+    """Refuse a file that is not an image, by its header, before a model is fetched."""
+    try:
+        with Image.open(path):
+            return
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: of PIL's PNG reader
+        raise ValueError(f"{path} is not an image that can be read: {error}") from error
+
+
+def _write(path: Path, answers: Sequence[Answer]) -> None:
+    rows: list[dict[str, Any]] = [
+        {"file": str(file), "classes": [{"class": name, "probability": round(value, 6)} for name, value in best]} for file, best in answers
+    ]
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        return
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "rank", "class", "probability"])
+        for row in rows:
+            writer.writerows([row["file"], rank, *best.values()] for rank, best in enumerate(row["classes"], 1))
