@@ -212,8 +212,8 @@ def _call(
         cpu_library.isa(),
     )
     if code == _TOO_NARROW:  # float32 does not tell the knots apart
-        x, scale, coef, grad = (None if t is None else t.double() for t in (x, scale, coef, grad))
-        return result.copy_(_call(task, x, scale, coef, grad, result.double(), sizes))
+        wider = [None if t is None else t.double() for t in (scale, coef, grad)]
+        return result.copy_(_call(task, x.double(), *wider, result.double(), sizes))
     if code == _BAD_KNOTS:
         raise ValueError("knots that are not finite, or that fall: expected finite numbers in non-decreasing order")
     cpu_library.check_status(code)
