@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 class ArgumentParser(argparse.ArgumentParser):
     """argparse's parser; `error` raises ValueError instead of printing the usage."""
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
         """As argparse's, but an option that is not known is answered with the one that may have been meant."""
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:

@@ -6,11 +6,13 @@ them and with them the fast kernels; `import kat_zoo` before loading it.
 
 import contextlib
 import importlib.util
+import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +81,34 @@ def to_onnx(model: nn.Module, images: Tensor, path: Path, *, dynamic_batch: bool
         )
     assert program is not None  # only the old exporter returns nothing
     program.save(path, external_data=False)
+    _name_batch(path)
+
+
+def _name_batch(path: Path) -> None:
+    """Call the first axis of input and output "batch", for which the exporter makes up a name."""
+    import onnx
+
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        axis = value.type.tensor_type.shape.dim[0]
+        if axis.dim_param:
+            axis.dim_param = "batch"
+    onnx.save(model, path)
+
+
+def describe_onnx(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write facts into the metadata of an ONNX file, which runtimes show: names of the classes, preprocessing.
+
+    Args:
+        path: file that `to_onnx` wrote.
+        facts: values by name; those that are not strings are written as JSON.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    texts = {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+    onnx.helper.set_model_props(model, texts)
+    onnx.save(model, path)
 
 
 def to_pt2(model: nn.Module, images: Tensor, path: Path, *, dynamic_batch: bool = True) -> None:

@@ -20,7 +20,8 @@ from .derivatives import register_autograd
 
 MAX_SPLINE_ORDER = 7
 _CONTRACT, _PROJECT, _ACCUMULATE, _DENSE = range(4)
-_BAD_KNOTS, _TOO_NARROW = 3, 4  # as kat::Status
+
+BAD_KNOTS, TOO_NARROW = 3, 4  # of the C library
 
 _LIBRARY = torch.library.Library("kat_zoo", "FRAGMENT")
 _TAIL = "int spline_order, int derivative) -> Tensor"
@@ -191,7 +192,7 @@ def _call(
 ) -> Tensor:
     """Run one task of the C library; `sizes` = (knots, outputs, spline_order, derivative)."""
     knots, outputs, spline_order, derivative = sizes
-    if result.numel() == 0 or x.numel() == 0:
+    if result.numel() == 0 or x.numel() == 0 or outputs == 0:
         return result.zero_()
     tensors = [None if t is None else t.contiguous() for t in (x, scale, coef, grad)]
     knots = knots.double().contiguous()  # the library reads doubles, and a module's .to() may have made another dtype of them
@@ -211,11 +212,12 @@ def _call(
         cpu_library.num_threads(),
         cpu_library.isa(),
     )
-    if code == _TOO_NARROW:  # float32 does not tell the knots apart
-        wider = [None if t is None else t.double() for t in (scale, coef, grad)]
-        return result.copy_(_call(task, x.double(), *wider, result.double(), sizes))
-    if code == _BAD_KNOTS:
-        raise ValueError("knots that are not finite, or that fall: expected finite numbers in non-decreasing order")
+    if code == BAD_KNOTS:
+        raise ValueError("knots that fall, or that are not finite: expected numbers that stay or rise along every row")
+    if code == TOO_NARROW:  # float32 does not tell these knots apart, as those of years or of a column that hardly varies
+        operands = [None if t is None else t.double() for t in (scale, coef, grad)]
+        wide_result = torch.empty_like(result, dtype=torch.float64)
+        return result.copy_(_call(task, x.double(), operands[0], operands[1], operands[2], wide_result, sizes))
     cpu_library.check_status(code)
     return result
 

@@ -7,24 +7,25 @@ from pathlib import Path
 
 import timm
 import torch
-from torch import nn
 
 from .. import models as zoo_models  # noqa: F401  (registers the models)
 from .._arguments import require_writable
 from .._checks import count
-from ..export import FORMATS, largest_difference, load, milliseconds, to_aoti, to_onnx, to_pt2
-from ..hub.source import HUB, as_folder, open_model
+from ..export import FORMATS, describe_onnx, largest_difference, load, milliseconds, to_aoti, to_onnx, to_pt2
+from ..hub.source import HUB, Source, as_folder, open_model
+
+PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 logger = logging.getLogger("kat_zoo")
 
 
-def _open(name: str, checkpoint: Path | None, pretrained: bool) -> nn.Module:
+def _open(name: str, checkpoint: Path | None, pretrained: bool) -> Source:
     registered = as_folder(name) is None and not name.startswith(HUB)
     untrained = registered and checkpoint is None and not pretrained
     source = open_model(name, checkpoint, untrained=untrained)
     if untrained:
         logger.warning("%s is exported untrained, with random weights: --pretrained and --checkpoint FILE load trained ones", name)
-    return source.model
+    return source
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,12 +46,15 @@ def run(options: argparse.Namespace) -> int:
     require_writable("--out", path)
     if options.format == "aoti" and path.suffix != ".pt2":
         raise ValueError(f"--out {path}: expected a name that ends in .pt2, as AOTInductor packages do")
-    model = _open(options.model, options.checkpoint, options.pretrained)
-    images = torch.randn(options.batch_size or 2, *timm.data.resolve_model_data_config(model)["input_size"])
+    source = _open(options.model, options.checkpoint, options.pretrained)
+    model, config = source.model, timm.data.resolve_model_data_config(source.model)
+    images = torch.randn(options.batch_size or 2, *config["input_size"])
     write = {"onnx": to_onnx, "pt2": to_pt2, "aoti": to_aoti}[options.format]
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        draft = Path(folder) / path.name
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        draft = Path(temporary) / path.name
         write(model, images, draft, dynamic_batch=options.batch_size is None)
+        if options.format == "onnx":
+            describe_onnx(draft, {"classes": list(source.classes), **{key: config[key] for key in PREPROCESSING}})
         exported = load(draft, options.format)
         difference = largest_difference(model, exported, images)
         if not difference <= 1e-4:

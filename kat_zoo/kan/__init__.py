@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING
 
 from .._lazy import lazy
-from .library import register_function as register_function
-from .network import KAN as KAN
 
 if TYPE_CHECKING:
-    from .formula.compiler import from_formula as from_formula
     from .lan import LAN as LAN
+    from .library import register_function as register_function
+    from .model import KAN as KAN
+    from .model import from_formula as from_formula
     from .sklearn.classifier import KANClassifier as KANClassifier
     from .sklearn.regressor import KANRegressor as KANRegressor
 
@@ -17,11 +17,11 @@ __all__ = ["KAN", "LAN", "KANClassifier", "KANRegressor", "from_formula", "regis
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "register_function": "library",
-        "KAN": "network",
-        "from_formula": "formula.compiler",
-        "LAN": "lan",
+        "KAN": "model",
         "KANClassifier": "sklearn.classifier",
         "KANRegressor": "sklearn.regressor",
+        "LAN": "lan",
+        "from_formula": "model",
+        "register_function": "library",
     },
 )

@@ -11,21 +11,24 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from .._checks import count, interval, is_count
 from ..kernels.bspline_op import MAX_SPLINE_ORDER, wide
-from ..layers.spline import BASES, check_base, check_range, is_count, uniform_knots
-from .network import as_table
-from .operations.training import History, fit
+from ..layers.spline import BASES, check_base, uniform_knots
+from .operations.fit_options import FitOptions
+from .operations.fit_run import History
+from .operations.training import train
+from .tables import TableModule
 
 
 class NodeActivation(nn.Module):
     """phi_n(x_n) = base(x_n) + spline_n(x_n), one function per channel.
 
     Args:
-        features: channels.
-        grid_size: intervals of a spline.
-        spline_order: degree of its pieces.
-        base: name in `kat_zoo.layers.spline.BASES` or a callable.
-        grid_range: of the grid.
+        features: number of channels.
+        grid_size: number of intervals of a spline.
+        spline_order: degree of the spline's pieces, 0 to 7.
+        base: function added to the splines, a name in `kat_zoo.layers.spline.BASES` or a callable.
+        grid_range: (low, high) of the grid.
 
     Raises:
         ValueError: a base, size or range that makes no sense.
@@ -41,14 +44,12 @@ class NodeActivation(nn.Module):
     ) -> None:
         super().__init__()
         check_base(base)
-        check_range(grid_range)
-        if not is_count(grid_size):
-            raise ValueError(f"grid_size={grid_size}; expected an integer of at least 1")
+        grid_size = count("grid_size", grid_size)
         if not is_count(spline_order, 0) or spline_order > MAX_SPLINE_ORDER:
-            raise ValueError(f"spline_order={spline_order}; expected an integer from 0 to {MAX_SPLINE_ORDER}")
-        self.base, self.spline_order = base, spline_order
-        self.coef = nn.Parameter(torch.zeros(features, grid_size + spline_order))
-        low, high = (torch.tensor([v], dtype=torch.float64) for v in grid_range)
+            raise ValueError(f"spline_order={spline_order!r}: expected an integer from 0 to {MAX_SPLINE_ORDER}")
+        self.base, self.spline_order = base, int(spline_order)
+        self.coef = nn.Parameter(torch.zeros(features, grid_size + self.spline_order))
+        low, high = (torch.tensor([v], dtype=torch.float64) for v in interval("grid_range", grid_range))
         self.knots: Tensor
         self.register_buffer("knots", uniform_knots(grid_size, spline_order, low, high))
 
@@ -59,22 +60,24 @@ class NodeActivation(nn.Module):
         coef = wide(self.coef).unsqueeze(-1)
         spline = torch.ops.kat_zoo.spline_project(ones, rows, self.knots, coef, self.spline_order, 0)
         base = BASES[self.base] if isinstance(self.base, str) else self.base
-        return base(x) + spline.reshape(x.shape).to(x.dtype)
+        y: Tensor = base(x) + spline.reshape(x.shape).to(x.dtype)
+        return y
 
 
-class LAN(nn.Module):
+class LAN(TableModule):
     """An MLP whose activations are learned, one per node.
 
     Args:
         width: nodes of each layer, inputs first, such as [2, 128, 128, 1].
-        grid_size: intervals of the activations' splines.
-        spline_order: degree of their pieces.
-        base: what the splines are added to; "sin" makes a SIREN with learnable activations.
+        grid_size: number of intervals of the activations' splines.
+        spline_order: degree of the splines' pieces, 0 to 7.
+        base: function added to the splines: "silu", "identity", "sin", "zero" or a callable; "sin" makes a SIREN with learnable
+            activations.
         omega: factor of the first layer's argument and of the weights' scale for base "sin" (SIREN, arXiv 2006.09661).
-        seed: of the weights.
-        grid_range: of the activations' grids.
-        device: of the parameters.
-        dtype: of the parameters; torch's default.
+        seed: seed of the weights; torch's global generator is left alone.
+        grid_range: (low, high) of the activations' grids.
+        device: device of the parameters.
+        dtype: type of the parameters; torch's default by default.
 
     Raises:
         ValueError: a width, base, size, range or seed that makes no sense.
@@ -93,17 +96,14 @@ class LAN(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if len(width) < 2 or not all(is_count(n) for n in width):
-            raise ValueError(f"width={list(width)}; expected at least inputs and outputs, integers of at least 1")
-        if not is_count(seed, 0):
-            raise ValueError(f"seed={seed!r}; expected an integer of at least 0")
-        generator = torch.Generator().manual_seed(int(seed))
+        if not isinstance(width, Sequence) or len(width) < 2 or not all(map(is_count, width)):
+            raise ValueError(f"width={width!r}: expected at least inputs and outputs, integers of at least 1")
+        generator = torch.Generator().manual_seed(count("seed", seed, 0))
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(width))
         self.activations = nn.ModuleList(NodeActivation(n, grid_size, spline_order, base, grid_range) for n in width[1:-1])
-        self.nodes, self.grid_size = list(width), grid_size
+        self._width, self._grid_size = [int(n) for n in width], count("grid_size", grid_size)
         with torch.no_grad():
-            for number, (linear, fan_in) in enumerate(zip(self.linears, width, strict=False)):
-                assert isinstance(linear, nn.Linear)
+            for number, (linear, fan_in) in enumerate(zip(self._linears, width, strict=False)):
                 bound = (omega / fan_in if number == 0 else math.sqrt(6 / fan_in)) if base == "sin" else math.sqrt(3 / fan_in)
                 linear.weight.uniform_(-bound, bound, generator=generator)
                 linear.bias.uniform_(-math.pi if base == "sin" else -0.1, math.pi if base == "sin" else 0.1, generator=generator)
@@ -111,22 +111,18 @@ class LAN(nn.Module):
             self.to(device=device, dtype=dtype)
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Type of the parameters."""
-        return self._last.weight.dtype
+    def nodes(self) -> list[int]:
+        """Number of nodes of each layer, inputs first."""
+        return list(self._width)
 
     @property
-    def device(self) -> torch.device:
-        """Device of the parameters."""
-        return self._last.weight.device
+    def grid_size(self) -> int:
+        """Intervals of the activations' splines."""
+        return self._grid_size
 
     @property
-    def _last(self) -> nn.Linear:
-        return cast(nn.Linear, self.linears[-1])
-
-    def tensor(self, x: Any, name: str = "X") -> Tensor:
-        """Array-like (N, C) as a tensor of the network's dtype and device; `name` is for errors."""
-        return as_table(x, self.dtype, self.device, name)
+    def _linears(self) -> list[nn.Linear]:
+        return cast("list[nn.Linear]", list(self.linears))
 
     def fit(
         self,
@@ -145,43 +141,72 @@ class LAN(nn.Module):
         seed: int = 0,
         progress: bool = False,
     ) -> History:
-        """Train in place, as `kat_zoo.kan.operations.training.fit` does, with "lbfgs" or "adam"; grids stay as they are.
+        """Train in place with L-BFGS or Adam; grids stay as they are.
+
+        Args:
+            X: (N, inputs) samples.
+            y: (N, outputs) targets, or of another shape that `loss` takes.
+            X_val: (M, inputs) held-out samples; the training data is judged where there are none.
+            y_val: (M, outputs) targets of the held-out samples.
+            optimizer: "lbfgs" (strong Wolfe, 20 iterations a step) or "adam".
+            steps: number of steps.
+            lr: step size; 1 for lbfgs, 1e-2 for adam by default.
+            batch_size: number of samples of a step, all by default.
+            sample_weight: (N,) non-negative weights.
+            loss: function (prediction, y) of one value per sample or, without weights, a mean, instead of squared error.
+            early_stopping: whether the best state by held-out error is kept, not the last; it also ends the training after 20
+                measured errors in a row without gain.
+            seed: seed of the batches.
+            progress: whether a progress bar is shown (rich).
+
+        Returns:
+            The history.
 
         Raises:
             ValueError: data or options that do not fit.
         """
         if optimizer == "lm":
-            raise ValueError("optimizer='lm' knows activations on edges only; expected 'lbfgs' or 'adam'")
-        options: dict[str, Any] = {"optimizer": optimizer, "steps": steps, "lr": lr, "batch_size": batch_size, "loss": loss}
-        options |= {"sample_weight": sample_weight, "early_stopping": early_stopping, "seed": seed, "progress": progress}
-        return fit(cast(Any, self), X, y, X_val, y_val, update_grid=False, **options)
+            raise ValueError("optimizer='lm': expected 'lbfgs' or 'adam', Levenberg-Marquardt needs activations on edges")
+        options = FitOptions(
+            optimizer=optimizer,
+            steps=steps,
+            lr=lr,
+            batch_size=batch_size,
+            loss=loss,
+            update_grid=False,
+            early_stopping=early_stopping,
+            seed=seed,
+            progress=progress,
+        )
+        return train(self, options, X, y, X_val, y_val, sample_weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., inputs) to (..., outputs)."""
         for linear, activation in zip(self.linears, self.activations, strict=False):
             x = activation(linear(x))
-        return self.linears[-1](x)
+        y: Tensor = self.linears[-1](x)
+        return y
 
     @classmethod
     def from_mlp(cls, mlp: nn.Sequential, base: Callable[[Tensor], Tensor], grid_size: int = 5, spline_order: int = 3) -> LAN:
         """A LAN that computes what a trained MLP computes: its weights, its activation as base, splines of zero.
 
         Args:
-            mlp: its nn.Linear layers are taken in order; whatever lies between must compute `base`.
+            mlp: the trained MLP, its nn.Linear layers in their order; all modules between two of them must compute `base`.
             base: the MLP's activation.
-            grid_size: intervals of the splines.
-            spline_order: degree of their pieces.
+            grid_size: number of intervals of the splines.
+            spline_order: degree of the splines' pieces, 0 to 7.
 
         Raises:
             ValueError: no linear layer, or the MLP computes something else, with a batch norm or another activation.
         """
         linears = [module for module in mlp.modules() if isinstance(module, nn.Linear)]
         if not linears:
-            raise ValueError("mlp holds no nn.Linear")
+            raise ValueError("mlp holds no nn.Linear: expected at least one")
         first = linears[0]
         width = [first.in_features, *(linear.out_features for linear in linears)]
         lan = cls(width, grid_size, spline_order, base, device=first.weight.device, dtype=first.weight.dtype)
-        for source, target in zip(linears, lan.linears, strict=True):
+        for source, target in zip(linears, lan._linears, strict=True):
             target.load_state_dict(
                 source.state_dict() if source.bias is not None else source.state_dict() | {"bias": torch.zeros(source.out_features)}
             )
@@ -191,5 +216,5 @@ class LAN(nn.Module):
             error = (lan(x) - expected).abs().max() / expected.abs().max().clamp(min=1e-12)
         if not error < 100 * torch.finfo(x.dtype).eps:
             name = base if isinstance(base, str) else getattr(base, "__name__", base)
-            raise ValueError(f"mlp differs by {float(error):.1e} from its linear layers with {name} between; expected the same function")
+            raise ValueError(f"mlp differs by {float(error):.1e} from its linear layers with {name} between: expected the same function")
         return lan

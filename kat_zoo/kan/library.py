@@ -1,4 +1,4 @@
-"""The functions an edge can become: value, SymPy form, complexity and where to start looking for c f(a x + b) + d."""
+"""The functions that an edge can become: value, SymPy form, complexity and the starts of the search for c f(a x + b) + d."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from torch import Tensor
 Range = tuple[float, float]
 
 
-def _bessel(order: int, x: Tensor) -> Tensor:
+def _bessel(n: int, x: Tensor) -> Tensor:
     """J0 or J1; torch's own are off by 1e-7 beyond x = 5, so the CPU asks SciPy."""
     if x.device.type != "cpu":
-        return torch.special.bessel_j0(x) if order == 0 else torch.special.bessel_j1(x)
+        on_device: Tensor = (torch.special.bessel_j0, torch.special.bessel_j1)[n](x)
+        return on_device
     from scipy import special
 
     wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))  # NumPy has no bfloat16
-    return torch.from_numpy(np.asarray((special.j0, special.j1)[order](wide.numpy()))).to(x.dtype)
+    return torch.from_numpy(np.asarray((special.j0, special.j1)[n](wide.numpy()))).to(x.dtype)
 
 
 class _Elementwise(torch.autograd.Function):
     """An elementwise function with a derivative that torch does not know, for every mode of differentiation."""
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
         ctx.save_for_forward(*inputs)
 
@@ -41,16 +42,16 @@ class _BesselJ0(_Elementwise):
         return _bessel(0, x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        return -grad * _BesselJ1.apply(*ctx.saved_tensors)
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return -grad * _j1(*ctx.saved_tensors)
 
     @staticmethod
-    def jvp(ctx, tangent: Tensor) -> Tensor:
-        return -tangent * _BesselJ1.apply(*ctx.saved_tensors)
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return -tangent * _j1(*ctx.saved_tensors)
 
     @staticmethod
-    def vmap(info, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
-        return _BesselJ0.apply(x), in_dims[0]
+    def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
+        return _j0(x), in_dims[0]
 
 
 class _BesselJ1(_Elementwise):
@@ -61,22 +62,32 @@ class _BesselJ1(_Elementwise):
         return _bessel(1, x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad * _slope_of_j1(*ctx.saved_tensors)
 
     @staticmethod
-    def jvp(ctx, tangent: Tensor) -> Tensor:
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
         return tangent * _slope_of_j1(*ctx.saved_tensors)
 
     @staticmethod
-    def vmap(info, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
-        return _BesselJ1.apply(x), in_dims[0]
+    def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[Tensor, int]:
+        return _j1(x), in_dims[0]
+
+
+def _j0(x: Tensor) -> Tensor:
+    y: Tensor = _BesselJ0.apply(x)
+    return y
+
+
+def _j1(x: Tensor) -> Tensor:
+    y: Tensor = _BesselJ1.apply(x)
+    return y
 
 
 def _slope_of_j1(x: Tensor) -> Tensor:
     small = x.abs() < 1e-6
-    ratio = torch.where(small, 0.5, _BesselJ1.apply(x) / torch.where(small, 1.0, x))
-    return _BesselJ0.apply(x) - ratio
+    ratio = torch.where(small, 0.5, _j1(x) / torch.where(small, 1.0, x))
+    return _j0(x) - ratio
 
 
 def _gamma(x: Tensor) -> Tensor:
@@ -84,7 +95,7 @@ def _gamma(x: Tensor) -> Tensor:
 
 
 def _power(p: float) -> Callable[[Tensor], Tensor]:
-    return lambda x: x**p
+    return lambda x: torch.pow(x, p)
 
 
 # Starting images (low, high) of the data's range [min, max] under a x + b; c and d are linear and need no start.
@@ -143,12 +154,12 @@ class Function:
     """One function of the library.
 
     Attributes:
-        name: how users and files call it.
+        name: name by which users and files call it.
         torch: elementwise function of a float64 tensor, differentiable; NaN outside its domain.
         sympy: text of the SymPy expression in `x`, e.g. "1/x**2".
-        complexity: what a formula pays for it; 1 is linear.
-        images: the starting images of the data's range.
-        power: p where f(m x) = m^p f(x) for m > 0, so that a positive scale can be moved outside.
+        complexity: price in a formula; 1 is linear.
+        images: function that returns the starting images of the data's range.
+        power: exponent p of a homogeneous function, f(m x) = m^p f(x) for m > 0, whose scale can be moved outside; else None.
     """
 
     name: str
@@ -194,8 +205,8 @@ _FUNCTIONS = [
     Function("arctan", torch.arctan, "atan(x)", 4, _sigmoids),
     Function("arctanh", torch.arctanh, "atanh(x)", 4, _interval(1)),
     Function("gaussian", lambda x: torch.exp(-x * x), "exp(-x**2)", 3, _sigmoids),
-    Function("J0", _BesselJ0.apply, "besselj(0, x)", 4, _waves_about_zero),
-    Function("J1", _BesselJ1.apply, "besselj(1, x)", 5, _waves_about_zero),
+    Function("J0", _j0, "besselj(0, x)", 4, _waves_about_zero),
+    Function("J1", _j1, "besselj(1, x)", 5, _waves_about_zero),
     Function("erf", torch.erf, "erf(x)", 4, _sigmoids),
     Function("gamma", _gamma, "gamma(x)", 5, _gamma_images),
     Function("sinh", torch.sinh, "sinh(x)", 4, _sigmoids),
@@ -215,28 +226,11 @@ ALIASES = {
     "sign": "sgn",
     "zero": "0",
 }
-# What the automatic search tries unless told otherwise: duplicates of one another (cos, arccos) and rare shapes are
-# left out.
-DEFAULT_LIBRARY = (
-    *(
-        "0",
-        "x",
-        "x^2",
-        "x^3",
-        "x^4",
-        "1/x",
-        "1/x^2",
-        "sqrt",
-        "1/sqrt(x)",
-        "x^1.5",
-        "exp",
-        "log",
-        "abs",
-        "sin",
-        "tan",
-        "tanh",
-    ),
-    *("arcsin", "arctan", "arctanh", "gaussian", "J0", "erf"),
+# Functions that the automatic search tries unless told otherwise. Duplicates of one another (cos, arccos) and rare shapes are left out.
+DEFAULT_LIBRARY = tuple(
+    """
+    0 x x^2 x^3 x^4 1/x 1/x^2 sqrt 1/sqrt(x) x^1.5 exp log abs sin tan tanh arcsin arctan arctanh gaussian J0 erf
+    """.split()  # noqa: SIM905 (a list literal takes a screen)
 )
 
 
@@ -248,12 +242,15 @@ def function_names() -> list[str]:
 def function_index(name: str) -> int:
     """Position of a function in the library.
 
+    Args:
+        name: name or alias of the function.
+
     Raises:
         ValueError: the name is unknown.
     """
     name = ALIASES.get(name, name)
     if name not in _INDEX:
-        raise ValueError(f"unknown function {name!r}; expected one of {', '.join(_INDEX)}")
+        raise ValueError(f"function={name!r}: expected one of {', '.join(_INDEX)}")
     return _INDEX[name]
 
 
@@ -273,25 +270,25 @@ def register_function(
     """Add a function to the library.
 
     Args:
-        name: a new name.
-        function: elementwise and differentiable; NaN outside its domain.
-        sympy: its SymPy expression in `x`, such as "airyai(x)".
-        complexity: what a formula pays for it; 1 is linear, sin is 2.
+        name: name that is not taken yet.
+        function: elementwise, differentiable function of a tensor; NaN outside its domain.
+        sympy: SymPy expression of it in `x`, such as "airyai(x)".
+        complexity: price in a formula; 1 is linear, sin is 2.
         images: starting images (low, high) of the data's range under a x + b; a general grid by default.
 
     Raises:
-        ValueError: the name is taken or the expression is not one in x.
+        ValueError: the name is taken, or the expression is not one in x.
     """
     from sympy import Symbol, SympifyError, sympify
 
     if name in _INDEX or name in ALIASES:
-        raise ValueError(f"function {name!r} exists already")
+        raise ValueError(f"name={name!r}: expected a name that no function of the library has")
     try:
         symbols = sympify(sympy, locals={"x": Symbol("x")}).free_symbols
     except (SympifyError, TypeError) as error:
-        raise ValueError(f"sympy={sympy!r} is not an expression") from error
+        raise ValueError(f"sympy={sympy!r}: expected an expression in x") from error
     if symbols != {Symbol("x")}:
-        raise ValueError(f"sympy={sympy!r}; expected an expression in x alone")
+        raise ValueError(f"sympy={sympy!r}: expected an expression in x alone")
     starts = list(images) if images is not None else [*_sigmoids(), *_waves_about_zero(), *_half_line()]
     _INDEX[name] = len(_FUNCTIONS)
     _FUNCTIONS.append(Function(name, function, sympy, complexity, lambda: starts))

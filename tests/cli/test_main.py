@@ -76,7 +76,7 @@ def test_bench_says_what_it_times(monkeypatch):
     [
         (["--help"], 0, "usage: kat-zoo COMMAND"),
         (["--version"], 0, "kat_zoo 0."),
-        (["trian"], 2, "did you mean 'train'?"),
+        (["predikt"], 2, "did you mean 'predict'?"),
         (["predict", "x.png", "--model", "m", "--chekpoint", "f"], 2, "did you mean --checkpoint?"),
         (["predict", "x.png"], 2, "required: --model"),
         (["export", "m", "--format", "tflite"], 2, "invalid choice: 'tflite'"),

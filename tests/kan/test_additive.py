@@ -1,4 +1,4 @@
-"""Sparse additive models against closed forms and a general optimiser."""
+"""Sparse additive models against closed forms and a general optimizer."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_much_smoothness_is_weighted_linear_regression():
 
 
 @pytest.mark.parametrize("number", [0, 2, 4])
-def test_the_minimum_of_the_penalised_objective_is_found(number):
+def test_the_minimum_of_the_penalized_objective_is_found(number):
     x, y, w = data(outputs=1)
     model, smoothness = KAN([3, 1], 3, base="zero"), 0.01
     fit_additive(model, x, y, w, (smoothness, number))
@@ -35,8 +35,8 @@ def test_the_minimum_of_the_penalised_objective_is_found(number):
     def objective(coef):
         coef = coef.reshape(3, -1)
         edges = (basis * coef).sum(-1)
-        centred = edges - (share[:, None] * edges).sum(0)
-        std = ((share[:, None] * centred.square()).sum(0) + 1e-14).sqrt()
+        centered = edges - (share[:, None] * edges).sum(0)
+        std = ((share[:, None] * centered.square()).sum(0) + 1e-14).sqrt()
         penalties = PENALTIES[number] * std.sum() + smoothness / 2 * coef.diff(n=2, dim=1).square().sum()
         return 0.5 * (share * (edges.sum(1) - y[:, 0]).square()).sum() + penalties
 

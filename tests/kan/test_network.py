@@ -1,4 +1,5 @@
 import copy
+import inspect
 
 import numpy as np
 import pytest
@@ -91,6 +92,14 @@ def test_compiles():
     torch.testing.assert_close(torch.compile(model, backend="aot_eager")(x), model(x))
 
 
+def test_help_and_editors_show_every_argument():
+    assert list(inspect.signature(KAN).parameters)[:3] == ["width", "grid_size", "spline_order"]
+    for name in ("fit", "update_grid", "prune", "expand_width", "suggest_symbolic", "auto_symbolic", "plot", "formula", "save"):
+        parameters = inspect.signature(getattr(KAN([2, 1]), name)).parameters.values()
+        assert parameters and all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
+    assert {"l1", "coef_smoothness", "sample_weight_val", "progress"} <= set(inspect.signature(KAN.fit).parameters)
+
+
 def test_edge_is_callable():
     model, (x, _) = symbolic_mix(), data(20)
     function, (low, high) = model.edge(0, 0, 1)
@@ -157,5 +166,5 @@ def test_options_may_be_numpy_scalars(tmp_path):
     x, _ = data(20)
     assert torch.equal(KAN.load(tmp_path / "kan.safetensors")(x), model(x))
     (tmp_path / "text").write_text("no weights")
-    with pytest.raises(ValueError, match="is no safetensors file"):
+    with pytest.raises(ValueError, match="is not a safetensors file"):
         KAN.load(tmp_path / "text")

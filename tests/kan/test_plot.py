@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from kat_zoo.kan import KAN
-from kat_zoo.kan.operations.plot import plot_edge, plot_history, plot_pareto
+from kat_zoo.kan.operations.charts import plot_edge, plot_history, plot_pareto
 
 
 def network():

@@ -47,7 +47,7 @@ def test_expansions_keep_the_function(make):
     assert wider.width[1] == (model.width[1][0] + 2, model.width[1][1] + 1)
     deeper = model.expand_depth()
     torch.testing.assert_close(deeper(x), model(x))
-    assert LeastSquares(wider, x, y).minimise(5) < number((model(x) - y).detach().square().mean())
+    assert LeastSquares(wider, x, y).minimize(5) < number((model(x) - y).detach().square().mean())
 
 
 def test_pruning_copies_a_base_that_is_a_module():
@@ -154,11 +154,18 @@ def test_what_is_undefined_stays_undefined():
     assert bool(drop_dead_nodes(model)(x).isnan().all())
 
 
-def test_subclasses_with_a_constructor_of_their_own():
-    class Small(KAN):
+def test_changed_networks_are_of_their_own_class(tmp_path):
+    class Named(KAN):
+        name = "one"
+
+    class Small(Named):
         def __init__(self):
             super().__init__([2, 3, 1], 3)
 
     x, _ = data(30)
-    for changed in (Small().prune(x), Small().expand_width(1), Small().expand_depth()):
-        assert isinstance(changed, KAN)
+    for network in (Named([2, 3, 1], 3), Small()):  # of a Small, which takes no width, the nearest class that does
+        network.save(tmp_path / "kan.safetensors")
+        loaded = type(network).load(tmp_path / "kan.safetensors")
+        for changed in (network.prune(x), network.expand_width(1), network.expand_depth(), network.remove_node(1, 0), loaded):
+            assert type(changed) is Named
+        assert type(type(network).from_formula("x + y")) is Named

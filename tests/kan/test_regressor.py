@@ -87,7 +87,7 @@ def test_weights_of_held_out_rows_are_checked():
     val = {"X_val": X, "y_val": y[:, None]}
     for options, message in (
         ({"sample_weight_val": np.ones(30)}, "sample_weight_val without X_val"),
-        (val | {"sample_weight_val": np.ones(29)}, r"sample_weight_val has shape \(29,\)"),
+        (val | {"sample_weight_val": np.ones(29)}, r"sample_weight_val of shape \(29,\)"),
     ):
         with pytest.raises(ValueError, match=message):
             KAN([3, 1]).fit(X, y[:, None], **options)
@@ -97,7 +97,7 @@ def test_weights_of_held_out_rows_are_checked():
 @pytest.mark.parametrize("name, value", [("hidden", 5), ("hidden", (2.5,)), ("random_state", -1), ("random_state", "a")])
 def test_wrong_types_are_refused_by_name(estimator, name, value):
     X, y = table(30)
-    with pytest.raises(ValueError, match=re.escape(f"{name}={value!r}; expected")):
+    with pytest.raises(ValueError, match=re.escape(f"{name}={value!r}: expected")):
         estimator(**{name: value}).fit(X, y > 0)
 
 

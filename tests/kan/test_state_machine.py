@@ -124,7 +124,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert self.model.nodes[1] == nodes - 1
 
     @rule()
-    def symbolise(self):
+    def symbolize(self):
         before = float((self.model(X) - Y).detach().square().mean().sqrt())
         with self.looks_at_data():
             result = self.model.auto_symbolic(X, Y, library=["0", "x", "x^2", "sin"], steps=2)

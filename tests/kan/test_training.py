@@ -42,7 +42,7 @@ def test_levenberg_marquardt_never_gets_worse_and_fits():
     x, y = data()
     model = KAN([2, 5, 1], 5, seed=0)
     before = (model(x) - y).square().mean().item()
-    after = LeastSquares(model, x, y).minimise(60)
+    after = LeastSquares(model, x, y).minimize(60)
     assert after < 1e-4 * before
 
 
@@ -123,9 +123,9 @@ def test_each_pass_over_batches_sees_every_sample_once_and_is_measured_once(capl
         ({"entropy": 1.0}, "'lm'"),
         ({"X": torch.full((5, 2), torch.nan), "y": torch.zeros(5, 1)}, "NaN"),
         ({"y": torch.zeros(4, 1)}, "samples"),
-        ({"y": torch.zeros(5, 2)}, "columns"),
+        ({"y": torch.zeros(5, 2)}, "y of 2 columns: expected 1"),
         ({"X_val": torch.zeros(5, 2)}, "both or neither"),
-        ({"X_val": torch.zeros(5, 2), "y_val": torch.full((5, 1), torch.nan)}, "X_val"),
+        ({"X_val": torch.zeros(5, 2), "y_val": torch.full((5, 1), torch.nan)}, "y_val holds NaN"),
         ({"sample_weight": -torch.ones(5)}, "sample_weight"),
         ({"sample_weight": torch.ones(4)}, "sample_weight"),
     ],
@@ -187,7 +187,7 @@ def test_rows_by_rows_gives_the_step_of_parameters_by_parameters(outputs, penalt
 
 def test_fewer_rows_than_parameters_are_met_exactly():
     x, y = data(20)
-    assert LeastSquares(KAN([2, 5, 1], 5), x, y).minimise(60) < 1e-24
+    assert LeastSquares(KAN([2, 5, 1], 5), x, y).minimize(60) < 1e-24
 
 
 def test_l1_reaches_the_base():
@@ -232,7 +232,7 @@ def test_weights_count_whatever_shape_a_loss_returns():
 
     flat = fitted(lambda p, t: ((p - t) ** 2)[:, 0])
     assert fitted(lambda p, t: (p - t) ** 2) == pytest.approx(flat)
-    with pytest.raises(ValueError, match=r"loss returned shape \(\); expected a value for each of 50 samples"):
+    with pytest.raises(ValueError, match=r"loss returned shape \(\): expected a value for each of 50 samples"):
         fitted(torch.nn.functional.mse_loss)
 
 
@@ -276,5 +276,5 @@ def test_fit_leaves_frozen_splines_where_they_are():
     model.fit(x, y, steps=12)
     assert all(torch.equal(value, before[name]) for name, value in model.layers[0].spline.state_dict().items())
     model.requires_grad_(False)
-    with pytest.raises(ValueError, match="every parameter of the network has requires_grad=False"):
+    with pytest.raises(ValueError, match="requires_grad=False for every parameter"):
         model.fit(x, y)

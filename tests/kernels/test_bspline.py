@@ -206,29 +206,3 @@ def test_operators_refuse_what_would_run_past_a_buffer(change, message, where, m
 def test_projection_checks_the_outputs():
     with pytest.raises(ValueError, match=r"grad of shape \(3, 5\): expected \(3, 2\)"):
         torch.ops.kat_zoo.spline_project(torch.zeros(3, 5), torch.zeros(3, 4), make_knots(5, 3, 4), torch.zeros(4, 8, 2), 3, 0)
-
-
-@pytest.mark.parametrize("values", [[1.0, 0.0], [float("nan"), float("nan")], [0.0, float("inf")]], ids=["falling", "nan", "infinite"])
-def test_knots_out_of_order_are_refused(values):
-    knots = torch.linspace(0, 1, 12, dtype=torch.float64) * (values[1] - values[0]) + values[0]
-    with pytest.raises(ValueError, match="knots .*: expected finite numbers in non-decreasing order"):
-        spline_linear(torch.zeros(3, 1), knots[None], torch.zeros(1, 8, 2))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("inside", [[0.5] * 4, [0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 0.0, 0.0]], ids=["middle", "left", "all"])
-def test_points_in_place_of_intervals(inside, dtype):
-    knots = torch.tensor([[0.0] * 4 + inside + [1.0] * 4], dtype=torch.float64)
-    x = torch.tensor([[-0.5], [0.0], [0.25], [0.5], [0.75], [1.0], [1.5]], dtype=torch.float64)
-    for derivative in (0, 1):
-        exact = bspline_basis_reference(x, knots, 3, derivative)
-        ours = bspline_basis(x.to(dtype), knots, 3, derivative)
-        torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-5)
-
-
-def test_knots_that_float32_does_not_tell_apart():
-    knots = (1e4 + 1e-3 * torch.arange(-3, 9, dtype=torch.float64))[None]
-    x, coef = torch.full((5, 1), 1e4), torch.randn(1, 8, 2, generator=torch.Generator().manual_seed(0))
-    y = spline_linear(x, knots, coef)
-    assert y.dtype == torch.float32
-    torch.testing.assert_close(y.double(), spline_contract_reference(x.double(), knots, coef.double(), None, 3, 0))

@@ -225,3 +225,12 @@ def test_predict_takes_folders_and_patterns_and_writes_tables(run, pets, capsys,
     assert "bad.jpg is not an image that can be read" in capsys.readouterr().err
     assert main(["predict", str(run), str(tmp_path / "nothing*")]) == 2
     assert main(["predict", str(run), str(images), "--out", str(tmp_path / "x.txt")]) == 2
+
+
+@pytest.mark.slow
+def test_onnx_of_a_run_names_its_classes(run, capsys, tmp_path):
+    import onnx
+
+    command(capsys, "export", run, "--format", "onnx", "--out", tmp_path / "pets.onnx", "--repeats", "1")
+    facts = {entry.key: entry.value for entry in onnx.load(tmp_path / "pets.onnx").metadata_props}
+    assert json.loads(facts["classes"]) == list(CLASSES) and json.loads(facts["mean"]) == [0.4, 0.5, 0.6]

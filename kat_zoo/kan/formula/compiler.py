@@ -1,4 +1,9 @@
-"""SymPy expressions as symbolic networks (KAN 2.0, arXiv 2408.10205, section 3.2: the compiler)."""
+"""SymPy expressions as symbolic networks (KAN 2.0, arXiv 2408.10205, section 3.2: the compiler).
+
+A node is a sum of edges, or a product of such sums. An expression becomes one by taking its terms (or the terms of its
+factors) apart: each term is c f(a core + b) + d with a function f of the library, and the core is a node of the layer below.
+An expression can be a node from the layer on that stands above all of its cores; in the layers between, edges x pass it on.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,11 @@ import sympy
 import torch
 
 from ..library import function_index
-from ..network import KAN
+from ..network import Network, NetworkT
 
-Edge = tuple[str, tuple[float, float, float, float], sympy.Expr]  # function, (a, b, c, d), argument without its affine part
+SymbolicEdge = tuple[str, tuple[float, float, float, float], sympy.Expr]  # function, (a, b, c, d), argument without its affine part
+Node = list[list[SymbolicEdge]]  # sub-nodes: one for a sum, one for each factor of a product
+Depths = dict[sympy.Expr, int]
 
 _POWERS = {sympy.Integer(n): f"x^{n}" for n in (2, 3, 4, 5)} | {sympy.Integer(-n): "1/x" if n == 1 else f"1/x^{n}" for n in (1, 2, 3, 4, 5)}
 _POWERS |= {sympy.Rational(1, 2): "sqrt", sympy.Rational(-1, 2): "1/sqrt(x)", sympy.Rational(3, 2): "x^1.5"}
@@ -36,24 +43,25 @@ _FUNCTIONS = {
 
 
 def _shifted(expression: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr]:
-    """b, rest with expression = b + rest and b free of variables, be it a number, pi or log(2)."""
-    return expression.as_independent(*expression.free_symbols, as_Add=True)
+    """Split into b + rest with b free of variables, be it a number, pi or log(2)."""
+    b, rest = expression.as_independent(*expression.free_symbols, as_Add=True)
+    return b, rest
 
 
 def _scaled(expression: sympy.Expr) -> tuple[float, sympy.Expr]:
-    """c, rest with expression = c * rest and c free of variables."""
+    """Split into c * rest with c free of variables."""
     c, rest = expression.as_independent(*expression.free_symbols, as_Add=False)
     return float(c), rest
 
 
 def _affine(argument: sympy.Expr) -> tuple[float, float, sympy.Expr]:
-    """a, b, core with argument = a * core + b."""
+    """Split into a * core + b; returns (a, b, core)."""
     b, rest = _shifted(argument)
     a, core = _scaled(rest)
     return a, float(b), core
 
 
-def _edge(term: sympy.Expr) -> Edge:
+def _edge(term: sympy.Expr) -> SymbolicEdge:
     """One term of a sum as an edge."""
     if not term.free_symbols:
         return "0", (0.0, 0.0, 0.0, float(term)), sympy.S.One
@@ -69,7 +77,7 @@ def _edge(term: sympy.Expr) -> Edge:
     elif g.func in _FUNCTIONS:
         name, argument = _FUNCTIONS[g.func], g.args[0]
     else:
-        raise ValueError(f"{g} is no function of the library")
+        raise ValueError(f"{g} is not a function of the library")
     a, b, core = _affine(argument)
     return name, (a, b, c, 0.0), core
 
@@ -85,7 +93,7 @@ def _factors(expression: sympy.Expr) -> list[sympy.Expr] | None:
     return [constant * factors[0], *factors[1:]] if len(factors) > 1 else None
 
 
-def _edges(expression: sympy.Expr) -> list[Edge]:
+def _edges(expression: sympy.Expr) -> list[SymbolicEdge]:
     """The edges of a sum, one per node they come from.
 
     A second function of the same node becomes a node of its own a layer below; a constant joins another edge's d.
@@ -102,7 +110,7 @@ def _edges(expression: sympy.Expr) -> list[Edge]:
                 c, core = _scaled(term)
                 pairs[n], clash = (term, ("x", (1.0, 0.0, c, 0.0), core)), True
             cores.add(core)
-    edges: dict[sympy.Expr, Edge] = {}
+    edges: dict[sympy.Expr, SymbolicEdge] = {}
     for _, (name, (a, b, c, d), core) in pairs:
         if core in edges:  # 2 x + pi x, which SymPy keeps apart
             c += edges[core][1][2]
@@ -111,33 +119,34 @@ def _edges(expression: sympy.Expr) -> list[Edge]:
     return [(name, (a, b, c, d + float(constant)), core), *others]
 
 
-def _depth(expression: sympy.Expr, memo: dict[sympy.Expr, int]) -> int:
+def _depth(expression: sympy.Expr, depths: Depths) -> int:
     """The first layer where the expression can be a node."""
     if expression.is_Symbol:
         return 0
-    if expression not in memo:
+    if expression not in depths:
         parts = _factors(expression) or [expression]
-        memo[expression] = max(1 + max(_depth(core, memo) if core.free_symbols else 0 for _, _, core in _edges(part)) for part in parts)
-    return memo[expression]
+        depths[expression] = max(1 + max(_depth(core, depths) if core.free_symbols else 0 for _, _, core in _edges(part)) for part in parts)
+    return depths[expression]
 
 
-def from_formula(
+def compile_formulas(
+    kind: type[NetworkT],
     expressions: Any,
-    variables: Sequence[str] | None = None,
+    variables: Sequence[str] | None,
     *,
-    grid_size: int = 3,
-    dtype: torch.dtype = torch.float64,
+    grid_size: int,
+    dtype: torch.dtype,
     **options: Any,
-) -> KAN:
+) -> NetworkT:
     """Compile formulas into a network of symbolic edges and product nodes that computes them.
 
     Args:
+        kind: class of the network.
         expressions: a SymPy expression or text, or a list of them, one per output.
-        variables: input names in order; the expressions' own symbols, sorted, by default. In text they are variables even
-            where SymPy knows the name as something else, as it does E, I, N, S, beta and gamma.
-        grid_size: of the (unused) splines, for later numeric edges.
-        dtype: of the network.
-        **options: further arguments of `KAN`.
+        variables: names of the inputs in their order; the expressions' own symbols, sorted, where it is None.
+        grid_size: number of intervals of the splines, which are unused until an edge becomes numeric.
+        dtype: type of the parameters.
+        **options: further arguments of the network.
 
     Raises:
         ValueError: a function or power outside the library, symbols that `variables` lacks, a name twice, or text that SymPy
@@ -145,73 +154,91 @@ def from_formula(
     """
     listed = list(expressions) if isinstance(expressions, (list, tuple)) else [expressions]
     outputs = [_parse(e, variables) for e in listed]
+    nodes, plans = _layout(outputs, _inputs(outputs, variables))
+    arity = max([2, *(len(node) for plan in plans for node in plan)])
+    width = [[len(nodes[0]), 0]] + [[sum(len(n) == 1 for n in plan), sum(len(n) > 1 for n in plan)] for plan in plans]
+    model = kind.make(width, grid_size, mult_arity=arity, dtype=dtype, **options)
+    _write(model, nodes, plans)
+    return model
+
+
+def _inputs(outputs: list[sympy.Expr], variables: Sequence[str] | None) -> list[sympy.Symbol]:
+    """The inputs as symbols, in their order."""
     found = sorted(set().union(*(e.free_symbols for e in outputs)), key=str)
     symbols = [sympy.Symbol(v) for v in variables] if variables is not None else found
     if not set(found) <= set(symbols) or not symbols:
-        raise ValueError(f"variables={[str(s) for s in symbols]}; expected all of {[str(s) for s in found]}, at least one")
+        raise ValueError(f"variables={[str(s) for s in symbols]}: expected all of {[str(s) for s in found]}, at least one")
     if len(set(symbols)) < len(symbols):
-        raise ValueError(f"variables={[str(s) for s in symbols]}; expected distinct names")
-    memo: dict[sympy.Expr, int] = {}
-    layers = max(1, *(_depth(e, memo) for e in outputs))
-    plan = [_plan(e, layers, memo) for e in outputs]
+        raise ValueError(f"variables={[str(s) for s in symbols]}: expected distinct names")
+    return symbols
+
+
+def _layout(outputs: list[sympy.Expr], symbols: list[sympy.Symbol]) -> tuple[list[list[sympy.Expr]], list[list[Node]]]:
+    """The expressions of all nodes, layer by layer, inputs first, and the edges into each layer behind them."""
+    depths: Depths = {}
+    layers = max(1, *(_depth(e, depths) for e in outputs))
+    plan = [_plan(e, layers, depths) for e in outputs]
     if len(plan) > 1 and any(len(node) > 1 for node in plan):
         # Products come last in a layer, but the order of outputs is the caller's: one more layer passes them on.
         layers, plan = layers + 1, [_output(e) for e in outputs]
     nodes, plans = [outputs], [plan]
-    for number in range(layers - 1, -1, -1):
-        level = list(symbols) if number == 0 else []
-        for core in (core for node in plans[0] for edges in node for _, _, core in edges):
-            if core.free_symbols and core not in level:
-                level.append(core)
-        level = level or [symbols[0]]
-        if number:
-            ordered = sorted(((_plan(e, number, memo), e) for e in level), key=lambda pair: len(pair[0]) > 1)
-            level = [e for _, e in ordered]
-            plans.insert(0, [node for node, _ in ordered])
-        nodes.insert(0, level)
-    return _build(nodes, plans, grid_size, dtype, options)
+    for number in range(layers - 1, 0, -1):
+        ordered = sorted(((_plan(e, number, depths), e) for e in _cores(plans[0], []) or symbols[:1]), key=lambda pair: len(pair[0]) > 1)
+        nodes.insert(0, [e for _, e in ordered])
+        plans.insert(0, [node for node, _ in ordered])
+    nodes.insert(0, _cores(plans[0], symbols))
+    return nodes, plans
+
+
+def _cores(plan: list[Node], known: Sequence[sympy.Expr]) -> list[sympy.Expr]:
+    """The nodes that edges of a layer come from, after those that are known."""
+    level = list(known)
+    for core in (core for node in plan for edges in node for _, _, core in edges):
+        if core.free_symbols and core not in level:
+            level.append(core)
+    return level
 
 
 def _parse(expression: Any, variables: Sequence[str] | None) -> sympy.Expr:
+    """An expression or its text with square roots as such and powers of products expanded."""
     try:
         parsed = sympy.sympify(expression, locals={str(v): sympy.Symbol(str(v)) for v in variables or ()})
     except (sympy.SympifyError, TypeError, AttributeError, SyntaxError) as error:
         parsed = error
     if not isinstance(parsed, sympy.Expr) or parsed.has(sympy.I, sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
-        hint = "a formula of real numbers; names that SymPy knows as something else, such as I, N or beta, belong into `variables`"
-        raise ValueError(f"expressions={expression!r}; expected {hint}")
-    # x**0.5 is a square root, too
+        raise ValueError(
+            f"expressions={expression!r}: expected a formula of real numbers; "
+            "`variables` has to hold names that SymPy knows as something else, such as I, N or beta"
+        )
+    # The power x**0.5 is a square root, too.
     parsed = parsed.replace(lambda e: e.is_Pow and e.exp.is_Float, lambda e: e.base ** sympy.nsimplify(e.exp, rational=True))
     return sympy.expand_power_base(parsed)
 
 
-def _output(expression: sympy.Expr) -> list[list[Edge]]:
+def _output(expression: sympy.Expr) -> Node:
     """An edge that passes a node on, or a constant."""
     if not expression.free_symbols:
         return [_edges(expression)]
     return [[("x", (1.0, 0.0, 1.0, 0.0), expression)]]
 
 
-def _plan(expression: sympy.Expr, number: int, memo: dict[sympy.Expr, int]) -> list[list[Edge]]:
+def _plan(expression: sympy.Expr, number: int, depths: Depths) -> Node:
     """Sub-nodes of a node at layer `number`: one for a sum, one per factor for a product."""
-    if _depth(expression, memo) < number and expression.free_symbols:
-        return [[("x", (1.0, 0.0, 1.0, 0.0), expression)]]
+    if _depth(expression, depths) < number and expression.free_symbols:
+        return _output(expression)
     return [_edges(part) for part in _factors(expression) or [expression]]
 
 
-def _build(nodes: list, plans: list, grid_size: int, dtype: torch.dtype, options: dict) -> KAN:
-    arity = max([2, *(len(node) for plan in plans for node in plan)])
-    width = [[len(nodes[0]), 0]] + [[sum(len(n) == 1 for n in plan), sum(len(n) > 1 for n in plan)] for plan in plans]
-    model = KAN(width, grid_size, mult_arity=arity, dtype=dtype, **options)
+def _write(model: Network, nodes: list[list[sympy.Expr]], plans: list[list[Node]]) -> None:
+    """Give a network of the right shape the edges of a layout; factors that a product lacks are 1."""
+    one: list[SymbolicEdge] = [("0", (0.0, 0.0, 0.0, 1.0), sympy.S.One)]
     with torch.no_grad():
-        for number, (layer, plan) in enumerate(zip(model.layers, plans, strict=True)):
+        for below, layer, plan in zip(nodes, model.layers, plans, strict=False):
             layer.spline.mask.zero_()
-            one: list[Edge] = [("0", (0.0, 0.0, 0.0, 1.0), sympy.S.One)]
-            subnodes = [s for node in plan for s in (node if len(node) == 1 else [*node, *[one] * (arity - len(node))])]
+            subnodes = [s for node in plan for s in (node if len(node) == 1 else [*node, *[one] * (layer.arity - len(node))])]
             for j, edges in enumerate(subnodes):
                 for name, affine, core in edges:
-                    i = nodes[number].index(core) if core.free_symbols else 0
+                    i = below.index(core) if core.free_symbols else 0
                     layer.function[j, i] = function_index(name)
-                    layer.affine[j, i] = torch.tensor(affine, dtype=dtype)
+                    layer.affine[j, i] = torch.tensor(affine, dtype=model.dtype)
             layer.refresh()
-    return model

@@ -1,1 +1,1 @@
-"""What is done to a network: functions that take one."""
+"""Operations on a network: functions that take one as their first argument."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
+from ..._checks import count, is_count
 from ..layer import KANLayer
 from ..library import function_index
+from ..network import NetworkT
 
-if TYPE_CHECKING:
-    from ..network import KAN
+NOISE = 0.1  # standard deviation of new coefficients where a layer's grid is not the first layer's
 
 
 def _copy_edges(source: KANLayer, target: KANLayer, outs: list[int], ins: list[int]) -> None:
@@ -29,44 +28,40 @@ def _copy_edges(source: KANLayer, target: KANLayer, outs: list[int], ins: list[i
     target.take_over(source)
 
 
-def _matched(model: KAN, width: list[list[int]], seed: int) -> KAN:
-    from ..network import KAN
+def _take_grid(source: KANLayer, target: KANLayer, seed: int) -> None:
+    """Give new splines, drawn from `seed`, the grid size of the source."""
+    old, new = source.spline, target.spline
+    generator = torch.Generator(new.coef.device).manual_seed(seed)
+    coef = new.coef.new_zeros(new.in_features, old.coef.shape[1], new.out_features).normal_(0, NOISE, generator=generator)
+    new.set_grid(old.knots[:1].expand(new.in_features, -1), coef)
 
-    new = KAN(**(model.config() | {"width": width}), seed=seed, dtype=model.dtype, device=model.device)
-    return new.train(model.training)
 
-
-def expand_width(model: KAN, layer: int, n_sum: int = 1, n_mult: int = 0, seed: int = 0) -> KAN:
+def expand_width(model: NetworkT, layer: int, n_sum: int = 1, n_mult: int = 0, seed: int = 0) -> NetworkT:
     """New network of the same function with more nodes in a hidden layer.
 
     The new nodes have random incoming edges and outgoing splines of zero, so that training can use them at once.
 
     Args:
-        model: left as it is.
-        layer: hidden layer, 1 is the first.
-        n_sum: new sums.
-        n_mult: new products.
-        seed: of the new edges.
+        model: the network, which stays as it is.
+        layer: number of the hidden layer, 1 is the first.
+        n_sum: number of new sums.
+        n_mult: number of new products.
+        seed: seed of the new edges.
 
     Raises:
         ValueError: not a hidden layer, or nothing to add.
     """
-    if not 1 <= layer < len(model.nodes) - 1:
-        raise ValueError(f"layer={layer}; expected a hidden layer, 1 to {len(model.nodes) - 2}")
-    if n_sum < 0 or n_mult < 0 or n_sum + n_mult == 0:
-        raise ValueError(f"n_sum={n_sum}, n_mult={n_mult}; expected at least one node to add")
+    if not is_count(layer) or layer > len(model.nodes) - 2:
+        raise ValueError(f"layer={layer!r}: expected a hidden layer, 1 to {len(model.nodes) - 2}")
+    if not (is_count(n_sum, 0) and is_count(n_mult, 0)) or n_sum + n_mult == 0:
+        raise ValueError(f"n_sum={n_sum!r}, n_mult={n_mult!r}: expected integers of at least 0, and at least one node to add")
     width = [list(entry) for entry in model.width]
     old_sum, old_mult = width[layer]
     width[layer] = [old_sum + n_sum, old_mult + n_mult]
-    new = _matched(model, width, seed)
+    new = model.like(width, count("seed", seed, 0))
     for number, (source, target) in enumerate(zip(model.layers, new.layers, strict=True)):
         if target.spline.grid_size != source.spline.grid_size:
-            target.spline.set_grid(
-                source.spline.knots[:1].expand(target.spline.in_features, -1),
-                target.spline.coef.new_zeros(target.spline.in_features, source.spline.coef.shape[1], target.spline.out_features).normal_(
-                    0, 0.1, generator=torch.Generator(target.spline.coef.device).manual_seed(seed)
-                ),
-            )
+            _take_grid(source, target, seed)
         outs, ins = list(range(source.spline.out_features)), list(range(source.spline.in_features))
         if number == layer - 1:  # products come after all sums
             outs = [o if o < old_sum else o + n_sum for o in outs]
@@ -81,10 +76,10 @@ def expand_width(model: KAN, layer: int, n_sum: int = 1, n_mult: int = 0, seed: 
     return new
 
 
-def expand_depth(model: KAN) -> KAN:
+def expand_depth(model: NetworkT) -> NetworkT:
     """New network of the same function with an identity layer (symbolic edges x) behind the outputs."""
     outputs = model.nodes[-1]
-    new = _matched(model, [*(list(entry) for entry in model.width), [outputs, 0]], 0)
+    new = model.like([*(list(entry) for entry in model.width), [outputs, 0]])
     for source, target in zip(model.layers, new.layers, strict=False):
         if target.spline.grid_size != source.spline.grid_size:
             target.spline.set_grid(source.spline.knots, source.spline.coef.detach())

@@ -12,8 +12,11 @@ from torch import Tensor
 from ..library import DEFAULT_LIBRARY, Function, get_function
 
 SEARCH_POINTS = 96  # samples in the coarse search over (a, b)
-REFINE_POINTS = 200
-STARTS = 4
+REFINE_POINTS = 200  # samples in the refinement: a fit of four constants needs no more
+STARTS = 4  # starts that are refined
+PATIENCE = 4  # refining steps in a row that gain less than a thousandth before it ends
+FIRST_STEPS, STEPS = 8, 30  # steps of every function, and of those that look best
+FLOOR = 1e-9  # unexplained share below which fits are equally good: rounding must not outweigh complexity
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,11 @@ class Suggestion:
     """A function that may be an edge.
 
     Attributes:
-        name: of the library.
+        name: name of the function in the library.
         r2: share of the edge's variance that c f(a x + b) + d explains.
-        complexity: of the function.
+        complexity: price of the function in a formula.
         score: complexity + log10 of the unexplained share; lower is better.
-        affine: (a, b, c, d).
+        affine: the constants (a, b, c, d).
     """
 
     name: str
@@ -37,10 +40,10 @@ class Suggestion:
 
 def _quantile_subset(x: Tensor, y: Tensor, points: int) -> tuple[Tensor, Tensor]:
     """At most `points` samples, spread over the quantiles of x; both ends are kept."""
-    order = x.argsort()
+    rows = x.argsort()
     if len(x) > points:
-        order = order[torch.linspace(0, len(x) - 1, points, device=x.device).round().long()]
-    return x[order], y[order]
+        rows = rows[torch.linspace(0, len(x) - 1, points, device=x.device).round().long()]
+    return x[rows], y[rows]
 
 
 def _coarse(function: Function, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,9 +53,9 @@ def _coarse(function: Function, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, T
     a = (images[:, 1] - images[:, 0]) / (high - low)
     b = images[:, 0] - a * low
     values = function.torch(a[:, None] * x + b[:, None])
-    centred = values - values.mean(1, keepdim=True)
+    centered = values - values.mean(1, keepdim=True)
     target = y - y.mean()
-    r2 = (centred @ target).square() / (centred.square().sum(1) * target.square().sum()).clamp(min=1e-300)
+    r2 = (centered @ target).square() / (centered.square().sum(1) * target.square().sum()).clamp(min=1e-300)
     return torch.where(torch.isfinite(values).all(1) & torch.isfinite(r2), r2, -1), a, b
 
 
@@ -60,8 +63,8 @@ def _projected(function: Function, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -
     """c, d by linear regression; returns (c, d, residual sum of squares, values), one row per start."""
     values = function.torch(a[:, None] * x + b[:, None])
     mean = values.mean(1, keepdim=True)
-    centred = values - mean
-    c = (centred @ (y - y.mean())) / centred.square().sum(1).clamp(min=1e-300)
+    centered = values - mean
+    c = (centered @ (y - y.mean())) / centered.square().sum(1).clamp(min=1e-300)
     d = y.mean() - c * mean[:, 0]
     loss = (c[:, None] * values + d[:, None] - y).square().sum(1)
     return c, d, torch.where(torch.isfinite(loss), loss, math.inf), values
@@ -93,7 +96,7 @@ def _refine(function: Function, x: Tensor, y: Tensor, a: Tensor, b: Tensor, step
         values = torch.where(better[:, None], trial[3], values)
         damping = torch.where(better, damping / 5, damping * 4).clamp(1e-12, 1e12)
         stale = 0 if float(loss.min()) < 0.999 * previous else stale + 1
-        if stale == 4:
+        if stale == PATIENCE:
             break
     return loss, (a, b, c, d)
 
@@ -103,7 +106,7 @@ def fit_function(
     x: Tensor,
     y: Tensor,
     worth: float = 0.0,
-    steps: int = 30,
+    steps: int = STEPS,
     affine: Sequence[float] | None = None,
 ) -> Suggestion | None:
     """Fit c f(a x + b) + d to samples: a multi-start search over (a, b), then variable projection.
@@ -112,26 +115,27 @@ def fit_function(
     number of samples.
 
     Args:
-        name: of the library.
+        name: name of the function in the library.
         x: (N,) samples of the argument.
         y: (N,) values.
-        worth: give up where the search finds no start with at least this R^2.
-        steps: of the refinement.
-        affine: (a, b, ...) to start from instead of the search.
+        worth: least R^2 of a start that is refined.
+        steps: number of Gauss-Newton steps of the refinement.
+        affine: the constants (a, b, ...) of one start, instead of the search.
 
     Returns:
         The best fit, or None where the function is defined nowhere on the samples or not worth refining.
     """
     function = get_function(name)
-    spread = float(y.std(correction=0))
-    if spread <= 1e-12 * (1 + float(y.abs().max())) or float(x.max() - x.min()) <= 0:
-        return Suggestion(name, 1.0, function.complexity, function.complexity - 12, (0, 0, 0, float(y.mean()))) if name == "0" else None
-    if name == "0":  # it explains nothing of an edge that varies
-        if worth > 0:
-            return None
-        return Suggestion(name, 0.0, function.complexity, function.complexity, (0, 0, 0, float(y.mean())))
+    spread, mean = float(y.std(correction=0)), float(y.mean())
     low, high = float(x.min()), float(x.max())
-    mean = float(y.mean())
+    constant = spread <= 1e-12 * (1 + float(y.abs().max())) or high - low <= 0
+    if name == "0":
+        if constant:
+            return Suggestion(name, 1.0, function.complexity, function.complexity - 12, (0, 0, 0, mean))
+        # It explains nothing of an edge that varies.
+        return None if worth > 0 else Suggestion(name, 0.0, function.complexity, function.complexity, (0, 0, 0, mean))
+    if constant:
+        return None
     z, target = (2 * x - low - high) / (high - low), (y - mean) / spread
     if affine is not None:  # a x + b = (a / scale) z + (b + a middle)
         a, b = (torch.tensor([v], dtype=x.dtype) for v in (affine[0] * (high - low) / 2, affine[1] + affine[0] * (high + low) / 2))
@@ -151,16 +155,23 @@ def fit_function(
         return None
     scale = 2 / (high - low)
     affine_x = (a0 * scale, b0 - a0 * (low + high) / (high - low), c0 * spread, d0 * spread + mean)
-    r2_best = 1 - fitted
-    score = function.complexity + math.log10(max(fitted, 1e-9))
-    return Suggestion(name, r2_best, function.complexity, score, affine_x)
+    score = function.complexity + math.log10(max(fitted, FLOOR))
+    return Suggestion(name, 1 - fitted, function.complexity, score, affine_x)
 
 
 def fit_library(x: Tensor, y: Tensor, library: Sequence[str] | None = None, worth: float = 0.5, top: int = 6) -> list[Suggestion]:
-    """All functions that fit samples, best score first; only the `top` are refined to the end."""
+    """All functions that fit samples, best score first; only the `top` are refined to the end.
+
+    Args:
+        x: (N,) samples of the argument.
+        y: (N,) values.
+        library: names of the functions to try, `DEFAULT_LIBRARY` by default.
+        worth: least R^2 of a start that is refined.
+        top: number of functions that are refined to the end.
+    """
     x, y = x.double(), y.double()
     with torch.no_grad():
-        first = [fit_function(name, x, y, worth, 8) for name in (DEFAULT_LIBRARY if library is None else library)]
+        first = [fit_function(name, x, y, worth, FIRST_STEPS) for name in (DEFAULT_LIBRARY if library is None else library)]
         found = sorted((s for s in first if s is not None), key=lambda s: s.score)
-        final = [fit_function(s.name, x, y, worth, 30, s.affine) or s for s in found[:top]]
+        final = [fit_function(s.name, x, y, worth, STEPS, s.affine) or s for s in found[:top]]
     return sorted(final, key=lambda s: s.score) + found[top:]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kat_zoo.kernels import bspline_basis
-from kat_zoo.layers.spline import KANLinear, is_count
-
-if TYPE_CHECKING:
-    from ..network import KAN
+from ..._checks import count, is_real, real
+from ...kernels import bspline_basis
+from ...layers.spline import KANLinear
+from ..network import Network
 
 
 def refit(spline: KANLinear, knots: Tensor, points: Tensor) -> Tensor:
@@ -21,21 +19,22 @@ def refit(spline: KANLinear, knots: Tensor, points: Tensor) -> Tensor:
     old = bspline_basis(points.double(), spline.knots, k, extrapolate=spline.extrapolate).transpose(0, 1)
     new = bspline_basis(points.double(), knots, k, extrapolate=spline.extrapolate).transpose(0, 1)
     values = old @ spline.coef.detach().double()  # (C_in, P, C_out)
-    # gelsd copes with bases no point touches (pykan's lstsq failures): they get the least-norm coefficients.
-    return torch.linalg.lstsq(new.cpu(), values.cpu(), driver="gelsd").solution.to(spline.coef)
+    # gelsd copes with bases that no point touches (pykan's lstsq failures): they get the least-norm coefficients.
+    solution: Tensor = torch.linalg.lstsq(new.cpu(), values.cpu(), driver="gelsd").solution
+    return solution.to(spline.coef)
 
 
-def collocation(knots: Tensor, order: int, per_interval: int) -> Tensor:
+def collocation(knots: Tensor, spline_order: int, per_interval: int) -> Tensor:
     """Points (P, C_in) inside the grid: `per_interval` evenly spaced in each interval, and both ends."""
-    inner = knots[:, order : -order or None]
+    inner = knots[:, spline_order : -spline_order or None]
     steps = (torch.arange(per_interval, dtype=knots.dtype, device=knots.device) + 0.5) / per_interval
     points = inner[:, :-1, None] + inner.diff(dim=1).unsqueeze(-1) * steps
     return torch.cat([inner[:, :1], points.flatten(1), inner[:, -1:]], 1).T
 
 
-def _extend(inner: Tensor, order: int) -> Tensor:
-    """Knots (C, G + 1) of the domain, extended by `order` end intervals on either side."""
-    steps = torch.arange(1, order + 1, dtype=inner.dtype, device=inner.device)
+def _extend(inner: Tensor, spline_order: int) -> Tensor:
+    """Knots (C, G + 1) of the domain, extended by `spline_order` end intervals on either side."""
+    steps = torch.arange(1, spline_order + 1, dtype=inner.dtype, device=inner.device)
     low = inner[:, :1] - steps.flip(0) * (inner[:, 1:2] - inner[:, :1])
     high = inner[:, -1:] + steps * (inner[:, -1:] - inner[:, -2:-1])
     return torch.cat([low, inner, high], 1)
@@ -61,26 +60,25 @@ def coarser_knots(inner: Tensor, grid_size: int) -> Tensor:
     return inner[:, left] + (at - left) * (inner[:, left + 1] - inner[:, left])
 
 
-def refine(model: KAN, grid_size: int) -> float:
+def refine(model: Network, grid_size: int) -> float:
     """Give every spline `grid_size` intervals (grid extension, arXiv 2404.19756, section 2.4), in place.
 
-    A finer grid contains all old knots, so the function stays exactly the same whatever the two sizes; where the size
-    is no multiple of the old one, the new intervals are unequal (`update_grid` evens them out). A coarser grid is
+    A finer grid contains all old knots, so the function stays exactly the same for any two sizes; where the size
+    is not a multiple of the old one, the new intervals are unequal (`update_grid` evens them out). A coarser grid is
     fitted by least squares over the whole grid.
 
     Args:
-        model: the network.
-        grid_size: intervals of each new grid, at least 1.
+        model: the network, changed in place.
+        grid_size: number of intervals of each new grid, at least 1.
 
     Returns:
         The largest relative change of a layer's splines (root mean square over the grid, over the splines' own): below
         1e-10 in float64 for a finer grid.
 
     Raises:
-        ValueError: grid_size below 1, or no integer.
+        ValueError: grid_size is not an integer of at least 1.
     """
-    if not is_count(grid_size):
-        raise ValueError(f"grid_size={grid_size}; expected an integer of at least 1")
+    grid_size = count("grid_size", grid_size)
     change = 0.0
     for layer in model.layers:
         spline = layer.spline
@@ -88,11 +86,11 @@ def refine(model: KAN, grid_size: int) -> float:
         finer = grid_size >= spline.grid_size
         inner = spline.knots[:, k : -k or None]
         knots = _extend((finer_knots if finer else coarser_knots)(inner, grid_size), k)
-        if finer and k and spline.extrapolate == "zero":  # beyond the grid the last bases count, too: the knots there stay
+        if finer and k and spline.extrapolate == "zero":  # the last bases reach beyond the grid, so the knots there stay
             knots[:, :k], knots[:, -k:] = spline.knots[:, :k], spline.knots[:, -k:]
         points = collocation(knots if finer else spline.knots, k, k + 3)
         if k == 0:
-            points = points[1:-1]  # steps: at a knot it is not the grid's to say which one counts
+            points = points[1:-1]  # at a knot either of two steps may count
         coef = refit(spline, knots, points)
         old = torch.einsum("pij,ijo->pio", bspline_basis(points, spline.knots, k), spline.coef.detach().double())
         spline.set_grid(knots, coef)
@@ -101,7 +99,7 @@ def refine(model: KAN, grid_size: int) -> float:
     return change
 
 
-def data_knots(x: Tensor, grid_size: int, order: int, adapt: float, margin: float) -> Tensor:
+def data_knots(x: Tensor, grid_size: int, spline_order: int, adapt: float, margin: float) -> Tensor:
     """Knots (C, G + 2k + 1) for samples x (N, C): quantiles blended with a uniform grid over the samples' range."""
     x = x.double()
     low, high = x.min(0).values, x.max(0).values
@@ -112,16 +110,16 @@ def data_knots(x: Tensor, grid_size: int, order: int, adapt: float, margin: floa
     at = torch.linspace(0, 1, grid_size + 1, dtype=x.dtype, device=x.device)
     uniform = low[:, None] + (high - low)[:, None] * at
     if adapt == 0:
-        return _extend(uniform, order)
+        return _extend(uniform, spline_order)
     quantiles = torch.quantile(x, at, dim=0).T.clone()
     quantiles[:, 0], quantiles[:, -1] = low, high
     # Repeated values (discrete inputs) must not make an interval vanish.
     inner = adapt * quantiles + (1 - adapt) * uniform
-    return _extend(inner, order)
+    return _extend(inner, spline_order)
 
 
 def update_grid(
-    model: KAN,
+    model: Network,
     X: Any,
     *,
     adapt: float = 0.5,
@@ -133,12 +131,12 @@ def update_grid(
     Layers whose coefficients are frozen (requires_grad = False) keep their grids.
 
     Args:
-        model: changed in place.
+        model: the network, changed in place.
         X: (N, inputs) samples.
-        adapt: 0 for uniform grids over the data's range, towards 1 for quantiles; below 1.
+        adapt: weight of the data's quantiles in the knots, from 0 (uniform grids over the data's range) to below 1.
         margin: part of the range added on either side.
-        max_change: upper bound on the change of the network's output (root mean square, relative to its standard
-            deviation); a layer whose new grid would pass it keeps its old one.
+        max_change: largest change of the network's output (root mean square, relative to its standard deviation); a layer
+            whose new grid would pass it keeps its old one. None for no bound.
 
     Returns:
         The relative change of the output.
@@ -147,11 +145,11 @@ def update_grid(
         ValueError: adapt outside [0, 1), a negative margin or max_change, X too small or not finite, a network that is not
             defined on all of X.
     """
-    if not 0 <= adapt < 1:
-        raise ValueError(f"adapt={adapt}; expected 0 <= adapt < 1, a grid of bare quantiles may repeat knots")
-    for name, value in (("margin", margin), ("max_change", max_change)):
-        if value is not None and not 0 <= value < math.inf:
-            raise ValueError(f"{name}={value}; expected a finite number of at least 0")
+    if not is_real(adapt) or not 0 <= adapt < 1:
+        raise ValueError(f"adapt={adapt!r}: expected a number of at least 0 and below 1, a grid of bare quantiles may repeat knots")
+    margin = real("margin", margin, 0.0)
+    if max_change is not None:
+        real("max_change", max_change, 0.0)
     x = model.samples(X)
     with torch.no_grad():
         before = model(x)

@@ -1,122 +1,31 @@
-"""Levenberg-Marquardt for KANs: small least-squares problems, solved to machine precision with the exact Jacobian."""
+"""Levenberg-Marquardt for KANs: small least-squares problems, solved to machine precision with the exact Jacobian.
+
+A step from the parameters p solves (J' J + Q + damping D) step = J' r + q (`normal.py`). A row of J and r belongs to one
+output of one sample and is multiplied by the root of the sample's weight (`derivatives.py`); Q and q belong to the penalties.
+
+The damping follows Nielsen's rule (Madsen, Nielsen, Tingleff, Methods for non-linear least squares problems, 2004, section
+3.2): after a step it depends on the ratio of the true to the predicted decrease, after a refused step it grows, each time
+by twice the factor before.
+
+The L1 penalty |s| of an edge's standard deviation s has no second derivative to solve with. Its majorizer
+s^2 / (2 s_0) + s_0 / 2, which touches it at the present s_0, is quadratic in the edge's parameters, so a step that lowers the
+majorizer lowers the penalty.
+"""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..layer import KANLayer
+from ..network import Network
+from .derivatives import Block, LayerDerivatives, blocks_of
 from .normal import Dual, Primal
 
-if TYPE_CHECKING:
-    from ..network import KAN
-
-JACOBIAN_NUMBERS = 1 << 25  # of the part held at a time: 256 MB in float64, however many samples there are
-
-
-@dataclass(eq=False)
-class _Block:
-    """Where one group of parameters of a layer sits in the flat vector."""
-
-    layer: KANLayer
-    outs: Tensor
-    ins: Tensor
-    kind: str  # "numeric": spline coefficients, then the base's weight where there is one; "affine": a, b, c, d
-    size: int  # parameters per edge
-    start: int
-
-    @property
-    def stop(self) -> int:
-        return self.start + len(self.outs) * self.size
-
-    @property
-    def part(self) -> slice:
-        return slice(self.start, self.stop)
-
-    def get(self) -> Tensor:
-        if self.kind == "affine":
-            return self.layer.affine[self.outs, self.ins].flatten()
-        return self.layer.spline.weights()[self.ins, :, self.outs].flatten()
-
-    def set(self, values: Tensor) -> None:
-        values = values.view(-1, self.size)
-        if self.kind == "affine":
-            self.layer.affine[self.outs, self.ins] = values
-            return
-        spline = self.layer.spline
-        spline.coef[self.ins, :, self.outs] = values[:, : spline.coef.shape[1]]
-        if spline.base_weight is not None:
-            spline.base_weight[self.outs, self.ins] = values[:, -1]
-
-
-def _blocks(model: KAN, numeric: bool) -> list[_Block]:
-    blocks, start = [], 0
-    for number, layer in enumerate(model.layers):
-        kinds = [("affine", layer.function >= 0, 4)] if layer.affine.requires_grad else []
-        wanted = {p.requires_grad for p in layer.spline.parameters()}
-        if len(wanted) > 1:
-            raise ValueError(f"layer {number} has either its splines or its base's weights frozen; expected both or neither for 'lm'")
-        if numeric and wanted == {True}:
-            kinds.insert(0, ("numeric", layer.spline.mask != 0, layer.spline.weights().shape[1]))
-        for kind, edges, size in kinds:
-            outs, ins = edges.nonzero(as_tuple=True)
-            if len(outs):
-                blocks.append(_Block(layer, outs, ins, kind, size, start))
-                start = blocks[-1].stop
-    return blocks
-
-
-class _Local:
-    """One layer's derivatives at its inputs: with respect to the inputs and to each block of its parameters."""
-
-    def __init__(self, layer: KANLayer, x: Tensor, blocks: list[_Block]) -> None:
-        self.layer, self.blocks = layer, blocks
-        spline = layer.spline
-        shape = (len(x), spline.out_features, spline.in_features)
-        self.edges, self.slopes = x.new_zeros(shape), x.new_zeros(shape)
-        self.features: list[Tensor] = [x.new_empty(0)] * len(blocks)
-        if layer._any_numeric:
-            self.basis, weights = spline.basis(x), spline.weights()
-            self.edges = torch.einsum("nij,ijo->noi", self.basis, weights) * spline.mask
-            self.slopes = torch.einsum("nij,ijo->noi", spline.basis(x, 1), weights) * spline.mask
-        for n, block in enumerate(blocks):
-            self.features[n] = self.basis[:, block.ins] if block.kind == "numeric" else self._symbolic(x, block)
-        self.subnodes = self.edges.sum(-1)
-
-    def _symbolic(self, x: Tensor, block: _Block) -> Tensor:
-        features = x.new_empty(len(x), len(block.outs), 4)
-        place = {edge: n for n, edge in enumerate(zip(block.outs.tolist(), block.ins.tolist(), strict=True))}
-        for outs, ins, function, affine, argument in self.layer.symbolic_edges(x):
-            with torch.enable_grad():
-                u = argument.detach().requires_grad_()
-                f = function.torch(u)
-                slope = torch.autograd.grad(f.sum(), u)[0] if f.requires_grad else torch.zeros_like(u)
-            f, (a, _, c, d) = f.detach(), affine.unbind(-1)
-            self.edges[:, outs, ins] = c * f + d
-            # A sample where the slope is infinite, as sqrt's at 0, has no say in the direction: steps count by their error.
-            slope = torch.where(torch.isfinite(slope), slope, 0)
-            self.slopes[:, outs, ins] = c * slope * a
-            columns = [place[edge] for edge in zip(outs, ins, strict=True)]
-            features[:, columns] = torch.stack([c * slope * x[:, ins], c * slope, f, torch.ones_like(f)], -1)
-        return features
-
-    def product_jacobian(self) -> Tensor | None:
-        """(N, nodes, sub-nodes), or None where every node is a plain sum."""
-        layer = self.layer
-        if not layer.n_mult:
-            return None
-        n = len(self.subnodes)
-        result = self.subnodes.new_zeros(n, layer.n_sum + layer.n_mult, layer.spline.out_features)
-        result[:, range(layer.n_sum), range(layer.n_sum)] = 1
-        factors = self.subnodes[:, layer.n_sum :].unflatten(-1, (layer.n_mult, layer.arity))
-        for m in range(layer.n_mult):
-            for a in range(layer.arity):
-                others = [b for b in range(layer.arity) if b != a]
-                result[:, layer.n_sum + m, layer.n_sum + m * layer.arity + a] = factors[:, m, others].prod(-1)
-        return result
+JACOBIAN_NUMBERS = 1 << 25  # numbers of the part that is held at a time: 256 MB in float64, however many samples there are
+DAMPING = 1e-3  # before the first step
+LEAST_DAMPING, MOST_DAMPING = 1e-15, 1e10  # beyond the largest no step is tried
+SHRINK = 1 / 5  # smallest factor of the damping after a step; Nielsen's rule has 1/3
+PATIENCE = 2  # steps in a row without gain before the end
 
 
 class _Covariance:
@@ -136,21 +45,19 @@ class _Covariance:
 
 
 class LeastSquares:
-    """minimise 1/2 mean_w |model(X) - y|^2 + l1 sum_e std(phi_e) + smoothness / 2 sum |D^2 coef|^2 over the parameters.
+    """Minimize 1/2 mean_w |model(X) - y|^2 + l1 sum_e std(phi_e) + smoothness / 2 sum |D^2 coef|^2 over the parameters.
 
-    The L1 norm of edges (Liu et al., arXiv 2404.19756, section 2.5), base included, enters each step as its quadratic
-    majoriser.
+    The L1 norm of edges (Liu et al., arXiv 2404.19756, section 2.5) includes the base. Parameters with requires_grad = False
+    stay as they are.
 
     Args:
-        model: a float64 or float32 KAN, changed in place.
-        X: (N, inputs).
-        y: (N, outputs).
+        model: a float64 or float32 network, changed in place.
+        X: (N, inputs) samples.
+        y: (N, outputs) targets.
         weight: (N,) non-negative sample weights.
         l1: penalty on the standard deviation of every numeric edge.
         smoothness: penalty on second differences of spline coefficients.
-        numeric: also train the splines, not only symbolic edges' a, b, c, d.
-
-    Parameters with requires_grad = False stay as they are.
+        numeric: whether the splines are trained, not only symbolic edges' a, b, c, d.
 
     Raises:
         ValueError: a network of another dtype, or one part of a layer's splines frozen.
@@ -158,7 +65,7 @@ class LeastSquares:
 
     def __init__(
         self,
-        model: KAN,
+        model: Network,
         X: Tensor,
         y: Tensor,
         *,
@@ -168,13 +75,13 @@ class LeastSquares:
         numeric: bool = True,
     ) -> None:
         if model.dtype not in (torch.float64, torch.float32):
-            raise ValueError(f"the network is {model.dtype}; expected float64 or float32 for Levenberg-Marquardt")
+            raise ValueError(f"dtype={model.dtype} of the network: expected float64 or float32 for Levenberg-Marquardt")
         self.model, self.X, self.y, self.l1, self.smoothness = model, X, y, l1, smoothness
         w = torch.ones_like(y[:, :1]) if weight is None else weight.reshape(-1, 1).to(y)
         self.weight = w / w.sum()
-        self.blocks = _blocks(model, numeric)
+        self.blocks = blocks_of(model, numeric)
         self.size = self.blocks[-1].stop if self.blocks else 0
-        self.damping = 1e-3
+        self.damping = DAMPING
         self._quadratics: list[Tensor] = []
 
     def get(self) -> Tensor:
@@ -199,25 +106,30 @@ class LeastSquares:
         return float(((self.model(self.X) - self.y).square() * self.weight).sum())
 
     def system(self, kind: type[Primal] | type[Dual] | None = None) -> Primal | Dual:
-        """Gauss-Newton system at the current parameters, with fewer rows than parameters a `Dual` one."""
+        """Gauss-Newton system at the current parameters.
+
+        Args:
+            kind: form of the system; `Dual` where there are fewer rows than parameters, else `Primal`, by default.
+        """
         if kind is None:
             kind = Dual if self.y.numel() < self.size else Primal
         system = kind(self.X.new_zeros(self.size))
         covariances = {n: _Covariance() for n, block in enumerate(self.blocks) if self.l1 and block.kind == "numeric"}
         rows = max(1, JACOBIAN_NUMBERS // (self.size * self.y.shape[1]))
-        for part in torch.arange(len(self.X)).split(rows):
-            self._add_rows(slice(int(part[0]), int(part[-1]) + 1), system, covariances)
+        for start in range(0, len(self.X), rows):
+            self._add_rows(slice(start, start + rows), system, covariances)
         self._quadratics = [self._quadratic(block, covariances.get(n)) for n, block in enumerate(self.blocks)]
         slopes = [torch.einsum("ejk,ek->ej", q, b.get().view(-1, b.size)) for b, q in zip(self.blocks, self._quadratics, strict=True)]
-        system.penalise(
+        system.penalize(
             [(b.start, q) for b, q in zip(self.blocks, self._quadratics, strict=True)], torch.cat([s.flatten() for s in slopes])
         )
         return system
 
     def _add_rows(self, rows: slice, system: Primal | Dual, covariances: dict[int, _Covariance]) -> None:
-        h, locals_ = self.X[rows], []
+        h = self.X[rows]
+        locals_: list[LayerDerivatives] = []
         for layer in self.model.layers:
-            local = _Local(layer, h, [block for block in self.blocks if block.layer is layer])
+            local = LayerDerivatives(layer, h, [block for block in self.blocks if block.layer is layer])
             locals_.append(local)
             h = layer.products(local.subnodes)
             for block in local.blocks:
@@ -240,7 +152,7 @@ class LeastSquares:
         root = self.weight[rows].sqrt()
         system.add(jacobian.mul_(root.unsqueeze(-1)).view(-1, self.size), ((h - self.y[rows]) * root).reshape(-1))
 
-    def _quadratic(self, block: _Block, covariance: _Covariance | None) -> Tensor:
+    def _quadratic(self, block: Block, covariance: _Covariance | None) -> Tensor:
         """Matrices (E, size, size) of the quadratic penalties on a block's edges."""
         parameters = block.get().view(-1, block.size)
         quadratic = parameters.new_zeros(len(block.outs), block.size, block.size)
@@ -255,16 +167,20 @@ class LeastSquares:
             quadratic += self.smoothness * second.T @ second
         return quadratic
 
-    def minimise(self, steps: int, tolerance: float = 1e-9) -> float:
-        """Take up to `steps` damped Gauss-Newton steps; return the mean squared error.
+    def minimize(self, steps: int, tolerance: float = 1e-9) -> float:
+        """Take damped Gauss-Newton steps; return the mean squared error.
 
-        Steps that do not lower error plus (majorised) penalties, or leave a function's domain, are taken back, so
-        without penalties the network never gets worse. Ends early when two steps in a row gain less than `tolerance`.
+        Steps that do not lower error plus (majorized) penalties, or leave a function's domain, are taken back, so
+        without penalties the network never gets worse.
+
+        Args:
+            steps: number of steps at most.
+            tolerance: relative gain below which a step counts as none; two of these in a row end it.
         """
         with torch.no_grad():
             error, stale = self.error(), 0
             for _ in range(steps if self.size else 0):
-                if not error > 0 or stale >= 2:
+                if not error > 0 or stale >= PATIENCE:
                     break
                 system = self.system()
                 if not system.finite():
@@ -274,7 +190,7 @@ class LeastSquares:
                 new = self._step(system, start, value)
                 if new is None:
                     self.set(start)
-                    self.damping = 1e-3
+                    self.damping = DAMPING
                     break
                 gained = value - 0.5 * new - self._penalty()
                 stale = stale + 1 if gained < tolerance * value else 0
@@ -284,7 +200,7 @@ class LeastSquares:
     def _step(self, system: Primal | Dual, start: Tensor, value: float) -> float | None:
         """One accepted step (its squared error), or None where no damping gives one."""
         growth = 2.0
-        while self.damping < 1e10:
+        while self.damping < MOST_DAMPING:
             found = system.step(self.damping)
             if found is not None:
                 step, predicted = found
@@ -293,7 +209,7 @@ class LeastSquares:
                 gained = value - 0.5 * error - self._penalty()
                 if gained > 0:  # false for NaN, too
                     ratio = gained / predicted if predicted > 0 else 1.0
-                    self.damping = max(self.damping * max(1 / 5, 1 - (2 * ratio - 1) ** 3), 1e-15)
+                    self.damping = max(self.damping * max(SHRINK, 1 - (2 * ratio - 1) ** 3), LEAST_DAMPING)
                     return error
             self.damping *= growth
             growth *= 2

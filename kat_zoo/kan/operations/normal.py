@@ -14,8 +14,8 @@ Quadratics = list[tuple[int, Tensor]]  # first parameter, (E, size, size) matric
 
 def _indices(start: int, quadratic: Tensor) -> Tensor:
     """Positions (E, size) of a group's parameters."""
-    count, size = quadratic.shape[:2]
-    return start + torch.arange(count * size, device=quadratic.device).view(count, size)
+    groups, size = quadratic.shape[:2]
+    return start + torch.arange(groups * size, device=quadratic.device).view(groups, size)
 
 
 def _scaled(diagonal: Tensor) -> tuple[Tensor, float]:
@@ -35,7 +35,7 @@ class Primal:
         self.matrix.addmm_(table.T, table)
         self.gradient.addmv_(table.T, residual)
 
-    def penalise(self, quadratics: Quadratics, gradient: Tensor) -> None:
+    def penalize(self, quadratics: Quadratics, gradient: Tensor) -> None:
         """Take Q and q (P,); call it once, after all rows."""
         for start, quadratic in quadratics:
             at = _indices(start, quadratic)
@@ -43,7 +43,7 @@ class Primal:
         self.gradient += gradient
 
     def finite(self) -> bool:
-        """No NaN or infinity."""
+        """Whether the system holds neither NaN nor infinity."""
         return bool(torch.isfinite(self.matrix).all())
 
     def step(self, damping: float) -> tuple[Tensor, float] | None:
@@ -71,7 +71,7 @@ class Dual:
         self.tables.append(table)
         self.residuals.append(residual)
 
-    def penalise(self, quadratics: Quadratics, gradient: Tensor) -> None:
+    def penalize(self, quadratics: Quadratics, gradient: Tensor) -> None:
         """Take Q, whose groups must hold every parameter, and q (P,); call it once, after all rows."""
         self.groups, self.slope = quadratics, gradient
         self.table, self.residual = torch.cat(self.tables), torch.cat(self.residuals)
@@ -81,7 +81,7 @@ class Dual:
         self.diagonal, self.largest = _scaled(diagonal)
 
     def finite(self) -> bool:
-        """No NaN or infinity."""
+        """Whether the system holds neither NaN nor infinity."""
         return bool(torch.isfinite(self.table).all()) and all(bool(torch.isfinite(q).all()) for _, q in self.groups)
 
     def step(self, damping: float) -> tuple[Tensor, float] | None:

@@ -1,4 +1,4 @@
-"""Pictures: the network with its functions, one edge, a history, a Pareto front. Figures are returned, not shown."""
+"""A picture of a network with its functions. The figure is returned, not shown."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..layer import KANLayer
+from ..network import Network
 from .pruning import attribute
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from ..network import KAN
-    from .training import History
 
 BOX = 0.36  # side of a thumbnail; nodes of a layer are 1 apart where thumbnails allow
 ROW = 24  # thumbnails side by side; more of a layer stand in further rows
@@ -26,7 +25,8 @@ Point = tuple[float, float]
 SYMBOLIC, NUMERIC = "#c1440e", "#1f2933"
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches."""
     from matplotlib.figure import Figure
 
     # Not pyplot: no global state, no window, safe in threads.
@@ -34,8 +34,55 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _row(n: int, width: float) -> np.ndarray:
-    """X positions of n things centred in `width`."""
+    """X positions of n things centered in `width`."""
     return (np.arange(n) + 0.5) / n * width
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where nodes and thumbnails are.
+
+    Attributes:
+        width: width of the picture.
+        rows: number of rows of thumbnails in each layer.
+        floors: heights of the layers of nodes, inputs first.
+        levels: x positions of the nodes in each of them.
+    """
+
+    width: float
+    rows: list[int]
+    floors: np.ndarray
+    levels: list[np.ndarray]
+
+    @classmethod
+    def of(cls, nodes: list[int], edges: list[int]) -> _Layout:
+        """Room for this many nodes in each layer of nodes, and edges in each layer."""
+        width = max(2.0, 0.5 * min(ROW, max(edges)), 0.9 * min(max(nodes), ROW))
+        rows = [max(1, math.ceil(n / ROW)) for n in edges]
+        floors = np.concatenate([[0.0], np.cumsum([1.5 + 0.55 * (n - 1) for n in rows])])
+        return cls(width, rows, floors, [_row(n, width) for n in nodes])
+
+    def centers(self, layer: int, edges: int) -> list[Point]:
+        """Centers of the thumbnails of a layer from left to right."""
+        rows = self.rows[layer]
+        columns = _row(math.ceil(edges / rows), self.width)
+        result = []
+        for n in range(edges):
+            # Neighbors go above each other, so that a wire's thumbnail is near its nodes in every row.
+            row, column = n % rows, n // rows
+            result.append((columns[column] + (row / rows - 0.5) * (rows > 1) * 0.2, self.floors[layer] + 0.75 + 0.55 * row))
+        return result
+
+    def draw_nodes(self, axes: Axes, inputs: list[str], outputs: list[str]) -> None:
+        """Draw nodes and the names of the outer ones."""
+        for floor, positions in zip(self.floors, self.levels, strict=True):
+            axes.scatter(positions, np.full(len(positions), floor), s=26, color=NUMERIC, zorder=4)
+        outer = ((inputs, self.levels[0], -0.12, "top"), (outputs, self.levels[-1], self.floors[-1] + 0.1, "bottom"))
+        for labels, positions, height, side in outer:
+            for position, name in zip(positions, labels, strict=True):
+                axes.text(position, height, name, ha="center", va=side, size=11)
+        axes.set(xlim=(0, self.width), ylim=(-0.4, self.floors[-1] + 0.4), aspect="equal")
+        axes.axis("off")
 
 
 def _subnode_positions(layer: KANLayer, nodes: np.ndarray) -> np.ndarray:
@@ -43,6 +90,15 @@ def _subnode_positions(layer: KANLayer, nodes: np.ndarray) -> np.ndarray:
     offsets = (np.arange(layer.arity) - (layer.arity - 1) / 2) * 0.12
     products = (nodes[layer.n_sum :, None] + offsets).ravel()
     return np.concatenate([nodes[: layer.n_sum], products])
+
+
+def _curves(layer: KANLayer, h: Tensor) -> np.ndarray:
+    """Values (48, sub-nodes, C_in) of every edge, evenly over the range of its samples h (N, C_in)."""
+    low, high = h.min(0).values, h.max(0).values
+    grid = low + (high - low) * torch.linspace(0, 1, 48, dtype=h.dtype, device=h.device)[:, None]
+    with torch.no_grad():
+        values: np.ndarray = layer.edges(grid).double().cpu().numpy()
+    return values
 
 
 @dataclass(eq=False)
@@ -53,19 +109,19 @@ class _Drawing:
     boxes: list[list[Point]] = field(default_factory=list)
     curves: list[np.ndarray] = field(default_factory=list)
     alphas: list[float] = field(default_factory=list)
-    colours: list[str] = field(default_factory=list)
+    colors: list[str] = field(default_factory=list)
     names: list[tuple[float, float, str, float]] = field(default_factory=list)
 
-    def edge(self, below: Point, centre: Point, above: Point, curve: np.ndarray, kind: str, alpha: float) -> None:
-        """An edge between two nodes, its function (48 values) in a box at `centre`."""
-        (x, y), b = centre, BOX / 2
+    def edge(self, below: Point, center: Point, above: Point, curve: np.ndarray, kind: str, alpha: float) -> None:
+        """An edge between two nodes, its function (48 values) in a box at `center`."""
+        (x, y), b = center, BOX / 2
         self.wires += [[below, (x, y - b)], [(x, y + b), above]]
         self.boxes.append([(x - b, y - b), (x + b, y - b), (x + b, y + b), (x - b, y + b), (x - b, y - b)])
         span = np.ptp(curve)
         shape = (curve - curve.min()) / span - 0.5 if span > 0 else np.zeros_like(curve)
         self.curves.append(np.column_stack([x + (np.linspace(0, 1, len(curve)) - 0.5) * BOX * 0.84, y + shape * BOX * 0.84]))
         self.alphas.append(alpha)
-        self.colours.append(NUMERIC if kind == "numeric" else SYMBOLIC)
+        self.colors.append(NUMERIC if kind == "numeric" else SYMBOLIC)
         if kind != "numeric":
             self.names.append((x, y - b - 0.03, kind, max(alpha, 0.3)))
 
@@ -74,12 +130,12 @@ class _Drawing:
         from matplotlib.collections import LineCollection
 
         wire_alphas = [alpha for alpha in self.alphas for _ in range(2)]
-        for lines, colours, width, alphas, order in (
+        for lines, colors, width, alphas, level in (
             (self.wires, NUMERIC, 0.9, wire_alphas, 1),
             (self.boxes, "#8a94a0", 0.7, self.alphas, 2),
-            (self.curves, self.colours or NUMERIC, 1.6, self.alphas, 3),
+            (self.curves, self.colors or NUMERIC, 1.6, self.alphas, 3),
         ):
-            axes.add_collection(LineCollection(lines, colors=colours, linewidths=width, alpha=alphas or None, zorder=order))
+            axes.add_collection(LineCollection(lines, colors=colors, linewidths=width, alpha=alphas or None, zorder=level))
         for x, y, name, alpha in self.names:
             axes.text(x, y, name, ha="center", va="top", size=7, color=SYMBOLIC, alpha=alpha)
 
@@ -88,17 +144,17 @@ def _labels(name: str, given: Sequence[str] | None, default: str, count: int) ->
     if given is None:
         return [f"${default}_{{{i + 1}}}$" for i in range(count)] if count > 1 or default == "x" else [f"${default}$"]
     if len(given) != count:
-        raise ValueError(f"{name} has {len(given)} names; expected {count}")
+        raise ValueError(f"{name}={list(given)}: expected {count} names")
     return list(given)
 
 
 def plain(names: Sequence[str]) -> list[str]:
-    """Names such as columns have them, of which matplotlib would take what stands between dollars for mathematics."""
+    """Names of columns as text: matplotlib would set the part between two dollar signs as mathematics."""
     return [str(name).replace("$", r"\$") for name in names]
 
 
 def plot(
-    model: KAN,
+    model: Network,
     X: Any,
     *,
     variables: Sequence[str] | None = None,
@@ -116,133 +172,37 @@ def plot(
     Args:
         model: the network.
         X: (N, inputs) samples for the scores and the functions' ranges.
-        variables: names of the inputs.
-        outputs: names of the outputs.
+        variables: names of the inputs, x_1 ... x_n by default.
+        outputs: names of the outputs, y_1 ... y_n by default.
         beta: steepness of the opacity.
-        threshold: edges with less opacity are left out.
-        title: of the picture.
+        threshold: least opacity of an edge that is drawn.
+        title: title above the picture, or None.
 
     Raises:
         ValueError: not one name per input or output, or X as in `attribute`.
     """
     names, answers = _labels("variables", variables, "x", model.nodes[0]), _labels("outputs", outputs, "y", model.nodes[-1])
     x = model.tensor(X)
-    scores = attribute(model, x)
-    opacity = [np.tanh(beta * score.double().cpu().numpy()) for score in scores.edges]
+    opacity = [np.tanh(beta * score.double().cpu().numpy()) for score in attribute(model, x).edges]
     shown = [
         [(i, j) for i, j in layer.active.T.nonzero().tolist() if alpha[j, i] >= threshold]
         for layer, alpha in zip(model.layers, opacity, strict=True)
     ]
     with torch.no_grad():
         activations = model.activations(x)
-    columns = min(ROW, max(len(edges) for edges in shown))
-    width = max(2.0, 0.5 * columns, 0.9 * min(max(model.nodes), ROW))
-    rows = [max(1, math.ceil(len(edges) / ROW)) for edges in shown]
-    floors = np.concatenate([[0.0], np.cumsum([1.5 + 0.55 * (n - 1) for n in rows])])
-    figure = _figure(max(width * 1.1, 3.0), floors[-1] * 1.1 + 0.6)
+    layout = _Layout.of(model.nodes, [len(edges) for edges in shown])
+    figure = new_figure(max(layout.width * 1.1, 3.0), layout.floors[-1] * 1.1 + 0.6)
     axes, drawing = figure.add_subplot(), _Drawing()
-    levels = [_row(n, width) for n in model.nodes]
     for number, layer in enumerate(model.layers):
-        h, bottom, top = activations[number], floors[number], floors[number + 1]
-        low, high = h.min(0).values, h.max(0).values
-        grid = low + (high - low) * torch.linspace(0, 1, 48, dtype=h.dtype, device=h.device)[:, None]
-        with torch.no_grad():
-            values = layer.edges(grid).double().cpu().numpy()
-        subnodes = _subnode_positions(layer, levels[number + 1])
-        edges = sorted(shown[number], key=lambda e: (levels[number][e[0]] + subnodes[e[1]], e))
-        columns = math.ceil(len(edges) / rows[number])
-        for n, (i, j) in enumerate(edges):
-            # Neighbours go above each other, so that a wire's thumbnail is near its nodes in every row.
-            row, column = n % rows[number], n // rows[number]
-            centre = (_row(columns, width)[column] + (row / rows[number] - 0.5) * (rows[number] > 1) * 0.2, bottom + 0.75 + 0.55 * row)
-            below, above = (levels[number][i], bottom + 0.06), (subnodes[j], top - 0.06)
-            drawing.edge(below, centre, above, values[:, j, i], model.edge_kind(number, i, j), opacity[number][j, i])
-        for position in levels[number + 1][layer.n_sum :]:
-            axes.text(position, top - 0.14, "×", ha="center", va="center", size=11)
+        curves, subnodes = _curves(layer, activations[number]), _subnode_positions(layer, layout.levels[number + 1])
+        edges = sorted(shown[number], key=lambda e: (layout.levels[number][e[0]] + subnodes[e[1]], e))
+        for (i, j), center in zip(edges, layout.centers(number, len(edges)), strict=True):
+            below, above = (layout.levels[number][i], layout.floors[number] + 0.06), (subnodes[j], layout.floors[number + 1] - 0.06)
+            drawing.edge(below, center, above, curves[:, j, i], model.edge_kind(number, i, j), opacity[number][j, i])
+        for position in layout.levels[number + 1][layer.n_sum :]:
+            axes.text(position, layout.floors[number + 1] - 0.14, "×", ha="center", va="center", size=11)
     drawing.draw(axes)
-    for floor, positions in zip(floors, levels, strict=True):
-        axes.scatter(positions, np.full(len(positions), floor), s=26, color=NUMERIC, zorder=4)
-    for labels, positions, height, side in ((names, levels[0], -0.12, "top"), (answers, levels[-1], floors[-1] + 0.1, "bottom")):
-        for position, name in zip(positions, labels, strict=True):
-            axes.text(position, height, name, ha="center", va=side, size=11)
-    axes.set(xlim=(0, width), ylim=(-0.4, floors[-1] + 0.4), aspect="equal")
-    axes.axis("off")
+    layout.draw_nodes(axes, names, answers)
     if title:
         axes.set_title(title)
-    return figure
-
-
-def plot_edge(model: KAN, layer: int, i: int, j: int, X: Any) -> Figure:
-    """One edge's function over the data's range, with the samples on it and the grid's knots below."""
-    module = model.check_edge(layer, i, j)
-    with torch.no_grad():
-        h = model.activations(X)[layer]
-        y = module.edges(h)[:, j, i]
-    low, high = float(h[:, i].min()), float(h[:, i].max())
-    t = torch.linspace(low, high, 400, dtype=model.dtype)
-    figure = _figure(4.5, 3.2)
-    axes = figure.add_subplot()
-    kind = model.edge_kind(layer, i, j)
-    axes.plot(t.double(), model.edge(layer, i, j)[0](t).double().cpu(), color=SYMBOLIC if kind not in ("numeric", "pruned") else NUMERIC)
-    axes.scatter(h[:, i].double().cpu(), y.double().cpu(), s=6, alpha=0.25, color=NUMERIC)
-    k = module.spline.spline_order
-    knots = module.spline.knots[i, k : -k or None].cpu()
-    inside = knots[(knots >= low) & (knots <= high)]
-    if kind == "numeric":
-        axes.plot(inside, np.zeros(len(inside)), "|", color="#8a94a0", transform=axes.get_xaxis_transform(), markersize=10)
-    axes.set(xlabel=f"node ({layer}, {i})", ylabel=r"$\phi$", title=f"edge ({layer}, {i}, {j}): {kind}")
-    return figure
-
-
-def plot_history(history: History) -> Figure:
-    """Training and held-out error against steps, grid extensions marked."""
-    figure = _figure(5, 3.4)
-    axes: Axes = figure.add_subplot()
-    axes.semilogy(history.step, history.train, label="training", color=NUMERIC)
-    if history.val != history.train:  # without held-out data they are the same
-        axes.semilogy(history.step, history.val, label="held out", color=SYMBOLIC)
-    for n in range(1, len(history.step)):
-        if history.grid_size[n] != history.grid_size[n - 1]:
-            axes.axvline(history.step[n - 1], color="#c9cfd6", linewidth=0.8, zorder=0)
-            axes.text(
-                history.step[n - 1],
-                0.98,
-                f" G={history.grid_size[n]}",
-                size=7,
-                va="top",
-                transform=axes.get_xaxis_transform(),
-            )
-    axes.plot(history.best_step, history.best, "o", color=SYMBOLIC, markersize=5, label="kept")
-    axes.set(xlabel="step", ylabel="error")
-    axes.legend(frameon=False)
-    return figure
-
-
-def plot_pareto(points: Sequence[tuple[float, float, str]], xlabel: str = "complexity", ylabel: str = "held-out error") -> Figure:
-    """Cost against error on logarithmic axes; the front (no cheaper point is as good) is joined.
-
-    Args:
-        points: (cost, error, label) each.
-        xlabel: of the cost.
-        ylabel: of the error.
-    """
-    figure = _figure(5.2, 3.6)
-    axes = figure.add_subplot()
-    front: list[tuple[float, float, str]] = []
-    for point in sorted(points):
-        if not front or point[1] < front[-1][1]:
-            front.append(point)
-    axes.loglog([p[0] for p in points], [max(p[1], 1e-17) for p in points], "o", color="#8a94a0", markersize=4)
-    axes.loglog(
-        [p[0] for p in front],
-        [max(p[1], 1e-17) for p in front],
-        "-o",
-        color=SYMBOLIC,
-        markersize=4,
-        drawstyle="steps-post",
-    )
-    for cost, error, label in front:
-        axes.annotate(label, (cost, max(error, 1e-17)), textcoords="offset points", xytext=(4, 4), size=6)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.margins(0.12)
     return figure

@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..._checks import is_real
 from ..layer import KANLayer
 from ..library import function_index
-
-if TYPE_CHECKING:
-    from ..network import KAN
+from ..network import Network, NetworkT
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,8 @@ class Attribution:
     """Importance scores, passed back from the outputs (each output has score 1).
 
     Attributes:
-        edges: per layer (sub-nodes, inputs).
-        nodes: per layer of nodes, inputs first; the outputs' are 1.
+        edges: scores of the edges, a tensor (sub-nodes, inputs) per layer.
+        nodes: scores of the nodes, a tensor per layer of nodes, inputs first; the outputs' are 1.
     """
 
     edges: list[Tensor]
@@ -35,7 +34,7 @@ class Attribution:
         return self.nodes[0]
 
 
-def attribute(model: KAN, X: Any) -> Attribution:
+def attribute(model: Network, X: Any) -> Attribution:
     """Score edges and nodes by their share of the variation behind them (KAN 2.0, arXiv 2408.10205, section 4.1).
 
     An edge's score is its standard deviation over that of its sub-node, times the sub-node's score; a node's score is
@@ -65,24 +64,20 @@ def attribute(model: KAN, X: Any) -> Attribution:
     return Attribution(edges, nodes)
 
 
-def _subnodes(n_sum: int, n_mult: int, arity: int, keep: list[int]) -> tuple[list[int], int, int]:
+def _subnodes(n_sum: int, arity: int, keep: list[int]) -> tuple[list[int], int, int]:
     """Sub-nodes of the kept nodes, and the new n_sum, n_mult."""
     sums = [node for node in keep if node < n_sum]
     products = [node - n_sum for node in keep if node >= n_sum]
-    assert not products or n_mult
     factors = [n_sum + m * arity + a for m in products for a in range(arity)]
     return [*sums, *factors], len(sums), len(products)
 
 
-def select(model: KAN, keep: list[list[int]]) -> KAN:
+def select(model: NetworkT, keep: list[list[int]]) -> NetworkT:
     """New network with only the nodes `keep[l]` (sorted, not empty) of each layer, inputs first."""
-    from ..network import KAN
-
     arity = model.mult_arity
     plan = [([*keep[0]], len(keep[0]), 0)]
-    plan += [_subnodes(*entry, arity, nodes) for entry, nodes in zip(model.width[1:], keep[1:], strict=True)]
-    config = model.config() | {"width": [[n_sum, n_mult] for _, n_sum, n_mult in plan]}
-    new = KAN(**config, dtype=model.dtype, device=model.device)
+    plan += [_subnodes(n_sum, arity, nodes) for (n_sum, _), nodes in zip(model.width[1:], keep[1:], strict=True)]
+    new = model.like([[n_sum, n_mult] for _, n_sum, n_mult in plan])
     with torch.no_grad():
         for number, (old_layer, layer) in enumerate(zip(model.layers, new.layers, strict=True)):
             ins, outs = torch.tensor(keep[number]), torch.tensor(plan[number + 1][0])
@@ -95,7 +90,7 @@ def select(model: KAN, keep: list[list[int]]) -> KAN:
             layer.function.copy_(old_layer.function[outs][:, ins])
             layer.refresh()
             layer.take_over(old_layer)
-    return new.train(model.training)
+    return new
 
 
 def _replace(layer: KANLayer, gone: Tensor, values: Tensor, hosts: list[int]) -> None:
@@ -121,20 +116,20 @@ def _replace(layer: KANLayer, gone: Tensor, values: Tensor, hosts: list[int]) ->
 def _host(layer: KANLayer, j: int, hosts: list[int]) -> int | None:
     """The input among `hosts` whose edge to sub-node j can take a constant: an active edge, or a pruned one that becomes it.
 
-    A spline that ends outside its grid cannot; None where there are no others.
+    A spline that is zero outside its grid cannot take one; None where there are no other edges.
     """
     able = (layer.function[j] >= 0) | (layer.active[j] & (layer.spline.extrapolate == "linear"))
     return next((i for wanted in (able, ~layer.active[j]) for i in hosts if bool(wanted[i])), None)
 
 
-def remove_edge(model: KAN, layer: int, i: int, j: int, mean: float = 0.0) -> None:
+def remove_edge(model: Network, layer: int, i: int, j: int, mean: float = 0.0) -> None:
     """Prune edge (l, i, j) in place; removing it twice changes nothing.
 
     Args:
-        model: the network.
-        layer: l.
-        i: input node.
-        j: output sub-node.
+        model: the network, changed in place.
+        layer: number of the layer, 0 is the first.
+        i: number of the input node.
+        j: number of the output sub-node.
         mean: constant that another edge of the same sub-node takes over, such as the removed edge's mean; the last edge of
             a sub-node becomes that constant.
 
@@ -143,34 +138,34 @@ def remove_edge(model: KAN, layer: int, i: int, j: int, mean: float = 0.0) -> No
     """
     module = model.check_edge(layer, i, j)
     if not math.isfinite(mean):
-        raise ValueError(f"mean={mean}; expected a finite number")
+        raise ValueError(f"mean={mean!r}: expected a finite number")
     gone = torch.zeros_like(module.active)
     gone[j, i] = True
     hosts = [i, *(other for other in range(module.spline.in_features) if other != i)]
     _replace(module, gone, torch.full_like(module.spline.mask, mean), hosts)
 
 
-def remove_node(model: KAN, layer: int, node: int) -> KAN:
+def remove_node(model: NetworkT, layer: int, node: int) -> NetworkT:
     """New network without one hidden node and all that it adds to the next layer.
 
     Args:
-        model: left as it is.
-        layer: layer of nodes, 1 is the first hidden one.
-        node: its number.
+        model: the network, which stays as it is.
+        layer: number of the layer of nodes, 1 is the first hidden one.
+        node: number of the node in its layer.
 
     Raises:
         ValueError: not a hidden node, or the last one of its layer.
     """
     if not 1 <= layer < len(model.nodes) - 1 or not 0 <= node < model.nodes[layer]:
-        raise ValueError(f"layer={layer}, node={node}; expected a hidden node (layers 1 to {len(model.nodes) - 2})")
+        raise ValueError(f"layer={layer}, node={node}: expected a hidden node (layers 1 to {len(model.nodes) - 2})")
     if model.nodes[layer] == 1:
-        raise ValueError(f"layer={layer} has one node; expected at least 2 to remove one")
+        raise ValueError(f"layer={layer} of one node: expected at least 2 nodes to remove one")
     keep = [list(range(n)) for n in model.nodes]
     keep[layer].remove(node)
     return select(model, keep)
 
 
-def drop_dead_nodes(model: KAN) -> KAN:
+def drop_dead_nodes(model: NetworkT) -> NetworkT:
     """New network of the same function without hidden nodes that are constant or that no edge leaves."""
     while True:
         keep = [list(range(n)) for n in model.nodes]
@@ -194,7 +189,7 @@ def drop_dead_nodes(model: KAN) -> KAN:
 
 
 def _constants(layer: KANLayer) -> tuple[Tensor, Tensor]:
-    """Which nodes (n_sum + n_mult,) have one value whatever the inputs, and that value (0 for the others)."""
+    """Whether each node (n_sum + n_mult,) is a constant, and its value (0 for the others)."""
     zero = layer.function == function_index("0")
     fixed = ~(layer.active & ~zero).any(1)  # of sub-nodes
     values = torch.where(zero, layer.affine.detach()[..., 3], 0).sum(1)
@@ -205,30 +200,36 @@ def _constants(layer: KANLayer) -> tuple[Tensor, Tensor]:
     return constant, torch.where(constant, layer.products(torch.where(fixed, values, 1)), 0)
 
 
-def prune(model: KAN, X: Any, node_threshold: float = 1e-2, edge_threshold: float = 3e-2) -> KAN:
+def prune(model: NetworkT, X: Any, node_threshold: float = 1e-2, edge_threshold: float = 3e-2) -> NetworkT:
     """New network without the edges and hidden nodes that hardly matter (arXiv 2404.19756, section 2.5).
 
     Args:
-        model: left as it is.
+        model: the network, which stays as it is.
         X: (N, inputs) samples for the scores.
-        node_threshold: hidden nodes with a smaller score (see `attribute`) go.
-        edge_threshold: edges with a smaller score go.
+        node_threshold: least score, as `attribute` gives it, of a hidden node that stays.
+        edge_threshold: least score of an edge that stays.
 
     Returns:
         The pruned network; each output keeps its strongest edge and each layer its strongest node.
 
     Raises:
-        ValueError: a negative threshold.
+        ValueError: a negative threshold, or X as in `attribute`.
     """
-    if not (node_threshold >= 0 and edge_threshold >= 0):
-        raise ValueError(f"node_threshold={node_threshold}, edge_threshold={edge_threshold}; expected at least 0")
+    _check_threshold("node_threshold", node_threshold)
+    _check_threshold("edge_threshold", edge_threshold)
     pruned = select(model, [list(range(n)) for n in model.nodes])
     _remove_weak(pruned, X, node_threshold, by_node=True)
     _remove_weak(pruned, X, edge_threshold, by_node=False)
     return drop_dead_nodes(pruned)
 
 
-def _remove_weak(model: KAN, X: Any, threshold: float, by_node: bool) -> None:
+def _check_threshold(name: str, value: float) -> None:
+    """Raise a ValueError for a negative score; infinity, which no score reaches, is right."""
+    if not (is_real(value) and value >= 0):
+        raise ValueError(f"{name}={value!r}: expected a number of at least 0")
+
+
+def _remove_weak(model: Network, X: Any, threshold: float, by_node: bool) -> None:
     """Remove edges with a score below the threshold, or those that leave such a node; their means stay."""
     scores = attribute(model, X)
     with torch.no_grad():
@@ -237,17 +238,17 @@ def _remove_weak(model: KAN, X: Any, threshold: float, by_node: bool) -> None:
     for number, (layer, score) in enumerate(zip(model.layers, scores.edges, strict=True)):
         weak = (scores.nodes[number] < threshold).expand_as(score) if by_node else score < threshold
         if by_node and number == 0:
-            continue  # inputs are the business of prune_inputs
+            continue  # prune_inputs decides about inputs
         if number == len(model.layers) - 1:
             weak = weak.scatter(1, score.argmax(1, keepdim=True), False)  # an output's strongest edge stays
         _replace(layer, weak, means[number], list(range(layer.spline.in_features)))
 
 
-def prune_inputs(model: KAN, X: Any, threshold: float = 1e-2) -> tuple[KAN, list[int]]:
+def prune_inputs(model: NetworkT, X: Any, threshold: float = 1e-2) -> tuple[NetworkT, list[int]]:
     """New network without inputs whose score is below the threshold; the means of their edges stay.
 
     Args:
-        model: left as it is.
+        model: the network, which stays as it is.
         X: (N, inputs) samples for the scores.
         threshold: least score of an input that stays; the strongest always does.
 
@@ -255,10 +256,9 @@ def prune_inputs(model: KAN, X: Any, threshold: float = 1e-2) -> tuple[KAN, list
         The network and the numbers of the inputs it keeps.
 
     Raises:
-        ValueError: a negative threshold.
+        ValueError: a negative threshold, or X as in `attribute`.
     """
-    if not threshold >= 0:
-        raise ValueError(f"threshold={threshold}; expected at least 0")
+    _check_threshold("threshold", threshold)
     scores = attribute(model, X).inputs
     alive = scores >= threshold
     alive[scores.argmax()] = True

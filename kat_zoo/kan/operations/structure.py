@@ -1,4 +1,4 @@
-"""Derivatives of a model and what they tell of its structure: separability and symmetry."""
+"""Derivatives of a function, and the structure that they show: separability and symmetry."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..._checks import choice
+
 Function = Callable[[Tensor], Tensor]
 
 
@@ -15,9 +17,9 @@ def jacobian(function: Function, x: Tensor, create_graph: bool = False) -> Tenso
     """Derivatives of all outputs at each sample.
 
     Args:
-        function: maps (N, inputs) to (N, outputs), each row by itself.
-        x: (N, inputs).
-        create_graph: make the result differentiable.
+        function: function from (N, inputs) to (N, outputs), each row by itself.
+        x: (N, inputs) samples.
+        create_graph: whether the result is differentiable.
 
     Returns:
         (N, outputs, inputs).
@@ -29,7 +31,7 @@ def jacobian(function: Function, x: Tensor, create_graph: bool = False) -> Tenso
 
 
 def _gradient(values: Tensor, x: Tensor, create_graph: bool) -> Tensor:
-    """d values.sum() / dx, zero where values do not depend on x."""
+    """The derivative d values.sum() / dx, zero where values do not depend on x."""
     if not values.requires_grad:
         return torch.zeros_like(x)
     (result,) = torch.autograd.grad(values.sum(), x, create_graph=create_graph, retain_graph=True, allow_unused=True)
@@ -47,7 +49,7 @@ def hessian(function: Function, x: Tensor, create_graph: bool = False) -> Tensor
 
 def _check_samples(x: Tensor) -> None:
     if x.ndim != 2 or len(x) < 2:
-        raise ValueError(f"x has shape {tuple(x.shape)}; expected at least 2 samples, (N, inputs)")
+        raise ValueError(f"x of shape {tuple(x.shape)}: expected at least 2 samples, (N, inputs)")
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Separability:
     """Groups of inputs that do not interact, and the largest interaction left between groups.
 
     Attributes:
-        groups: inputs; f is a sum ("add") or product ("mul") of functions of one group each.
-        interactions: (inputs, inputs), 0 for pairs that do not interact.
+        groups: lists of inputs; f is a sum ("add") or product ("mul") of functions of one group each.
+        interactions: (inputs, inputs) relative mixed derivatives, 0 for pairs that do not interact.
     """
 
     groups: list[list[int]]
@@ -70,17 +72,16 @@ def detect_separability(function: Function, x: Tensor, mode: str = "add", thresh
     for "mul") times the inputs' spreads exceeds `threshold` of f's (log f's) standard deviation, at the median.
 
     Args:
-        function: maps (N, inputs) to (N, 1).
+        function: function from (N, inputs) to (N, 1), each row by itself.
         x: (N, inputs) samples.
-        mode: "add" or "mul".
-        threshold: relative interaction that counts.
+        mode: kind of the decomposition, "add" or "mul".
+        threshold: least relative interaction that counts.
 
     Raises:
         ValueError: an unknown mode, several outputs, or fewer than two samples.
     """
     _check_samples(x)
-    if mode not in ("add", "mul"):
-        raise ValueError(f"mode={mode!r}; expected 'add' or 'mul'")
+    choice("mode", mode, ("add", "mul"))
 
     def target(z: Tensor) -> Tensor:
         y = function(z)
@@ -89,36 +90,42 @@ def detect_separability(function: Function, x: Tensor, mode: str = "add", thresh
     with torch.no_grad():
         y = target(x)
     if y.shape[1] != 1:
-        raise ValueError(f"function has {y.shape[1]} outputs; expected 1")
+        raise ValueError(f"function of {y.shape[1]} outputs: expected 1")
     spread = x.std(0, correction=0)
     mixed = hessian(target, x)[:, 0].abs().median(0).values
     interactions = mixed * spread[:, None] * spread / y.std(correction=0).clamp(min=1e-12)
     interactions.fill_diagonal_(0)
     near = interactions > threshold
+    return Separability(_connected(near | near.T), interactions)
+
+
+def _connected(near: Tensor) -> list[list[int]]:
+    """Groups of numbers that are linked, directly or through others, by a symmetric matrix of booleans."""
     groups: list[list[int]] = []
-    left = set(range(x.shape[1]))
+    left = set(range(len(near)))
     while left:
-        group, queue = set(), [min(left)]
+        group: set[int] = set()
+        queue = [min(left)]
         while queue:
             i = queue.pop()
             if i not in group:
                 group.add(i)
-                queue += [j for j in left if bool(near[i, j] | near[j, i])]
+                queue += [j for j in left if bool(near[i, j])]
         groups.append(sorted(group))
         left -= group
-    return Separability(groups, interactions)
+    return groups
 
 
 def test_symmetry(function: Function, x: Tensor, group: list[int], threshold: float = 1e-2) -> tuple[bool, float]:
-    """Does f depend on the inputs in `group` only through one function of them, f(g(x_group), rest)?
+    """Whether f depends on the inputs in `group` only through one function of them, f(g(x_group), rest).
 
     It does if the direction of the gradient within the group does not depend on the other inputs (KAN 2.0, arXiv
     2408.10205, section 4.3): the directions of samples that share the group's values but not the rest are compared.
 
     Args:
-        function: maps (N, inputs) to (N, 1).
+        function: function from (N, inputs) to (N, 1), each row by itself.
         x: (N, inputs) samples.
-        group: at least two inputs, not all.
+        group: two or more of the inputs, not all.
         threshold: largest median 1 - |cos| that still counts.
 
     Returns:
@@ -129,9 +136,9 @@ def test_symmetry(function: Function, x: Tensor, group: list[int], threshold: fl
     """
     _check_samples(x)
     if not 2 <= len(group) < x.shape[1]:
-        raise ValueError(f"group={group}; expected at least two of the {x.shape[1]} inputs, not all")
+        raise ValueError(f"group={group}: expected at least two of the {x.shape[1]} inputs, not all")
     if len(set(group)) < len(group) or not all(0 <= i < x.shape[1] for i in group):
-        raise ValueError(f"group={group}; expected distinct numbers from 0 to {x.shape[1] - 1}")
+        raise ValueError(f"group={group}: expected distinct numbers from 0 to {x.shape[1] - 1}")
     other = x.roll(1, 0).clone()
     other[:, group] = x[:, group]
     a, b = (torch.nn.functional.normalize(jacobian(function, z)[:, 0, group], dim=1) for z in (x, other))
@@ -140,4 +147,4 @@ def test_symmetry(function: Function, x: Tensor, group: list[int], threshold: fl
     return difference < threshold, difference
 
 
-test_symmetry.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever its name says to pytest
+test_symmetry.__test__ = False  # type: ignore[attr-defined]  # pytest takes its name for that of a test

@@ -5,26 +5,24 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kat_zoo.layers.spline import KANLinear, is_count
-
+from ..._checks import count, real
+from ...layers.spline import KANLinear
 from ..library import function_index, get_function
+from ..network import Edge, Network
 from .fitting import Suggestion, fit_function, fit_library
 from .grids import collocation, data_knots, refit
 from .lm import LeastSquares
 
-if TYPE_CHECKING:
-    from ..network import KAN
+ROWS = 20_000  # samples at most for a suggestion, so that memory does not grow with their number
+CANDIDATES = 5  # functions tried for an edge by auto_symbolic
 
 
-ROWS = 20_000  # that suggestions are made from
-
-
-def _samples(model: KAN, layer: int, i: int, j: int, X: Any) -> tuple[Tensor, Tensor]:
+def _samples(model: Network, layer: int, i: int, j: int, X: Any) -> tuple[Tensor, Tensor]:
     """Argument and value of an edge on data, or on its grid where X is None."""
     module = model.check_edge(layer, i, j)
     with torch.no_grad():
@@ -33,20 +31,24 @@ def _samples(model: KAN, layer: int, i: int, j: int, X: Any) -> tuple[Tensor, Te
             h = collocation(spline.knots, spline.spline_order, 20).to(model.dtype)
         else:
             x = model.samples(X)
-            h = model.finite_activations(x[:: -(-len(x) // ROWS)])[layer]  # memory is bounded, whatever the number of samples
+            h = model.finite_activations(x[:: -(-len(x) // ROWS)])[layer]
         return h[:, i].double(), module.edges(h)[:, j, i].double()
 
 
 def check_library(library: Sequence[str] | None) -> None:
-    """Raise a ValueError for an empty list of functions, or an unknown one."""
+    """Raise a ValueError for an empty list of functions, or an unknown one.
+
+    Args:
+        library: names of the functions; None is right.
+    """
     if library is not None and (isinstance(library, str) or not len(library)):
-        raise ValueError(f"library={library!r}; expected a list of at least one name, or None for the default")
+        raise ValueError(f"library={library!r}: expected a list of at least one name, or None for the default")
     for name in library or ():
         function_index(name)
 
 
 def suggest_symbolic(
-    model: KAN,
+    model: Network,
     layer: int,
     i: int,
     j: int,
@@ -59,13 +61,13 @@ def suggest_symbolic(
 
     Args:
         model: the network.
-        layer: l.
-        i: input node.
-        j: output sub-node.
-        X: (N, inputs) samples, at least 2; of more than 20,000 evenly spaced ones are taken.
-        top: how many to return.
-        library: names to try, `DEFAULT_LIBRARY` by default.
-        worth: functions whose best start has a smaller R^2 are left out.
+        layer: number of the layer, 0 is the first.
+        i: number of the input node.
+        j: number of the output sub-node.
+        X: (N, inputs) samples, at least 2; more than 20,000 are thinned evenly.
+        top: number of suggestions to return.
+        library: names of the functions to try, `DEFAULT_LIBRARY` by default.
+        worth: least R^2 of a function's best start; functions below it are left out.
 
     Returns:
         Suggestions, best score first.
@@ -73,14 +75,13 @@ def suggest_symbolic(
     Raises:
         ValueError: there is no such edge or function, an empty library, top below 1, or X as in `attribute`.
     """
-    if not is_count(top):
-        raise ValueError(f"top={top}; expected an integer of at least 1")
+    top = count("top", top)
     check_library(library)
     return fit_library(*_samples(model, layer, i, j, X), library, worth)[:top]
 
 
 def fix_symbolic(
-    model: KAN,
+    model: Network,
     layer: int,
     i: int,
     j: int,
@@ -91,13 +92,13 @@ def fix_symbolic(
     """Replace edge (l, i, j) by c f(a x + b) + d, in place.
 
     Args:
-        model: the network.
-        layer: l.
-        i: input node.
-        j: output sub-node.
-        function: a name of the library.
-        X: samples to fit (a, b, c, d) to the present edge; its grid by default.
-        affine: (a, b, c, d) instead of a fit.
+        model: the network, changed in place.
+        layer: number of the layer, 0 is the first.
+        i: number of the input node.
+        j: number of the output sub-node.
+        function: name of the function in the library.
+        X: (N, inputs) samples on which (a, b, c, d) are fitted to the present edge; its grid by default.
+        affine: the constants (a, b, c, d), instead of a fit.
 
     Returns:
         R^2 of the fit (1 where `affine` is given).
@@ -110,10 +111,10 @@ def fix_symbolic(
     if affine is None:
         suggestion = fit_function(get_function(index).name, *_samples(model, layer, i, j, X))
         if suggestion is None:
-            raise ValueError(f"function {function!r} cannot be fitted to edge ({layer}, {i}, {j})")
+            raise ValueError(f"function={function!r} cannot be fitted to edge ({layer}, {i}, {j})")
         affine, r2 = suggestion.affine, suggestion.r2
     elif len(affine) != 4 or not all(math.isfinite(v) for v in affine):
-        raise ValueError(f"affine={tuple(affine)}; expected four finite numbers (a, b, c, d)")
+        raise ValueError(f"affine={tuple(affine)}: expected four finite numbers (a, b, c, d)")
     with torch.no_grad():
         module.affine[j, i] = torch.tensor(affine, dtype=model.dtype, device=model.device)
         module.function[j, i] = index
@@ -122,14 +123,14 @@ def fix_symbolic(
     return r2
 
 
-def unfix(model: KAN, layer: int, i: int, j: int, X: Any = None) -> None:
+def unfix(model: Network, layer: int, i: int, j: int, X: Any = None) -> None:
     """Make a symbolic edge numeric again, in place, with the spline nearest to the function on its grid.
 
     Args:
-        model: the network.
-        layer: l.
-        i: input node.
-        j: output sub-node.
+        model: the network, changed in place.
+        layer: number of the layer, 0 is the first.
+        i: number of the input node.
+        j: number of the output sub-node.
         X: (N, inputs) samples. A grid of input i that does not hold its values there is moved to their range, and the other
             splines of input i are refitted to it. Without samples the grid stays, and the edge goes on linearly beyond it.
 
@@ -138,7 +139,7 @@ def unfix(model: KAN, layer: int, i: int, j: int, X: Any = None) -> None:
     """
     module = model.check_edge(layer, i, j)
     if int(module.function[j, i]) < 0:
-        raise ValueError(f"edge ({layer}, {i}, {j}) is {model.edge_kind(layer, i, j)}; expected a symbolic one")
+        raise ValueError(f"edge ({layer}, {i}, {j}) of kind {model.edge_kind(layer, i, j)!r}: expected a symbolic edge")
     spline = module.spline
     if X is not None:
         _hold(spline, i, model.finite_activations(X)[layer].detach())
@@ -169,7 +170,7 @@ def _hold(spline: KANLinear, i: int, h: Tensor) -> None:
 
 
 def auto_symbolic(
-    model: KAN,
+    model: Network,
     X: Any,
     y: Any = None,
     *,
@@ -177,20 +178,20 @@ def auto_symbolic(
     r2_threshold: float = 0.99,
     tolerance: float = 1.5,
     steps: int = 20,
-) -> dict[tuple[int, int, int], Suggestion | None]:
+) -> dict[Edge, Suggestion | None]:
     """Make every numeric edge symbolic that some function explains, in place.
 
     Without y each edge is judged alone, by R^2. With y the network is trained on (Levenberg-Marquardt, all parameters)
     after each replacement, and one that raises the root mean square error more than `tolerance` times is taken back.
 
     Args:
-        model: the network.
+        model: the network, changed in place.
         X: (N, inputs) samples.
         y: (N, outputs) targets, or None.
-        library: names to try, `DEFAULT_LIBRARY` by default.
-        r2_threshold: functions that explain less are not tried.
-        tolerance: allowed growth of the error per edge.
-        steps: Levenberg-Marquardt steps after a replacement.
+        library: names of the functions to try, `DEFAULT_LIBRARY` by default.
+        r2_threshold: least R^2 of a function that is tried, at most 1.
+        tolerance: largest growth of the error per edge, as a factor.
+        steps: number of Levenberg-Marquardt steps after a replacement.
 
     Returns:
         For each edge that was numeric its function, or None where none fits: that edge stays numeric.
@@ -199,19 +200,19 @@ def auto_symbolic(
         ValueError: data or options that do not fit, or an unknown function.
     """
     check_library(library)
-    if not r2_threshold <= 1 or not tolerance > 0 or steps < 1:
-        raise ValueError(f"r2_threshold={r2_threshold}, tolerance={tolerance}, steps={steps}; expected at most 1, above 0, at least 1")
+    r2_threshold, tolerance = real("r2_threshold", r2_threshold, most=1.0), real("tolerance", tolerance, above=0.0)
+    steps = count("steps", steps)
     x = model.samples(X)
     target = None if y is None else model.tensor(y)
     if target is not None and target.shape != (len(x), model.nodes[-1]):
-        raise ValueError(f"y has shape {tuple(target.shape)}; expected {(len(x), model.nodes[-1])}")
+        raise ValueError(f"y of shape {tuple(target.shape)}: expected {(len(x), model.nodes[-1])}")
     model.finite_activations(x)
-    result: dict[tuple[int, int, int], Suggestion | None] = {}
+    result: dict[Edge, Suggestion | None] = {}
     pending = [edge for edge in model.edges() if model.edge_kind(*edge) == "numeric"]
     error = math.inf if target is None else float((model(x) - target).detach().square().sum(1).mean().sqrt())
     while pending:
-        options = {edge: suggest_symbolic(model, *edge, x, 5, library) for edge in pending}
-        options = {edge: [s for s in found if s.r2 >= r2_threshold] for edge, found in options.items()}
+        found = {edge: suggest_symbolic(model, *edge, x, CANDIDATES, library) for edge in pending}
+        options = {edge: [s for s in suggestions if s.r2 >= r2_threshold] for edge, suggestions in found.items()}
         # The clearest edge first: each exact function makes the rest easier to tell.
         edge = min(pending, key=lambda e: options[e][0].score if options[e] else math.inf)
         pending.remove(edge)
@@ -220,7 +221,7 @@ def auto_symbolic(
             backup = copy.deepcopy(model.state_dict())
             fix_symbolic(model, *edge, suggestion.name, affine=suggestion.affine)
             if target is not None:
-                new = LeastSquares(model, x, target).minimise(steps) ** 0.5
+                new = LeastSquares(model, x, target).minimize(steps) ** 0.5
                 if not new <= max(tolerance * error, 1e-12):
                     model.load_state_dict(backup)
                     continue

@@ -1,4 +1,4 @@
-"""What the formula search works on: scaled data, and the networks it finds."""
+"""The data of a formula search, and the networks it finds."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from torch import Tensor
 
 from ..formula.expression import formula
 from ..library import DEFAULT_LIBRARY, get_function
-from ..network import KAN
+from ..model import KAN
+from ..network import Width
 from ..operations.lm import LeastSquares
 
-Width = Sequence[int | Sequence[int]]
-
 EXACT = 1e-6  # relative error below which a formula counts as exact
-
-
-BOX_POINTS = 1 << 16  # where a formula is tried between the rows
-EXTREME = 1e6  # constants of a formula on scaled data beyond which its terms only cancel
+BOX_POINTS = 1 << 16  # points between the rows at which a formula is tried
+EXTREME = 1e6  # size of a constant on scaled data beyond which a formula's terms only cancel
+NUMERIC_EDGE = 20.0  # complexity of an edge that is not symbolic
 
 
 @dataclass
@@ -30,13 +28,13 @@ class Problem:
     """Scaled training and held-out data: y has variance 1, so errors are relative.
 
     Attributes:
-        X: (N, inputs).
-        y: (N, outputs).
-        X_val: samples that errors are measured on.
-        y_val: their targets.
+        X: (N, inputs) samples to train on.
+        y: (N, outputs) targets.
+        X_val: (M, inputs) samples on which errors are measured.
+        y_val: (M, outputs) targets of these.
         weight: (N,) sample weights; None for equal ones.
-        weight_val: those of X_val.
-        library: functions that may be used.
+        weight_val: (M,) weights of X_val; None for equal ones.
+        library: names of the functions that may be used.
         held_out: whether X_val are samples that training does not see; no formula is called exact without.
     """
 
@@ -49,6 +47,24 @@ class Problem:
     library: Sequence[str] = DEFAULT_LIBRARY
     held_out: bool = True
 
+    @property
+    def inputs(self) -> int:
+        """Number of inputs."""
+        return self.X.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs."""
+        return self.y.shape[1]
+
+    def resampled(self) -> tuple[Tensor, Tensor]:
+        """Training samples for fits that know no weights: drawn by their weights, or as they are where these are equal."""
+        if self.weight is None:
+            return self.X, self.y
+        generator = torch.Generator(self.X.device).manual_seed(0)
+        rows = self.weight.multinomial(len(self.X), replacement=True, generator=generator)
+        return self.X[rows], self.y[rows]
+
     def error(self, model: KAN) -> float:
         """Weighted root mean square error on X_val; infinite for a network that is undefined on a row."""
         with torch.no_grad():
@@ -60,8 +76,14 @@ class Problem:
         return value if math.isfinite(value) else math.inf
 
     def train(self, model: KAN, steps: int, **options: Any) -> float:
-        """Levenberg-Marquardt; returns the held-out error."""
-        LeastSquares(model, self.X, self.y, weight=self.weight, **options).minimise(steps)
+        """Train by Levenberg-Marquardt; return the held-out error.
+
+        Args:
+            model: the network, changed in place.
+            steps: number of steps at most.
+            **options: penalties of `LeastSquares`.
+        """
+        LeastSquares(model, self.X, self.y, weight=self.weight, **options).minimize(steps)
         return self.error(model)
 
     def undefined(self, model: KAN) -> Tensor:
@@ -74,7 +96,11 @@ class Problem:
             return points[~torch.isfinite(model(points)).all(1)]
 
     def defined_at(self, points: Tensor) -> Problem:
-        """The same problem for networks that are finite at these points, too: they join as samples of weight zero."""
+        """The same problem for networks that are finite at these points, too: they join as samples of weight zero.
+
+        Args:
+            points: (P, inputs) further samples.
+        """
 
         def join(x: Tensor, y: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
             weight = x.new_ones(len(x)) if weight is None else weight
@@ -88,14 +114,14 @@ class Problem:
 
 @dataclass
 class Candidate:
-    """A network of the search and what it achieves.
+    """A network of the search and its error.
 
     Attributes:
-        model: the network, on standardised data.
+        model: the network, on scaled data.
         error: relative root mean square error on held-out data (the training data where nothing is held out).
-        symbolic: no numeric edge is left.
-        width: the shape the search started from.
-        held_out: whether the error is of held-out data.
+        symbolic: whether no numeric edge is left.
+        width: shape from which the search started.
+        held_out: whether the error is that of held-out data.
     """
 
     model: KAN
@@ -108,19 +134,19 @@ class Candidate:
     def complexity(self) -> float:
         """Sum of the functions' complexities; a numeric edge costs 20."""
         kinds = [self.model.edge_kind(*edge) for edge in self.model.edges()]
-        return sum(20.0 if kind == "numeric" else get_function(kind).complexity for kind in kinds)
+        return sum(NUMERIC_EDGE if kind == "numeric" else get_function(kind).complexity for kind in kinds)
 
     @property
     def exact(self) -> bool:
-        """Symbolic, and right to 1e-6 of the target's standard deviation on held-out data."""
+        """Whether it is symbolic, and right to 1e-6 of the target's standard deviation on held-out data."""
         return self.held_out and self.fits
 
     @property
     def fits(self) -> bool:
-        """Symbolic, and right to 1e-6 on whatever the error was measured on."""
+        """Whether it is symbolic, and right to 1e-6 on the data that the error was measured on."""
         return self.symbolic and self.error < EXACT
 
     def extreme(self) -> bool:
-        """Whether the formula lives on huge constants that cancel, as 1e-13 (x + 1e13) - 1 does."""
+        """Whether the formula has huge constants that cancel, as those of 1e-13 (x + 1e13) - 1 do."""
         numbers = [number for expression in formula(self.model, round=None) for number in expression.atoms(Number)]
         return not all(abs(float(number)) <= EXTREME for number in numbers)  # NaN is extreme

@@ -1,96 +1,140 @@
-"""From data to a formula: train small networks, prune by trying, make edges symbolic, verify, tabulate.
+"""From data to formulas: train small networks, prune by trying, make edges symbolic, verify, choose.
 
-Shapes are tried from small to large, each from several starts. A change (an edge less, a function instead of a
-spline) is kept when the held-out error stands it after retraining, so no threshold decides alone.
+Shapes of networks are tried from small to large, each from several starts; a small shape that fits is the simpler formula, and
+it is found in seconds. One criterion decides everything: the held-out error after retraining. An edge is dropped, or a spline
+replaced by a function, where that error stands it, so no threshold on the size of an edge decides alone. Held-out rows are
+those that no network of the search was trained on; a formula is exact where it is right to `EXACT` of the target's standard
+deviation on them.
+
+The search ends with the first formula that fits exactly, for no larger shape can be simpler, or when `PATIENCE` shapes in a row
+are no better than a good one before them: the rest is noise. Among formulas that are not exact the simplest is chosen
+whose error is within a tenth of the least (`choose`): a larger one has then only fitted more of the noise.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from kat_zoo.layers.spline import is_count
-
-from ..network import KAN
+from ..._checks import count, real
+from ..model import KAN
+from ..network import Width
 from ..operations.fitting import fit_library
 from ..operations.pruning import remove_edge
 from ..operations.symbolic import fix_symbolic
-from .problem import EXACT, Candidate, Problem, Width
+from .problem import EXACT, Candidate, Problem
 from .shapes import GOOD, PROMISING, linear_groups, structure
-from .symbolise import symbolise
+from .symbolize import symbolize
 
 logger = logging.getLogger("kat_zoo")
 
+PATIENCE = 2  # shapes tried in a row that do not better a promising one by a tenth, before the end
+GAIN = 0.9  # part of the least error that a shape has to come below to count as better
+NEAR = 1.1  # part of the least error within which the simplest candidate is chosen
+GROUPED = 10  # times the error of a good shape that is good enough where inputs are known to enter as sums
+SEEDS_PER_SHAPE, SEEDS_PER_SEARCH = 100, 1000  # distances of the first seeds: up to 100 starts of each shape are all different
+SIMPLE_STEPS = 30  # Levenberg-Marquardt steps of a candidate without hidden layer
+SIMPLE_WORTH, SIMPLE_NEAR = 0.1, 0.02  # least R^2 of one input's function, and R^2 given up for a simpler one
+# Growth of the error that a function may cost: in a shape that is good, in one that only noise may have spoiled, and in the
+# first shape, whose formula is wanted for comparison.
+TOLERANCE, NOISY_TOLERANCE, FIRST_TOLERANCE = 1.5, 1.03, 1.1
+NOISY_NEAR, NOISY_MOST, NOISY_SHAPES = 1.3, 0.5, 3  # part of the least error, error and number of the shapes of the second kind
 WORTH_A_ROW = 0.9  # relative error of a sum of functions of one input that earns it a formula for comparison
-PATIENCE = 2  # further shapes tried after one that none of them betters by a tenth
 
 
 @dataclass
 class Search:
-    """Result of `search`: all candidates and the chosen one."""
+    """Result of `find_formulas`.
 
-    candidates: list[Candidate] = field(default_factory=list)
-    best: Candidate | None = None
+    Attributes:
+        candidates: all networks of the search, numeric ones last.
+        best: the chosen one.
+    """
 
-    def choose(self) -> Candidate:
-        """An exact formula if there is one, else the simplest within 10 % of the least error (at least EXACT)."""
-        fitting = [c for c in self.candidates if c.fits]
-        if fitting:
-            return min(fitting, key=lambda c: c.complexity)
-        least = min(c.error for c in self.candidates)
-        near = [c for c in self.candidates if c.error <= max(1.1 * least, EXACT)]
-        return min(near, key=lambda c: c.complexity)
+    candidates: list[Candidate]
+    best: Candidate
+
+
+def choose(candidates: Sequence[Candidate]) -> Candidate:
+    """An exact formula if there is one, else the simplest within 10 % of the least error (at least EXACT)."""
+    fitting = [c for c in candidates if c.fits]
+    if fitting:
+        return min(fitting, key=lambda c: c.complexity)
+    least = min(c.error for c in candidates)
+    near = [c for c in candidates if c.error <= max(NEAR * least, EXACT)]
+    return min(near, key=lambda c: c.complexity)
+
+
+def _solved(candidates: Sequence[Candidate]) -> bool:
+    """Whether a formula fits exactly, so that no larger shape can be simpler."""
+    return any(c.fits for c in candidates)
+
+
+class _Shape(NamedTuple):
+    """A shape to try; `groups` are the weights of a linear first layer, or None."""
+
+    width: Width
+    groups: Tensor | None = None
+
+
+@dataclass
+class _Trial:
+    """A shape that was tried: its numeric network, and the formulas made from it."""
+
+    numeric: Candidate
+    formulas: list[Candidate]
 
 
 def _sum_of(problem: Problem, edges: dict[tuple[int, int], tuple[str, Sequence[float]]]) -> Candidate:
     """A network without hidden layer that has these edges (i, j) only: name and (a, b, c, d) to train from."""
-    width = [problem.X.shape[1], problem.y.shape[1]]
+    width = [problem.inputs, problem.outputs]
     model = KAN(width, base="zero", dtype=problem.X.dtype, device=problem.X.device)
     for i, j in product(*(range(n) for n in width)):
         if (i, j) in edges:
             fix_symbolic(model, 0, i, j, edges[i, j][0], affine=edges[i, j][1])
         else:
             remove_edge(model, 0, i, j)
-    return Candidate(model, problem.train(model, 30), True, width, problem.held_out)
+    return Candidate(model, problem.train(model, SIMPLE_STEPS), True, width, problem.held_out)
 
 
 def simple_candidates(problem: Problem) -> list[Candidate]:
     """A constant, a linear model and (of one output) the best function of each input alone; they are quick to find."""
-    inputs, outputs = problem.X.shape[1], problem.y.shape[1]
+    inputs, outputs = range(problem.inputs), range(problem.outputs)
     result = [
-        _sum_of(problem, {(0, j): ("0", (0, 0, 0, 0)) for j in range(outputs)}),
-        _sum_of(problem, {(i, j): ("x", (1, 0, 0, 0)) for i in range(inputs) for j in range(outputs)}),
+        _sum_of(problem, {(0, j): ("0", (0, 0, 0, 0)) for j in outputs}),
+        _sum_of(problem, {(i, j): ("x", (1, 0, 0, 0)) for i in inputs for j in outputs}),
     ]
-    X, y = problem.X, problem.y
-    if problem.weight is not None:  # functions are fitted to rows of equal weight: draw them by theirs
-        rows = problem.weight.multinomial(len(X), replacement=True, generator=torch.Generator(X.device).manual_seed(0))
-        X, y = X[rows], y[rows]
-    for i in range(inputs if outputs == 1 else 0):
-        found = fit_library(X[:, i], y[:, 0], problem.library, 0.1)
+    X, y = problem.resampled()
+    for i in inputs if problem.outputs == 1 else ():
+        found = fit_library(X[:, i], y[:, 0], problem.library, SIMPLE_WORTH)
         if found:
-            near = max(s.r2 for s in found) - 0.02
+            near = max(s.r2 for s in found) - SIMPLE_NEAR
             best = min((s for s in found if s.r2 >= near), key=lambda s: s.complexity)
             result.append(_sum_of(problem, {(i, 0): (best.name, best.affine)}))
     return result
 
 
-def formulas(problem: Problem, numeric: Candidate, tolerance: float = 1.5) -> list[Candidate]:
+def formulas(problem: Problem, numeric: Candidate, tolerance: float = TOLERANCE) -> list[Candidate]:
     """The formula of a numeric network; none where it is undefined between the rows or lives on extreme constants.
 
     An exact formula may be undefined where there are no rows, as sqrt(x_1 - x_2) is. Any other is searched once more,
     bound to be finite where it was not.
+
+    Args:
+        problem: the scaled data.
+        numeric: the trained network.
+        tolerance: largest growth of the error per edge, as a factor.
     """
-    found = symbolise(problem, numeric.model, numeric.error, numeric.width, tolerance)
-    found.held_out = problem.held_out
+    found = symbolize(problem, numeric, tolerance)
     if not found.exact and len(holes := problem.undefined(found.model)):
-        found = symbolise(problem.defined_at(holes), numeric.model, numeric.error, numeric.width, tolerance)
-        found.held_out = problem.held_out
+        found = symbolize(problem.defined_at(holes), numeric, tolerance)
         if len(problem.undefined(found.model)):
             logger.info("formula search: rejected a formula that is undefined between the rows")
             return []
@@ -107,13 +151,13 @@ def default_widths(inputs: int, outputs: int) -> list[Width]:
     if inputs > 1:
         wide: Width = [inputs, max(2, min(inputs, 4)) * outputs, outputs, outputs]
         more: list[Width] = [[inputs, [0, outputs]], [inputs, [0, outputs], outputs], [inputs, 2 * outputs, outputs]]
-        # Of many inputs, some may enter as one sum; the wide shape is the one to tell (see `linear_groups`).
+        # Of many inputs, some may enter as one sum; the wide shape shows it (`linear_groups`).
         widths += [wide, *more] if inputs > 2 else [*more, wide]
         widths.append([inputs, 4 * outputs, outputs])
     return widths
 
 
-def search(
+def find_formulas(
     problem: Problem,
     widths: Sequence[Width] | None = None,
     *,
@@ -124,12 +168,12 @@ def search(
     """Find formulas for a problem.
 
     Args:
-        problem: standardised data.
+        problem: the scaled data.
         widths: shapes to try in turn, `default_widths` by default.
-        restarts: starts per shape and grid.
-        seed: first of the seeds used.
-        max_seconds: no further shape is begun after this time; None for no limit. With a limit the result depends on
-            the machine's speed.
+        restarts: number of starts per shape and grid.
+        seed: number from which the seeds of all starts are counted.
+        max_seconds: time in seconds after which no further shape is begun; None for no limit. With a limit the result depends
+            on the machine's speed.
 
     Returns:
         All candidates, simple ones to compare with among them, the chosen one in `best`. The search ends with the first
@@ -138,52 +182,73 @@ def search(
     Raises:
         ValueError: shapes or limits that make no sense.
     """
-    if not is_count(restarts) or (max_seconds is not None and not max_seconds > 0):
-        raise ValueError(f"restarts={restarts}, max_seconds={max_seconds}; expected an integer of at least 1, and above 0 or None")
-    inputs, outputs = problem.X.shape[1], problem.y.shape[1]
-    if widths is not None and not widths:
-        raise ValueError(f"widths={widths}; expected at least one shape, or None for a list of its own")
-    for shape in widths or ():
-        if KAN(shape).nodes[:: len(shape) - 1] != [inputs, outputs]:
-            raise ValueError(f"widths={widths}; expected shapes from {inputs} inputs to {outputs} outputs")
-    began, result = time.monotonic(), Search(simple_candidates(problem))
-    shapes: list[tuple[Width, Tensor | None]] = [(width, None) for width in widths or default_widths(inputs, outputs)]
-    numeric: list[Candidate] = []
-    number = stale = 0
-    least = float("inf")
-    while shapes and stale < PATIENCE and not any(c.fits for c in result.candidates):
-        if number and max_seconds is not None and time.monotonic() - began > max_seconds:
-            logger.info("formula search: out of time before shape %s", shapes[0][0])
+    restarts = count("restarts", restarts)
+    if max_seconds is not None:
+        real("max_seconds", max_seconds, above=0.0)
+    if widths is not None:
+        _check_widths(widths, problem)
+    deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
+    candidates = simple_candidates(problem)
+    trials = [] if _solved(candidates) else _try_shapes(problem, widths, restarts, seed * SEEDS_PER_SEARCH, deadline)
+    candidates += [formula for trial in trials for formula in trial.formulas]
+    if not _solved(candidates):
+        candidates += _noisy_formulas(problem, trials)
+    if widths is None and trials and not trials[0].formulas and trials[0].numeric.error < WORTH_A_ROW:
+        candidates += formulas(problem, trials[0].numeric, FIRST_TOLERANCE)
+    candidates += [trial.numeric for trial in trials]
+    return Search(candidates, choose(candidates))
+
+
+def _check_widths(widths: Sequence[Width], problem: Problem) -> None:
+    if not widths:
+        raise ValueError(f"widths={widths}: expected at least one shape, or None for a list of its own")
+    for width in widths:
+        if KAN(width).nodes[:: len(width) - 1] != [problem.inputs, problem.outputs]:
+            raise ValueError(f"widths={widths}: expected shapes from {problem.inputs} inputs to {problem.outputs} outputs")
+
+
+def _try_shapes(problem: Problem, widths: Sequence[Width] | None, restarts: int, seed: int, deadline: float) -> list[_Trial]:
+    """Try shapes in turn, those of summed inputs first once they are known, until one gives an exact formula or none gets better."""
+    shapes = [_Shape(width) for width in widths or default_widths(problem.inputs, problem.outputs)]
+    trials: list[_Trial] = []
+    least, stale = math.inf, 0
+    while shapes and stale < PATIENCE and not (trials and _solved(trials[-1].formulas)):
+        if trials and time.monotonic() > deadline:
+            logger.info("formula search: out of time before shape %s", shapes[0].width)
             break
-        width, first = shapes.pop(0)
-        seeds = range(seed * 1000 + 100 * number, seed * 1000 + 100 * number + restarts)
-        model, error = structure(problem, width, seeds, first=first)
-        number += 1
-        logger.info("formula search: shape %s, %d edges, numeric error %.2e", width, model.num_edges(), error)
-        numeric.append(Candidate(model, error, False, width, problem.held_out))
-        if error < (GOOD if first is None else 10 * GOOD):
-            result.candidates += formulas(problem, numeric[-1])
-        if widths is None and error < PROMISING and not any(known is not None for _, known in [*shapes, (width, first)]):
-            groups = linear_groups(model, problem.X)
-            if groups is not None:
-                inner = default_widths(len(groups), problem.y.shape[1])
-                logger.info("formula search: %d inputs enter as %d sums", groups.shape[1], groups.shape[0])
-                shapes = [([groups.shape[1], *w], groups) for w in inner[: 2 + 2 * (len(groups) > 1)]] + shapes
-        stale = stale + 1 if error > 0.9 * least and least < PROMISING else 0
+        shape = shapes.pop(0)
+        first = seed + SEEDS_PER_SHAPE * len(trials)
+        trials.append(_try_shape(problem, shape, range(first, first + restarts)))
+        error = trials[-1].numeric.error
+        if widths is None and all(s.groups is None for s in (*shapes, shape)):
+            shapes = _grouped_shapes(problem, trials[-1].numeric) + shapes
+        stale = stale + 1 if error > GAIN * least and least < PROMISING else 0
         least = min(least, error)
-    if not any(c.fits for c in result.candidates):
-        _symbolise_best(problem, numeric, result)
-    if widths is None and not any(c.width is a.width for a in numeric[:1] for c in result.candidates):
-        result.candidates += [f for a in numeric[:1] if a.error < WORTH_A_ROW for f in formulas(problem, a, 1.1)]
-    result.candidates += numeric
-    result.best = result.choose()
-    return result
+    return trials
 
 
-def _symbolise_best(problem: Problem, numeric: list[Candidate], result: Search) -> None:
-    """Symbolise the simplest of the best shapes: noise hides how good they are."""
-    least = min(c.error for c in numeric)
-    done = {id(c.width) for c in result.candidates}
-    near = [c for c in numeric if id(c.width) not in done and c.error <= 1.3 * least and c.error < 0.5]
-    for candidate in sorted(near, key=lambda c: c.complexity)[:3]:
-        result.candidates += formulas(problem, candidate, 1.03)
+def _try_shape(problem: Problem, shape: _Shape, seeds: range) -> _Trial:
+    """The best numeric network of a shape and, if it is good, its formula."""
+    model, error = structure(problem, shape.width, seeds, groups=shape.groups)
+    logger.info("formula search: shape %s, %d edges, numeric error %.2e", shape.width, model.num_edges(), error)
+    numeric = Candidate(model, error, False, shape.width, problem.held_out)
+    good = error < (GOOD if shape.groups is None else GROUPED * GOOD)
+    return _Trial(numeric, formulas(problem, numeric) if good else [])
+
+
+def _grouped_shapes(problem: Problem, numeric: Candidate) -> list[_Shape]:
+    """Shapes whose first layer only sums inputs, if a promising network shows that they enter the function so."""
+    groups = linear_groups(numeric.model, problem.X) if numeric.error < PROMISING else None
+    if groups is None:
+        return []
+    sums, inputs = groups.shape
+    logger.info("formula search: %d inputs enter as %d sums", inputs, sums)
+    inner = default_widths(sums, problem.outputs)
+    return [_Shape([inputs, *width], groups) for width in inner[: 4 if sums > 1 else 2]]
+
+
+def _noisy_formulas(problem: Problem, trials: list[_Trial]) -> list[Candidate]:
+    """Formulas of the simplest of the best shapes that have none: noise hides how good they are."""
+    most = min(NOISY_NEAR * min(t.numeric.error for t in trials), NOISY_MOST)
+    near = sorted((t.numeric for t in trials if not t.formulas and t.numeric.error <= most), key=lambda c: c.complexity)
+    return [formula for numeric in near[:NOISY_SHAPES] for formula in formulas(problem, numeric, NOISY_TOLERANCE)]

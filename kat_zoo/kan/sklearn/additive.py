@@ -1,4 +1,10 @@
-"""Sparse additive models: networks without a hidden layer, fitted exactly, their penalties chosen by cross-validation."""
+"""Sparse additive models: networks without a hidden layer, fitted exactly, their penalties chosen by cross-validation.
+
+They minimize 1/2 mean (B c - y)^2 + penalty * sum_i std(B_i c_i) + smoothness / 2 * sum_i |D^2 c_i|^2 over the coefficients c_i of
+each input's bases B_i. The group penalty on the standard deviation of an edge drops inputs as a whole (Meier, van de Geer,
+Buhlmann, arXiv 0806.4115). It enters by its quadratic majorizer, so that a fit is a few linear systems of the covariances,
+which stand for all rows: cross-validation over all pairs of penalties costs little.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +14,10 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from ..network import KAN
+from ..network import Network
+from ..operations.grids import update_grid
 
-PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.4)  # of an edge's standard deviation, weak to strong: a dead edge stays dead
+PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.4)  # on an edge's standard deviation, weak to strong: a dead edge stays dead
 SMOOTHNESS = (1e2, 1.0, 0.1, 1e-2, 1e-3)  # the first leaves straight lines only
 FOLDS = 5
 SWEEPS = 6  # reweighted least squares per penalty, each from the one before
@@ -20,15 +27,19 @@ def _moments(basis: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, 
     """Weighted covariances (P, P) and (O, P), means (P,) and (O,)."""
     w = (weight / weight.sum())[:, None]
     mean, mean_y = (w * basis).sum(0), (w * y).sum(0)
-    centred = basis - mean
-    return centred.T @ (w * centred), (y - mean_y).T @ (w * centred), mean, mean_y
+    centered = basis - mean
+    return centered.T @ (w * centered), (y - mean_y).T @ (w * centered), mean, mean_y
 
 
 def _path(gram: Tensor, right: Tensor, inputs: int, smoothness: float, penalties: Sequence[float]) -> Tensor:
     """Coefficients (len(penalties), ..., O, P) for covariances gram (..., P, P) and right (..., O, P).
 
-    They minimise 1/2 mean (B c - y)^2 + penalty * sum_i std(B_i c_i) + smoothness / 2 * sum_i |D^2 c_i|^2. The group
-    penalty (Meier, van de Geer, Buhlmann, arXiv 0806.4115) enters by its quadratic majoriser.
+    Args:
+        gram: covariances of the bases, one matrix for each fold.
+        right: covariances of the targets with the bases.
+        inputs: number of inputs.
+        smoothness: penalty on second differences.
+        penalties: penalties on the standard deviation of edges, weak to strong, each fitted from the one before.
     """
     size = gram.shape[-1] // inputs
     own = torch.stack([gram[..., i : i + size, i : i + size] for i in range(0, gram.shape[-1], size)], -3)
@@ -51,7 +62,15 @@ def _path(gram: Tensor, right: Tensor, inputs: int, smoothness: float, penalties
 
 
 def choose_penalties(basis: Tensor, y: Tensor, weight: Tensor, inputs: int, seed: int) -> tuple[float, int]:
-    """Smoothness, and number of the penalty in PENALTIES, of the least cross-validated error."""
+    """Smoothness, and number of the penalty in PENALTIES, of the least cross-validated error.
+
+    Args:
+        basis: (N, inputs * bases) values of the bases.
+        y: (N, outputs) targets.
+        weight: (N,) positive sample weights.
+        inputs: number of inputs.
+        seed: seed of the folds.
+    """
     fold = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)) % min(FOLDS, len(y))
     parts = [(fold != f, fold == f) for f in range(int(fold.max()) + 1)]
     gram, right, mean, mean_y = (torch.stack(m) for m in zip(*(_moments(basis[a], y[a], weight[a]) for a, _ in parts), strict=True))
@@ -68,7 +87,7 @@ def choose_penalties(basis: Tensor, y: Tensor, weight: Tensor, inputs: int, seed
 
 
 def fit_additive(
-    model: KAN,
+    model: Network,
     X: Tensor,
     y: Tensor,
     weight: Tensor | None = None,
@@ -78,12 +97,12 @@ def fit_additive(
     """Train a network without hidden layer as a sparse, smooth additive model; the linear model is one of its cases.
 
     Args:
-        model: a KAN [inputs, outputs] with base "zero", changed in place.
-        X: (N, inputs), at least 2 samples.
-        y: (N, outputs).
+        model: a network [inputs, outputs] with base "zero", changed in place.
+        X: (N, inputs) samples, at least 2.
+        y: (N, outputs) targets.
         weight: (N,) positive sample weights.
-        penalties: what an earlier call returned; chosen by five-fold cross-validation by default.
-        seed: of the folds.
+        penalties: result of an earlier call; chosen by five-fold cross-validation by default.
+        seed: seed of the folds.
 
     Returns:
         The penalties.
@@ -93,10 +112,10 @@ def fit_additive(
     """
     spline = model.layers[0].spline
     if len(model.layers) > 1 or model.width[-1][1] or spline.base_weight is not None:
-        raise ValueError(f"width={model.width}, base={spline.base!r}; expected [inputs, outputs] without products and base 'zero'")
+        raise ValueError(f"width={model.width}, base={spline.base!r}: expected [inputs, outputs] without products and base 'zero'")
     w = torch.ones_like(y[:, 0]) if weight is None else weight.to(y)
     with torch.no_grad():
-        model.update_grid(X, adapt=0.0)
+        update_grid(model, X, adapt=0.0)
         basis = spline.basis(X).flatten(1)
         if penalties is None:
             penalties = choose_penalties(basis, y, w, spline.in_features, seed)

@@ -13,10 +13,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..library import DEFAULT_LIBRARY, get_function
-from ..network import KAN
+from ..model import KAN
+from ..operations.fit_run import History
 from ..operations.pruning import attribute, drop_dead_nodes, remove_edge
 from ..operations.symbolic import check_library, fix_symbolic, suggest_symbolic
-from ..operations.training import History
 from .estimator import KANEstimator, seed_of, split, typical_rows, weighted_samples
 
 
@@ -25,21 +25,22 @@ class KANClassifier(ClassifierMixin, KANEstimator):
 
     Args:
         hidden: sizes of the hidden layers.
-        symbolic: make the trained network simpler, step by step, as long as its held-out loss stays within a standard error
-            (CART's rule: Breiman et al., 1984): no hidden layer, fewer edges, functions instead of splines.
-        library: functions that may replace splines; `kat_zoo.kan.library.DEFAULT_LIBRARY` by default.
-        grid_schedule: grid sizes.
-        steps: L-BFGS steps (of up to 20 iterations) per grid.
+        symbolic: whether the trained network is made simpler, step by step, as long as its held-out loss stays within a standard
+            error (CART's rule: Breiman et al., 1984): no hidden layer, fewer edges, functions instead of splines.
+        library: names of functions that may replace splines; `kat_zoo.kan.library.DEFAULT_LIBRARY` by default.
+        grid_schedule: grid sizes to go through.
+        steps: number of L-BFGS steps (of up to 20 iterations) for each grid.
         l1: penalty on the size of edges.
         smoothness: penalty on the splines' second differences.
-        validation_fraction: part held out to choose the stage.
-        random_state: int, RandomState or None.
+        validation_fraction: part of the samples held out to choose the stage.
+        random_state: seed, RandomState or None.
 
     Attributes:
         network_: the KAN on scaled inputs; one logit for two classes, else one per class.
+        history_: the network's training.
         classes_: the labels.
-        formula_: with symbolic=True, the logit of classes_[1] as a SymPy expression of the inputs, or a list of the logits
-            of all classes if there are more than two; undefined functions phi_l_i_j stand for edges that no function fits.
+        formula_: logit of classes_[1] as a SymPy expression of the inputs, or a list of the logits of all classes if there are
+            more than two, where symbolic=True; undefined functions phi_l_i_j stand for edges that no function fits.
     """
 
     def __init__(
@@ -61,7 +62,16 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         self.library = library
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANClassifier:
-        """Train on X (N, features) and labels y (N,)."""
+        """Train on X (N, features) and labels y (N,).
+
+        Args:
+            X: (N, features) samples.
+            y: (N,) labels of at least two classes.
+            sample_weight: (N,) non-negative weights.
+
+        Raises:
+            ValueError: parameters or data that make no sense.
+        """
         self._check_parameters()
         check_library(self.library)
         X, y = validate_data(self, X, y, dtype=np.float64)
@@ -69,7 +79,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         X, y, weight = weighted_samples(X, y, sample_weight)
         self.classes_, indices = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y has one class, {self.classes_[:1]}; expected at least 2")
+            raise ValueError(f"y has one class, {self.classes_[:1]}: expected at least 2 classes")
         inputs, labels = self._prepare_inputs(X), torch.from_numpy(indices.astype(np.int64))
         self._sample = typical_rows(inputs, weight)
         seed = seed_of(self.random_state)
@@ -145,7 +155,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         with torch.no_grad():
-            logits = self.network_(self._scale_inputs(X)).numpy()
+            logits: np.ndarray = self.network_(self._scale_inputs(X)).numpy()
         return logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -159,7 +169,8 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """Labels, (N,)."""
         logits = self.decision_function(X)
-        return self.classes_[logits.argmax(1) if logits.ndim == 2 else (logits > 0).astype(int)]
+        labels: np.ndarray = self.classes_[logits.argmax(1) if logits.ndim == 2 else (logits > 0).astype(int)]
+        return labels
 
 
 def _simplicity(name: str) -> tuple[float, bool]:

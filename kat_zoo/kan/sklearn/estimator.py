@@ -1,9 +1,9 @@
-"""What the scikit-learn estimators share: scaling, the held-out split, importances, pictures."""
+"""The common part of the scikit-learn estimators: scaling, the held-out split, importances, pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,29 +11,50 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from kat_zoo.layers.spline import is_count
-
+from ..._checks import count, is_count, is_real, real
 from ..formula.expression import faithful, formula, variable_names
-from ..network import KAN
+from ..model import KAN
 from ..operations.plot import plain
 from ..operations.pruning import attribute
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LEAST_SPLIT = 20  # samples below which nothing is held out
+ENOUGH_ROWS = 2000  # rows for importances and pictures
+MORE_DIGITS = (6, 9)  # decimals tried where fewer give other values than the network
+
 
 def split(n: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out rows; nothing is held out of fewer than 20 samples."""
-    order = np.random.default_rng(seed).permutation(n)
-    held = round(part * n) if n >= 20 else 0
-    return np.sort(order[held:]), np.sort(order[:held])
+    """Training and held-out rows; nothing is held out of fewer than 20 samples.
+
+    Args:
+        n: number of samples.
+        part: part to hold out.
+        seed: seed of the choice.
+    """
+    rows = np.random.default_rng(seed).permutation(n)
+    held = round(part * n) if n >= LEAST_SPLIT else 0
+    return np.sort(rows[held:]), np.sort(rows[:held])
 
 
 def unseen(X: np.ndarray, train: np.ndarray, held: np.ndarray) -> int:
-    """Number of held-out rows of X (N, features) that are no repetition of a training row."""
-    known = {row.tobytes() for row in X[train] + 0.0}  # there is one zero only
+    """Number of held-out rows of X (N, features) that do not repeat a training row.
+
+    Args:
+        X: (N, features) samples.
+        train: numbers of the training rows.
+        held: numbers of the held-out rows.
+    """
+    known = {row.tobytes() for row in X[train] + 0.0}  # makes -0.0 the same as 0.0
     return sum(row.tobytes() not in known for row in X[held] + 0.0)
 
 
 def seed_of(random_state: Any) -> int:
-    """A seed from scikit-learn's random_state: an int stands for itself.
+    """A seed from scikit-learn's random_state.
+
+    Args:
+        random_state: an integer, which is the seed, a RandomState to draw it from, or None for NumPy's global one.
 
     Raises:
         ValueError: neither a seed that NumPy and torch take, nor a RandomState, nor None.
@@ -43,18 +64,18 @@ def seed_of(random_state: Any) -> int:
     try:
         return int(check_random_state(random_state).randint(2**20))
     except ValueError:
-        raise ValueError(f"random_state={random_state!r}; expected an integer from 0 to 2**32 - 1, a RandomState or None") from None
+        raise ValueError(f"random_state={random_state!r}: expected an integer from 0 to 2**32 - 1, a RandomState or None") from None
 
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
 
 
-def typical_rows(inputs: torch.Tensor, weight: np.ndarray | None, count: int = 2000) -> torch.Tensor:
+def typical_rows(inputs: torch.Tensor, weight: np.ndarray | None) -> torch.Tensor:
     """Some 2000 rows for importances and pictures; weighted ones are drawn by their weights."""
     if weight is None:
-        return inputs[:: max(1, len(inputs) // count)]
-    return inputs[np.random.default_rng(0).choice(len(inputs), min(len(inputs), count), p=weight / weight.sum())]
+        return inputs[:: max(1, len(inputs) // ENOUGH_ROWS)]
+    return inputs[np.random.default_rng(0).choice(len(inputs), min(len(inputs), ENOUGH_ROWS), p=weight / weight.sum())]
 
 
 class KANEstimator(BaseEstimator):
@@ -77,23 +98,21 @@ class KANEstimator(BaseEstimator):
         self.random_state = random_state
 
     def _check_parameters(self) -> None:
-        """Raise a ValueError for parameters that only `fit` can judge: scikit-learn wants constructors that accept all."""
+        """Raise a ValueError for wrong parameters: scikit-learn wants constructors that accept all, so `fit` judges them."""
         if not _is_list(self.hidden) or not all(is_count(n, 0) for entry in self.hidden for n in np.ravel(entry)):
-            raise ValueError(f"hidden={self.hidden!r}; expected a list of layer sizes, such as (5,)")
+            raise ValueError(f"hidden={self.hidden!r}: expected a list of layer sizes, such as (5,)")
         if not _is_list(self.grid_schedule) or not len(self.grid_schedule) or not all(map(is_count, self.grid_schedule)):
-            raise ValueError(f"grid_schedule={self.grid_schedule!r}; expected a list of at least one grid size, such as (3, 5)")
-        if not is_count(self.steps):
-            raise ValueError(f"steps={self.steps!r}; expected an integer of at least 1")
-        if not self.smoothness >= 0:
-            raise ValueError(f"smoothness={self.smoothness}; expected at least 0")
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction={self.validation_fraction}; expected 0 <= validation_fraction < 1")
+            raise ValueError(f"grid_schedule={self.grid_schedule!r}: expected a list of at least one grid size, such as (3, 5)")
+        count("steps", self.steps)
+        real("smoothness", self.smoothness, 0.0)
+        if not is_real(self.validation_fraction) or not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction={self.validation_fraction!r}: expected a number of at least 0 and below 1")
 
     def _scale_inputs(self, X: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.asarray((X - self._center) / self._half, dtype=np.float64))
 
     def _input_affines(self) -> list[tuple[float, float]]:
-        """(scale, shift) of each input: what the network was given is scale * x + shift."""
+        """The pair (scale, shift) of each input x, of which the network was given scale * x + shift."""
         return [(1 / h, -c / h) for c, h in zip(self._center, self._half, strict=True)]
 
     def _expressions(
@@ -102,13 +121,13 @@ class KANEstimator(BaseEstimator):
         round: int | None = 4,
         output_affine: Sequence[tuple[float, float]] | None = None,
     ) -> list[Any]:
-        """Formulas of a network on scaled inputs, with as many more decimals as it takes to say what it computes."""
+        """Formulas of a network on scaled inputs, with as many more decimals as they need to be faithful to it."""
         names, x = variable_names(model, getattr(self, "feature_names_in_", None)), self._sample
         affines: dict[str, Any] = {"input_affine": self._input_affines(), "output_affine": output_affine}
         with torch.no_grad():
             y = model(x).numpy() * [a for a, _ in output_affine or [(1, 0)]] + [b for _, b in output_affine or [(1, 0)]]
         rows = x.numpy() * self._half + self._center
-        for digits in [None] if round is None else [round, *(d for d in (6, 9) if d > round), None]:
+        for digits in [None] if round is None else [round, *(d for d in MORE_DIGITS if d > round), None]:
             found = formula(model, names, digits, x, **affines)
             if faithful(found, names, rows, y):
                 break
@@ -119,21 +138,25 @@ class KANEstimator(BaseEstimator):
         return self._expressions(self.network_, round)
 
     def formula(self, round: int | None = 4) -> Any:
-        """The formula with other decimals than `formula_` has, None for all; a list where that is one.
+        """The formula with other decimals than `formula_` has; a list where that is one.
+
+        Args:
+            round: number of decimals; None for all digits.
 
         Raises:
             ValueError: fitted without symbolic=True, or negative decimals.
         """
         check_is_fitted(self)
         if not hasattr(self, "formula_"):
-            raise ValueError(f"symbolic=False: there is no formula; expected {type(self).__name__}(symbolic=True)")
+            raise ValueError(f"symbolic=False, there is no formula: expected {type(self).__name__}(symbolic=True)")
         return self._formula(round)
 
     def latex(self, round: int | None = 4) -> str:
-        """LaTeX of `formula`."""
+        """LaTeX of `formula`; arguments and errors as there."""
         import sympy
 
-        return sympy.latex(self.formula(round))
+        text: str = sympy.latex(self.formula(round))
+        return text
 
     def _prepare_inputs(self, X: np.ndarray) -> torch.Tensor:
         low, high = X.min(0), X.max(0)
@@ -151,11 +174,16 @@ class KANEstimator(BaseEstimator):
         scores = attribute(self.network_, self._sample).inputs.numpy()
         return scores / scores.sum() if scores.sum() > 0 else np.full(len(scores), 1 / len(scores))
 
-    def plot(self, **options: Any):
-        """Matplotlib figure of the fitted network, see `kat_zoo.kan.operations.plot.plot`."""
+    def plot(self, **options: Any) -> Figure:
+        """Matplotlib figure of the fitted network, as `kat_zoo.kan.operations.plot.plot` draws it.
+
+        Args:
+            **options: keyword arguments of `KAN.plot`.
+        """
         check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
-        return self.network_.plot(self._sample, **{"variables": None if names is None else plain(names)} | options)
+        figure: Figure = self.network_.plot(self._sample, **{"variables": None if names is None else plain(names)} | options)
+        return figure
 
 
 def weighted_samples(
@@ -165,6 +193,11 @@ def weighted_samples(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Samples and weights without those of weight zero, which are absent for the split and the scales too.
 
+    Args:
+        X: (N, features) samples.
+        y: (N,) or (N, outputs) targets.
+        sample_weight: (N,) weights, or None.
+
     Raises:
         ValueError: a negative weight, or none that is positive.
     """
@@ -173,5 +206,5 @@ def weighted_samples(
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     known = weight > 0
     if not known.any():
-        raise ValueError("sample_weight has no positive value; expected at least one")
+        raise ValueError("sample_weight without a positive value: expected at least one")
     return X[known], y[known], weight[known]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,16 +15,20 @@ from torch import Tensor
 
 from ..formula.expression import complexity
 from ..library import DEFAULT_LIBRARY
-from ..network import KAN
+from ..model import KAN
 from ..operations.symbolic import check_library
-from ..search.problem import EXACT, Candidate
-from ..search.search import Problem, Search, search
+from ..search.problem import EXACT, Candidate, Problem
+from ..search.search import Search, find_formulas
 from .additive import fit_additive
 from .estimator import KANEstimator, seed_of, split, typical_rows, unseen, weighted_samples
 
-PENALTIES = (0.1, 0.03, 0.01, 3e-3, 1e-3)  # of y's standard deviation
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PENALTIES = (0.1, 0.03, 0.01, 3e-3, 1e-3)  # of the stages, in units of y's standard deviation
 NUMERIC_EDGE = 50  # nodes of an expression that an edge without a formula counts as
 CAUTION = 2.0  # standard errors; the rule of one (Breiman et al., CART, 1984) errs too often over so many stages
+LOST = 4  # times the least held-out error at which further stages are given up
 
 
 class KANRegressor(RegressorMixin, KANEstimator):
@@ -32,22 +36,22 @@ class KANRegressor(RegressorMixin, KANEstimator):
 
     Args:
         hidden: sizes of the hidden layers of the numeric network.
-        symbolic: search for a formula (`kat_zoo.kan.search.search.search`) instead of training one network.
-        widths: shapes the search tries; its own list by default.
-        library: functions the search uses; `kat_zoo.kan.library.DEFAULT_LIBRARY` by default.
-        restarts: starts per shape of the search.
-        max_seconds: no further shape is begun after this time (shared among outputs); None for no limit.
+        symbolic: whether a formula is searched (`kat_zoo.kan.search.search.find_formulas`) instead of training one network.
+        widths: shapes of networks that the search tries; its own list by default.
+        library: names of functions that the search uses; `kat_zoo.kan.library.DEFAULT_LIBRARY` by default.
+        restarts: number of starts per shape of the search.
+        max_seconds: time in seconds, shared among outputs, after which no further shape is begun; None for no limit.
         grid_schedule: grid sizes of the numeric network.
-        steps: Levenberg-Marquardt steps per stage.
-        smoothness: the least penalty on the splines' second differences; stronger ones, with an L1 penalty on the
+        steps: number of Levenberg-Marquardt steps per stage.
+        smoothness: least penalty on the splines' second differences; stronger ones, with an L1 penalty on the
             edges, are tried first.
-        validation_fraction: part held out to choose stages and to verify formulas.
-        random_state: int, RandomState or None.
+        validation_fraction: part of the samples held out to choose stages and to verify formulas.
+        random_state: seed, RandomState or None.
 
     Attributes:
         network_: the KAN on scaled data; of width [inputs, outputs] where an additive model was as good as any.
-        history_: of the network's last stage; None for an additive model.
-        held_out_: rows that were held out (none of fewer than 20) and do not repeat the inputs of a training row.
+        history_: training of the network's last stage; None for an additive model.
+        held_out_: number of rows that were held out (none of fewer than 20) and do not repeat the inputs of a training row.
         formula_: SymPy expression (a list for several outputs) where symbolic=True; undefined functions phi_l_i_j stand
             for edges that no function fits.
         exact_: whether the formula, before its numbers are rounded (`formula(round=None)`), is symbolic and right to 1e-6 on
@@ -55,9 +59,13 @@ class KANRegressor(RegressorMixin, KANEstimator):
         table_: rows (complexity, loss, equation) of the candidates that no simpler one beats, a constant, a linear model
             and functions of one input among those tried. The complexity is the number of nodes of the expression and 50
             for each numeric edge, the loss the root mean square error on the held-out rows (on all, where none are).
-        estimators_: with symbolic=True and several outputs, each searched on its own: a KANRegressor per output, which
-            has its network_, search_ and table_ (here a list of tables). With `widths`, one network has all outputs.
+        search_: all candidates of the search, where symbolic=True.
+        estimators_: a KANRegressor for each of several outputs, where symbolic=True: each is searched on its own and has a
+            network_, search_ and table_ (here a list of tables). With `widths`, one network has all outputs.
     """
+
+    formula_: Any  # an expression, or a list of them
+    table_: list[Any]
 
     def __init__(
         self,
@@ -82,7 +90,16 @@ class KANRegressor(RegressorMixin, KANEstimator):
         self.max_seconds = max_seconds
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANRegressor:
-        """Train on X (N, features) and y (N,) or (N, outputs)."""
+        """Train on X (N, features) and y (N,) or (N, outputs).
+
+        Args:
+            X: (N, features) samples.
+            y: (N,) or (N, outputs) targets.
+            sample_weight: (N,) non-negative weights.
+
+        Raises:
+            ValueError: parameters or data that make no sense.
+        """
         self._check_parameters()
         check_library(self.library)
         for name in ("network_", "history_", "estimators_", "search_", "formula_", "exact_", "table_"):
@@ -106,17 +123,19 @@ class KANRegressor(RegressorMixin, KANEstimator):
         train, held = split(len(X), self.validation_fraction, seed)
         self.held_out_ = unseen(X, train, held)
         if self.symbolic:
-            check = held if len(held) else train
-            w, w_val = (None if weight is None else torch.from_numpy(weight[rows]) for rows in (train, check))
-            library = tuple(self.library) if self.library is not None else DEFAULT_LIBRARY
-            data = inputs[train], targets[train], inputs[check], targets[check]
-            problem = Problem(*data, w, w_val, library, held_out=self.held_out_ > 0)
-            self._tabulate(search(problem, self.widths, restarts=self.restarts, seed=seed, max_seconds=self.max_seconds))
+            problem = self._problem(inputs, targets, weight, train, held if len(held) else train)
+            self._tabulate(find_formulas(problem, self.widths, restarts=self.restarts, seed=seed, max_seconds=self.max_seconds))
         else:
             self.network_ = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed)
             every = torch.ones(len(X)) if weight is None else torch.from_numpy(weight)
             self._fit_path(inputs, targets, every.double(), torch.from_numpy(train), torch.from_numpy(held))
         return self
+
+    def _problem(self, x: Tensor, y: Tensor, weight: np.ndarray | None, train: np.ndarray, check: np.ndarray) -> Problem:
+        """The search's data: rows to train on, and rows to measure errors on."""
+        w, w_val = (None if weight is None else torch.from_numpy(weight[rows]) for rows in (train, check))
+        library = tuple(self.library) if self.library is not None else DEFAULT_LIBRARY
+        return Problem(x[train], y[train], x[check], y[check], w, w_val, library, held_out=self.held_out_ > 0)
 
     def _fit_each(self, X: Any, y: np.ndarray, sample_weight: Any) -> KANRegressor:
         """A search of its own for each output: together, the error of one hides how good another is."""
@@ -132,7 +151,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         """(l1, smoothness, grid size) in the order they are tried, each from where the one before ended."""
         first = self.grid_schedule[0]
         stages = [(p, p, first) for p in PENALTIES if p > self.smoothness]
-        if held:  # with nothing to judge it by, or far more parameters than samples, the network stays penalised
+        if held:  # with nothing to judge it by, or far more parameters than samples, the network stays penalized
             spline = self.network_.layers[0].spline
             room = 2 * samples / self.network_.num_edges() - spline.spline_order - 1
             stages += [(0.0, self.smoothness, g) for g in self.grid_schedule if g <= room]
@@ -141,14 +160,15 @@ class KANRegressor(RegressorMixin, KANEstimator):
     def _fit_path(self, x: Tensor, y: Tensor, weight: Tensor, train: Tensor, held: Tensor) -> None:
         """From an additive model to networks under weaker and weaker penalties; a step must earn its freedom.
 
-        The least penalised network stays that beats the ones before it on held-out samples by more than `CAUTION`
+        The least penalized network stays that beats the ones before it on held-out samples by more than `CAUTION`
         standard errors of the difference: a small or noisy table stops early, an exact one goes to the end. An
         additive model that nothing beats, a linear one often, is refitted on all samples.
         """
 
         def errors_of(network: KAN) -> Tensor:
             with torch.no_grad():
-                return (network(x[held]) - y[held]).square().mean(1) * weight[held]
+                squares: Tensor = (network(x[held]) - y[held]).square()
+                return squares.mean(1) * weight[held]
 
         best: tuple[Tensor | None, KAN, Any] = (None, self.network_, None)
         penalties, least = None, math.inf
@@ -162,7 +182,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
             history = self.network_.fit(x[train], y[train], sample_weight=weight[train], **options)
             errors = errors_of(self.network_)
             if best[0] is not None and len(errors) > 1:
-                if float(errors.mean()) > 4 * least:
+                if float(errors.mean()) > LOST * least:
                     break
                 least = min(least, float(errors.mean()))
                 gain = best[0] - errors
@@ -173,8 +193,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
         if self.history_ is None and penalties is not None:
             fit_additive(self.network_, x, y, weight, penalties)
 
-    def __sklearn_tags__(self):
-        """Several outputs are fine."""
+    def __sklearn_tags__(self) -> Any:
+        """Scikit-learn's tags: several outputs are fine."""
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         tags.target_tags.single_output = True
@@ -193,20 +213,21 @@ class KANRegressor(RegressorMixin, KANEstimator):
         return front
 
     def _tabulate(self, result: Search) -> None:
-        assert result.best is not None
-        front = self._front(result.candidates)
-        if not any(candidate is result.best for _, candidate in front):
-            (size, _), *_ = self._front([result.best])
+        """Set network, formula and table; the chosen candidate has a row, or gives way to one as good that prints simpler."""
+        best, front = result.best, self._front(result.candidates)
+        if not any(candidate is best for _, candidate in front):
+            (size, _), *_ = self._front([best])
             at = max(n for n, row in enumerate(front) if row[0] <= size)
-            if result.best.exact and not front[at][1].exact:
-                front[at] = size, result.best
-            else:  # as good and, as it is printed, simpler
-                result.best = front[at][1]
-        self.search_, self.network_, self.exact_ = result, result.best.model, result.best.exact
+            if best.exact and not front[at][1].exact:
+                front[at] = size, best
+            else:
+                best = front[at][1]
+        result.best = best
+        self.search_, self.network_, self.exact_ = result, best.model, best.exact
         scale = float(np.sqrt(np.mean(self._spread**2)))
         shown = [(size, c.error * scale, self._in_units(c.model), c) for size, c in front]
         self.table_ = [(size, loss, found[0] if self._flat else found) for size, loss, found, _ in shown]
-        self.formula_ = next(row[2] for row, (*_, c) in zip(self.table_, shown, strict=True) if c is result.best)
+        self.formula_ = next(row[2] for row, (*_, c) in zip(self.table_, shown, strict=True) if c is best)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predictions, (N,) or (N, outputs)."""
@@ -215,7 +236,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
             return np.column_stack([one.predict(X) for one in self.estimators_])
         X = validate_data(self, X, dtype=np.float64, reset=False)
         with torch.no_grad():
-            y = self.network_(self._scale_inputs(X)).numpy() * self._spread + self._shift
+            y: np.ndarray = self.network_(self._scale_inputs(X)).numpy() * self._spread + self._shift
         return y[:, 0] if self._flat else y
 
     @property
@@ -223,14 +244,21 @@ class KANRegressor(RegressorMixin, KANEstimator):
         """Share of each input in the prediction's variation, (features,); they add up to 1, each output counts alike."""
         check_is_fitted(self)
         if hasattr(self, "estimators_"):
-            return np.mean([one.feature_importances_ for one in self.estimators_], axis=0)
+            shares: np.ndarray = np.mean([one.feature_importances_ for one in self.estimators_], axis=0)
+            return shares
         return super().feature_importances_
 
-    def plot(self, output: int = 0, **options: Any):
-        """Matplotlib figure of the fitted network, see `kat_zoo.kan.operations.plot.plot`; of one output where each has its own."""
+    def plot(self, output: int = 0, **options: Any) -> Figure:
+        """Matplotlib figure of the fitted network, as `kat_zoo.kan.operations.plot.plot` draws it.
+
+        Args:
+            output: number of the output, where each has a network of its own.
+            **options: keyword arguments of `KAN.plot`.
+        """
         check_is_fitted(self)
         if hasattr(self, "estimators_"):
-            return self.estimators_[output].plot(**options)
+            figure: Figure = self.estimators_[output].plot(**options)
+            return figure
         return super().plot(**options)
 
     def _in_units(self, model: KAN, round: int | None = 4) -> list[Any]:
