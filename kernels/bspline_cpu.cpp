@@ -46,10 +46,11 @@ struct Channel {
 };
 
 // c[power][basis] of a derivative of the bases on the interval [t_q, t_{q+1}], in powers of u = (x - t_q) / h, by the recurrence of Cox
-// and de Boor carried out on polynomials: for the value up to degree order - derivative, for the derivative above. Right for h = 0 too.
+// and de Boor carried out on polynomials: for the value up to degree spline_order - derivative, for the derivative above. Right for
+// h = 0 too.
 void interval_polynomials(const double* t, int64_t q, int spline_order, int derivative, double c[][kMaxSplineOrder + 1]) {
   const double h = t[q + 1] - t[q];
-  double work[kMaxSplineOrder + 2][kMaxSplineOrder + 2] = {};  // [basis j - (q - order)][power]
+  double work[kMaxSplineOrder + 2][kMaxSplineOrder + 2] = {};  // [basis j - (q - spline_order)][power]
   work[spline_order][0] = derivative > spline_order ? 0 : 1;
   for (int p = 1; p <= spline_order; ++p) {
     const bool differentiate = p > spline_order - derivative;

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import choice, count, interval, real
-from .._checks import is_count as is_count
-from .._checks import is_real as is_real
 from ..kernels.bspline_op import MAX_SPLINE_ORDER, bspline_basis, spline_linear
 
 BASES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -21,11 +19,6 @@ BASES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 Self = TypeVar("Self", bound="KANLinear")
-
-
-def check_range(grid_range: Any) -> None:
-    """Raise ValueError unless grid_range is two finite numbers, the first below the second."""
-    interval("grid_range", grid_range)
 
 
 def check_base(base: Any) -> None:
