@@ -48,11 +48,12 @@ def recompute_in_backward(y: Tensor) -> contextlib.AbstractContextManager[Any]:
     outer = torch._C._autograd._top_saved_tensors_default_hooks(False)
     if outer is not None and not getattr(outer[0], "only_looks", False):
         return contextlib.nullcontext()
-    node, address, size = y.grad_fn, y.data_ptr(), y.numel()
+    node, address, size, version = y.grad_fn, y.data_ptr(), y.numel(), y._version
 
     def pack(tensor: Tensor) -> Any:
         same = tensor.data_ptr() == address and tensor.numel() == size and tensor.is_contiguous()
-        if same and size:
+        # A module that works in place leaves other values at the same address, which cannot be computed again.
+        if same and size and tensor._version == version:
             return node, tensor.shape
         return tensor if outer is None else outer[0](tensor)  # PyTorch asks the innermost hooks alone
 

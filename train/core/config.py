@@ -12,6 +12,8 @@ from typing import Any, Literal, cast
 
 import yaml
 
+from kat_zoo._text import one_line
+
 RECIPES = Path(__file__).parent.parent / "configs"
 
 
@@ -269,7 +271,7 @@ def parse(
         parsed.pop("config", None)
         return cls(**instantiate(parsed).as_dict()), extra
     except argparse.ArgumentError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(one_line(error)) from error
 
 
 def find_configs(argv: Sequence[str]) -> list[str]:
