@@ -89,6 +89,11 @@ class SplineLinear(KANLinear):
         self.knots.copy_(uniform_knots(self.grid_size, self.spline_order, low, high))
         self.mask.fill_(1)
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        if not self.coef.is_meta:  # after to_empty() the grid is as arbitrary as the weights were
+            self.init_non_persistent_buffers()
+
     def set_mask(self, mask: Tensor) -> None:
         """Refuse a mask, which would not be saved.
 
