@@ -119,3 +119,19 @@ def test_every_command_has_help(capsys):
         with pytest.raises(SystemExit) as stop:
             cli.main([name, "--help"])
         assert stop.value.code == 0
+
+
+@pytest.mark.parametrize(
+    "name, module, extra",
+    [
+        ("kat_zoo.kan.KANRegressor", "sklearn", "kan"),
+        ("kat_zoo.train.train", "accelerate", "train"),
+    ],
+)
+def test_what_is_not_installed_is_named_with_its_extra(name, module, extra):
+    package, _, attribute = name.rpartition(".")
+    code = (
+        f"import sys; sys.modules['{module}'] = None; import {package} as package\n"
+        f"try: package.{attribute}\nexcept ModuleNotFoundError as error: print(error)\nelse: print('no error')"
+    )
+    assert f"pip install 'kat_zoo[{extra}]'" in run_python(code)

@@ -22,4 +22,5 @@ __getattr__, __dir__ = lazy(
         "SegmentationRecipe": "segmentation.recipe",
         "train": "tasks",
     },
+    extra="train",
 )

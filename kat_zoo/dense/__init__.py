@@ -30,4 +30,5 @@ __getattr__, __dir__ = lazy(
         "dpt": "segmentation",
         "upernet": "segmentation",
     },
+    extra="dense",
 )

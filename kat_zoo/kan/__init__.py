@@ -24,4 +24,5 @@ __getattr__, __dir__ = lazy(
         "from_formula": "model",
         "register_function": "library",
     },
+    extra="kan",
 )
