@@ -81,7 +81,7 @@ def test_what_does_not_apply_is_left_out_unless_named(recipe, tmp_path, capsys, 
     assert sorted(p.stem for p in out.glob("*.png")) == ["costs", "curves", "histograms_run", "landscape"]
     left_out = [r.message for r in caplog.records if "left out" in r.message]
     assert [line.split(" left out: ")[0] for line in left_out] == ["spectra", "maps", "quality"]
-    assert all("has no timm Attention layer" in line for line in left_out)
+    assert all("without a timm Attention layer" in line for line in left_out)
     with (out / "histograms_run.csv").open() as file:
         assert {row["group"] for row in csv.DictReader(file)} == groups
     assert cli.main(["analyze", str(folder), "--what", "curves,spectra", *arguments]) == 2
