@@ -1,6 +1,7 @@
 """Datasets of the Hub, local parquet files and webdataset tars, read with Hugging Face `datasets`: by index or as a stream."""
 
 import logging
+import pickle
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from kat_zoo._text import one_line
 
 from ..core.images import Images, decode
 
@@ -128,10 +131,10 @@ def hub(
     try:
         parts = datasets.load_dataset(name, streaming=streaming)
         return _splits(name, parts, streaming, samples, num_classes, label, buffer)
-    except (datasets.exceptions.DatasetsError, tarfile.TarError) as error:
+    except (datasets.exceptions.DatasetsError, tarfile.TarError, pickle.UnpicklingError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise ValueError(f"{name} could not be read as a dataset: {error.__cause__ or error}") from error
+        raise ValueError(f"{name} could not be read as a dataset: {one_line(error.__cause__ or error)[:300]}") from error
 
 
 def _splits(name: str, parts: Any, streaming: bool, samples: int | None, num_classes: int | None, label: str | None, buffer: int) -> Splits:

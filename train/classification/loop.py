@@ -28,7 +28,6 @@ from .origin import origin
 from .probe import fit_head
 from .recipe import Recipe
 from .rehearsal import rehearse
-from .stream import StreamLoader
 
 
 def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
@@ -79,8 +78,6 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     train_batches, sampler, updates_per_epoch = loaders.train_loader(
         splits.train, recipe.data, recipe.augment, resolved, recipe.seed, recipe.optimizer.grad_accum, unreadable
     )
-    if isinstance(train_batches, StreamLoader):
-        accelerator.register_for_checkpointing(train_batches)
     test_batches = loaders.eval_loader(splits.test, recipe.data, resolved, processes)
     summary = f"{recipe.model.name}: {len(splits.train)} training and {len(splits.test) or 'streamed'} evaluation images"
     config = model_config(model, splits.classes, resolved, origin(recipe))

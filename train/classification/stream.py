@@ -128,14 +128,14 @@ class StreamLoader:
         batches = _loader(self.rows, self.rows.micro, self.workers)
         yield from (send_to_device(batch, PartialState().device) for batch in islice(batches, odd, None))
 
-    def state_dict(self) -> dict[str, int]:
-        """The part of a checkpoint: the numbers that the order depends on."""
+    def order_numbers(self) -> dict[str, int]:
+        """The numbers that the order depends on; a checkpoint keeps them."""
         return {"processes": PartialState().num_processes, "workers": self.workers}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def compare_order(self, before: dict[str, int]) -> None:
         """Say so if a run is continued with other numbers of processes or workers."""
-        if state != self.state_dict():
-            logger.warning("the stream continues in another order: it was read by %s, and now by %s", state, self.state_dict())
+        if before != self.order_numbers():
+            logger.warning("the stream continues in another order: it was read by %s, and now by %s", before, self.order_numbers())
 
 
 class _TestRows(IterableDataset):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -52,6 +52,17 @@ class TrainingDiverged(RuntimeError):
 
 class OutOfMemory(RuntimeError):
     """Memory ran out; the message says what would fit."""
+
+
+@runtime_checkable
+class Ordered(Protocol):
+    """A loader whose order depends on more than seed and epoch."""
+
+    def order_numbers(self) -> dict[str, int]:
+        """The numbers that the order depends on."""
+
+    def compare_order(self, before: dict[str, int]) -> None:
+        """Say so where they were others."""
 
 
 @dataclass
@@ -321,6 +332,10 @@ def begin(
                 f"there are {now} {what}, but {checkpoint} was made with {before}: the training images must stay what they were"
             )
     progress.images, progress.updates_per_epoch, progress.processes = images, updates_per_epoch, accelerator.num_processes
+    if isinstance(train_batches, Ordered):
+        if progress.stream:
+            train_batches.compare_order(progress.stream)
+        progress.stream = train_batches.order_numbers()
     total = recipe.schedule.epochs * updates_per_epoch
     if progress.update > total:
         raise ValueError(
