@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torchvision
-from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
+
+from kat_zoo.images import read_image
 
 from ..core.images import UNREADABLE, ArrayImages, Images, Part, decode, name_of, to_mode
 from .fashion_mnist import fashion_mnist
@@ -29,17 +30,11 @@ class FolderImages(torchvision.datasets.ImageFolder):
     """torchvision's ImageFolder, whose images can be named and keep their mode: its own loader clips 16 bits at 255."""
 
     def __init__(self, root: str) -> None:
-        super().__init__(root, loader=_open)
+        super().__init__(root, loader=read_image)
 
     def name(self, index: int) -> str:
         """The image's file."""
         return self.samples[index][0]
-
-
-def _open(path: str) -> Image.Image:
-    with Image.open(path) as image:
-        image.load()
-        return image
 
 
 def _cifar(name: str, cls: type[CIFAR10], hub_name: str, root: str | None) -> Splits:

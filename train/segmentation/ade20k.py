@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from accelerate.utils import tqdm
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from kat_zoo.images import has_sixteen_bits
+from kat_zoo.images import SIDEWAYS, UNREADABLE, has_sixteen_bits, orientation, read_image, upright_size
 
 from .recipe import SegmentationDataConfig
 
@@ -111,16 +111,14 @@ def read_annotation(path: Path, reduce_zero_label: bool) -> np.ndarray:
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Read a picture with its pixels.
+    """Read a picture, or an annotation, with its pixels, upright as its EXIF orientation says.
 
     Raises:
         ValueError: it cannot be read.
     """
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except (UnidentifiedImageError, OSError) as error:
+        return read_image(path)
+    except UNREADABLE as error:
         raise ValueError(f"{path}: not a picture that can be read ({error})") from error
 
 
@@ -141,12 +139,14 @@ def check(pairs: Sequence[tuple[Path, Path]], num_classes: int, reduce_zero_labe
         labels = read_annotation(pair[1], reduce_zero_label)
         try:
             with Image.open(pair[0]) as image:
-                size = image.size[::-1]
+                size = upright_size(image)[::-1]
+                turned = orientation(image) in SIDEWAYS
                 has_sixteen_bits(image)  # which are scaled; 32 bits are refused
-        except (UnidentifiedImageError, OSError, ValueError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"{pair[0]}: not a picture that can be read ({error})") from error
         if labels.shape != size:
-            raise ValueError(f"{pair[1]} is {labels.shape[0]} x {labels.shape[1]} and {pair[0]} is {size[0]} x {size[1]} pixels")
+            upright = ", once turned upright by its EXIF orientation" if turned else ""
+            raise ValueError(f"{pair[1]} is {labels.shape[0]} x {labels.shape[1]} and {pair[0]} is {size[0]} x {size[1]} pixels{upright}")
         beyond = labels[(labels >= num_classes) & (labels != IGNORE)]
         if len(beyond):
             label = int(beyond.max()) + reduce_zero_label
