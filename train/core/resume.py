@@ -8,6 +8,7 @@ import yaml
 from accelerate import PartialState
 
 from .config import RunRecipe, to_yaml
+from .yaml_file import read_settings
 
 logger = logging.getLogger("kat_zoo")
 
@@ -35,7 +36,7 @@ def check_resume(recipe: RunRecipe, checkpoint: Path) -> None:
     if not stored.is_file():
         logger.warning("%s: no such file; settings are not compared with those that %s was made with", stored, checkpoint)
         return
-    before, now = (_flat(yaml.safe_load(text)) for text in (stored.read_text(), to_yaml(recipe)))
+    before, now = _flat(read_settings(stored)), _flat(yaml.safe_load(to_yaml(recipe)))
     changed = {key: (before[key], value) for key, value in now.items() if key in before and before[key] != value}
     changed.pop("output", None)  # a run folder may have been moved
     for what, keys in FIXED.items():

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from kat_zoo.hub.repository import CONFIG, RECIPE, RESULT, WEIGHTS
 
 from .config import RunRecipe, parse
 from .log import read_log
+from .yaml_file import read_settings
 
 Recipe = TypeVar("Recipe", bound=RunRecipe)
 
@@ -99,14 +99,7 @@ def run_task(folder: str | Path) -> str:
     Raises:
         ValueError: recipe.yaml is not a recipe.
     """
-    path = Path(folder) / RECIPE
-    try:
-        settings = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} holds no settings: expected lines such as `seed: 0`")
-    return str(settings.get("task") or "classification")
+    return str(read_settings(Path(folder) / RECIPE).get("task") or "classification")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The recipe of a detector."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from ..core.config import RunRecipe, require, require_batch
+from ..core.config import RANGES, RunRecipe, require, require_batch
 from ..dense.recipe import DenseModelConfig
 
 
@@ -82,6 +83,14 @@ class DetectionRecipe(RunRecipe):
         augment: training augmentation.
     """
 
+    ranges: ClassVar[Mapping[str, str]] = RANGES | {
+        "data.min_size": "[1, 65536]",
+        "data.max_size": "[1, 65536]",
+        "augment.scale": "(0, 100]",
+        "augment.crop": "[1, 65536]",
+        "augment.hflip": "[0, 1]",
+    }
+
     task: Literal["detection"] = "detection"
     model: DetectorConfig = field(default_factory=DetectorConfig)
     data: DetectionDataConfig = field(default_factory=DetectionDataConfig)
@@ -95,12 +104,10 @@ class DetectionRecipe(RunRecipe):
         """
         super().__post_init__()
         data, augment = self.data, self.augment
-        require_batch(data.batch_size, data.workers, self.optimizer.grad_accum)
+        require_batch(data.batch_size, self.optimizer.grad_accum)
         require(
-            ("data.min_size", data.min_size, min(data.min_size, default=0) > 0, "one positive number or more"),
+            ("data.min_size", data.min_size, bool(data.min_size), "one number or more"),
             ("data.max_size", data.max_size, data.max_size >= max(data.min_size, default=0), "at least the largest data.min_size"),
-            ("augment.scale", augment.scale, 0 < augment.scale[0] <= augment.scale[1], "two positive numbers in rising order"),
-            ("augment.crop", augment.crop, min(augment.crop) >= 1, "two positive numbers"),
-            ("augment.hflip", augment.hflip, 0 <= augment.hflip <= 1, "in [0, 1]"),
+            ("augment.scale", augment.scale, augment.scale[0] <= augment.scale[1], "two numbers in rising order"),
         )
         self.model.check()
