@@ -14,9 +14,10 @@ from timm.loss import create_classification_loss
 
 from kat_zoo.hub.repository import model_config
 
+from ..core.begin import begin
+from ..core.command import command
 from ..core.images import UnreadableImages
 from ..core.processes import signaled, start
-from ..core.run import begin, command
 from ..core.signals import stop_signals
 from . import loader as loaders
 from .datasets import open_splits
@@ -119,5 +120,5 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`kat-zoo train`: train a classifier from a recipe; see `run.command`."""
+    """`kat-zoo train`: train a classifier from a recipe; see `command.command`."""
     return command(argv, Recipe, train, rehearse)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -59,11 +59,15 @@ class Progress:
 def write_atomically(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that a reader, or a crash, sees the old file or the new one, never a part."""
     partial = path.with_name(path.name + PARTIAL)
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:  # a full disk does not say of which file
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{error.strerror}, and the file is as it was", str(path)) from error
     _sync(path.parent)
 
 
@@ -93,6 +97,14 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _allow_as_usual(path: Path) -> None:
+    """Give a file the permissions that the user's umask gives to new ones: safetensors lets nobody else read."""
+    if path.is_file():
+        mask = os.umask(0)
+        os.umask(mask)
+        path.chmod(0o666 & ~mask)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -157,7 +169,12 @@ def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress, ema
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial), safe_serialization=True)
+    try:
+        accelerator.save_state(str(partial), safe_serialization=True)
+    except (OSError, RuntimeError, SafetensorError) as error:  # of a full disk, which torch and safetensors tell in their own words
+        shutil.rmtree(partial, ignore_errors=True)
+        kept = next(reversed(list_checkpoints(run)), "none")
+        raise OSError(f"checkpoint {final} could not be written ({one_line(error)[:200]}); the newest is {kept}") from error
     average = None if ema is None else whole_weights(ema.module)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -165,6 +182,7 @@ def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress, ema
             save_weights(average, partial / "ema.safetensors")
         write_atomically(partial / "progress.json", json.dumps(asdict(progress)).encode())
         for path in partial.rglob("*"):
+            _allow_as_usual(path)
             _sync(path)
         partial.replace(final)
         _sync(final.parent)

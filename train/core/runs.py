@@ -88,7 +88,7 @@ def read_run(folder: str | Path, task: str | None = None) -> RunFolder:
         raise ValueError(f"{folder} is a run of {found}: expected one of {task}")
     if not any((folder / name).is_file() for name in (WEIGHTS, OLD_WEIGHTS)):
         raise FileNotFoundError(f"{folder} has no {WEIGHTS} yet: expected a run of kat-zoo train that has been evaluated")
-    config, result = (_read_json(folder / name) for name in (CONFIG, RESULT))
+    config, result = (read_json(folder / name) for name in (CONFIG, RESULT))
     classes = config.get("label_names") or result.get("classes") or ()
     return RunFolder(folder, found, tuple(classes), config, result)
 
@@ -102,7 +102,12 @@ def run_task(folder: str | Path) -> str:
     return str(read_settings(Path(folder) / RECIPE).get("task") or "classification")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no such file.
+
+    Raises:
+        ValueError: the file does not hold an object.
+    """
     if not path.is_file():
         return {}
     try:

@@ -12,8 +12,9 @@ import torch
 from timm.layers import set_fused_attn
 from torch import nn
 
+from ..core.begin import begin
+from ..core.command import command
 from ..core.processes import start
-from ..core.run import begin, command
 from ..core.signals import stop_signals
 from ..core.trial import try_update
 from ..dense.runs import build_head, dense_config
@@ -106,7 +107,7 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
                 break
 
             # -- train for the rest of the epoch
-            for images, labels in run.micro_batches(sampler):
+            for images, labels in run.micro_batches(sampler, count=lambda batch: (batch[1] != IGNORE).sum()):
                 run.backward(run.model(images.contiguous(memory_format=memory_format), labels))
 
     # ---- End ---------------------------------------------------------------------------------------------------------
@@ -145,5 +146,5 @@ def rehearse(recipe: SegmentationRecipe) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`kat-zoo train --task segmentation`; see `run.command`."""
+    """`kat-zoo train --task segmentation`; see `command.command`."""
     return command(argv, SegmentationRecipe, train, rehearse)
