@@ -199,3 +199,18 @@ def test_what_cannot_be_a_stream_is_refused(tmp_path, parquet):
 def no_nap(monkeypatch):
     """`datasets` sleeps for seconds after each pass through shuffled shards, in case Arrow's threads still run."""
     monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+
+
+def test_a_truncated_shard_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    for name, first in (("train-0", 0), ("train-1", 8), ("val-0", 200)):
+        write_tar(tmp_path / f"{name}.tar", range(first, first + 8))
+    shard = tmp_path / "train-1.tar"
+    shard.write_bytes(shard.read_bytes()[:5000])
+    splits = open_dataset("webdataset", str(tmp_path), num_classes=2, samples=16)
+    data = DataConfig(batch_size=4, workers=0)
+    loader, sampler, _ = train_loader(splits.train, data, EXACT, RESOLVED, 0, 1)
+    sampler.seek(0)
+    with pytest.raises(ValueError, match=r"a shard of the stream cannot be read: .*; damaged: .*train-1.tar$"):
+        list(loader)
+    assert len(list(eval_loader(splits.test, data, RESOLVED))) == 2

@@ -75,7 +75,7 @@ class _TrainRows(IterableDataset):
             seed = int(np.random.SeedSequence((self.seed, self.epoch, reading)).generate_state(1)[0])
             shuffled = self.stream.rows.shuffle(seed=seed, buffer_size=self.stream.buffer)
             empty = True
-            for row in _share(shuffled, self.rank, self.processes):
+            for row in self.stream.read(_share(shuffled, self.rank, self.processes)):
                 empty = False
                 yield row
             if empty:
@@ -144,7 +144,7 @@ class _TestRows(IterableDataset):
         self.rows = _share(stream.rows, PartialState().process_index, PartialState().num_processes)
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        for row in self.rows:
+        for row in self.stream.read(self.rows):
             try:
                 image = decode(row[self.stream.image])
             except UNREADABLE as error:

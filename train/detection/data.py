@@ -38,8 +38,8 @@ def open_splits(data: DetectionDataConfig, masks: bool) -> tuple[CocoSplit, Coco
         ValueError: see `read_coco`; or the splits have different categories, or there is nothing to evaluate.
     """
     root = Path(data.root)
-    train = read_coco(root / data.train_annotations, root / data.train_images, masks)
-    test = read_coco(root / data.val_annotations, root / data.val_images, masks)
+    train = read_coco(root / data.train_annotations, root / data.train_images, masks, data.strict)
+    test = read_coco(root / data.val_annotations, root / data.val_images, masks, data.strict)
     if (train.category_ids, train.classes) != (test.category_ids, test.classes):
         odd = sorted(set(train.classes) ^ set(test.classes))
         raise ValueError(f"{data.train_annotations} and {data.val_annotations} have different categories ({', '.join(odd[:5])})")

@@ -33,6 +33,8 @@ class DetectionDataConfig:
         val_images: folder of the evaluation images.
         val_annotations: JSON file of their instances.
         skip_empty: leave training images without objects out.
+        strict: refuse objects that cannot be seen (empty boxes, boxes outside the image, degenerate polygons), instead of leaving them out
+            with a warning.
         batch_size: images per update over all processes and accumulation steps.
         workers: loader processes per training process.
         min_size: shorter side that images are resized to, in pixels; of several, training draws one for each image (multi-scale) and
@@ -46,6 +48,7 @@ class DetectionDataConfig:
     val_images: str = "val2017"
     val_annotations: str = "annotations/instances_val2017.json"
     skip_empty: bool = True
+    strict: bool = False
     batch_size: int = 16
     workers: int = 2
     min_size: tuple[int, ...] = (800,)
