@@ -1,10 +1,75 @@
-"""Pixels of 8 bits, which transforms take, from images of 8 or 16."""
+"""The one reader of images: upright as their EXIF orientation says, 8 bits a channel, RGB or gray; a file that cannot be read is named.
 
+Transparency is dropped, as torchvision and timm drop it; CMYK, palettes and other color spaces become RGB as Pillow converts them.
+"""
+
+import struct
+import zlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
+
+# What Pillow raises on damaged files; its PNG reader raises SyntaxError.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
+
+
+def read_image(source: str | Path | IO[bytes]) -> Image.Image:
+    """Read an image with all its pixels, turned and mirrored as its EXIF orientation says.
+
+    Args:
+        source: path of the file, or the open file.
+
+    Returns:
+        The image in the mode of its file.
+
+    Raises:
+        OSError: or another of `UNREADABLE`, if it is missing or damaged.
+    """
+    with ExitStack() as stack:
+        # As an open file: Pillow 13 maps an uncompressed TIFF given by its path into memory with width and height exchanged.
+        file = stack.enter_context(Path(source).open("rb")) if isinstance(source, (str, Path)) else source
+        image = stack.enter_context(Image.open(file))
+        image.load()
+        return image if orientation(image) == 1 else ImageOps.exif_transpose(image)
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an image, 1 to 8; 1 is upright, and stands for one that is missing or damaged."""
+    if image.format == "PNG" and "exif" not in image.info:  # Pillow would read all pixels to look behind them
+        return 1
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (*UNREADABLE, KeyError, TypeError):
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an image as `read_image` gives it, by its header alone."""
+    width, height = image.size
+    turned = image.format != "TIFF" and orientation(image) in SIDEWAYS  # Pillow turns TIFF itself
+    return (height, width) if turned else (width, height)
+
+
+def convert(image: Image.Image, mode: str) -> Image.Image:
+    """Convert an image to 8 bits a channel; wider numbers are scaled.
+
+    Args:
+        image: its pixels have been read.
+        mode: Pillow's, "L" or "RGB".
+
+    Raises:
+        ValueError: its pixels are 32-bit numbers, whose range is not known.
+    """
+    image = eight_bits(image)
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):  # Pillow warns where it would be lost
+        image = image.convert("RGBA")
+    return image.convert(mode)
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
@@ -44,16 +109,19 @@ def has_sixteen_bits(image: Image.Image) -> bool:
 def open_image(path: Path, channels: int) -> Image.Image:
     """Read an image as RGB, or gray for one channel, 8 bits each; gray of 16 bits is scaled down.
 
+    Args:
+        path: path of the file.
+        channels: 1 for gray, 3 for RGB.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: not an image that Pillow reads, or one of 32-bit numbers.
     """
     try:
-        with Image.open(path) as image:
-            return eight_bits(image).convert("L" if channels == 1 else "RGB")
+        return convert(read_image(path), "L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: of PIL's PNG reader
+    except UNREADABLE as error:
         raise ValueError(f"{path} is not an image that can be read: {error}") from error
 
 

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any, cast
-
-import yaml
 
 from .core.config import RunRecipe, find_configs
 from .core.runs import read_run
 from .core.signals import stop_signals
+from .core.yaml_file import read_settings
 
 TASKS = ("classification", "detection", "segmentation")
 
@@ -61,15 +59,9 @@ def find_task(argv: Sequence[str]) -> str:
 
 
 def _task_of_config(config: str) -> str | None:
-    try:
-        settings = yaml.safe_load(Path(config).read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"--config {config} is not YAML: {error}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"--config {config} holds no settings: expected lines such as `seed: 0`")
-    task = settings.get("task")
+    task = read_settings(config).get("task")
     if task is not None and task not in TASKS:
-        raise ValueError(f"--config {config}, task={task!r}: expected one of {', '.join(TASKS)}")
+        raise ValueError(f"--config {config}, task={str(task)[:40]!r}: expected one of {', '.join(TASKS)}")
     return task
 
 

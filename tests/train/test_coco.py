@@ -93,7 +93,18 @@ def test_a_box_across_the_edge_is_clipped_with_a_warning(folder, caplog):
         (lambda c: first(c).update(bbox=[1, 2, 3]), r"image 1: bbox=\[1, 2, 3\]"),
         (lambda c: first(c).update(bbox=[1, 2, 3, float("nan")]), "image 1: bbox"),
         (lambda c: first(c).pop("segmentation"), "image 1: there is no segmentation"),
-        (lambda c: first(c).update(segmentation=[[1, 2, 3, 4]]), "image 1: a polygon="),
+        (lambda c: first(c).update(segmentation=[[1, 2, 3, 4, 5]]), "image 1: a polygon="),
+        (lambda c: first(c).update(segmentation=[[1, "2", 3, 4, 5, 6]]), "image 1: a polygon="),
+        (lambda c: first(c).update(area="12"), "image 1: area='12': expected a number"),
+        (lambda c: first(c).update(bbox=[1, 2, "3", 4]), "image 1: bbox="),
+        (lambda c: first(c).update(iscrowd="yes"), "image 1: iscrowd='yes': expected 0 or 1"),
+        (lambda c: c["annotations"].insert(1, 7), "annotation number 1 is '7': expected an object"),
+        (lambda c: c["images"].insert(1, "x"), "image number 1 is 'x': expected an object"),
+        (lambda c: c["images"][0].update(height="36"), "image 1 has .*'height': '36'.*: expected integers"),
+        (lambda c: c["images"][0].update(file_name=3), "image 1 has file_name=3: expected the path of a file"),
+        (lambda c: c["categories"].insert(0, None), "category number 0 is None: expected an integer id and a name"),
+        (lambda c: c["categories"][1].pop("name"), "category number 1 is .*: expected an integer id and a name"),
+        (lambda c: c["categories"][1].pop("id"), "category number 1 is .*: expected an integer id and a name"),
         (lambda c: first(c).update(segmentation={"size": [36, 40], "counts": [1439]}), "image 1: damaged RLE, runs of 1439 pixels"),
         (lambda c: first(c).update(segmentation={"size": [36, 40], "counts": [1500, -60]}), "image 1: damaged RLE"),
         (lambda c: first(c).update(segmentation={"size": [36, 40], "counts": "n0"}), "image 1: damaged RLE, runs of 30 pixels"),
@@ -119,3 +130,25 @@ def test_missing_files_are_named(folder):
     (folder / "train.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         read_coco(folder / "train.json", folder / "train", masks=False)
+
+
+def test_null_is_the_same_as_nothing(folder):
+    split = edit(folder, lambda c: first(c).update(area=None, iscrowd=None))
+    record = split.objects(1)[0]
+    assert record["iscrowd"] == 0 and record["area"] > 0
+
+
+def test_objects_that_cannot_be_seen_are_left_out_and_counted_or_refused(folder, caplog):
+    """A detector of boxes does not look at polygons."""
+    content = json.loads((folder / "train.json").read_text())
+    first(content).update(segmentation=[[1, 2, 3, 4]])
+    content["annotations"][1].update(segmentation=[[1, 2], [6, 4, 16, 4, 16, 16, 6, 16]])
+    (folder / "train.json").write_text(json.dumps(content))
+    count = len(content["annotations"])
+    path = folder / "train.json"
+    assert len(read_coco(path, folder / "train", masks=False).api.anns) == count and not caplog.text
+    assert len(read_coco(path, folder / "train", masks=True).api.anns) == count - 1
+    assert "1 objects with a polygon of fewer than three points are left out, first in image 1" in caplog.text
+    assert "1 objects with a polygon of fewer than three points keep their other polygons" in caplog.text
+    with pytest.raises(ValueError, match=r"1 objects with a polygon .* are left out, first in image 1, and data.strict is true"):
+        read_coco(path, folder / "train", masks=True, strict=True)

@@ -1,8 +1,11 @@
 import gzip
 import pickle
+import shutil
+import time
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from PIL import Image
@@ -10,7 +13,16 @@ from PIL import Image
 from kat_zoo.train.classification import fashion_mnist as fashion_mnist_files
 from kat_zoo.train.classification.datasets import fashion_mnist, hub, open_dataset
 from kat_zoo.train.classification.fashion_mnist import read_idx
-from kat_zoo.train.classification.loader import EvalImages, TrainImages, TrainTransform, eval_loader, eval_transform, train_loader
+from kat_zoo.train.classification.loader import (
+    EvalImages,
+    TrainImages,
+    TrainTransform,
+    data_config,
+    eval_loader,
+    eval_transform,
+    image_mode,
+    train_loader,
+)
 from kat_zoo.train.classification.recipe import AugmentConfig, DataConfig
 from kat_zoo.train.core.images import UnreadableImages
 
@@ -233,3 +245,57 @@ def test_cifar_missing_or_damaged(name, folder, tmp_path):
     (tmp_path / folder).mkdir()
     with pytest.raises(ValueError, match="damaged"):
         open_dataset(name, str(tmp_path))
+
+
+def test_stray_files_and_nested_folders(tmp_path):
+    """What notebooks, Macs and archives leave is neither a class nor an image."""
+    write_image_folder(tmp_path)
+    for split in ("train", "val"):
+        for folder in (tmp_path / split / ".ipynb_checkpoints", tmp_path / split / "__MACOSX", tmp_path / split / "cat" / ".thumbnails"):
+            folder.mkdir()
+            Image.new("RGB", (4, 4)).save(folder / "x.png")
+        (tmp_path / split / "cat" / "._0.png").write_text("stray")
+        (tmp_path / split / "cat" / "deeper").mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / split / "cat" / "deeper" / "1.TIF")
+    splits = open_dataset("folder", str(tmp_path))
+    assert splits.classes == ("cat", "dog") and len(splits.train) == len(splits.test) == 3
+
+
+def test_one_split_is_enough_with_a_holdout(tmp_path):
+    write_image_folder(tmp_path, splits=("train",), classes=tuple("abcdefghij"))
+    whole = open_dataset("folder", str(tmp_path), holdout=0.2)
+    inner = open_dataset("folder", str(tmp_path / "train"), holdout=0.2)
+    for splits in (whole, inner):
+        assert (len(splits.train), len(splits.test)) == (8, 2) and splits.classes == tuple("abcdefghij")
+        assert {splits.train.name(i) for i in range(8)}.isdisjoint(splits.test.name(i) for i in range(2))
+    with pytest.raises(FileNotFoundError, match="data.holdout=0.1, train alone is enough"):
+        open_dataset("folder", str(tmp_path))
+
+
+def test_a_class_may_be_missing_in_the_second_split(tmp_path, caplog):
+    write_image_folder(tmp_path)
+    shutil.rmtree(tmp_path / "val" / "cat")
+    splits = open_dataset("folder", str(tmp_path))
+    assert splits.classes == ("cat", "dog") and [splits.test[i][1] for i in range(len(splits.test))] == [1]
+    assert "val has no images of cat: they are trained on and not evaluated" in caplog.text
+
+
+def test_a_root_that_is_not_there_is_named_at_once(tmp_path, monkeypatch):
+    start = time.monotonic()
+    for name in ("folder", "imagenet", "hub", "webdataset"):
+        with pytest.raises(FileNotFoundError, match="data.root=.*nowhere/x/y: there is no such folder"):
+            open_dataset(name, str(tmp_path / "nowhere/x/y"))
+
+    def fail(*_):
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.getaddrinfo", fail)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://nowhere.invalid")
+    with pytest.raises((ValueError, OSError), match="no-such/data"):
+        open_dataset("hub", "no-such/data")
+    assert time.monotonic() - start < 10
+
+
+def test_one_number_for_the_mean_of_gray_images():
+    resolved = data_config(DataConfig(mean=(0.25,), std=(0.5,)), timm.create_model("kat_pico_patch4_28"))
+    assert resolved["mean"] == (0.25,) and resolved["std"] == (0.5,) and image_mode(resolved) == "L"

@@ -121,9 +121,9 @@ def test_a_stream_continued_by_other_workers_says_so(parquet, caplog):
     images = hub(parquet, streaming=True, samples=32).train
     loaders = [train_loader(images, DataConfig(batch_size=8, workers=n), EXACT, RESOLVED, 0, 1)[0] for n in (1, 3, 4, 9)]
     assert caplog.text.count("lowered to") == 1 and "data.workers 9 is lowered to 4" in caplog.text
-    loaders[0].load_state_dict(loaders[0].state_dict())
+    loaders[0].compare_order(loaders[0].order_numbers())
     assert "another order" not in caplog.text
-    loaders[1].load_state_dict(loaders[0].state_dict())
+    loaders[1].compare_order(loaders[0].order_numbers())
     assert "another order" in caplog.text
 
 
@@ -199,3 +199,18 @@ def test_what_cannot_be_a_stream_is_refused(tmp_path, parquet):
 def no_nap(monkeypatch):
     """`datasets` sleeps for seconds after each pass through shuffled shards, in case Arrow's threads still run."""
     monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+
+
+def test_a_truncated_shard_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    for name, first in (("train-0", 0), ("train-1", 8), ("val-0", 200)):
+        write_tar(tmp_path / f"{name}.tar", range(first, first + 8))
+    shard = tmp_path / "train-1.tar"
+    shard.write_bytes(shard.read_bytes()[:5000])
+    splits = open_dataset("webdataset", str(tmp_path), num_classes=2, samples=16)
+    data = DataConfig(batch_size=4, workers=0)
+    loader, sampler, _ = train_loader(splits.train, data, EXACT, RESOLVED, 0, 1)
+    sampler.seek(0)
+    with pytest.raises(ValueError, match=r"a shard of the stream cannot be read: .*; damaged: .*train-1.tar$"):
+        list(loader)
+    assert len(list(eval_loader(splits.test, data, RESOLVED))) == 2

@@ -124,9 +124,9 @@ def test_regions_are_painted_in_the_colours_of_the_legend():
 @pytest.mark.parametrize(
     "change_to, message",
     [
-        ({"data": {"stride": 25}}, r"data.stride=25: expected from 1 to data.crop = 24"),
+        ({"data": {"stride": 25}}, r"data.stride=25: expected at most data.crop = 24"),
         ({"data": {"long_side": 20}}, "data.long_side=20: expected at least data.short_side = 28"),
-        ({"data": {"num_classes": 1}}, "data.num_classes=1: expected 2 to 255"),
+        ({"data": {"num_classes": 1}}, "data.num_classes=1: expected a number in \\[2, 255\\]"),
         ({"augment": {"cat_max_ratio": 0.0}}, "augment.cat_max_ratio=0.0"),
         ({"augment": {"scale": (2.0, 1.0)}}, "augment.scale"),
         ({"data": {"batch_size": 5}}, "not a multiple of optimizer.grad_accum"),

@@ -1,6 +1,7 @@
 """ADE20K's folders, their errors, and the training transform."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from kat_zoo.train.core.sampling import EpochSampler
+from kat_zoo.train.dense.runs import drawing_paths
 from kat_zoo.train.dense.transforms import PhotometricDistort
-from kat_zoo.train.segmentation.ade20k import check, open_folders, read_annotation
+from kat_zoo.train.segmentation.ade20k import check, check_counts, open_folders, read_annotation
 from kat_zoo.train.segmentation.data import CategoryCrop, EvalPixels, RandomScale, TrainPixels, fitted_size, train_loader, train_transform
 from kat_zoo.train.segmentation.recipe import SegmentationAugmentConfig, SegmentationDataConfig
 
@@ -75,7 +77,10 @@ def spoil(root, damage):
         ("size", r"annotations/training/3.png is 7 x 9 and .*images/training/3.png is 32 x 32"),
         ("twins", "images/training/3.jpg and .*images/training/3.png have one name"),
         ("32 bits", r"images/training/3.png: not a picture that can be read .its pixels are 32-bit numbers \(mode F\)"),
-        ("label", "annotations/training/3.png has the label 7; with 3 classes .* the largest is 3, and 255 is ignored"),
+        (
+            "label",
+            "annotations/training/3.png has a label that is not a class, as 1 of 8 .* have: 7 .1024 pixels.; .* the largest is 3, and 255",
+        ),
         ("color", "annotations/training/3.png: mode RGB"),
         ("cut", "annotations/training/3.png: not a picture that can be read"),
         ("image", "images/training/3.png: not a picture that can be read"),
@@ -235,3 +240,43 @@ def test_length_of_an_epoch(ade_root):
     assert all(len(half) == 4 for half in halves) and set.union(*halves) == set(range(8))
     with pytest.raises(ValueError, match="updates_per_epoch 3 and data.batch_size 4: the training split of 8 images has 2"):
         train_loader(pixels, config(ade_root, updates_per_epoch=3), 0, 1)
+
+
+def test_masks_of_0_and_255_are_refused_and_absent_classes_named(tmp_path, caplog):
+    write_ade20k(tmp_path, table=False)
+    pairs = open_folders(config(tmp_path, num_classes=2, reduce_zero_label=False)).train
+    for _, path in pairs:
+        mask = np.zeros(read_annotation(path, False).shape, np.uint8)
+        mask[:8] = 255
+        Image.fromarray(mask).save(path)
+    counts = check(pairs, 2, False)
+    with pytest.raises(ValueError, match="training annotations have the class a alone, .* pixels, and .* that are ignored: expected"):
+        check_counts(counts, ("a", "b"), "training")
+    with pytest.raises(ValueError, match="validation annotations have no class, and .* pixels that are ignored"):
+        check_counts(check(pairs, 2, True), ("a", "b"), "validation")
+    counts[1] = 5
+    check_counts(counts, ("a", "b", "c"), "training")
+    assert "the training annotations have no pixel of c" in caplog.text
+
+
+def test_nested_folders_other_suffixes_and_stray_files(tmp_path):
+    """As Cityscapes has them: a folder for each city; and what a Mac or an editor leaves beside."""
+    picture = Image.new("L", (8, 8))
+    for split in ("training", "validation"):
+        for kind, suffix in (("images", ".TIF"), ("annotations", ".PNG")):
+            for city in ("a", "b"):
+                folder = tmp_path / kind / split / city
+                folder.mkdir(parents=True)
+                picture.save(folder / f"0{suffix}")
+                (folder / f"._0{suffix}").write_text("stray")
+            hidden = tmp_path / kind / split / ".ipynb_checkpoints"
+            hidden.mkdir()
+            picture.save(hidden / f"1{suffix}")
+    splits = open_folders(config(tmp_path, num_classes=2))
+    assert [(image.parent.name, mask.parent.name) for image, mask in splits.train] == [("a", "a"), ("b", "b")]
+
+
+def test_drawings_of_one_stem_have_names_of_their_own(tmp_path):
+    images = [Path(name) for name in ("a/x.jpg", "b/x.jpg", "x.png", "x_2.png", "y.png")]
+    names = [path.name for path in drawing_paths(images, tmp_path, "detection")]
+    assert names == ["x_detection.png", "x_2_detection.png", "x_3_detection.png", "x_2_2_detection.png", "y_detection.png"]

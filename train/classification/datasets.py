@@ -1,7 +1,8 @@
 """Datasets of (PIL image, label): opened by name, checked before training starts."""
 
+import logging
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torchvision
-from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
+from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
+
+from kat_zoo.images import read_image
 
 from ..core.images import UNREADABLE, ArrayImages, Images, Part, decode, name_of, to_mode
 from .fashion_mnist import fashion_mnist
@@ -19,6 +22,8 @@ from .hub_data import Splits, Stream, hub, webdataset
 if TYPE_CHECKING:
     from .recipe import DataConfig
 
+logger = logging.getLogger("kat_zoo")
+
 __all__ = [
     "DATASETS", "ArrayImages", "Images", "Part", "Splits", "Stream",
     "fashion_mnist", "hub", "image_folder", "open_dataset", "open_splits", "webdataset",
@@ -26,20 +31,35 @@ __all__ = [
 
 
 class FolderImages(torchvision.datasets.ImageFolder):
-    """torchvision's ImageFolder, whose images can be named and keep their mode: its own loader clips 16 bits at 255."""
+    """torchvision's ImageFolder, whose images can be named, are upright and keep their mode; hidden files and folders do not count.
 
-    def __init__(self, root: str) -> None:
-        super().__init__(root, loader=_open)
+    Args:
+        root: folder with a folder for each class, in which images may lie in further folders.
+        classes: names of the classes; None takes those of the folders. A class without images is right where they are given.
+
+    Raises:
+        FileNotFoundError: no folder of a class, or one without images.
+    """
+
+    def __init__(self, root: str, classes: Sequence[str] | None = None) -> None:
+        self._given, self._root = classes, Path(root)
+        super().__init__(root, loader=read_image, is_valid_file=self._counts, allow_empty=classes is not None)
+
+    def _counts(self, path: str) -> bool:
+        """Whether a file is an image: not what editors, archives and notebooks leave, as .ipynb_checkpoints and ._x.jpg."""
+        parts = Path(path).relative_to(self._root).parts
+        return has_file_allowed_extension(path, IMG_EXTENSIONS) and not any(map(_is_stray, parts))
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """Names of the classes and their indices."""
+        classes = list(self._given) if self._given is not None else _class_folders(Path(directory))
+        if not classes:
+            raise FileNotFoundError(f"{directory} has no folders of classes: expected CLASS/*.jpg or other images")
+        return classes, {name: i for i, name in enumerate(classes)}
 
     def name(self, index: int) -> str:
         """The image's file."""
         return self.samples[index][0]
-
-
-def _open(path: str) -> Image.Image:
-    with Image.open(path) as image:
-        image.load()
-        return image
 
 
 def _cifar(name: str, cls: type[CIFAR10], hub_name: str, root: str | None) -> Splits:
@@ -56,34 +76,55 @@ def _cifar(name: str, cls: type[CIFAR10], hub_name: str, root: str | None) -> Sp
     raise FileNotFoundError(f"{folder} has no folder {cls.base_folder}: expected {name} in torchvision's layout in data.root")
 
 
-def image_folder(root: str | None) -> Splits:
+def _is_stray(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _class_folders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _is_stray(path.name))
+
+
+def image_folder(root: str | None, split: bool = False) -> Splits:
     """Images in folders of their class: `root/train/CLASS/*` and `root/val/CLASS/*` (or test, validation).
 
     Args:
         root: the folder.
+        split: whether a part of the training images takes the place of the second split, which may then be missing; `root/CLASS/*` is right
+            then, too.
 
     Returns:
-        Its two splits; images stay on the disk.
+        Its two splits, the first twice where there is one alone; images stay on the disk.
 
     Raises:
-        ValueError: no root, or the splits have different classes.
+        ValueError: no root, or the second split has classes that the first does not have.
         FileNotFoundError: a folder is missing or empty.
     """
     if root is None:
         raise ValueError("data.root is needed: a folder with train/CLASS/* and val/CLASS/*")
-    test = next((Path(root) / name for name in ("val", "validation", "test") if (Path(root) / name).is_dir()), None)
-    if test is None or not (Path(root) / "train").is_dir():
-        raise FileNotFoundError(f"{root} must have the folders train and val (or validation, test)")
-    splits = [FolderImages(str(folder)) for folder in (Path(root) / "train", test)]
-    if splits[0].classes != splits[1].classes:
-        odd = sorted(set(splits[0].classes) ^ set(splits[1].classes))
-        raise ValueError(f"{root}: train and {test.name} have different classes ({', '.join(odd[:5])})")
-    return Splits(splits[0], splits[1], tuple(splits[0].classes))
+    folder = Path(root)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"data.root={root}: there is no such folder")
+    test = next((folder / name for name in ("val", "validation", "test") if (folder / name).is_dir()), None)
+    one = split and test is None
+    if not one and (test is None or not (folder / "train").is_dir()):
+        raise FileNotFoundError(
+            f"{root} must have the folders train and val (or validation, test); with data.holdout=0.1, train alone is enough, or "
+            f"{root}/CLASS/*"
+        )
+    train = FolderImages(str(folder / "train" if (folder / "train").is_dir() else folder))
+    if test is None:
+        return Splits(train, train, tuple(train.classes))
+    found = _class_folders(test)
+    if odd := sorted(set(found) - set(train.classes)):
+        raise ValueError(f"{root}: {test.name} has different classes ({', '.join(odd[:5])}), which train does not have")
+    if missing := sorted(set(train.classes) - set(found)):
+        logger.warning("%s has no images of %s: they are trained on and not evaluated", test, ", ".join(missing[:10]))
+    return Splits(train, FolderImages(str(test), train.classes), tuple(train.classes))
 
 
 def imagenet(root: str | None, **options: Any) -> Splits:
     """ImageNet-1K from folders of synsets, or without a root from the Hub (gated: needs a token)."""
-    return image_folder(root) if root else hub("ILSVRC/imagenet-1k", **options)
+    return image_folder(root, options.get("split", False)) if root else hub("ILSVRC/imagenet-1k", **options)
 
 
 def _named_hub(root: str | None, **options: Any) -> Splits:
@@ -129,7 +170,9 @@ def open_dataset(
     from_folder = name == "imagenet" and root is not None
     if options.get("streaming") and (name not in STREAMABLE or from_folder):
         raise ValueError(f"data.streaming is on, but {name!r} is read by index; streams are: {', '.join(STREAMABLE)} (from the Hub)")
-    splits = DATASETS[name](root, **options) if name in STREAMABLE and not from_folder else DATASETS[name](root)
+    options["split"] = holdout > 0
+    accepted = options if name in STREAMABLE and not from_folder else {"split": holdout > 0} if name in ("folder", "imagenet") else {}
+    splits = DATASETS[name](root, **accepted)
     _look(splits)
     if not holdout and train_images is None:
         return splits

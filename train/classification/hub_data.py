@@ -1,13 +1,22 @@
 """Datasets of the Hub, local parquet files and webdataset tars, read with Hugging Face `datasets`: by index or as a stream."""
 
 import logging
+import pickle
+import re
+import socket
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
+from huggingface_hub import constants
 from PIL import Image
+
+from kat_zoo._text import one_line
 
 from ..core.images import Images, decode
 
@@ -54,6 +63,7 @@ class Stream:
         num_classes: labels are below it.
         samples: images of an epoch, which may be less or more than the split has; 0 if they were never counted.
         buffer: images among which the order is shuffled, beyond that of the shards.
+        folder: folder of the shards, where they are files of this machine.
     """
 
     rows: Any
@@ -62,6 +72,7 @@ class Stream:
     num_classes: int
     samples: int
     buffer: int
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return self.samples
@@ -76,6 +87,18 @@ class Stream:
         if label is None or not 0 <= label < self.num_classes:
             raise ValueError(f"{self.name_of(row)}: {self.label}={label!r}: expected a class in [0, {self.num_classes})")
         return int(label)
+
+    def read(self, rows: Any) -> Iterator[dict[str, Any]]:
+        """The rows of a part of the split.
+
+        Raises:
+            ValueError: a shard is damaged; it is named where it is a file of this machine.
+        """
+        try:
+            yield from rows
+        except (tarfile.TarError, EOFError) as error:
+            shards = damaged_shards(self.folder) if self.folder else ""
+            raise ValueError(f"a shard of the stream cannot be read: {one_line(error)}{shards}") from error
 
     def name_of(self, row: dict[str, Any]) -> str:
         """The name of the image of a row, for messages."""
@@ -105,6 +128,7 @@ def hub(
     num_classes: int | None = None,
     label: str | None = None,
     buffer: int = 1000,
+    split: bool = False,
 ) -> Splits:
     """An image classification dataset of the Hub, or a local folder of parquet files or webdataset tars.
 
@@ -115,23 +139,31 @@ def hub(
         num_classes: number of classes, for labels that are plain integers; None takes the largest, which a stream cannot tell.
         label: column of the labels; None takes the first ClassLabel, or an integer column label, labels or cls.
         buffer: images among which a stream is shuffled.
+        split: whether a part of the training images takes the place of the second split, which may then be missing.
 
     Returns:
-        Its train split, and the first of its test and validation splits that has labels.
+        Its train split, and the first of its test and validation splits that has labels; the first twice where there is one alone.
 
     Raises:
         ValueError: damaged files; no image column, label column or labeled second split.
         FileNotFoundError: no such dataset.
     """
+    if not Path(name).exists() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise FileNotFoundError(f"data.root={name}: there is no such folder, and the name of a dataset of the Hub reads org/name")
     import datasets
 
     try:
-        parts = datasets.load_dataset(name, streaming=streaming)
+        with _offline_without_network(name):
+            parts = datasets.load_dataset(name, streaming=streaming)
+        if split and "train" in parts and not any(key in parts for key in TEST_SPLITS):
+            parts = {"train": parts["train"], "test": parts["train"]}
         return _splits(name, parts, streaming, samples, num_classes, label, buffer)
-    except (datasets.exceptions.DatasetsError, tarfile.TarError) as error:
+    except tarfile.TarError as error:
+        raise ValueError(f"{name} could not be read as a dataset: {one_line(error)}{damaged_shards(Path(name))}") from error
+    except (datasets.exceptions.DatasetsError, pickle.UnpicklingError, ConnectionError) as error:
         if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{name} could not be read as a dataset: {error.__cause__ or error}") from error
+            raise FileNotFoundError(f"data.root={name}: {one_line(error)[:300]}") from error
+        raise ValueError(f"{name} could not be read as a dataset: {one_line(error.__cause__ or error)[:300]}") from error
 
 
 def _splits(name: str, parts: Any, streaming: bool, samples: int | None, num_classes: int | None, label: str | None, buffer: int) -> Splits:
@@ -155,13 +187,48 @@ def _splits(name: str, parts: Any, streaming: bool, samples: int | None, num_cla
         else:
             stated = (parts[key].info.splits or {}).get(key)
             size = (samples if key == "train" else None) or (stated.num_examples if stated else None) or 0
-            splits[key] = Stream(rows, image, label, len(classes), size, buffer)
+            splits[key] = Stream(rows, image, label, len(classes), size, buffer, Path(name) if Path(name).is_dir() else None)
         if len(splits) == 2 and "train" in splits:
             break
     if len(splits) < 2 or "train" not in splits:
         raise ValueError(f"{name}: of the splits train, {', '.join(others)}, only {', '.join(splits) or 'none'} has labels")
     train, test = splits.values()
     return Splits(train, test, classes)
+
+
+@contextmanager
+def _offline_without_network(name: str) -> Iterator[None]:
+    """Without a network, let the clients look into their cache at once: they would try for half a minute."""
+    import datasets
+
+    places, before = (constants, datasets.config), (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE)
+    try:
+        if not Path(name).exists():
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except OSError:
+        for place in places:
+            setattr(place, "HF_HUB_OFFLINE", True)  # noqa: B010  (a constant to type checkers)
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            setattr(place, "HF_HUB_OFFLINE", value)  # noqa: B010
+
+
+def damaged_shards(folder: Path) -> str:
+    """Names of the tars of a folder that end too early or are not tars, for a message; empty where there is none."""
+    damaged = []
+    for path in sorted(folder.rglob("*.tar")) if folder.is_dir() else []:
+        try:
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    if member.isfile():
+                        tar.fileobj.seek(member.offset_data + member.size)
+                if path.stat().st_size < tar.offset:
+                    raise tarfile.ReadError("it ends too early")
+        except (tarfile.TarError, OSError, EOFError):
+            damaged.append(str(path))
+    return f"; damaged: {', '.join(damaged[:10])}" if damaged else ""
 
 
 def webdataset(root: str | None, **options: Any) -> Splits:

@@ -110,7 +110,9 @@ def data_config(config: DataConfig, model: nn.Module) -> dict[str, Any]:
     """Input size, mean, std, interpolation and crop: the model's own, overridden by the recipe's."""
     keys = ("input_size", "mean", "std", "interpolation", "crop_pct")
     given = {key: getattr(config, key) for key in keys if getattr(config, key) is not None}
-    return resolve_data_config(given, model=model)
+    resolved = resolve_data_config(given, model=model)
+    # timm repeats a single number three times, which one channel does not take; image_mode looks at the count.
+    return resolved | {key: tuple(given[key]) for key in ("mean", "std") if key in given and resolved["input_size"][0] == 1}
 
 
 def train_transform(augment: AugmentConfig, resolved: dict[str, Any]) -> Transform:

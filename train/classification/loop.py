@@ -14,9 +14,10 @@ from timm.loss import create_classification_loss
 
 from kat_zoo.hub.repository import model_config
 
+from ..core.begin import begin
+from ..core.command import command
 from ..core.images import UnreadableImages
 from ..core.processes import signaled, start
-from ..core.run import begin, command
 from ..core.signals import stop_signals
 from . import loader as loaders
 from .datasets import open_splits
@@ -28,7 +29,6 @@ from .origin import origin
 from .probe import fit_head
 from .recipe import Recipe
 from .rehearsal import rehearse
-from .stream import StreamLoader
 
 
 def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
@@ -79,8 +79,6 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     train_batches, sampler, updates_per_epoch = loaders.train_loader(
         splits.train, recipe.data, recipe.augment, resolved, recipe.seed, recipe.optimizer.grad_accum, unreadable
     )
-    if isinstance(train_batches, StreamLoader):
-        accelerator.register_for_checkpointing(train_batches)
     test_batches = loaders.eval_loader(splits.test, recipe.data, resolved, processes)
     summary = f"{recipe.model.name}: {len(splits.train)} training and {len(splits.test) or 'streamed'} evaluation images"
     config = model_config(model, splits.classes, resolved, origin(recipe))
@@ -122,5 +120,5 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`kat-zoo train`: train a classifier from a recipe; see `run.command`."""
+    """`kat-zoo train`: train a classifier from a recipe; see `command.command`."""
     return command(argv, Recipe, train, rehearse)

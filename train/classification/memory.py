@@ -1,7 +1,6 @@
 """When memory runs out: how many images at a time would fit, found by trying."""
 
 import dataclasses
-import json
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, find_executable_batch_size, gather
 from accelerate.utils.memory import should_reduce_batch_size
 from timm.data import Mixup
 from torch import nn
 
+from kat_zoo._checks import is_count
+
+from ..core.checkpoint import read_progress
 from ..core.optim import create_optimizer
 from ..core.run import OutOfMemory
+from ..core.yaml_file import read_settings
 from .recipe import Recipe
 
 
@@ -124,10 +126,11 @@ def fit_batch(recipe: Recipe, trial: Trial, checkpoint: Path | None) -> Recipe:
 def _found_before(checkpoint: Path, processes: int) -> int:
     """The number of accumulation steps that the run of a checkpoint has found for as many processes; 0 if it has not."""
     stored = checkpoint.resolve().parents[1] / "recipe.yaml"
-    if not stored.is_file() or json.loads((checkpoint / "progress.json").read_text()).get("processes") != processes:
+    if not stored.is_file() or read_progress(checkpoint).processes != processes:
         return 0
-    begun = yaml.safe_load(stored.read_text())
-    return int(begun["optimizer"]["grad_accum"]) if begun.get("auto_batch_size") else 0
+    begun = read_settings(stored)
+    accum = begun.get("optimizer", {}).get("grad_accum", 1)
+    return accum if begun.get("auto_batch_size") and is_count(accum) else 0
 
 
 @contextmanager

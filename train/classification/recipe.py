@@ -1,9 +1,10 @@
 """The recipe of an image classifier."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from ..core.config import RunRecipe, require, require_batch
+from ..core.config import RANGES, RunRecipe, require, require_batch
 
 
 @dataclass(frozen=True)
@@ -119,23 +120,6 @@ class AugmentConfig:
     smoothing: float = 0.1
     repeats: int = 1
 
-    def check(self) -> None:
-        """Refuse values out of range; recipes call it.
-
-        Raises:
-            ValueError: naming the key, its value and what is right.
-        """
-        for name in ("hflip", "vflip", "random_erasing", "mixup_prob", "mixup_switch_prob"):
-            require((f"augment.{name}", getattr(self, name), 0 <= getattr(self, name) <= 1, "a probability, in [0, 1]"))
-        for name in ("pad", "color_jitter", "mixup", "cutmix"):
-            require((f"augment.{name}", getattr(self, name), getattr(self, name) >= 0, "at least 0"))
-        require(
-            ("augment.scale", self.scale, 0 < self.scale[0] <= self.scale[1] <= 1, "two numbers in (0, 1], in rising order"),
-            ("augment.ratio", self.ratio, 0 < self.ratio[0] <= self.ratio[1], "two positive numbers in rising order"),
-            ("augment.smoothing", self.smoothing, 0 <= self.smoothing < 1, "in [0, 1)"),
-            ("augment.repeats", self.repeats, self.repeats >= 1, "at least 1"),
-        )
-
 
 @dataclass(frozen=True)
 class ProbeConfig:
@@ -189,6 +173,32 @@ class Recipe(RunRecipe):
             `optimizer.grad_accum` accordingly; the global batch stays.
     """
 
+    ranges: ClassVar[Mapping[str, str]] = (
+        RANGES
+        | {
+            "data.holdout": "[0, 1)",
+            "data.train_images": "[1, 1e12]",
+            "data.input_size": "[1, 65536]",
+            "data.mean": "[0, 1]",
+            "data.std": "(0, inf)",
+            "data.crop_pct": "(0, 1]",
+            "data.samples": "[1, 1e12]",
+            "data.shuffle_buffer": "[1, 1e9]",
+            "data.num_classes": "[1, 1e7]",
+            "data.max_unreadable": "[0, 1e6]",
+            "augment.scale": "(0, 1]",
+            "augment.ratio": "(0, inf)",
+            "augment.smoothing": "[0, 1)",
+            "augment.repeats": "[1, 1e6]",
+            "probe.holdout": "(0, 1)",
+            "probe.max_iter": "[1, 1e9]",
+            "distill.weight": "[0, 1]",
+            "distill.temperature": "(0, inf)",
+        }
+        | {f"augment.{name}": "[0, 1]" for name in ("hflip", "vflip", "random_erasing", "mixup_prob", "mixup_switch_prob")}
+        | {f"augment.{name}": "[0, 1e6]" for name in ("pad", "color_jitter", "mixup", "cutmix")}
+    )
+
     task: Literal["classification"] = "classification"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -223,22 +233,14 @@ class Recipe(RunRecipe):
             ValueError: naming the key, its value and what is right.
         """
         super().__post_init__()
+        sizes, scale, ratio = self.data.sizes, self.augment.scale, self.augment.ratio
         require(
-            ("data.holdout", self.data.holdout, 0 <= self.data.holdout < 1, "in [0, 1)"),
-            ("data.train_images", self.data.train_images, self.data.train_images is None or self.data.train_images >= 1, "at least 1"),
-            ("data.crop_pct", self.data.crop_pct, self.data.crop_pct is None or 0 < self.data.crop_pct <= 1, "in (0, 1]"),
-            ("data.max_unreadable", self.data.max_unreadable, self.data.max_unreadable >= 0, "at least 0"),
-            ("data.shuffle_buffer", self.data.shuffle_buffer, self.data.shuffle_buffer >= 1, "at least 1"),
-            ("data.samples", self.data.samples, self.data.samples is None or self.data.samples >= 1, "at least 1"),
-            ("data.sizes", self.data.sizes, not self.data.sizes or 0 in self.data.sizes, "empty, or begin at epoch 0"),
-            ("data.sizes", self.data.sizes, all(e >= 0 < s for e, s in self.data.sizes.items()), "epoch: side in pixels"),
-            ("probe.holdout", self.probe.holdout, 0 < self.probe.holdout < 1, "in (0, 1)"),
-            ("probe.max_iter", self.probe.max_iter, self.probe.max_iter >= 1, "at least 1"),
-            ("distill.weight", self.distill.weight, 0 <= self.distill.weight <= 1, "in [0, 1]"),
-            ("distill.temperature", self.distill.temperature, self.distill.temperature > 0, "positive"),
+            ("data.sizes", sizes, not sizes or 0 in sizes, "empty, or begin at epoch 0"),
+            ("data.sizes", sizes, all(e >= 0 and 1 <= s <= 65536 for e, s in sizes.items()), "epoch: side in pixels"),
+            ("augment.scale", scale, scale[0] <= scale[1], "two numbers in rising order"),
+            ("augment.ratio", ratio, ratio[0] <= ratio[1], "two numbers in rising order"),
             ("schedule.epochs", self.schedule.epochs, self.schedule.epochs >= 1 or self.mode == "linear_probe", "at least 1"),
         )
-        self.augment.check()
         given = [key for key in ("pretrained", "checkpoint", "init_from") if getattr(self.model, key)]
         if len(given) > 1:
             raise ValueError(f"model.{' and model.'.join(given)} all name the weights to start from; give one")
@@ -247,6 +249,6 @@ class Recipe(RunRecipe):
         if self.mode != "finetune" and self.model.train_only != "all":
             raise ValueError(f"model.train_only is {self.model.train_only!r}, which mode finetune takes; mode is {self.mode}")
         accum = self.optimizer.grad_accum
-        require_batch(self.data.batch_size, self.data.workers, accum)
+        require_batch(self.data.batch_size, accum)
         if (self.augment.mixup or self.augment.cutmix) and (self.data.batch_size // accum) % 2:
             raise ValueError(f"data.batch_size={self.data.batch_size}: expected an even number, for mixup and cutmix pair images")

@@ -1,19 +1,47 @@
 """`kat-zoo train --dry-run`: build everything a recipe names and run one batch of noise, without data, network or files."""
 
 import dataclasses
+from pathlib import Path
 
 import torch
 from timm.loss import create_classification_loss
 
 from ..core.trial import try_update
 from . import loader as loaders
+from .datasets import image_folder
 from .distill import create_task
 from .model import build_model, check_sizes
-from .recipe import Recipe
+from .recipe import DataConfig, Recipe
 
-# (classes, training images); for `folder` and `hub`, whose size only the data knows, as ImageNet.
+# (classes, training images)
 SIZES = {"fashion_mnist": (10, 60_000), "cifar10": (10, 50_000), "cifar100": (100, 50_000)}
 IMAGENET = (1000, 1_281_167)
+
+
+def count_data(data: DataConfig) -> tuple[int, int, str]:
+    """The size of a recipe's data, as far as it is known without fetching or decoding anything.
+
+    Args:
+        data: source of the images; a folder of classes that is there is counted.
+
+    Returns:
+        (classes, training images, an assumption in a sentence, empty where nothing is assumed).
+    """
+    assumed = ""
+    if data.dataset in SIZES:
+        classes, images = SIZES[data.dataset]
+    elif data.dataset in ("folder", "imagenet") and data.root is not None and Path(data.root).is_dir():
+        splits = image_folder(data.root, split=data.holdout > 0)
+        classes, images = len(splits.classes), len(splits.train)
+    else:
+        classes, images = IMAGENET
+        if data.dataset != "imagenet" and None in (data.num_classes, data.samples or data.train_images):
+            assumed = (
+                f"The size of the data ({data.dataset}) is not known here: it is counted as ImageNet, {classes:,} classes and {images:,} "
+                "images, where data.num_classes and data.samples do not say otherwise."
+            )
+    images -= round(data.holdout * images)
+    return data.num_classes or classes, data.samples or data.train_images or images, assumed
 
 
 def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
@@ -30,8 +58,7 @@ def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
         ValueError: whatever would make the run fail before its first update.
     """
     recipe = recipe.after_probe
-    classes, images = SIZES.get(recipe.data.dataset, IMAGENET)
-    classes, images = recipe.data.num_classes or classes, recipe.data.samples or recipe.data.train_images or images
+    classes, images, assumed = count_data(recipe.data)
     config = dataclasses.replace(recipe.model, pretrained=False, checkpoint=None, init_from=None)
     model = build_model(config, classes).train()
     resolved = loaders.data_config(recipe.data, model)
@@ -52,6 +79,7 @@ def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
         f"{recipe.model.name}: {sum(p.numel() for p in model.parameters()):,} parameters, {trained:,} trained",
         f"{recipe.data.dataset}: {classes} classes, input {tuple(resolved['input_size'])}, "
         f"{recipe.schedule.epochs * updates:,} updates of {recipe.data.batch_size} images",
+        *([assumed] if assumed else []),
         *try_update(model, recipe, updates, {"loss": loss}, " x ".join(map(str, x.shape[2:])), transform),
     ]
     return "\n".join(lines)

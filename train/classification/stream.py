@@ -75,7 +75,7 @@ class _TrainRows(IterableDataset):
             seed = int(np.random.SeedSequence((self.seed, self.epoch, reading)).generate_state(1)[0])
             shuffled = self.stream.rows.shuffle(seed=seed, buffer_size=self.stream.buffer)
             empty = True
-            for row in _share(shuffled, self.rank, self.processes):
+            for row in self.stream.read(_share(shuffled, self.rank, self.processes)):
                 empty = False
                 yield row
             if empty:
@@ -128,14 +128,14 @@ class StreamLoader:
         batches = _loader(self.rows, self.rows.micro, self.workers)
         yield from (send_to_device(batch, PartialState().device) for batch in islice(batches, odd, None))
 
-    def state_dict(self) -> dict[str, int]:
-        """The part of a checkpoint: the numbers that the order depends on."""
+    def order_numbers(self) -> dict[str, int]:
+        """The numbers that the order depends on; a checkpoint keeps them."""
         return {"processes": PartialState().num_processes, "workers": self.workers}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def compare_order(self, before: dict[str, int]) -> None:
         """Say so if a run is continued with other numbers of processes or workers."""
-        if state != self.state_dict():
-            logger.warning("the stream continues in another order: it was read by %s, and now by %s", state, self.state_dict())
+        if before != self.order_numbers():
+            logger.warning("the stream continues in another order: it was read by %s, and now by %s", before, self.order_numbers())
 
 
 class _TestRows(IterableDataset):
@@ -144,7 +144,7 @@ class _TestRows(IterableDataset):
         self.rows = _share(stream.rows, PartialState().process_index, PartialState().num_processes)
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        for row in self.rows:
+        for row in self.stream.read(self.rows):
             try:
                 image = decode(row[self.stream.image])
             except UNREADABLE as error:

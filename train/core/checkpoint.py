@@ -11,13 +11,17 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from kat_zoo._checks import is_count
+from kat_zoo._text import one_line
 from kat_zoo.hub.repository import serialize
+
+from .states import check_files, load_random_state, load_state, stream_state
 
 logger = logging.getLogger("kat_zoo")
 
@@ -38,6 +42,7 @@ class Progress:
         updates_per_epoch: updates in one epoch, by the number of training images; 0 in checkpoints that do not have it.
         images: number of training images, on which their order depends; 0 where they are streamed.
         processes: number of processes that took part; 0 in checkpoints that do not have it.
+        stream: numbers that the order of a stream depends on; empty where images are read by index.
     """
 
     update: int = 0
@@ -48,16 +53,21 @@ class Progress:
     updates_per_epoch: int = 0
     images: int = 0
     processes: int = 0
+    stream: dict[str, int] = field(default_factory=dict)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that a reader, or a crash, sees the old file or the new one, never a part."""
     partial = path.with_name(path.name + PARTIAL)
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:  # a full disk does not say of which file
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{error.strerror}, and the file is as it was", str(path)) from error
     _sync(path.parent)
 
 
@@ -87,6 +97,14 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _allow_as_usual(path: Path) -> None:
+    """Give a file the permissions that the user's umask gives to new ones: safetensors lets nobody else read."""
+    if path.is_file():
+        mask = os.umask(0)
+        os.umask(mask)
+        path.chmod(0o666 & ~mask)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -151,7 +169,12 @@ def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress, ema
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial), safe_serialization=True)
+    try:
+        accelerator.save_state(str(partial), safe_serialization=True)
+    except (OSError, RuntimeError, SafetensorError) as error:  # of a full disk, which torch and safetensors tell in their own words
+        shutil.rmtree(partial, ignore_errors=True)
+        kept = next(reversed(list_checkpoints(run)), "none")
+        raise OSError(f"checkpoint {final} could not be written ({one_line(error)[:200]}); the newest is {kept}") from error
     average = None if ema is None else whole_weights(ema.module)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -159,6 +182,7 @@ def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress, ema
             save_weights(average, partial / "ema.safetensors")
         write_atomically(partial / "progress.json", json.dumps(asdict(progress)).encode())
         for path in partial.rglob("*"):
+            _allow_as_usual(path)
             _sync(path)
         partial.replace(final)
         _sync(final.parent)
@@ -181,7 +205,7 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, ema: ModelEmaV3 | No
 
     Raises:
         FileNotFoundError: `folder` is not a checkpoint.
-        ValueError: it was written under another way of sharding.
+        ValueError: it was written under another way of sharding, a file of it is damaged, or holds more than plain values.
     """
     if not (folder / "progress.json").is_file():
         raise FileNotFoundError(f"{folder} is not a checkpoint of kat-zoo train (no progress.json)")
@@ -191,10 +215,37 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, ema: ModelEmaV3 | No
             f"checkpoint {folder} has no {weights}: DDP (or one process), FSDP2 and DeepSpeed do not read each other's checkpoints; "
             "continue as the run was begun, or start another from its model.safetensors (model.checkpoint)"
         )
-    accelerator.load_state(str(folder))
+    progress = read_progress(folder)
+    check_files(folder)
+    load_state(accelerator, folder)
     if ema is not None:
         _load_whole(ema.module, load_file(folder / "ema.safetensors"))
-    return Progress(**json.loads((folder / "progress.json").read_text()))
+    load_random_state(accelerator, folder, progress.processes)
+    progress.stream = progress.stream or stream_state(folder)
+    return progress
+
+
+def read_progress(folder: Path) -> Progress:
+    """Where the run of a checkpoint stood.
+
+    Args:
+        folder: a checkpoint's folder.
+
+    Raises:
+        ValueError: progress.json is not one that `save_checkpoint` writes.
+    """
+    path = folder / "progress.json"
+    try:
+        progress = Progress(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {one_line(error)[:200]}") from error
+    counts = ("update", "skipped", "evaluated", "updates_per_epoch", "images", "processes")
+    for name in counts:
+        if not is_count(getattr(progress, name), 0):
+            raise ValueError(f"{path} has {name}={getattr(progress, name)!r}: expected an integer of at least 0")
+    if not isinstance(progress.window, dict) or not isinstance(progress.stream, dict):
+        raise ValueError(f"{path} is damaged: window and stream must be objects")
+    return progress
 
 
 def find_resume(run: Path, resume: str) -> Path | None:

@@ -5,14 +5,19 @@ An unknown key or a wrong type is refused.
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import yaml
 
 from kat_zoo._text import one_line
+
+from .explain import check_keys, did_you_mean, explain
+from .ranges import check_ranges
+from .yaml_file import read_settings
 
 RECIPES = Path(__file__).parent.parent / "configs"
 
@@ -144,6 +149,33 @@ class SystemConfig:
     processes: int | None = None
 
 
+RANGES = {
+    "seed": "[0, 4294967296)",
+    "optimizer.lr": "(0, inf)",
+    "optimizer.weight_decay": "[0, inf)",
+    "optimizer.rational_lr_scale": "[0, inf)",
+    "optimizer.layer_decay": "(0, 1]",
+    "optimizer.clip_grad": "(0, inf)",
+    "optimizer.grad_accum": "[1, 1e6]",
+    "schedule.epochs": "[0, 1e6]",
+    "schedule.warmup_epochs": "[0, 1e6]",
+    "schedule.warmup_lr": "[0, inf)",
+    "schedule.min_lr": "[0, inf)",
+    "schedule.decay_epochs": "(0, inf)",
+    "schedule.decay_rate": "[0, inf)",
+    "schedule.milestones": "[0, 1e6]",
+    "ema.decay": "[0, 1)",
+    "system.log_every": "[1, 1e9]",
+    "system.eval_every": "[1, 1e6]",
+    "system.checkpoint_every": "[0, 1e9]",
+    "system.keep_checkpoints": "[1, 1e6]",
+    "system.max_skipped": "[1, 1e9]",
+    "system.processes": "[1, 1e6]",
+    "data.batch_size": "[1, 1e7]",
+    "data.workers": "[0, 1024]",
+}  # of every task
+
+
 @dataclass(frozen=True)
 class RunRecipe:
     """The settings that recipes of all tasks share; `data.batch_size` counts images per update, over all processes and accumulation steps.
@@ -161,6 +193,7 @@ class RunRecipe:
     system: SystemConfig = field(default_factory=SystemConfig)
 
     auto_batch_size = False  # recipes may have it as a setting
+    ranges: ClassVar[Mapping[str, str]] = RANGES
 
     @property
     def images_together(self) -> int:
@@ -178,19 +211,10 @@ class RunRecipe:
         Raises:
             ValueError: naming the key, its value and what is right.
         """
-        optimizer, schedule = self.optimizer, self.schedule
+        check_ranges(self, self.ranges)
+        schedule = self.schedule
         require(
-            ("optimizer.lr", optimizer.lr, optimizer.lr > 0, "positive"),
-            ("optimizer.weight_decay", optimizer.weight_decay, optimizer.weight_decay >= 0, "at least 0"),
-            ("optimizer.rational_lr_scale", optimizer.rational_lr_scale, optimizer.rational_lr_scale >= 0, "at least 0"),
-            ("optimizer.layer_decay", optimizer.layer_decay, optimizer.layer_decay is None or 0 < optimizer.layer_decay <= 1, "in (0, 1]"),
-            ("optimizer.clip_grad", optimizer.clip_grad, optimizer.clip_grad is None or optimizer.clip_grad > 0, "positive, or null"),
-            ("optimizer.grad_accum", optimizer.grad_accum, optimizer.grad_accum >= 1, "at least 1"),
-            ("schedule.epochs", schedule.epochs, schedule.epochs >= 0, "at least 0"),
-            ("schedule.warmup_epochs", schedule.warmup_epochs, schedule.warmup_epochs >= 0, "at least 0"),
-            ("schedule.warmup_lr", schedule.warmup_lr, schedule.warmup_lr >= 0, "at least 0"),
-            ("schedule.min_lr", schedule.min_lr, schedule.min_lr >= 0, "at least 0"),
-            ("schedule.decay_epochs", schedule.decay_epochs, schedule.decay_epochs is None or schedule.decay_epochs > 0, "positive"),
+            ("output", self.output, bool(self.output.strip()), "the path of a folder"),
             ("schedule.name", schedule.name, schedule.name != "plateau", "a schedule known in advance"),
             (
                 "schedule.milestones",
@@ -198,14 +222,8 @@ class RunRecipe:
                 bool(schedule.milestones) == (schedule.name == "multistep"),
                 "given with schedule.name multistep, and only there",
             ),
-            ("ema.decay", self.ema.decay, 0 <= self.ema.decay < 1, "in [0, 1)"),
-            ("system.log_every", self.system.log_every, self.system.log_every >= 1, "at least 1"),
-            ("system.eval_every", self.system.eval_every, self.system.eval_every >= 1, "at least 1"),
-            ("system.checkpoint_every", self.system.checkpoint_every, self.system.checkpoint_every >= 0, "at least 0"),
-            ("system.keep_checkpoints", self.system.keep_checkpoints, self.system.keep_checkpoints >= 1, "at least 1"),
-            ("system.max_skipped", self.system.max_skipped, self.system.max_skipped >= 1, "at least 1"),
         )
-        schedule.check(optimizer.lr)
+        schedule.check(self.optimizer.lr)
 
 
 def require(*rules: tuple[str, Any, bool, str]) -> None:
@@ -222,18 +240,16 @@ def require(*rules: tuple[str, Any, bool, str]) -> None:
             raise ValueError(f"{key}={value!r}: expected {expected}")
 
 
-def require_batch(batch_size: int, workers: int, grad_accum: int) -> None:
-    """Check a recipe's global batch.
+def require_batch(batch_size: int, grad_accum: int) -> None:
+    """Check that a recipe's global batch can be split into equal passes.
 
     Args:
         batch_size: images per update.
-        workers: loader processes.
         grad_accum: forward and backward passes per update.
 
     Raises:
-        ValueError: out of range, or the batch cannot be split into equal passes.
+        ValueError: it cannot.
     """
-    require(("data.batch_size", batch_size, batch_size >= 1, "at least 1"), ("data.workers", workers, workers >= 0, "at least 0"))
     if batch_size % grad_accum:
         raise ValueError(f"data.batch_size {batch_size} is not a multiple of optimizer.grad_accum {grad_accum}")
 
@@ -264,14 +280,17 @@ def parse(
         parser.add_argument("--" + name.replace("_", "-"), **options)
     parser.add_class_arguments(cls)
     parser.set_defaults(defaults or {})
+    argv = find_configs(argv)
+    for path in config_files(argv):
+        check_keys(read_settings(path), cls, path, flags)
     try:
-        parsed = parser.parse_args(find_configs(argv))
+        parsed = parser.parse_args(argv)
         instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # renamed in 4.49
         extra = argparse.Namespace(**{name: parsed.pop(name) for name in flags})
         parsed.pop("config", None)
         return cls(**instantiate(parsed).as_dict()), extra
     except argparse.ArgumentError as error:
-        raise ValueError(one_line(error)) from error
+        raise ValueError(explain(one_line(error), cls)) from error
 
 
 def find_configs(argv: Sequence[str]) -> list[str]:
@@ -281,18 +300,32 @@ def find_configs(argv: Sequence[str]) -> list[str]:
         FileNotFoundError: neither a file nor a packaged recipe.
     """
     found = list(argv)
-    for i, argument in enumerate(found):
-        value = argument.removeprefix("--config=") if argument.startswith("--config=") else None
-        if value is None and i and found[i - 1] == "--config":
-            value = argument
-        if value is None or Path(value).exists():
+    for i, value in _configs(found):
+        if Path(value).is_file():
             continue
-        packaged = RECIPES / f"{Path(value).name.removesuffix('.yaml')}.yaml"
-        if not packaged.exists():
-            names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-            raise FileNotFoundError(f"--config {value}: no such file, and no packaged recipe of that name ({names})")
-        found[i] = argument.replace(value, str(packaged))
+        name = Path(value).name.removesuffix(".yaml")
+        packaged = RECIPES / f"{name}.yaml"
+        if not packaged.is_file():
+            names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+            near = difflib.get_close_matches(name, names, 3)
+            advice = f"; {did_you_mean(near)} `kat-zoo recipes` lists them" if near else "; `kat-zoo recipes` lists those that are packaged"
+            raise FileNotFoundError(f"--config {value}: no such file, and not the name of a packaged recipe{advice}")
+        found[i] = found[i].removesuffix(value) + str(packaged)
     return found
+
+
+def config_files(argv: Sequence[str]) -> list[str]:
+    """The files that `--config` names in a command line."""
+    return [value for _, value in _configs(argv)]
+
+
+def _configs(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """(position, file) of each `--config FILE` or `--config=FILE`."""
+    for i, argument in enumerate(argv):
+        if argument.startswith("--config="):
+            yield i, argument.removeprefix("--config=")
+        elif i and argv[i - 1] == "--config":
+            yield i, argument
 
 
 def to_yaml(recipe: Any) -> str:

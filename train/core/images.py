@@ -3,8 +3,6 @@
 import io
 import logging
 import multiprocessing
-import struct
-import zlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -12,12 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kat_zoo.images import eight_bits
+from kat_zoo.images import UNREADABLE, convert, read_image
+
+__all__ = ["UNREADABLE", "ArrayImages", "Images", "Part", "UnreadableImages", "decode", "name_of", "to_mode"]
 
 logger = logging.getLogger("kat_zoo")
-
-# What PIL raises on damaged files; its PNG reader raises SyntaxError.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class Images(Protocol):
@@ -83,7 +80,7 @@ def decode(value: dict[str, Any]) -> Image.Image:
         value: dict with `bytes`, or else the `path` of a file.
 
     Returns:
-        The image, its pixels read.
+        The image, its pixels read, upright.
 
     Raises:
         OSError: or another of `UNREADABLE`, if it is damaged.
@@ -91,9 +88,7 @@ def decode(value: dict[str, Any]) -> Image.Image:
     if value is None:
         raise ValueError("the row has no image")
     raw = value.get("bytes")
-    image = Image.open(io.BytesIO(raw) if raw is not None else value["path"])
-    image.load()
-    return image
+    return read_image(io.BytesIO(raw) if raw is not None else value["path"])
 
 
 def to_mode(image: Image.Image, mode: str, name: str) -> Image.Image:
@@ -108,7 +103,7 @@ def to_mode(image: Image.Image, mode: str, name: str) -> Image.Image:
         ValueError: its pixels are 32-bit numbers; that is not damage, of which `max_unreadable` allows some.
     """
     try:
-        return eight_bits(image).convert(mode)
+        return convert(image, mode)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

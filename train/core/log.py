@@ -25,8 +25,11 @@ class JsonlLog:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it has the key `update`."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:  # a full disk does not say of which file
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -11,8 +11,16 @@ from typing import Any
 import torch
 import torch.distributed
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DataLoaderConfiguration, DistributedType, InitProcessGroupKwargs, compare_versions, set_seed
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    DistributedType,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    compare_versions,
+    set_seed,
+)
 from torch import nn
 
 from .checkpoint import find_resume
@@ -50,12 +58,14 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
     _check_precision(recipe.system.precision, "system.precision")
     if zero and "LOCAL_RANK" not in os.environ:
         raise ValueError("accelerate's configuration asks for DeepSpeed; start with accelerate launch or torchrun, see docs/launch.md")
+    AcceleratorState._reset_state(reset_partial_state=False)  # it keeps the precision of the first training of a process
     group: dict[str, Any] = {"timeout": PATIENCE} | ({"backend": "gloo"} if on_cpu and zero else {})
     accelerator = Accelerator(
         cpu=on_cpu and not zero,  # without it, several CPU processes would not find each other; with it, DeepSpeed is ignored
         kwargs_handlers=[InitProcessGroupKwargs(**group)],
         mixed_precision="no" if zero else recipe.system.precision,  # DeepSpeed's would turn the weights themselves into bfloat16
-        gradient_accumulation_steps=recipe.optimizer.grad_accum,
+        # An update ends by the count of micro-batches alone: the loader may be ahead of them.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(recipe.optimizer.grad_accum, sync_with_dataloader=False),
         dataloader_config=_global_batches(),
         rng_types=[],  # the sampler is the same in all processes without any exchange
         log_with=list(recipe.system.trackers) or None,
@@ -160,6 +170,7 @@ def evaluation(precision: str) -> Iterator[Accelerator]:
         ValueError: fp16 without a GPU.
     """
     _check_precision(precision, "precision")
+    AcceleratorState._reset_state(reset_partial_state=False)
     with plain_errors():
         yield Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision, dataloader_config=_global_batches())
     PartialState().destroy_process_group()  # after an error it is left alone: the launcher then stops the other processes

@@ -1,13 +1,18 @@
 """Settings that may change when a run is continued, and those that may not."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from accelerate import PartialState
 
+from kat_zoo.hub.repository import CONFIG
+
 from .config import RunRecipe, to_yaml
+from .runs import read_json
+from .yaml_file import read_settings
 
 logger = logging.getLogger("kat_zoo")
 
@@ -35,7 +40,7 @@ def check_resume(recipe: RunRecipe, checkpoint: Path) -> None:
     if not stored.is_file():
         logger.warning("%s: no such file; settings are not compared with those that %s was made with", stored, checkpoint)
         return
-    before, now = (_flat(yaml.safe_load(text)) for text in (stored.read_text(), to_yaml(recipe)))
+    before, now = _flat(read_settings(stored)), _flat(yaml.safe_load(to_yaml(recipe)))
     changed = {key: (before[key], value) for key, value in now.items() if key in before and before[key] != value}
     changed.pop("output", None)  # a run folder may have been moved
     for what, keys in FIXED.items():
@@ -53,6 +58,30 @@ def check_resume(recipe: RunRecipe, checkpoint: Path) -> None:
         changed.pop("optimizer.grad_accum", None)  # the run keeps what was found
     if changed and PartialState().is_main_process:
         logger.warning("continued with other settings: %s", ", ".join(f"{key} {old!r} -> {new!r}" for key, (old, new) in changed.items()))
+
+
+def check_classes(config: Mapping[str, Any], checkpoint: Path | None) -> None:
+    """Compare the classes of the data with those of the run that a checkpoint is of: the head knows them by number alone.
+
+    Args:
+        config: content of config.json for the data.
+        checkpoint: a checkpoint's folder, in that of a run; None where a run begins.
+
+    Raises:
+        ValueError: they are others, or in another order.
+    """
+    stored = None if checkpoint is None else checkpoint.resolve().parents[1] / CONFIG
+    before = [] if stored is None else list(read_json(stored).get("label_names") or [])
+    now = list(config.get("label_names", []))
+    if not before or before == now:
+        return
+    if len(before) != len(now):
+        raise ValueError(f"the data has {len(now)} classes, but {checkpoint} was made with {len(before)}: expected the same")
+    first = next(i for i in range(len(now)) if now[i] != before[i])
+    raise ValueError(
+        f"class {first} of the data is {now[first]!r}, but {checkpoint} was made with {before[first]!r}: expected the same classes in the "
+        "same order; was a folder renamed?"
+    )
 
 
 def _flat(recipe: dict[str, Any]) -> dict[str, Any]:

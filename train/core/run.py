@@ -1,47 +1,41 @@
-"""The parts of a training loop that all tasks share: run folder, guarded updates, logs, checkpoints, stop signals.
+"""The parts of a training loop that all tasks share: guarded updates, logs, checkpoints, stop signals.
 
-A loop reads: `processes.start`, build data and model, `begin`, then `with stop_signals() as run.signals` over epochs: `Run.evaluated`
+A loop reads: `processes.start`, build data and model, `begin.begin`, then `with stop_signals() as run.signals` over epochs: `Run.evaluated`
 where an evaluation is due, `Run.backward` on each of `Run.micro_batches`; at the end `Run.finish`. See `segmentation.train`.
 """
 
+import itertools
 import logging
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedType, broadcast_object_list, set_seed, tqdm
-from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+from accelerate import Accelerator
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from kat_zoo.analysis import plot_curves
-from kat_zoo.hub.repository import CARD, CONFIG, RECIPE, RESULT, WEIGHTS, dumps, folder_card
+from kat_zoo.hub.repository import CARD, RESULT, WEIGHTS, dumps, folder_card
 
 from .checkpoint import (
     Progress,
-    drop_abandoned,
     list_checkpoints,
-    load_checkpoint,
     save_checkpoint,
     save_weights,
     whole_weights,
     write_atomically,
 )
-from .config import RunRecipe, parse, to_yaml
+from .config import RunRecipe
+from .lock import release
 from .log import JsonlLog, read_log
-from .optim import create_optimizer, create_scheduler
 from .processes import signaled
 from .runs import OLD_WEIGHTS
-from .signals import stop_signals
-from .workers import plain_errors
-from .zero import configure_zero
 
 logger = logging.getLogger("kat_zoo")
 
@@ -56,7 +50,7 @@ class OutOfMemory(RuntimeError):
 
 @dataclass
 class Run:
-    """A run in progress; made by `begin`.
+    """A run in progress; made by `begin.begin`.
 
     Attributes:
         recipe: recipe of any task.
@@ -95,6 +89,8 @@ class Run:
     signals: list[int] = field(default_factory=list)
     _skipped_in_a_row: int = 0
     _clock: tuple[float, int] = (0.0, 0)
+    _share: Tensor | None = None
+    _last_loss: Tensor | None = None
 
     @property
     def folder(self) -> Path:
@@ -105,6 +101,12 @@ class Run:
     def total(self) -> int:
         """Updates in the whole run."""
         return self.recipe.schedule.epochs * self.updates_per_epoch
+
+    @property
+    def log_every(self) -> int:
+        """Updates between log records: those of the recipe, or fewer in a run so short that they would make one record or none."""
+        every = self.recipe.system.log_every
+        return every if self.total >= 2 * every else max(1, min(every, self.total // 10))
 
     @property
     def finished(self) -> bool:
@@ -123,11 +125,13 @@ class Run:
         """The weights to evaluate, prefix of their figures -> model: the raw weights, then the averaged ones, where there are any."""
         return {"": self.bare} | ({} if self.ema is None else {"ema_": self.ema.module})
 
-    def micro_batches(self, sampler: Any) -> Iterator[Any]:
+    def micro_batches(self, sampler: Any, count: Callable[[Any], Tensor] | None = None) -> Iterator[Any]:
         """The rest of the epoch, with an update after each global batch; ends early where a process has received a stop signal.
 
         Args:
             sampler: sampler of the training batches; it seeks the first sample that has not been seen.
+            count: function that counts, in a micro-batch, the items that its loss is the mean of; the loss of an update is then the mean
+                over the items of all its micro-batches in all processes. Without it, each micro-batch counts alike.
 
         Yields:
             Micro-batches, to be passed through `model` and `backward`.
@@ -138,13 +142,25 @@ class Run:
         self.model.train()
         epoch, done = divmod(self.progress.update, self.updates_per_epoch)
         sampler.seek(epoch, done * self.recipe.batch_size)
-        for batch in self.train_batches:
+        for batch, share in self._with_shares(count):
+            self._share = share
             with self.accelerator.accumulate(self.model):
                 yield batch
             if self.accelerator.sync_gradients:
                 self.update()
                 if signaled(self.accelerator, self.signals):
                     return
+
+    def _with_shares(self, count: Callable[[Any], Tensor] | None) -> Iterator[tuple[Any, Tensor | None]]:
+        """Each micro-batch with the factor of its loss: its part of the update's items, where micro-batches of equal size have 1."""
+        if count is None:
+            yield from ((batch, None) for batch in self.train_batches)
+            return
+        batches, accum = iter(self.train_batches), self.accelerator.gradient_accumulation_steps
+        while group := list(itertools.islice(batches, accum)):
+            counts = torch.stack([count(batch) for batch in group]).float()
+            total = self.accelerator.reduce(counts.sum(), "sum").clamp(min=1)
+            yield from zip(group, counts * accum * self.accelerator.num_processes / total, strict=True)
 
     def backward(self, losses: Mapping[str, Tensor]) -> None:
         """Backward of one of `micro_batches`.
@@ -154,6 +170,9 @@ class Run:
         """
         if "loss" not in losses:
             losses = {"loss": torch.stack(list(losses.values())).sum(), **losses}
+        if self._share is not None:
+            losses = {name: value * self._share for name, value in losses.items()}
+        self._last_loss = losses["loss"].detach()
         self.accelerator.backward(losses["loss"])
         for name, value in losses.items():
             self.losses.setdefault(name, []).append(value.detach())
@@ -179,7 +198,7 @@ class Run:
         self._skipped_in_a_row = 0 if finite else self._skipped_in_a_row + 1
         if not finite:
             self._skip(norm)
-        if progress.update % system.log_every == 0 and self.losses:
+        if progress.update % self.log_every == 0 and self.losses:
             self._log_losses(norm)
         # At the end of an epoch before the evaluation, which may fail: the epoch is then not lost.
         if progress.update % (system.checkpoint_every or self.updates_per_epoch) == 0 or progress.update % self.updates_per_epoch == 0:
@@ -190,7 +209,7 @@ class Run:
         self.losses.clear()
         logger.warning("update %d skipped: the gradient norm is %s", self.progress.update, norm)
         if self._skipped_in_a_row >= self.recipe.system.max_skipped:
-            good = next(reversed(list_checkpoints(self.folder)), "none")
+            good = next(reversed(list_checkpoints(self.folder)), "none")  # each was saved after a finite loss, see `good`
             raise TrainingDiverged(f"no finite gradient in {self._skipped_in_a_row} updates in a row; last good checkpoint: {good}")
 
     def _log_losses(self, norm: float) -> None:
@@ -226,7 +245,7 @@ class Run:
             self.record(values)
         better = not math.isnan(value) and (progress.best is None or value > progress.best)
         weights = whole_weights(self.ema.module if self.ema is not None else self.bare)
-        if self.accelerator.is_main_process:
+        if self.accelerator.is_main_process and all(bool(weight.isfinite().all()) for weight in weights.values()):
             for name in (WEIGHTS, "best.safetensors") if better else (WEIGHTS,):
                 save_weights(weights, self.folder / name, progress.update)
             (self.folder / OLD_WEIGHTS).unlink(missing_ok=True)  # of an older version that began the run
@@ -235,8 +254,25 @@ class Run:
         self.save()
         self.restart_clock()
 
-    def save(self) -> Path:
-        """Save a checkpoint; every process calls it. Returns its folder."""
+    @property
+    def good(self) -> bool:
+        """Whether the state is worth keeping: the last loss and all weights are finite, no update is being skipped; the same everywhere."""
+        tensors = [*self.bare.state_dict().values(), *([] if self._last_loss is None else [self._last_loss])]
+        values = (value.to_local() if isinstance(value, DTensor) else value for value in tensors)
+        finite = all(bool(value.isfinite().all()) for value in values if value.is_floating_point())
+        bad = torch.tensor([float(self._skipped_in_a_row > 0 or not finite)], device=self.accelerator.device)
+        return not float(self.accelerator.reduce(bad, "sum"))
+
+    def save(self) -> Path | None:
+        """Save a checkpoint, unless training has diverged; every process calls it.
+
+        Returns:
+            The newest good checkpoint: this one, or the one before; None where there is none.
+        """
+        if not self.good:
+            before = next(reversed(list_checkpoints(self.folder)), None)
+            logger.warning("update %d is not saved, for its loss or weights are not finite; kept: %s", self.progress.update, before)
+            return before
         self.progress.window = {name: self.accelerator.reduce(torch.stack(values), "mean").tolist() for name, values in self.losses.items()}
         return save_checkpoint(self.accelerator, self.folder, self.progress, self.ema, self.recipe.system.keep_checkpoints)
 
@@ -244,7 +280,9 @@ class Run:
         """Whether any process has received a stop signal; the run is then saved and finished, and the loop returns."""
         stop = signaled(self.accelerator, self.signals)
         if stop:
-            self.finish(f"stopped at update {self.progress.update} by a signal: {self.save()}; --resume auto continues")
+            saved = self.save()
+            advice = "--resume auto continues" if saved else "nothing could be saved, for the loss is not finite"
+            self.finish(f"stopped at update {self.progress.update} by a signal: {saved}; {advice}")
         return stop
 
     def finish(self, message: str, result: Mapping[str, Any] | None = None) -> None:
@@ -257,134 +295,8 @@ class Run:
         if result is not None and self.accelerator.is_main_process:
             write_atomically(self.folder / RESULT, dumps(result))
             write_atomically(self.folder / CARD, folder_card(self.folder, self.config).encode())
+        release(self.folder)
         self.bar.close()
         self.accelerator.print(message)
         for tracker in self.accelerator.trackers:
             tracker.finish()
-
-
-def begin(
-    recipe: RunRecipe,
-    accelerator: Accelerator,
-    checkpoint: Path | None,
-    model: nn.Module,
-    train_batches: Any,
-    test_batches: Any,
-    updates_per_epoch: int,
-    summary: str,
-    config: Mapping[str, Any],
-    compiled: str = "",
-) -> Run:
-    """Make optimizer, schedule and average, prepare them for the processes, continue from a checkpoint, open the run folder.
-
-    Args:
-        recipe: recipe of any task.
-        accelerator: accelerator that `start` made.
-        checkpoint: checkpoint that `start` found, or None.
-        model: model on the CPU; it is moved to the device.
-        train_batches: loader of global micro-batches.
-        test_batches: loader of the evaluation split.
-        updates_per_epoch: optimizer updates in one epoch.
-        summary: model and data in a few words, for the first line of output.
-        config: content of config.json.
-        compiled: the part of the model that `system.compile` compiles, by its path; all of it by default.
-
-    Returns:
-        The run, its random state that of the update it stands at.
-
-    Raises:
-        FileNotFoundError: `checkpoint` is not a checkpoint.
-        ValueError: it is past the end of the run, or counts other epochs.
-    """
-    folder, system = Path(recipe.output), recipe.system
-    memory_format = torch.channels_last if system.channels_last else torch.contiguous_format
-    model.to(accelerator.device).to(memory_format=memory_format)
-    ema = ModelEmaV3(model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup) if recipe.ema.decay else None
-    bare, optimizer = model, create_optimizer(model, recipe.optimizer)
-    dataset = getattr(train_batches, "dataset", None)
-    images = len(dataset) if isinstance(dataset, Sized) else 0
-    scheduler = create_scheduler(optimizer, recipe.schedule, updates_per_epoch)
-    if system.compile:
-        model.get_submodule(compiled).compile()  # in place: the names of the weights stay
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        configure_zero(recipe, accelerator, [model] if ema is None else [model, ema.module])
-    model, optimizer, train_batches, test_batches = accelerator.prepare(model, optimizer, train_batches, test_batches)
-    if ema is not None and accelerator.is_fsdp2:
-        ema.module = fsdp2_prepare_model(accelerator, ema.module)  # sharded as the model, so that each process averages its part
-    set_seed(recipe.seed, device_specific=True)  # from here on, dropout and mixup differ between processes
-
-    progress = load_checkpoint(accelerator, checkpoint, ema) if checkpoint else Progress()
-    counts = ((progress.images, images, "training images"), (progress.updates_per_epoch, updates_per_epoch, "updates an epoch"))
-    for before, now, what in counts:
-        if before and now and before != now:
-            raise ValueError(
-                f"there are {now} {what}, but {checkpoint} was made with {before}: the training images must stay what they were"
-            )
-    progress.images, progress.updates_per_epoch, progress.processes = images, updates_per_epoch, accelerator.num_processes
-    total = recipe.schedule.epochs * updates_per_epoch
-    if progress.update > total:
-        raise ValueError(
-            f"schedule.epochs {recipe.schedule.epochs} is {total} updates, but {checkpoint} stands at update {progress.update}; give "
-            f"schedule.epochs {-(-progress.update // updates_per_epoch)} or more"
-        )
-    scheduler.step_update(progress.update)
-    lost = [accelerator.is_main_process and drop_abandoned(folder, checkpoint, progress.update)]
-    if broadcast_object_list(lost)[0]:  # in all processes, which evaluate together; the weights at hand are evaluated again
-        progress.best, progress.evaluated = None, min(progress.evaluated, progress.update - 1)
-    log = None
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / RECIPE, to_yaml(recipe).encode())
-        write_atomically(folder / CONFIG, dumps(config))
-        log = JsonlLog(folder / "metrics.jsonl", progress.update, progress.evaluated)
-    accelerator.project_configuration.logging_dir = str(folder / "tensorboard")
-    wandb = {"name": folder.name, "group": folder.name, "dir": str(folder), "config": asdict(recipe)}  # a continued run is a new one there
-    accelerator.init_trackers("kat_zoo", init_kwargs={"tensorboard": {"purge_step": progress.update}, "wandb": wandb})
-    accelerator.print(
-        f"{summary}, {sum(p.numel() for p in bare.parameters()) / 1e6:.2f}M parameters, {total} updates of "
-        f"{recipe.batch_size} images on {accelerator.num_processes} process(es), "
-        + (f"continued from {checkpoint}" if checkpoint else f"run folder {folder}")
-    )
-    interval = 0.5 if sys.stderr.isatty() else 30.0  # a log file is no terminal
-    bar = tqdm(total=total, initial=progress.update, desc="train", unit="update", mininterval=interval)
-    losses = {name: [torch.tensor(v, device=accelerator.device) for v in values] for name, values in progress.window.items()}
-    run = Run(
-        recipe, accelerator, bare, model, ema, optimizer, scheduler, train_batches, test_batches, updates_per_epoch,
-        progress, log, bar, losses, config,
-    )  # fmt: skip
-    run.restart_clock()
-    return run
-
-
-def command(
-    argv: Sequence[str] | None,
-    recipe_class: type[RunRecipe],
-    train: Callable[[Any, str], Any],
-    rehearse: Callable[[Any], str],
-) -> int:
-    """The command line of a task's loop.
-
-    Args:
-        argv: `--config FILE`, overrides as `--optimizer.lr 1e-3`, `--resume`, `--dry-run`; sys.argv by default.
-        recipe_class: class of the recipes of the task.
-        train: the loop, called as train(recipe, resume).
-        rehearse: function for --dry-run, called as rehearse(recipe); returns the text to print.
-
-    Returns:
-        Exit code: 0, also after a signal; 1 when training diverged.
-    """
-    resume = {"default": "no", "help": "no, auto (newest checkpoint of the run folder), or a checkpoint's folder"}
-    dry_run = {"action": "store_true", "help": "build everything, run one batch of noise, write nothing"}
-    arguments = sys.argv[1:] if argv is None else argv
-    recipe, flags = parse(recipe_class, arguments, "kat-zoo train", resume=resume, dry_run=dry_run)
-    if flags.dry_run:
-        print(rehearse(recipe))
-        return 0
-    try:
-        with stop_signals(), plain_errors():
-            train(recipe, flags.resume)
-    except (TrainingDiverged, OutOfMemory) as error:
-        logger.error("%s", error)
-        return 1
-    PartialState().destroy_process_group()  # after an error it is left alone: the launcher then stops the other processes
-    return 0

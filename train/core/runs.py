@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from kat_zoo.hub.repository import CONFIG, RECIPE, RESULT, WEIGHTS
 
 from .config import RunRecipe, parse
 from .log import read_log
+from .yaml_file import read_settings
 
 Recipe = TypeVar("Recipe", bound=RunRecipe)
 
@@ -88,7 +88,7 @@ def read_run(folder: str | Path, task: str | None = None) -> RunFolder:
         raise ValueError(f"{folder} is a run of {found}: expected one of {task}")
     if not any((folder / name).is_file() for name in (WEIGHTS, OLD_WEIGHTS)):
         raise FileNotFoundError(f"{folder} has no {WEIGHTS} yet: expected a run of kat-zoo train that has been evaluated")
-    config, result = (_read_json(folder / name) for name in (CONFIG, RESULT))
+    config, result = (read_json(folder / name) for name in (CONFIG, RESULT))
     classes = config.get("label_names") or result.get("classes") or ()
     return RunFolder(folder, found, tuple(classes), config, result)
 
@@ -99,17 +99,15 @@ def run_task(folder: str | Path) -> str:
     Raises:
         ValueError: recipe.yaml is not a recipe.
     """
-    path = Path(folder) / RECIPE
-    try:
-        settings = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} holds no settings: expected lines such as `seed: 0`")
-    return str(settings.get("task") or "classification")
+    return str(read_settings(Path(folder) / RECIPE).get("task") or "classification")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no such file.
+
+    Raises:
+        ValueError: the file does not hold an object.
+    """
     if not path.is_file():
         return {}
     try:

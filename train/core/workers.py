@@ -35,7 +35,8 @@ def _outlive(leaving: Any, worker: int) -> None:
             os._exit(0)
 
     signal.signal(signal.SIGTERM, on_terminate)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in (signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

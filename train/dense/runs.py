@@ -1,6 +1,7 @@
 """Models of detection and segmentation: the backbone's first weights, finished runs, and the pictures of `predict`."""
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -105,6 +106,24 @@ def predict_parser(task: str, description: str | None) -> argparse.ArgumentParse
     parser.add_argument("--model", required=True, type=Path, metavar="RUN", help=f"folder of a finished {task} run of kat-zoo train")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the drawings; without it there are none")
     return parser
+
+
+def drawing_paths(images: Sequence[Path], folder: Path, task: str) -> list[Path]:
+    """The files that the drawings of some images get, none of them twice.
+
+    Args:
+        images: paths of the images.
+        folder: folder of the drawings.
+        task: name of the task.
+
+    Returns:
+        STEM_TASK.png, and STEM_2_TASK.png, STEM_3_TASK.png, ... for further images of the same stem.
+    """
+    paths: list[Path] = []
+    for image in images:
+        names = (f"{image.stem}{'' if number == 1 else f'_{number}'}_{task}.png" for number in itertools.count(1))
+        paths.append(next(folder / name for name in names if folder / name not in paths))
+    return paths
 
 
 def read_pictures(paths: Sequence[Path], channels: int) -> list[Tensor]:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from torch import Tensor
+
+from kat_zoo._checks import is_count, is_real
 
 logger = logging.getLogger("kat_zoo")
 
@@ -46,41 +47,42 @@ class CocoSplit:
         return torch.tensor([self.category_ids.index(a["category_id"]) + 1 for a in objects], dtype=torch.int64)
 
 
-def read_coco(annotations: Path, folder: Path, masks: bool) -> CocoSplit:
+def read_coco(annotations: Path, folder: Path, masks: bool, strict: bool = False) -> CocoSplit:
     """Read a split and refuse, or mend and count, what is wrong in it.
 
-    Objects that cannot be seen (an empty box, a box outside the image, an empty mask) are left out and boxes that reach over the edge
-    are clipped, both with a warning that counts them and names the first image. Anything else is refused.
+    Objects that cannot be seen (an empty box, a box outside the image, an empty mask, a polygon of fewer than three points) are left out
+    and boxes that reach over the edge are clipped, both with a warning that counts them and names the first image. Anything else is
+    refused. A detector without masks does not look at polygons.
 
     Args:
         annotations: the JSON file.
         folder: folder of the images.
         masks: whether every object needs a mask (a polygon, or RLE).
+        strict: whether objects that cannot be seen are refused.
 
     Returns:
         The split.
 
     Raises:
         FileNotFoundError: the JSON file or an image is missing.
-        ValueError: not COCO's format, an id that is used twice or unknown, a box that is not four numbers, an absent or damaged mask;
-            naming the image id.
+        ValueError: not COCO's format, an id that is used twice or unknown, a box that is not four numbers, an absent or damaged mask,
+            or under `strict` an object that cannot be seen; naming the record and its image.
     """
     if not annotations.is_file():
         raise FileNotFoundError(f"{annotations}: no such file: expected instances in COCO's format")
     try:
         content = json.loads(annotations.read_text())
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{annotations} is not JSON: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
         raise ValueError(f"{annotations} is not COCO's format: expected the lists images, annotations, categories")
     images = _check_images(content["images"], folder, annotations)
-    categories = {category["id"]: category["name"] for category in sorted(content["categories"], key=lambda c: c["id"])}
-    if not categories or len(categories) < len(content["categories"]):
-        ids = [category["id"] for category in content["categories"]]
-        raise ValueError(f"{annotations} has the category ids {ids}: expected one or more, all different")
+    categories = _check_categories(content["categories"], annotations)
     faults: dict[str, list[int]] = {}
     kept: list[dict[str, Any]] = []
-    for annotation in content["annotations"]:
+    for i, annotation in enumerate(content["annotations"]):
+        if not isinstance(annotation, dict):
+            raise ValueError(f"{annotations}: annotation number {i} is {str(annotation)[:40]!r}: expected an object")
         place = f"{annotations}: annotation {annotation.get('id')} of image {annotation.get('image_id')}"
         if annotation.get("image_id") not in images:
             raise ValueError(f"{place}: there is no such image")
@@ -90,6 +92,8 @@ def read_coco(annotations: Path, folder: Path, masks: bool) -> CocoSplit:
         if record is not None:
             kept.append(record | {"id": len(kept) + 1})
     for fault, ids in faults.items():
+        if strict and fault.endswith("left out"):
+            raise ValueError(f"{annotations}: {len(ids)} objects {fault}, first in image {ids[0]}, and data.strict is true")
         logger.warning("%s: %d objects %s, first in image %s", annotations, len(ids), fault, ids[0])
     api = COCO()
     api.dataset = {"images": list(images.values()), "annotations": kept, "categories": content["categories"]}
@@ -98,10 +102,29 @@ def read_coco(annotations: Path, folder: Path, masks: bool) -> CocoSplit:
     return CocoSplit(api, folder, [images[i] for i in sorted(images)], list(categories), tuple(categories.values()))
 
 
-def _check_images(records: list[dict[str, Any]], folder: Path, annotations: Path) -> dict[int, dict[str, Any]]:
-    for record in records:
+def _check_categories(records: list[Any], annotations: Path) -> dict[int, str]:
+    """Names of the categories by rising id."""
+    for i, record in enumerate(records):
+        named = isinstance(record, dict) and is_count(record.get("id"), 0) and isinstance(record.get("name"), str)
+        if not named:
+            raise ValueError(f"{annotations}: category number {i} is {str(record)[:80]}: expected an integer id and a name")
+    ids = [record["id"] for record in records]
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(f"{annotations} has the category ids {ids}: expected one or more, all different")
+    return {record["id"]: record["name"] for record in sorted(records, key=lambda record: record["id"])}
+
+
+def _check_images(records: list[Any], folder: Path, annotations: Path) -> dict[int, dict[str, Any]]:
+    for i, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise ValueError(f"{annotations}: image number {i} is {str(record)[:40]!r}: expected an object")
         if not {"id", "file_name", "height", "width"} <= record.keys():
             raise ValueError(f"{annotations}: image {record.get('id')} needs id, file_name, height and width; it has {', '.join(record)}")
+        if not all(is_count(record[key], least) for key, least in (("id", 0), ("height", 1), ("width", 1))):
+            sizes = {key: record[key] for key in ("id", "height", "width")}
+            raise ValueError(f"{annotations}: image {record['id']} has {sizes}: expected integers")
+        if not isinstance(record["file_name"], str):
+            raise ValueError(f"{annotations}: image {record['id']} has file_name={record['file_name']!r}: expected the path of a file")
     twice = [i for i, count in Counter(record["id"] for record in records).items() if count > 1]
     if twice:
         raise ValueError(f"{annotations}: image id {twice[0]} is used twice")
@@ -123,20 +146,31 @@ def _checked(
     """The annotation with every key that pycocotools needs; None if there is nothing to see. Faults are noted by image id."""
     height, width = image["height"], image["width"]
     box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box):
+    if not isinstance(box, list) or len(box) != 4 or not _finite(box):
         raise ValueError(f"{place}: bbox={box}: expected [x, y, width, height]")
-    crowd = int(annotation.get("iscrowd", 0))
+    crowd = annotation.get("iscrowd") or 0
+    if crowd not in (0, 1):
+        raise ValueError(f"{place}: iscrowd={crowd!r}: expected 0 or 1")
     area = box[2] * box[3]
-    record = {"image_id": image["id"], "category_id": annotation["category_id"], "bbox": box, "iscrowd": crowd}
+    record = {"image_id": image["id"], "category_id": annotation["category_id"], "bbox": box, "iscrowd": int(crowd)}
     segmentation = annotation.get("segmentation")
-    if segmentation:
+    if segmentation and masks:
+        if isinstance(segmentation, list) and (kept := [p for p in segmentation if not _is_line(p)]) != segmentation:
+            fault = "with a polygon of fewer than three points " + ("keep their other polygons" if kept else "are left out")
+            faults.setdefault(fault, []).append(image["id"])
+            if not kept:
+                return None
+            segmentation = kept
         # Polygons stay as they are: they take less memory, and are cheap to draw.
         code = _encoded(segmentation, height, width, place)
         record["segmentation"] = segmentation if isinstance(segmentation, list) else code
         area = int(rle.area(code))
     elif masks:
         raise ValueError(f"{place}: there is no segmentation, and the detector learns masks")
-    record["area"] = annotation.get("area", area)
+    given = annotation.get("area")
+    if given is not None and not (is_real(given) and math.isfinite(given)):
+        raise ValueError(f"{place}: area={given!r}: expected a number")
+    record["area"] = area if given is None else given
 
     x0, y0, x1, y1 = box[0], box[1], box[0] + box[2], box[1] + box[3]
     inside = [max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)]
@@ -155,11 +189,20 @@ def _checked(
     return record
 
 
+def _finite(values: list[Any]) -> bool:
+    return all(is_real(value) and math.isfinite(value) for value in values)
+
+
+def _is_line(polygon: Any) -> bool:
+    """Whether a polygon has points, but fewer than three."""
+    return isinstance(polygon, list) and len(polygon) in (0, 2, 4) and all(map(is_real, polygon))
+
+
 def _encoded(segmentation: Any, height: int, width: int, place: str) -> dict[str, Any]:
     """Polygons or RLE of either kind as one compressed RLE; pycocotools itself reads past the end of damaged ones."""
     if isinstance(segmentation, list):
         for polygon in segmentation:
-            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
+            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or not _finite(polygon):
                 raise ValueError(f"{place}: a polygon={str(polygon)[:80]}: expected three or more pairs of finite coordinates")
         return rle.merge(rle.frPyObjects(segmentation, height, width))
     if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width] or "counts" not in segmentation:

@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
+
+from kat_zoo.images import UNREADABLE
+from kat_zoo.images import read_image as read_file
 
 from ..core.images import to_mode
 from ..core.sampling import EpochSampler, make_loader, seeded
@@ -35,8 +38,8 @@ def open_splits(data: DetectionDataConfig, masks: bool) -> tuple[CocoSplit, Coco
         ValueError: see `read_coco`; or the splits have different categories, or there is nothing to evaluate.
     """
     root = Path(data.root)
-    train = read_coco(root / data.train_annotations, root / data.train_images, masks)
-    test = read_coco(root / data.val_annotations, root / data.val_images, masks)
+    train = read_coco(root / data.train_annotations, root / data.train_images, masks, data.strict)
+    test = read_coco(root / data.val_annotations, root / data.val_images, masks, data.strict)
     if (train.category_ids, train.classes) != (test.category_ids, test.classes):
         odd = sorted(set(train.classes) ^ set(test.classes))
         raise ValueError(f"{data.train_annotations} and {data.val_annotations} have different categories ({', '.join(odd[:5])})")
@@ -46,7 +49,7 @@ def open_splits(data: DetectionDataConfig, masks: bool) -> tuple[CocoSplit, Coco
 
 
 def read_image(split: CocoSplit, record: dict[str, Any], channels: int) -> Image.Image:
-    """The image of a record.
+    """The image of a record, upright as its EXIF orientation says; COCO's boxes and masks are of the upright picture, as in detectron2.
 
     Args:
         split: split that the image belongs to.
@@ -58,14 +61,14 @@ def read_image(split: CocoSplit, record: dict[str, Any], channels: int) -> Image
     """
     path = split.folder / record["file_name"]
     try:
-        with Image.open(path) as file:
-            image = to_mode(file, "L" if channels == 1 else "RGB", f"image {record['id']}, {path}")
-    except (UnidentifiedImageError, OSError) as error:
+        image = read_file(path)
+    except UNREADABLE as error:
         raise ValueError(f"image {record['id']}, {path}, cannot be read: {error}") from error
     said = (record["width"], record["height"])
     if image.size != said:
-        raise ValueError(f"image {record['id']}, {path}, has the size (width, height) {image.size}; its annotations are for {said}")
-    return image
+        turned = " once turned upright by its EXIF orientation" if image.size == said[::-1] else ""
+        raise ValueError(f"image {record['id']}, {path}, has the size (width, height) {image.size}{turned}; its annotations are for {said}")
+    return to_mode(image, "L" if channels == 1 else "RGB", f"image {record['id']}, {path}")
 
 
 def train_transform(data: DetectionDataConfig, augment: DetectionAugmentConfig, mean: list[float]) -> v2.Compose:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from timm.layers import set_fused_attn
 
+from ..core.begin import begin
+from ..core.command import command
 from ..core.processes import start
-from ..core.run import begin, command
 from ..core.signals import stop_signals
 from ..core.trial import try_update
 from ..dense.runs import build_head, dense_config
@@ -145,5 +146,5 @@ def rehearse(recipe: DetectionRecipe, side: int = 128) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`kat-zoo train --task detection`; see `run.command`."""
+    """`kat-zoo train --task detection`; see `command.command`."""
     return command(argv, DetectionRecipe, train, rehearse)

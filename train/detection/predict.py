@@ -13,7 +13,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 from kat_zoo.images import require_images
 
 from ..dense.pictures import as_rgb, colors
-from ..dense.runs import predict_parser, read_dense_run, read_pictures
+from ..dense.runs import drawing_paths, predict_parser, read_dense_run, read_pictures
 from .loop import build_model
 from .recipe import DetectionRecipe
 
@@ -114,14 +114,15 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--min-score {arguments.min_score}: expected a number from 0 to 1")
     require_images(arguments.images)
     detector = open_run(arguments.model)
-    for path, image in zip(arguments.images, read_pictures(arguments.images, detector.channels), strict=True):
+    pictures = read_pictures(arguments.images, detector.channels)
+    drawings = drawing_paths(arguments.images, arguments.out or Path(), "detection")
+    for path, image, drawing in zip(arguments.images, pictures, drawings, strict=True):
         found = detector.predict(image, arguments.min_score)
         print(f"{path}: {len(found['boxes'])} objects with a score of {arguments.min_score:g} or more")
         for box, label, score in zip(found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True):
             print(f"  {detector.classes[label - 1]} {score:.1%}, x {box[0]:.0f} to {box[2]:.0f}, y {box[1]:.0f} to {box[3]:.0f}")
         if arguments.out is not None:
             arguments.out.mkdir(parents=True, exist_ok=True)
-            drawing = arguments.out / f"{path.stem}_detection.png"
             v2.functional.to_pil_image(draw(image, found, detector.classes)).save(drawing)
             print(f"  {drawing}")
     return 0

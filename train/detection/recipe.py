@@ -1,9 +1,10 @@
 """The recipe of a detector."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from ..core.config import RunRecipe, require, require_batch
+from ..core.config import RANGES, RunRecipe, require, require_batch
 from ..dense.recipe import DenseModelConfig
 
 
@@ -32,6 +33,8 @@ class DetectionDataConfig:
         val_images: folder of the evaluation images.
         val_annotations: JSON file of their instances.
         skip_empty: leave training images without objects out.
+        strict: refuse objects that cannot be seen (empty boxes, boxes outside the image, degenerate polygons), instead of leaving them out
+            with a warning.
         batch_size: images per update over all processes and accumulation steps.
         workers: loader processes per training process.
         min_size: shorter side that images are resized to, in pixels; of several, training draws one for each image (multi-scale) and
@@ -45,6 +48,7 @@ class DetectionDataConfig:
     val_images: str = "val2017"
     val_annotations: str = "annotations/instances_val2017.json"
     skip_empty: bool = True
+    strict: bool = False
     batch_size: int = 16
     workers: int = 2
     min_size: tuple[int, ...] = (800,)
@@ -82,6 +86,14 @@ class DetectionRecipe(RunRecipe):
         augment: training augmentation.
     """
 
+    ranges: ClassVar[Mapping[str, str]] = RANGES | {
+        "data.min_size": "[1, 65536]",
+        "data.max_size": "[1, 65536]",
+        "augment.scale": "(0, 100]",
+        "augment.crop": "[1, 65536]",
+        "augment.hflip": "[0, 1]",
+    }
+
     task: Literal["detection"] = "detection"
     model: DetectorConfig = field(default_factory=DetectorConfig)
     data: DetectionDataConfig = field(default_factory=DetectionDataConfig)
@@ -95,12 +107,10 @@ class DetectionRecipe(RunRecipe):
         """
         super().__post_init__()
         data, augment = self.data, self.augment
-        require_batch(data.batch_size, data.workers, self.optimizer.grad_accum)
+        require_batch(data.batch_size, self.optimizer.grad_accum)
         require(
-            ("data.min_size", data.min_size, min(data.min_size, default=0) > 0, "one positive number or more"),
+            ("data.min_size", data.min_size, bool(data.min_size), "one number or more"),
             ("data.max_size", data.max_size, data.max_size >= max(data.min_size, default=0), "at least the largest data.min_size"),
-            ("augment.scale", augment.scale, 0 < augment.scale[0] <= augment.scale[1], "two positive numbers in rising order"),
-            ("augment.crop", augment.crop, min(augment.crop) >= 1, "two positive numbers"),
-            ("augment.hflip", augment.hflip, 0 <= augment.hflip <= 1, "in [0, 1]"),
+            ("augment.scale", augment.scale, augment.scale[0] <= augment.scale[1], "two numbers in rising order"),
         )
         self.model.check()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..classification import loader as loaders
 from ..classification.model import build_model
 from ..classification.recipe import Recipe
-from ..classification.rehearsal import IMAGENET, SIZES
+from ..classification.rehearsal import count_data
 from ..core.config import RunRecipe
 from ..detection import loop as detection
 from ..detection.losses import fullest_losses
@@ -62,8 +62,7 @@ def workload(recipe: PlannedRecipe) -> Workload:
 
 def _classification(recipe: Recipe) -> Workload:
     """Cross-entropy of the recipe's classifier."""
-    classes, images = SIZES.get(recipe.data.dataset, IMAGENET)
-    classes, images = recipe.data.num_classes or classes, recipe.data.samples or recipe.data.train_images or images
+    classes, images, assumed = count_data(recipe.data)
     kwargs = {**recipe.model.kwargs, "device": "meta"}
     config = dataclasses.replace(recipe.model, kwargs=kwargs, pretrained=False, checkpoint=None, init_from=None)
 
@@ -75,7 +74,7 @@ def _classification(recipe: Recipe) -> Workload:
         return nn.functional.cross_entropy(logits.float(), torch.empty(batch, dtype=torch.long))
 
     size = tuple(loaders.data_config(recipe.data, build())["input_size"])
-    return Workload(build, loss, size, images // recipe.data.batch_size)
+    return Workload(build, loss, size, images // recipe.data.batch_size, assumed)
 
 
 def _segmentation(recipe: SegmentationRecipe) -> Workload:
@@ -92,7 +91,7 @@ def _segmentation(recipe: SegmentationRecipe) -> Workload:
         return torch.stack(list(model(torch.empty(batch, *size), labels).values())).sum()
 
     size = (build().image_mean.numel(), data.crop, data.crop)  # type: ignore[operator]
-    return Workload(build, loss, size, data.updates_per_epoch or segmentation.ADE20K[1] // data.batch_size)
+    return Workload(build, loss, size, data.updates_per_epoch or segmentation.ADE20K[1] // data.batch_size, "The data counts as ADE20K.")
 
 
 def _detection(recipe: DetectionRecipe) -> Workload:
@@ -111,7 +110,7 @@ def _detection(recipe: DetectionRecipe) -> Workload:
     transform = build().transform
     size = (len(transform.image_mean), *(-(-side // transform.size_divisible) * transform.size_divisible for side in sides))
     largest = "" if jitter else ", the largest of one orientation: a batch of both is padded to a square"
-    assumed = f"Images are {size[1]} x {size[2]} pixels{largest}; each head gets as many boxes as it samples."
+    assumed = f"Images are {size[1]} x {size[2]} pixels{largest}; each head gets as many boxes as it samples. The data counts as COCO 2017."
     return Workload(build, loss, size, images // recipe.data.batch_size, assumed)
 
 

@@ -1,6 +1,7 @@
 """`accelerate launch -m kat_zoo.train.segmentation --config RECIPE`: train a segmentation model with several processes."""
 
+from ..core.command import launched
 from .loop import main
 
 if __name__ == "__main__":  # loader workers import this module again where processes are spawned
-    raise SystemExit(main())
+    raise SystemExit(launched(main, "kat_zoo.train.segmentation"))

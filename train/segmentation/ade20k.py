@@ -1,5 +1,6 @@
 """Images with a class for every pixel in ADE20K's folders, checked before they are used."""
 
+import logging
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 from accelerate.utils import tqdm
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from kat_zoo.images import has_sixteen_bits
+from kat_zoo.images import SIDEWAYS, UNREADABLE, has_sixteen_bits, orientation, read_image, upright_size
 
 from .recipe import SegmentationDataConfig
 
+logger = logging.getLogger("kat_zoo")
+
 IGNORE = 255
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+LOSSLESS = (".png", ".tif", ".tiff", ".bmp")  # of annotations
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,25 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not a folder; data.root must have images/{split} and annotations/{split}")
-    images: dict[str, Path] = {}
-    for path in sorted(folders[0].iterdir()):
-        if path.suffix.lower() in SUFFIXES and images.setdefault(path.stem, path) is not path:
-            raise ValueError(f"{images[path.stem]} and {path} have one name, and so one annotation for both; rename or remove one")
-    annotations = {path.stem: path for path in folders[1].glob("*.png")}
+    images, annotations = (_by_name(folder, suffixes) for folder, suffixes in zip(folders, (SUFFIXES, LOSSLESS), strict=True))
     if not images:
         raise FileNotFoundError(f"{folders[0]} has no images ({', '.join(SUFFIXES)})")
     for have, lack, folder, what in ((images, annotations, folders[1], "annotation"), (annotations, images, folders[0], "image")):
         if missing := sorted(have.keys() - lack.keys()):
             raise FileNotFoundError(f"{have[missing[0]]} has no {what} in {folder} ({len(missing)} of {len(have)} have none)")
     return [(images[stem], annotations[stem]) for stem in sorted(images)]
+
+
+def _by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """The pictures in a folder and in those below it, by their path without the suffix; hidden files and folders do not count."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.suffix.lower() in suffixes and path.is_file() and not any(part.startswith(".") for part in name.parts):
+            key = str(name.with_suffix(""))
+            if found.setdefault(key, path) is not path:
+                raise ValueError(f"{found[key]} and {path} have one name, and so one annotation for both; rename or remove one")
+    return found
 
 
 def _classes(root: Path, config: SegmentationDataConfig) -> tuple[str, ...]:
@@ -111,21 +123,19 @@ def read_annotation(path: Path, reduce_zero_label: bool) -> np.ndarray:
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Read a picture with its pixels.
+    """Read a picture, or an annotation, with its pixels, upright as its EXIF orientation says.
 
     Raises:
         ValueError: it cannot be read.
     """
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except (UnidentifiedImageError, OSError) as error:
+        return read_image(path)
+    except UNREADABLE as error:
         raise ValueError(f"{path}: not a picture that can be read ({error})") from error
 
 
-def check(pairs: Sequence[tuple[Path, Path]], num_classes: int, reduce_zero_label: bool, workers: int = 4) -> None:
-    """Look at every annotation before work is lost.
+def check(pairs: Sequence[tuple[Path, Path]], num_classes: int, reduce_zero_label: bool, workers: int = 4) -> np.ndarray:
+    """Look at every annotation before work is lost, and count its pixels.
 
     Args:
         pairs: (image, annotation) files.
@@ -133,32 +143,68 @@ def check(pairs: Sequence[tuple[Path, Path]], num_classes: int, reduce_zero_labe
         reduce_zero_label: whether label 0 is "other" and ignored, and label k is class k - 1.
         workers: threads.
 
+    Returns:
+        (256,) int64: pixels of each class, and at `IGNORE` those that are ignored.
+
     Raises:
-        ValueError: a file that cannot be read, an image of 32 bits or of another size than its annotation, or a label out of range.
+        ValueError: a file that cannot be read, an image of 32 bits or of another size than its annotation, or labels out of range,
+            with their numbers of pixels.
     """
 
-    def look(pair: tuple[Path, Path]) -> None:
+    def look(pair: tuple[Path, Path]) -> np.ndarray:
         labels = read_annotation(pair[1], reduce_zero_label)
         try:
             with Image.open(pair[0]) as image:
-                size = image.size[::-1]
+                size = upright_size(image)[::-1]
+                turned = orientation(image) in SIDEWAYS
                 has_sixteen_bits(image)  # which are scaled; 32 bits are refused
-        except (UnidentifiedImageError, OSError, ValueError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"{pair[0]}: not a picture that can be read ({error})") from error
         if labels.shape != size:
-            raise ValueError(f"{pair[1]} is {labels.shape[0]} x {labels.shape[1]} and {pair[0]} is {size[0]} x {size[1]} pixels")
-        beyond = labels[(labels >= num_classes) & (labels != IGNORE)]
-        if len(beyond):
-            label = int(beyond.max()) + reduce_zero_label
-            raise ValueError(
-                f"{pair[1]} has the label {label}; with {num_classes} classes and data.reduce_zero_label {reduce_zero_label} the "
-                f"largest is {num_classes - 1 + reduce_zero_label}, and {IGNORE} is ignored"
-            )
+            upright = ", once turned upright by its EXIF orientation" if turned else ""
+            raise ValueError(f"{pair[1]} is {labels.shape[0]} x {labels.shape[1]} and {pair[0]} is {size[0]} x {size[1]} pixels{upright}")
+        return np.bincount(labels.ravel(), minlength=256)
 
+    total, wrong = np.zeros(256, np.int64), []
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(look, pair) for pair in pairs]
         try:
-            for future in tqdm(futures, desc="check annotations", unit="file"):
-                future.result()
+            for pair, future in zip(pairs, tqdm(futures, desc="check annotations", unit="file"), strict=True):
+                counts = future.result()
+                total += counts
+                if counts[num_classes:IGNORE].any():
+                    wrong.append(pair[1])
         finally:
             pool.shutdown(cancel_futures=True)
+    if wrong:
+        beyond = {int(i) + reduce_zero_label: int(total[i]) for i in np.flatnonzero(total[:IGNORE]) if i >= num_classes}
+        shown = ", ".join(f"{label} ({count} pixels)" for label, count in list(beyond.items())[:10])
+        raise ValueError(
+            f"{wrong[0]} has a label that is not a class, as {len(wrong)} of {len(pairs)} annotations have: {shown}; with {num_classes} "
+            f"classes and data.reduce_zero_label {reduce_zero_label} the largest is {num_classes - 1 + reduce_zero_label}, and {IGNORE} is "
+            "ignored"
+        )
+    return total
+
+
+def check_counts(counts: np.ndarray, classes: Sequence[str], split: str) -> None:
+    """Refuse a split that cannot teach or tell anything, and name the classes that it does not have.
+
+    Args:
+        counts: pixels of each class, and at `IGNORE` those that are ignored, as `check` counts them.
+        classes: names of the classes.
+        split: name of the split, for messages.
+
+    Raises:
+        ValueError: no class has a pixel, or one class alone while the other pixels are ignored, as in masks of 0 and 255.
+    """
+    absent = [name for name, count in zip(classes, counts, strict=False) if not count]
+    seen = len(classes) - len(absent)
+    if not seen or (seen == 1 and counts[IGNORE]):
+        only = next((f"the class {name} alone, {count} pixels" for name, count in zip(classes, counts, strict=False) if count), "no class")
+        raise ValueError(
+            f"the {split} annotations have {only}, and {counts[IGNORE]} pixels that are ignored: expected pixels of two classes or more; "
+            f"masks of 0 and {IGNORE} must become 0 and 1 (and data.reduce_zero_label false)"
+        )
+    if absent:
+        logger.warning("the %s annotations have no pixel of %s%s", split, ", ".join(absent[:10]), ", ..." if len(absent) > 10 else "")

@@ -121,6 +121,9 @@ def evaluate(
 
     Returns:
         Figures that do not depend on the number of processes: images that pad the last batch are dropped.
+
+    Raises:
+        ValueError: every pixel of the split is ignored.
     """
     was_training = model.training
     model.eval()
@@ -138,4 +141,6 @@ def evaluate(
         total += matrices.sum(0)
         samples += len(matrices)
     model.train(was_training)
+    if not int(total.sum()):
+        raise ValueError(f"none of the {samples} annotations of the evaluation split has a pixel of a class: all are ignored")
     return summarize(total, samples)

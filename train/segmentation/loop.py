@@ -12,12 +12,13 @@ import torch
 from timm.layers import set_fused_attn
 from torch import nn
 
+from ..core.begin import begin
+from ..core.command import command
 from ..core.processes import start
-from ..core.run import begin, command
 from ..core.signals import stop_signals
 from ..core.trial import try_update
 from ..dense.runs import build_head, dense_config
-from .ade20k import IGNORE, check, open_folders
+from .ade20k import IGNORE, check, check_counts, open_folders
 from .data import EvalPixels, TrainPixels, eval_loader, train_loader, train_transform
 from .evaluate import SegmentationEvaluation, evaluate
 from .recipe import SegmentationRecipe, SegmenterConfig
@@ -68,8 +69,11 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
     splits = open_folders(data)
     classes = len(splits.classes)
     if data.check:  # each process looks at its share
-        pairs = [*splits.train, *splits.test][accelerator.process_index :: accelerator.num_processes]
-        check(pairs, classes, data.reduce_zero_label)
+        for split, pairs in (("training", splits.train), ("validation", splits.test)):
+            counts = check(pairs[accelerator.process_index :: accelerator.num_processes], classes, data.reduce_zero_label)
+            total = accelerator.reduce(torch.from_numpy(counts).to(accelerator.device), "sum")
+            if accelerator.is_main_process:
+                check_counts(total.cpu().numpy(), splits.classes, split)
     set_fused_attn(system.fused_attention)
     model: Any = build_model(recipe.model, classes)
     if system.grad_checkpointing:
@@ -106,7 +110,7 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
                 break
 
             # -- train for the rest of the epoch
-            for images, labels in run.micro_batches(sampler):
+            for images, labels in run.micro_batches(sampler, count=lambda batch: (batch[1] != IGNORE).sum()):
                 run.backward(run.model(images.contiguous(memory_format=memory_format), labels))
 
     # ---- End ---------------------------------------------------------------------------------------------------------
@@ -139,11 +143,12 @@ def rehearse(recipe: SegmentationRecipe) -> str:
     losses = model(torch.rand(2, len(mean), side, side), torch.randint(classes, (2, side, side)))
     lines = [
         f"{recipe.model.head} on {recipe.model.backbone}: {sum(p.numel() for p in model.parameters()):,} parameters, {classes} classes",
+        f"{recipe.schedule.epochs * updates:,} updates of {data.batch_size} images, were the data ADE20K",
         *try_update(model, recipe, updates, losses, f"{side} x {side}", transform),
     ]
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`kat-zoo train --task segmentation`; see `run.command`."""
+    """`kat-zoo train --task segmentation`; see `command.command`."""
     return command(argv, SegmentationRecipe, train, rehearse)

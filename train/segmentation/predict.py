@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kat_zoo.images import require_images
 
 from ..dense.pictures import as_rgb, colors, overlay_regions, save_picture
-from ..dense.runs import predict_parser, read_dense_run, read_pictures
+from ..dense.runs import drawing_paths, predict_parser, read_dense_run, read_pictures
 from .data import resize_for_evaluation, to_size
 from .evaluate import predict_logits
 from .loop import build_model
@@ -79,7 +79,8 @@ def main(argv: Sequence[str]) -> int:
     segmenter = open_run(arguments.model)
     pictures = read_pictures(arguments.images, segmenter.channels)
     palette = colors(len(segmenter.classes))
-    for path, image in zip(arguments.images, pictures, strict=True):
+    drawings = drawing_paths(arguments.images, arguments.out or Path(), "segmentation")
+    for path, image, drawing in zip(arguments.images, pictures, drawings, strict=True):
         labels = segmenter.predict(image)
         if segmenter.classes[0] == "background":
             labels = torch.where(labels == 0, len(palette), labels)  # stays unpainted
@@ -89,5 +90,5 @@ def main(argv: Sequence[str]) -> int:
         if arguments.out is not None:
             legend = [(segmenter.classes[i], palette[i]) for i in present]
             panels = [(path.name, as_rgb(image)), ("prediction", painted)]
-            print(f"  {save_picture(panels, legend, arguments.out / f'{path.stem}_segmentation.png')}")
+            print(f"  {save_picture(panels, legend, drawing)}")
     return 0

@@ -1,9 +1,10 @@
 """The recipe of a segmentation model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from ..core.config import RunRecipe, require, require_batch
+from ..core.config import RANGES, RunRecipe, require, require_batch
 from ..dense.recipe import DenseModelConfig
 
 
@@ -83,6 +84,18 @@ class SegmentationRecipe(RunRecipe):
         augment: training augmentation.
     """
 
+    ranges: ClassVar[Mapping[str, str]] = RANGES | {
+        "data.num_classes": "[2, 255]",
+        "data.crop": "[1, 65536]",
+        "data.stride": "[1, 65536]",
+        "data.short_side": "[1, 65536]",
+        "data.long_side": "[1, 65536]",
+        "data.updates_per_epoch": "[1, 1e9]",
+        "augment.scale": "(0, 100]",
+        "augment.cat_max_ratio": "(0, 1]",
+        "augment.hflip": "[0, 1]",
+    }
+
     task: Literal["segmentation"] = "segmentation"
     model: SegmenterConfig = field(default_factory=SegmenterConfig)
     data: SegmentationDataConfig = field(default_factory=SegmentationDataConfig)
@@ -96,16 +109,10 @@ class SegmentationRecipe(RunRecipe):
         """
         super().__post_init__()
         data, augment = self.data, self.augment
-        require_batch(data.batch_size, data.workers, self.optimizer.grad_accum)
+        require_batch(data.batch_size, self.optimizer.grad_accum)
         require(
-            ("data.num_classes", data.num_classes, data.num_classes is None or 2 <= data.num_classes <= 255, "2 to 255"),
-            ("data.crop", data.crop, data.crop >= 1, "at least 1"),
-            ("data.stride", data.stride, 1 <= data.stride <= data.crop, f"from 1 to data.crop = {data.crop}, or pixels are left out"),
-            ("data.short_side", data.short_side, data.short_side >= 1, "at least 1"),
+            ("data.stride", data.stride, data.stride <= data.crop, f"at most data.crop = {data.crop}, or pixels are left out"),
             ("data.long_side", data.long_side, data.long_side >= data.short_side, f"at least data.short_side = {data.short_side}"),
-            ("data.updates_per_epoch", data.updates_per_epoch, data.updates_per_epoch is None or data.updates_per_epoch > 0, "positive"),
-            ("augment.scale", augment.scale, 0 < augment.scale[0] <= augment.scale[1], "two positive numbers in rising order"),
-            ("augment.cat_max_ratio", augment.cat_max_ratio, 0 < augment.cat_max_ratio <= 1, "in (0, 1]"),
-            ("augment.hflip", augment.hflip, 0 <= augment.hflip <= 1, "in [0, 1]"),
+            ("augment.scale", augment.scale, augment.scale[0] <= augment.scale[1], "two numbers in rising order"),
         )
         self.model.check()

@@ -9,7 +9,7 @@ from accelerate.utils import tqdm
 
 from ..core.config import parse
 from ..core.processes import evaluation
-from .ade20k import check, open_folders
+from .ade20k import check, check_counts, open_folders
 from .data import EvalPixels, eval_loader
 from .evaluate import evaluate
 from .predict import open_run
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     splits = open_folders(data)
     if splits.classes != segmenter.classes:
         raise ValueError(f"--root {data.root} has the classes {', '.join(splits.classes)}; the run has {', '.join(segmenter.classes)}")
-    check(splits.test, len(splits.classes), data.reduce_zero_label)
+    check_counts(check(splits.test, len(splits.classes), data.reduce_zero_label), splits.classes, "validation")
     with evaluation(config.precision or segmenter.recipe.system.precision) as accelerator:
         loader = accelerator.prepare(eval_loader(EvalPixels(splits.test, data, segmenter.channels), data, accelerator.num_processes))
         batches = tqdm(loader, desc="validate", unit="batch")

@@ -1,0 +1,237 @@
+"""What a run is kept from: other classes, a diverged checkpoint, another run in its folder, a full disk, an interruption."""
+
+import errno
+import itertools
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from kat_zoo.train.classification.loop import train
+from kat_zoo.train.core import lock
+from kat_zoo.train.core.checkpoint import list_checkpoints, write_atomically
+from kat_zoo.train.core.command import launched
+from kat_zoo.train.core.log import JsonlLog, read_log
+from kat_zoo.train.core.run import Run, TrainingDiverged
+from kat_zoo.train.core.signals import stop_signals
+
+from .test_classification import PLAIN, change
+
+
+@pytest.fixture
+def short(recipe):
+    """Six updates, without anything slow."""
+    return change(recipe, augment=PLAIN, ema={"decay": 0.0}, schedule={"epochs": 1, "warmup_epochs": 0})
+
+
+# ---- Classes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_not_continued_with_other_classes(short, tmp_path):
+    root = tmp_path / "pictures"
+    for split, name, i in itertools.product(("train", "val"), ("cat", "dog"), range(8)):
+        folder = root / split / name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((28, 28), 100 * (name == "dog") + i, np.uint8)).save(folder / f"{i}.png")
+    recipe = change(short, data={"dataset": "folder", "root": str(root), "batch_size": 8})
+    result = train(recipe)
+    for split in ("train", "val"):
+        (root / split / "cat").rename(root / split / "zebra")
+    with pytest.raises(ValueError, match=r"class 0 of the data is 'dog', but .*update_00000002 was made with 'cat': expected the same"):
+        train(recipe, resume="auto")
+    for split in ("train", "val"):
+        (root / split / "zebra").rename(root / split / "cat")
+    assert train(recipe, resume="auto") == result
+
+
+# ---- Divergence ------------------------------------------------------------------------------------------------------
+
+
+def test_what_diverges_does_not_replace_good_checkpoints(short, monkeypatch, caplog):
+    """From the fourth update on the loss is NaN; two updates are skipped before the run stops."""
+    backward, calls = Run.backward, itertools.count()
+
+    def diverge(self, losses):
+        bad = next(calls) >= 3 * self.recipe.optimizer.grad_accum
+        backward(self, {name: value * float("nan") if bad else value for name, value in losses.items()})
+
+    monkeypatch.setattr(Run, "backward", diverge)
+    recipe = change(short, system={"checkpoint_every": 1, "keep_checkpoints": 1, "max_skipped": 2})
+    with pytest.raises(TrainingDiverged, match="last good checkpoint: .*update_00000003"):
+        train(recipe)
+    (kept,) = list_checkpoints(Path(recipe.output))
+    assert kept.name == "update_00000003"
+    assert all(weight.isfinite().all() for weight in load_file(kept / "model.safetensors").values())
+    assert "update 4 is not saved, for its loss or weights are not finite; kept:" in caplog.text
+
+
+def test_weights_that_are_not_finite_are_not_delivered(short, monkeypatch):
+    update = Run.update
+
+    def spoil(self):
+        with torch.no_grad():
+            if self.progress.update == 5:
+                next(self.bare.parameters()).fill_(float("inf"))
+        update(self)
+
+    monkeypatch.setattr(Run, "update", spoil)
+    recipe = change(short, system={"checkpoint_every": 1, "keep_checkpoints": 1})
+    train(recipe)
+    run = Path(recipe.output)
+    assert [folder.name for folder in list_checkpoints(run)] == ["update_00000005"]
+    assert not (run / "model.safetensors").exists() and not (run / "best.safetensors").exists()
+
+
+# ---- One run a folder ------------------------------------------------------------------------------------------------
+
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from kat_zoo.train.core.lock import hold; hold(Path(sys.argv[1])); print(); time.sleep(99)"
+)
+
+
+def test_two_runs_in_a_folder_are_noticed_and_a_killed_one_is_forgotten(short):
+    folder = Path(short.output)
+    folder.mkdir()
+    other = subprocess.Popen([sys.executable, "-uc", HOLD, str(folder)], stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"\n"
+    with pytest.raises(ValueError, match=f"output .*: process {other.pid} on .* trains there now"):
+        train(short)
+    assert not (folder / "recipe.yaml").exists()
+    other.kill()
+    other.communicate()
+    assert train(short) is not None
+    assert not (folder / lock.LOCK).exists()
+
+
+def test_a_run_that_failed_is_continued_in_the_same_process(short, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="lost"):
+        patch.setattr("kat_zoo.train.classification.loop.evaluate", lambda *_: (_ for _ in ()).throw(RuntimeError("lost")))
+        train(short)
+    assert train(short, resume="auto") is not None
+
+
+# ---- The mean over a global batch ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accum", [1, 2, 4])
+def test_the_loss_of_an_update_is_the_mean_over_all_its_items(accum):
+    torch.manual_seed(0)
+    logits = torch.randn(8, 3, 5, requires_grad=True)
+    labels = torch.randint(3, (8, 5)).masked_fill(torch.rand(8, 5) < torch.linspace(0, 1, 8)[:, None], 255)  # the last has none
+    F.cross_entropy(logits, labels, ignore_index=255).backward()
+    expected, logits.grad = logits.grad, None
+    accelerator = SimpleNamespace(gradient_accumulation_steps=accum, num_processes=1, reduce=lambda value, _: value)
+    batches = list(zip(logits.chunk(accum), labels.chunk(accum), strict=True))
+    run = SimpleNamespace(train_batches=batches, accelerator=accelerator)
+    for (x, y), share in Run._with_shares(run, lambda batch: (batch[1] != 255).sum()):
+        counted = (y != 255).sum().clamp(min=1)
+        (share * F.cross_entropy(x, y, ignore_index=255, reduction="sum") / counted / accum).backward()
+    assert torch.allclose(logits.grad, expected, atol=1e-7)
+
+
+# ---- Short runs, precision, interruptions ----------------------------------------------------------------------------
+
+
+def test_a_short_run_logs_losses(short):
+    recipe = change(short, system={"log_every": 50})
+    train(recipe)
+    run = Path(recipe.output)
+    assert [record["update"] for record in read_log(run / "metrics.jsonl") if "loss" in record] == [1, 2, 3, 4, 5, 6]
+    assert ",loss," in (run / "curves.csv").read_text()
+
+
+def test_trainings_of_different_precision_in_one_process(short, tmp_path):
+    for precision in ("no", "bf16"):
+        assert train(change(short, output=str(tmp_path / precision), system={"precision": precision})) is not None
+
+
+def test_the_first_interruption_stops_and_saves_and_the_second_ends_at_once(short, monkeypatch, capsys, caplog):
+    update = Run.update
+
+    def interrupt(self):
+        update(self)
+        if self.progress.update == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Run, "update", interrupt)
+    assert train(short) is None
+    assert "stopped at update 3 by a signal" in capsys.readouterr().out and "Ctrl-C again" in caplog.text
+    monkeypatch.undo()
+    assert train(short, resume="auto") is not None
+    with pytest.raises(KeyboardInterrupt), stop_signals():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+
+# ---- Files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_loses_nothing_and_the_file_is_named(short):
+    """A limit on the size of files, which torch, safetensors and Python meet as they meet a full disk."""
+    recipe = change(short, system={"checkpoint_every": 2, "keep_checkpoints": 1})
+    save, limit = Run.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save_on_a_full_disk(self):
+        if self.progress.update == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+        return save(self)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match=r"update_00000004 could not be written .*update_00000002"):
+        patch.setattr(Run, "save", save_on_a_full_disk)
+        try:
+            train(recipe)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    folders = sorted(path.name for path in (Path(recipe.output) / "checkpoints").iterdir())
+    assert folders == ["update_00000002"]
+    assert train(recipe, resume="auto") is not None
+
+
+def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text("old")
+
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match=r"No space left on device, and the file is as it was: '.*a.json'"):
+        write_atomically(tmp_path / "a.json", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"] and (tmp_path / "a.json").read_text() == "old"
+    with pytest.raises(OSError, match="missing/log.jsonl"):
+        JsonlLog(tmp_path / "missing" / "log.jsonl").write({"update": 1})
+
+
+def test_files_have_the_permissions_of_the_users_umask(short):
+    before = os.umask(0o027)
+    try:
+        train(short)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in Path(short.output).rglob("*") if path.is_file()}
+    assert modes and {name: mode for name, mode in modes.items() if mode != 0o640} == {}
+
+
+def test_errors_under_a_launcher_are_one_line(capsys, monkeypatch):
+    def fail():
+        raise ValueError("data.root=x: expected\na folder")
+
+    assert launched(fail, "kat_zoo.train.detection") == 2
+    assert capsys.readouterr().err == "kat_zoo.train.detection: data.root=x: expected a folder\n"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert launched(fail, "kat_zoo.train.detection") == 2
+    assert capsys.readouterr().err.startswith("kat_zoo.train.detection (process 1): data.root=x")

@@ -1,0 +1,143 @@
+"""The beginning of a run: optimizer, schedule and average prepared, a checkpoint loaded, the run folder opened and locked."""
+
+import sys
+from collections.abc import Mapping, Sized
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, broadcast_object_list, set_seed, tqdm
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from kat_zoo.hub.repository import CONFIG, RECIPE, dumps
+
+from .checkpoint import Progress, drop_abandoned, load_checkpoint, write_atomically
+from .config import RunRecipe, to_yaml
+from .lock import hold
+from .log import JsonlLog
+from .optim import create_optimizer, create_scheduler
+from .resume import check_classes
+from .run import Run
+from .zero import configure_zero
+
+
+@runtime_checkable
+class Ordered(Protocol):
+    """A loader whose order depends on more than seed and epoch."""
+
+    def order_numbers(self) -> dict[str, int]:
+        """The numbers that the order depends on."""
+
+    def compare_order(self, before: dict[str, int]) -> None:
+        """Say so where they were others."""
+
+
+def begin(
+    recipe: RunRecipe,
+    accelerator: Accelerator,
+    checkpoint: Path | None,
+    model: nn.Module,
+    train_batches: Any,
+    test_batches: Any,
+    updates_per_epoch: int,
+    summary: str,
+    config: Mapping[str, Any],
+    compiled: str = "",
+) -> Run:
+    """Make optimizer, schedule and average, prepare them for the processes, continue from a checkpoint, open the run folder.
+
+    Args:
+        recipe: recipe of any task.
+        accelerator: accelerator that `start` made.
+        checkpoint: checkpoint that `start` found, or None.
+        model: model on the CPU; it is moved to the device.
+        train_batches: loader of global micro-batches.
+        test_batches: loader of the evaluation split.
+        updates_per_epoch: optimizer updates in one epoch.
+        summary: model and data in a few words, for the first line of output.
+        config: content of config.json.
+        compiled: the part of the model that `system.compile` compiles, by its path; all of it by default.
+
+    Returns:
+        The run, its random state that of the update it stands at.
+
+    Raises:
+        FileNotFoundError: `checkpoint` is not a checkpoint.
+        ValueError: it is past the end of the run, counts other epochs, or knows other classes; or another process trains in the folder.
+    """
+    folder, system = Path(recipe.output), recipe.system
+    memory_format = torch.channels_last if system.channels_last else torch.contiguous_format
+    model.to(accelerator.device).to(memory_format=memory_format)
+    ema = ModelEmaV3(model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup) if recipe.ema.decay else None
+    bare, optimizer = model, create_optimizer(model, recipe.optimizer)
+    dataset = getattr(train_batches, "dataset", None)
+    images = len(dataset) if isinstance(dataset, Sized) else 0
+    scheduler = create_scheduler(optimizer, recipe.schedule, updates_per_epoch)
+    if system.compile:
+        model.get_submodule(compiled).compile()  # in place: the names of the weights stay
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        configure_zero(recipe, accelerator, [model] if ema is None else [model, ema.module])
+    model, optimizer, train_batches, test_batches = accelerator.prepare(model, optimizer, train_batches, test_batches)
+    if ema is not None and accelerator.is_fsdp2:
+        ema.module = fsdp2_prepare_model(accelerator, ema.module)  # sharded as the model, so that each process averages its part
+    set_seed(recipe.seed, device_specific=True)  # from here on, dropout and mixup differ between processes
+
+    busy: list[Exception | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            hold(folder)
+        except (OSError, ValueError) as error:  # the other processes must hear of it
+            busy = [error]
+    if (error := broadcast_object_list(busy)[0]) is not None:
+        raise error
+    check_classes(config, checkpoint)
+    progress = load_checkpoint(accelerator, checkpoint, ema) if checkpoint else Progress()
+    accelerator.step = 0  # a checkpoint is made after an update, whatever the number of micro-batches in it was
+    counts = ((progress.images, images, "training images"), (progress.updates_per_epoch, updates_per_epoch, "updates an epoch"))
+    for before, now, what in counts:
+        if before and now and before != now:
+            raise ValueError(
+                f"there are {now} {what}, but {checkpoint} was made with {before}: the training images must stay what they were"
+            )
+    progress.images, progress.updates_per_epoch, progress.processes = images, updates_per_epoch, accelerator.num_processes
+    if isinstance(train_batches, Ordered):
+        if progress.stream:
+            train_batches.compare_order(progress.stream)
+        progress.stream = train_batches.order_numbers()
+    total = recipe.schedule.epochs * updates_per_epoch
+    if progress.update > total:
+        raise ValueError(
+            f"schedule.epochs {recipe.schedule.epochs} is {total} updates, but {checkpoint} stands at update {progress.update}; give "
+            f"schedule.epochs {-(-progress.update // updates_per_epoch)} or more"
+        )
+    scheduler.step_update(progress.update)
+    lost = [accelerator.is_main_process and drop_abandoned(folder, checkpoint, progress.update)]
+    if broadcast_object_list(lost)[0]:  # in all processes, which evaluate together; the weights at hand are evaluated again
+        progress.best, progress.evaluated = None, min(progress.evaluated, progress.update - 1)
+    log = None
+    if accelerator.is_main_process:
+        write_atomically(folder / RECIPE, to_yaml(recipe).encode())
+        write_atomically(folder / CONFIG, dumps(config))
+        log = JsonlLog(folder / "metrics.jsonl", progress.update, progress.evaluated)
+    accelerator.project_configuration.logging_dir = str(folder / "tensorboard")
+    wandb = {"name": folder.name, "group": folder.name, "dir": str(folder), "config": asdict(recipe)}  # a continued run is a new one there
+    accelerator.init_trackers("kat_zoo", init_kwargs={"tensorboard": {"purge_step": progress.update}, "wandb": wandb})
+    accelerator.print(
+        f"{summary}, {sum(p.numel() for p in bare.parameters()) / 1e6:.2f}M parameters, {total} updates of "
+        f"{recipe.batch_size} images on {accelerator.num_processes} process(es), "
+        + (f"continued from {checkpoint}" if checkpoint else f"run folder {folder}")
+    )
+    interval = 0.5 if sys.stderr.isatty() else 30.0  # a log file is no terminal
+    bar = tqdm(total=total, initial=progress.update, desc="train", unit="update", mininterval=interval)
+    losses = {name: [torch.tensor(v, device=accelerator.device) for v in values] for name, values in progress.window.items()}
+    run = Run(
+        recipe, accelerator, bare, model, ema, optimizer, scheduler, train_batches, test_batches, updates_per_epoch,
+        progress, log, bar, losses, config,
+    )  # fmt: skip
+    run.restart_clock()
+    return run

@@ -1,0 +1,74 @@
+"""The command line of a task's training, under `kat-zoo train` and under every launcher."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from accelerate import PartialState
+
+from kat_zoo._text import one_line
+
+from .config import RunRecipe, parse
+from .run import OutOfMemory, TrainingDiverged
+from .signals import stop_signals
+from .workers import plain_errors
+
+logger = logging.getLogger("kat_zoo")
+
+
+def command(
+    argv: Sequence[str] | None,
+    recipe_class: type[RunRecipe],
+    train: Callable[[Any, str], Any],
+    rehearse: Callable[[Any], str],
+) -> int:
+    """The command line of a task's loop.
+
+    Args:
+        argv: `--config FILE`, overrides as `--optimizer.lr 1e-3`, `--resume`, `--dry-run`; sys.argv by default.
+        recipe_class: class of the recipes of the task.
+        train: the loop, called as train(recipe, resume).
+        rehearse: function for --dry-run, called as rehearse(recipe); returns the text to print.
+
+    Returns:
+        Exit code: 0, also after a signal; 1 when training diverged.
+    """
+    resume = {"default": "no", "help": "no, auto (newest checkpoint of the run folder), or a checkpoint's folder"}
+    dry_run = {"action": "store_true", "help": "build everything, run one batch of noise, write nothing"}
+    arguments = sys.argv[1:] if argv is None else argv
+    recipe, flags = parse(recipe_class, arguments, "kat-zoo train", resume=resume, dry_run=dry_run)
+    if flags.dry_run:
+        print(rehearse(recipe))
+        return 0
+    try:
+        with stop_signals(), plain_errors():
+            train(recipe, flags.resume)
+    except (TrainingDiverged, OutOfMemory) as error:
+        logger.error("%s", error)
+        return 1
+    PartialState().destroy_process_group()  # after an error it is left alone: the launcher then stops the other processes
+    return 0
+
+
+def launched(main: Callable[[], int], name: str) -> int:
+    """Run a command that a launcher started: an error is told in one line, as `kat-zoo` tells it.
+
+    Args:
+        main: the command.
+        name: name of the module, for the message.
+
+    Returns:
+        Exit code: the command's own, 2 after an error, 130 after Ctrl-C.
+    """
+    process = f" (process {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+    try:
+        return main()
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        logger.debug("%s failed", name, exc_info=True)
+        print(f"{name}{process}: {one_line(error) or type(error).__name__}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}{process}: interrupted", file=sys.stderr)
+        return 130
