@@ -36,7 +36,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/export.py --folder build/exported --csv benchmarks/export.csv
 	$(BIN)/kat-zoo kernels report --json benchmarks/kernels.json
 	$(BIN)/python benchmarks/fourier_attention.py
-	$(BIN)/python benchmarks/kan_formula.py --seeds 20 --targets toy --fresh
+	$(BIN)/python benchmarks/kan_formula.py --seeds 20 --targets toy
 	$(BIN)/python benchmarks/kan_formula.py --seeds 8 --targets distance
 	$(BIN)/python benchmarks/kan_formula.py --seeds 4
 	$(BIN)/python benchmarks/kan_formula.py --seeds 4 --noise 0.01
