@@ -22,7 +22,7 @@ import kat_zoo  # registers the models with timm
 import timm
 from PIL import Image
 
-model = timm.create_model("{load}", {arguments}).eval()
+model = timm.create_model("{load}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=model))
 image = transform(Image.open("image.png").convert("{mode}")).unsqueeze(0)
 
@@ -144,12 +144,13 @@ def render(item: Entry, title: str = "", load: str = "", training: str = "", mea
         maps = "model.forward_intermediates(image, intermediates_only=True)"
     usage = USAGE.format(
         load=load or item.name,
-        arguments="pretrained=True",
         maps=maps,
         top=min(5, item.num_classes),
         mode="L" if item.input_size[0] == 1 else "RGB",
         width=item.size.num_features,
     )
+    if load.startswith("local-dir:"):
+        usage = f"In the folder of this card:\n\n{usage}"
     limits = (
         f"Made for images of {item.input_size[1]} x {item.input_size[2]} of the kind it was trained on; its "
         "probabilities are not calibrated, and it has no class for anything else. Not for decisions about people."
