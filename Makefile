@@ -12,7 +12,16 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
 	touch $@
 
-demo: $(STAMP)
+# The demo needs less than the tests; what is installed already is left as it is.
+$(VENV)/.demo: pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
+	@echo "Making $(VENV) with PyTorch, timm and what the demo needs; PyTorch with CUDA is a few GB."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt 'torch' 'torchvision' 'setuptools>=77'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kan]'
+	touch $@
+
+demo: $(VENV)/.demo
+	@echo "256 images of clothes are classified by the shipped models; a ViT becomes a KAT; a formula is found: half a minute."
 	$(BIN)/kat-zoo demo --out demo
 
 test: $(STAMP)

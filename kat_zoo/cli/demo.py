@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import timm
 import torch
 from timm.data import create_transform, resolve_data_config
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from .. import models as zoo_models  # noqa: F401  (registers the models)
 from ..hub.samples import Samples, load_samples
 from ..layers import GroupRational
+from ..transfer import vit_to_kat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -148,6 +150,29 @@ def _print_results(rows: list[tuple[str, ...]], matrix: Tensor, classes: Sequenc
     console.print(table)
 
 
+def _show_transfer(name: str, vit: nn.Module, images: Tensor) -> None:
+    """Say how close a KAT comes to the ViT that it is made of."""
+    kat, report = vit_to_kat(vit, images=images[:16])
+    same = int((classify(kat.eval(), images).argmax(1) == classify(vit, images).argmax(1)).sum())
+    print(
+        f"\nA ViT becomes a KAT, without training: the logits of {name} move by {100 * report.relative_logits_error:.2f} % of their size,"
+    )
+    print(f"and {same} of {len(images)} images keep their class (kat_zoo.vit_to_kat).")
+
+
+def _show_formula() -> None:
+    """Find a formula in a table, and say how long it took."""
+    from ..kan import KANRegressor
+
+    X = np.random.default_rng(0).uniform(-1, 1, (1000, 2))
+    began = time.process_time()
+    model = KANRegressor(symbolic=True, random_state=0).fit(X, np.exp(np.sin(np.pi * X[:, 0]) + X[:, 1] ** 2))
+    print(
+        f"\nA KAN finds the formula of a table of 1,000 rows in {time.process_time() - began:.0f} CPU seconds (kat_zoo.kan.KANRegressor):"
+    )
+    print(f"y = {model.formula_}\n")
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the demo.
 
@@ -164,7 +189,7 @@ def run(options: argparse.Namespace) -> int:
     names = shipped_models()
     if not names:
         raise FileNotFoundError("no weights ship with this install; reinstall kat_zoo from a complete source or wheel")
-    for module in ("matplotlib", "rich"):  # before the measurement, not after it
+    for module in ("matplotlib", "rich", "scipy", "sklearn", "sympy"):  # before the measurement, not after it
         importlib.import_module(module)
     out.mkdir(parents=True, exist_ok=True)
     pictures: list[Path] = []
@@ -197,5 +222,8 @@ def run(options: argparse.Namespace) -> int:
         draw_comparison(probabilities, labels, samples.classes).savefig(pictures[-1], dpi=110)
     headline = next((name for name in names if name.startswith("kat_")), names[0])
     _print_results(rows, confusion(probabilities[headline].argmax(1), labels, len(samples.classes)), samples.classes, headline)
+    if twin in names:
+        _show_transfer(twin, models[twin], images[twin])
+    _show_formula()
     print(f"Pictures: {', '.join(map(str, pictures))}")
     return 0
