@@ -28,11 +28,11 @@ Look = Callable[[], tuple[tuple[int, int], Iterable[str]]]  # reads an example: 
 
 @dataclass
 class Report:
-    """What was found in a split.
+    """The findings in a split.
 
     Attributes:
         split: name of the split.
-        consequence: what training does with an example that cannot be read.
+        consequence: words on how training treats an example that cannot be read.
         examples: examples that were read.
         sizes: (width, height) -> number of images.
         classes: name of a class -> number of examples with it.
@@ -98,9 +98,8 @@ def _classification(recipe: Recipe) -> tuple[Sequence[str], list[Report]]:
     from .core.images import name_of, to_mode
 
     splits = open_splits(recipe.data, recipe.seed)
-    for split in (splits.train, splits.test):
-        if isinstance(split, Stream):
-            raise ValueError("data.streaming is on, or the data is a webdataset: expected data that is read by index")
+    if isinstance(splits.train, Stream) or isinstance(splits.test, Stream):
+        raise ValueError("data.streaming is on, or the data is a webdataset: expected data that is read by index")
 
     def look(images: Images, index: int) -> tuple[tuple[int, int], list[str]]:
         image, label = images[index]
