@@ -265,6 +265,12 @@ def _columns(name: str, features: Any, label: str | None) -> tuple[str, str]:
             f"{name} has the columns {dict(features)}; needed: one Image, and a ClassLabel or one of the integers "
             f"{', '.join(LABEL_COLUMNS)}, or data.label"
         )
+    feature = features[label]
+    if not isinstance(feature, datasets.ClassLabel) and "int" not in getattr(feature, "dtype", ""):
+        raise ValueError(
+            f"{name}: the column {label!r} holds {getattr(feature, 'dtype', 'other values')}: expected a ClassLabel or integers; "
+            "`class_encode_column` of Hugging Face datasets makes them of names"
+        )
     return image, label
 
 
