@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # What Pillow raises on damaged files; its PNG reader raises SyntaxError.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -33,7 +33,10 @@ def read_image(source: str | Path | IO[bytes]) -> Image.Image:
     with ExitStack() as stack:
         # As an open file: Pillow 13 maps an uncompressed TIFF given by its path into memory with width and height exchanged.
         file = stack.enter_context(Path(source).open("rb")) if isinstance(source, (str, Path)) else source
-        image = stack.enter_context(Image.open(file))
+        try:
+            image = stack.enter_context(Image.open(file))
+        except UnidentifiedImageError as error:  # whose message names an open file by its object
+            raise UnidentifiedImageError("it is not in a format of images that Pillow knows") from error
         image.load()
         return image if orientation(image) == 1 else ImageOps.exif_transpose(image)
 

@@ -32,6 +32,8 @@ USERS = {
     "demo": Command("kat_zoo.cli.demo:run", "classify the shipped images with the shipped weights", "demo"),
     "predict": Command("kat_zoo.cli.predict:main", "classify image files, or draw objects or regions found in them"),
     "train": Command("kat_zoo.train.tasks:train_main", "train a classifier, detector or segmentation model from a recipe"),
+    "recipes": Command("kat_zoo.train.recipes:main", "the recipes of the package: task, data, expected accuracy, hours"),
+    "check-data": Command("kat_zoo.train.check_data:main", "read your own data once, and say what is wrong with it"),
     "plan": Command("kat_zoo.train.planning.plan:main", "what a recipe needs: parameters, FLOPs, memory, batch that fits, updates, time"),
     "validate": Command("kat_zoo.train.tasks:validate_main", "evaluate a run, or weights on a dataset's test split"),
     "analyze": Command("kat_zoo.train.classification.analyze:main", "pictures of finished runs: landscape, spectra, attention maps, ..."),
@@ -110,6 +112,9 @@ def _run(arguments: list[str]) -> int:
     try:
         given = getattr(parsers, command.parser)().parse_args(rest) if command.parser else rest
         return getattr(importlib.import_module(module), function)(given) or 0
+    except BrokenPipeError:  # the reader, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, ModuleNotFoundError) as error:
         logger.debug("kat-zoo %s failed", name, exc_info=True)
         advice = "" if not isinstance(error, ModuleNotFoundError) or "pip install" in str(error) else f" ({EXTRAS})"

@@ -18,14 +18,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
 from kat_zoo.train.classification.loop import train
+from kat_zoo.train.classification.rehearsal import rehearse
 from kat_zoo.train.core import lock
 from kat_zoo.train.core.checkpoint import list_checkpoints, write_atomically
 from kat_zoo.train.core.command import launched
 from kat_zoo.train.core.log import JsonlLog, read_log
 from kat_zoo.train.core.run import Run, TrainingDiverged
 from kat_zoo.train.core.signals import stop_signals
+from kat_zoo.train.core.workers import plain_errors
+from kat_zoo.train.planning.workload import workload
 
 from .test_classification import PLAIN, change
 
@@ -235,3 +239,33 @@ def test_errors_under_a_launcher_are_one_line(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert launched(fail, "kat_zoo.train.detection") == 2
     assert capsys.readouterr().err.startswith("kat_zoo.train.detection (process 1): data.root=x")
+
+
+def test_a_killed_loader_worker_is_one_line():
+    with pytest.raises(OSError, match="a loader worker was killed, perhaps for want of memory"), plain_errors():
+        for _ in DataLoader(Deadly(), num_workers=1):
+            pass
+
+
+class Deadly(Dataset):
+    """Its first item kills the process that reads it."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_size_of_own_data_is_counted_or_assumed_aloud(short, tmp_path):
+    for split, name, i in itertools.product(("train", "val"), ("cat", "dog"), range(8)):
+        folder = tmp_path / "pictures" / split / name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (28, 28)).save(folder / f"{i}.png")
+    own = change(short, data={"dataset": "folder", "root": str(tmp_path / "pictures"), "batch_size": 8})
+    unknown = change(short, data={"dataset": "hub", "root": "org/pets", "batch_size": 8})
+    told = change(unknown, data={"num_classes": 37, "samples": 3680})
+    assert "folder: 2 classes, input (1, 28, 28), 2 updates of 8 images" in rehearse(own) and "ImageNet" not in rehearse(own)
+    assert "The size of the data (hub) is not known here: it is counted as ImageNet, 1,000 classes" in rehearse(unknown)
+    assert "hub: 37 classes" in rehearse(told) and "ImageNet" not in rehearse(told)
+    assert workload(own).updates_per_epoch == 2 and "ImageNet" in workload(unknown).assumed and not workload(told).assumed

@@ -214,3 +214,23 @@ def test_a_truncated_shard_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"a shard of the stream cannot be read: .*; damaged: .*train-1.tar$"):
         list(loader)
     assert len(list(eval_loader(splits.test, data, RESOLVED))) == 2
+
+
+def test_names_as_labels_are_refused(tmp_path):
+    import datasets
+
+    rows = {"image": [{"bytes": png(1), "path": None}] * 2, "label": ["cat", "dog"]}
+    data = datasets.Dataset.from_dict(rows, features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")}))
+    for split in ("train", "test"):
+        data.to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match="the column 'label' holds string: expected a ClassLabel or integers"):
+        hub(str(tmp_path), label="label")
+
+
+def test_one_split_of_the_hub_is_enough_with_a_holdout(tmp_path):
+    root = write_parquet(tmp_path / "one")
+    (tmp_path / "one" / "test-00000-of-00001.parquet").unlink()
+    splits = open_dataset("hub", root, holdout=0.25)
+    assert (len(splits.train), len(splits.test)) == (24, 8)
+    with pytest.raises(ValueError, match="needed: train, and test or validation"):
+        open_dataset("hub", root)

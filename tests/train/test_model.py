@@ -155,3 +155,9 @@ def test_optimizers_of_timm_train_a_kat(name, lr):
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
     assert all(not torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_wrong_arguments_of_a_model_are_named():
+    for kwargs in ({"depht": 2}, {"img_size": "28"}):
+        with pytest.raises(ValueError, match="model.kwargs=.*: expected arguments of kat_pico_patch4_28"):
+            build_model(ModelConfig(name="kat_pico_patch4_28", kwargs=kwargs), 10)

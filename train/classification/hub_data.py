@@ -162,8 +162,9 @@ def hub(
         raise ValueError(f"{name} could not be read as a dataset: {one_line(error)}{damaged_shards(Path(name))}") from error
     except (datasets.exceptions.DatasetsError, pickle.UnpicklingError, ConnectionError) as error:
         if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(f"data.root={name}: {one_line(error)[:300]}") from error
-        raise ValueError(f"{name} could not be read as a dataset: {one_line(error.__cause__ or error)[:300]}") from error
+            raise FileNotFoundError(f"{name}: {one_line(error)[:300]}; expected a folder, or a dataset of the Hub, in data.root") from error
+        advice = "" if Path(name).exists() else "; or give the folder of the data as data.root"
+        raise ValueError(f"{name} could not be read as a dataset: {one_line(error.__cause__ or error)[:300]}{advice}") from error
 
 
 def _splits(name: str, parts: Any, streaming: bool, samples: int | None, num_classes: int | None, label: str | None, buffer: int) -> Splits:
@@ -264,6 +265,12 @@ def _columns(name: str, features: Any, label: str | None) -> tuple[str, str]:
         raise ValueError(
             f"{name} has the columns {dict(features)}; needed: one Image, and a ClassLabel or one of the integers "
             f"{', '.join(LABEL_COLUMNS)}, or data.label"
+        )
+    feature = features[label]
+    if not isinstance(feature, datasets.ClassLabel) and "int" not in getattr(feature, "dtype", ""):
+        raise ValueError(
+            f"{name}: the column {label!r} holds {getattr(feature, 'dtype', 'other values')}: expected a ClassLabel or integers; "
+            "`class_encode_column` of Hugging Face datasets makes them of names"
         )
     return image, label
 

@@ -11,6 +11,7 @@ from timm.models import get_pretrained_cfg, group_parameters
 from torch import nn
 
 import kat_zoo
+from kat_zoo._text import one_line
 from kat_zoo.models._pretrained import create_model, known_classes
 
 from ..core.optim import RATIONALS
@@ -80,7 +81,10 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn
         close = timm.list_models(f"*{config.name.split('_')[0]}*")[:8]
         raise ValueError(f"model.name {config.name!r} is not a timm model; similar: {', '.join(close) or 'none'}")
     arguments: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
-    return create_model(config.name, pretrained=config.pretrained, checkpoint=config.checkpoint, adapt=adapt, **arguments)
+    try:
+        return create_model(config.name, pretrained=config.pretrained, checkpoint=config.checkpoint, adapt=adapt, **arguments)
+    except TypeError as error:  # of an argument that the model does not have, or of a wrong type
+        raise ValueError(f"model.kwargs={config.kwargs}: expected arguments of {config.name} ({one_line(error)[:200]})") from error
 
 
 def _transfer(model: nn.Module, source: str, num_classes: int, adapt: bool) -> None:

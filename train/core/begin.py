@@ -93,8 +93,9 @@ def begin(
             hold(folder)
         except (OSError, ValueError) as error:  # the other processes must hear of it
             busy = [error]
-    if (error := broadcast_object_list(busy)[0]) is not None:
-        raise error
+    (refusal,) = broadcast_object_list(busy)
+    if refusal is not None:
+        raise refusal
     check_classes(config, checkpoint)
     progress = load_checkpoint(accelerator, checkpoint, ema) if checkpoint else Progress()
     accelerator.step = 0  # a checkpoint is made after an update, whatever the number of micro-batches in it was

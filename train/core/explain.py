@@ -76,7 +76,7 @@ def explain(message: str, cls: type) -> str:
     wrong = re.search(r'Parser key "([\w.]+)": ', message)
     if wrong and wrong[1] in known:
         value = re.search(r"(?:Got value|Given value): (.*)", message, re.DOTALL) or re.search(r"base 10: '(.*)'", message)
-        return f"{wrong[1]}={_shown(value[1]) if value else '?'}: expected {describe(known[wrong[1]])}"
+        return f"{wrong[1]}{f'={_shown(value[1])}' if value else ''}: expected {describe(known[wrong[1]])}"
     stray = re.match(r"unrecognized arguments: (\S+)", message)
     if stray:
         option = stray[1].partition("=")[0]

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Any
 
 from kat_zoo._checks import is_real
@@ -25,13 +26,10 @@ def check_ranges(recipe: Any, ranges: Mapping[str, str]) -> None:
         if not math.isfinite(value):
             raise ValueError(f"{key}={value}: expected a finite number")
     for key, interval in ranges.items():
-        value: Any = recipe
-        for name in key.split("."):
-            value = getattr(value, name)
-        values = value if isinstance(value, (tuple, list)) else [value]
-        if not all(one is None or contains(interval, one) for one in values):
-            each = "numbers" if isinstance(value, (tuple, list)) else "a number"
-            raise ValueError(f"{key}={value!r}: expected {each} in {interval}")
+        found: Any = attrgetter(key)(recipe)
+        several = isinstance(found, (tuple, list))
+        if not all(one is None or contains(interval, one) for one in (found if several else [found])):
+            raise ValueError(f"{key}={found!r}: expected {'numbers' if several else 'a number'} in {interval}")
 
 
 def contains(interval: str, value: float) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from accelerate import PartialState
 
-from kat_zoo.hub.repository import CONFIG
+from kat_zoo.hub.repository import CONFIG, RESULT
 
 from .config import RunRecipe, to_yaml
 from .runs import read_json
@@ -71,7 +71,9 @@ def check_classes(config: Mapping[str, Any], checkpoint: Path | None) -> None:
         ValueError: they are others, or in another order.
     """
     stored = None if checkpoint is None else checkpoint.resolve().parents[1] / CONFIG
-    before = [] if stored is None else list(read_json(stored).get("label_names") or [])
+    before = (
+        [] if stored is None else list(read_json(stored).get("label_names") or read_json(stored.with_name(RESULT)).get("classes") or [])
+    )
     now = list(config.get("label_names", []))
     if not before or before == now:
         return

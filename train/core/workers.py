@@ -45,9 +45,14 @@ def plain_errors() -> Iterator[None]:
 
     Raises:
         ValueError: in place of a ValueError or an OSError of a worker.
+        OSError: a worker was killed.
     """
     try:
         yield
+    except RuntimeError as error:
+        if not re.match(r"DataLoader worker .* (?:killed by signal|exited unexpectedly)", str(error)):
+            raise
+        raise OSError("a loader worker was killed, perhaps for want of memory: expected to work with fewer data.workers") from error
     except (ValueError, OSError) as error:
         text = str(error)
         if not re.match(r"Caught \w+ in DataLoader worker process", text):

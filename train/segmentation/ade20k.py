@@ -134,6 +134,33 @@ def open_picture(path: Path) -> Image.Image:
         raise ValueError(f"{path}: not a picture that can be read ({error})") from error
 
 
+def look_at(pair: tuple[Path, Path], reduce_zero_label: bool) -> np.ndarray:
+    """Count the pixels of an annotation, and compare it with its image.
+
+    Args:
+        pair: (image, annotation) files.
+        reduce_zero_label: whether label 0 is "other" and ignored, and label k is class k - 1.
+
+    Returns:
+        (256,) int64: pixels of each class, and at `IGNORE` those that are ignored.
+
+    Raises:
+        ValueError: a file that cannot be read, an image of 32 bits or of another size than its annotation.
+    """
+    labels = read_annotation(pair[1], reduce_zero_label)
+    try:
+        with Image.open(pair[0]) as image:
+            size = upright_size(image)[::-1]
+            turned = orientation(image) in SIDEWAYS
+            has_sixteen_bits(image)  # which are scaled; 32 bits are refused
+    except UNREADABLE as error:
+        raise ValueError(f"{pair[0]}: not a picture that can be read ({error})") from error
+    if labels.shape != size:
+        upright = ", once turned upright by its EXIF orientation" if turned else ""
+        raise ValueError(f"{pair[1]} is {labels.shape[0]} x {labels.shape[1]} and {pair[0]} is {size[0]} x {size[1]} pixels{upright}")
+    return np.bincount(labels.ravel(), minlength=256)
+
+
 def check(pairs: Sequence[tuple[Path, Path]], num_classes: int, reduce_zero_label: bool, workers: int = 4) -> np.ndarray:
     """Look at every annotation before work is lost, and count its pixels.
 
@@ -150,24 +177,9 @@ def check(pairs: Sequence[tuple[Path, Path]], num_classes: int, reduce_zero_labe
         ValueError: a file that cannot be read, an image of 32 bits or of another size than its annotation, or labels out of range,
             with their numbers of pixels.
     """
-
-    def look(pair: tuple[Path, Path]) -> np.ndarray:
-        labels = read_annotation(pair[1], reduce_zero_label)
-        try:
-            with Image.open(pair[0]) as image:
-                size = upright_size(image)[::-1]
-                turned = orientation(image) in SIDEWAYS
-                has_sixteen_bits(image)  # which are scaled; 32 bits are refused
-        except UNREADABLE as error:
-            raise ValueError(f"{pair[0]}: not a picture that can be read ({error})") from error
-        if labels.shape != size:
-            upright = ", once turned upright by its EXIF orientation" if turned else ""
-            raise ValueError(f"{pair[1]} is {labels.shape[0]} x {labels.shape[1]} and {pair[0]} is {size[0]} x {size[1]} pixels{upright}")
-        return np.bincount(labels.ravel(), minlength=256)
-
     total, wrong = np.zeros(256, np.int64), []
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(look, pair) for pair in pairs]
+        futures = [pool.submit(look_at, pair, reduce_zero_label) for pair in pairs]
         try:
             for pair, future in zip(pairs, tqdm(futures, desc="check annotations", unit="file"), strict=True):
                 counts = future.result()
