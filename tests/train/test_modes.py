@@ -114,7 +114,7 @@ def test_features_are_kept_by_the_main_process_alone(start, monkeypatch):
     model, images = build_model(recipe.model, 10), open_splits(recipe.data).train
     for main_process, kept in ((True, 96), (False, 0)):
         monkeypatch.setattr("accelerate.Accelerator.is_main_process", main_process)
-        x, labels = features(Accelerator(cpu=True), model, images, recipe, data_config(recipe.data, model), lambda: False)
+        x, labels = features(Accelerator(cpu=True), model, images, recipe.data, data_config(recipe.data, model), lambda: False)
         assert len(x) == len(labels) == kept
 
 

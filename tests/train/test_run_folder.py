@@ -234,3 +234,12 @@ def test_onnx_of_a_run_names_its_classes(run, capsys, tmp_path):
     command(capsys, "export", run, "--format", "onnx", "--out", tmp_path / "pets.onnx", "--repeats", "1")
     facts = {entry.key: entry.value for entry in onnx.load(tmp_path / "pets.onnx").metadata_props}
     assert json.loads(facts["classes"]) == list(CLASSES) and json.loads(facts["mean"]) == [0.4, 0.5, 0.6]
+
+
+def test_validate_counts_confusions_and_asks_the_neighbors(run, capsys, tmp_path):
+    table = tmp_path / "confusion.csv"
+    printed = command(capsys, "validate", run, "--confusion", table, "--knn", "3")
+    assert "3 nearest neighbors: top-1 100.00 %" in printed
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    assert rows[0][1:] == list(CLASSES) and rows[1:] == [["cat", "3", "0", "0"], ["dog", "0", "3", "0"], ["newt", "0", "0", "3"]]
+    assert main(["validate", str(run), "--knn", "-1"]) == 2 and main(["validate", str(run), "--confusion", str(tmp_path)]) == 2

@@ -1,11 +1,13 @@
 """Exact evaluation of classifiers, and the `kat-zoo validate` command."""
 
+import csv
 from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
@@ -13,12 +15,16 @@ from timm.layers import set_fused_attn
 from timm.task import ClassificationEvaluator
 from torch import Tensor, nn
 
+from kat_zoo._arguments import require_writable
+from kat_zoo._checks import count
+
 from ..core.config import parse
 from ..core.processes import evaluation, share_buffers
 from ..core.runs import read_run
 from .datasets import open_splits
 from .loader import data_config, eval_loader
 from .model import check_classes, load_model
+from .probe import features
 from .recipe import DataConfig, ModelConfig, Recipe
 
 
@@ -46,13 +52,16 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
+def evaluate(
+    accelerator: Accelerator, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], matrix: Tensor | None = None
+) -> Evaluation:
     """Evaluate a classifier; every process calls it, and gets the figures of the whole split.
 
     Args:
         accelerator: accelerator that prepared `batches`.
         model: maps (B, C, H, W) to (B, num_classes); its mode is put back afterwards.
         batches: loader, prepared, of (images, class indices).
+        matrix: (num_classes, num_classes) counts to add to, by right and predicted class.
 
     Returns:
         Figures that do not depend on the batch size or the number of processes: padding is dropped.
@@ -69,6 +78,9 @@ def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[tuple
         logits, labels = logits[labels >= 0], labels[labels >= 0]  # of streams, padding is marked
         evaluator.update(logits, labels)
         counts = torch.bincount(labels, minlength=logits.shape[1])
+        if matrix is not None:
+            pairs = torch.bincount(labels * logits.shape[1] + logits.argmax(1), minlength=matrix.numel())
+            matrix += pairs.view_as(matrix).to(matrix.device)
         right = torch.bincount(labels[logits.argmax(1) == labels], minlength=logits.shape[1])
         totals, rights = (totals + counts, rights + right) if len(totals) else (counts, right)
     model.train(was_training)
@@ -88,6 +100,9 @@ class ValidateConfig:
         data: the data; its test split is evaluated, or with `holdout` that part of the training split.
         seed: seed that chooses that part: without `run`, give the one of the training, or some images are ones that were trained on.
         precision: `no`, `bf16` or `fp16` autocast.
+        confusion: CSV file for the number of images by right class (a row each) and predicted class.
+        knn: number of neighbors; above 0, the features in front of the classifier are judged too: each image gets the class of its nearest
+            training images, weighted by their cosine.
     """
 
     task: Literal["classification"] = "classification"
@@ -96,6 +111,27 @@ class ValidateConfig:
     data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=256))
     seed: int = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
+    confusion: Path | None = None
+    knn: int = 0
+
+
+def nearest(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], neighbors: int) -> float:
+    """Percent of test images whose class the nearest training images tell.
+
+    Args:
+        train: features (N, C) and classes (N,).
+        test: features (M, C) and classes (M,).
+        neighbors: number of training images that vote, each with the weight of its cosine.
+
+    Returns:
+        Accuracy in percent.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    voters = KNeighborsClassifier(
+        min(neighbors, len(train[1])), metric="cosine", weights=lambda distance: np.clip(1 - distance, 1e-6, None)
+    )
+    return 100 * float(voters.fit(*train).score(*test))
 
 
 def _recipe_of(argv: Sequence[str]) -> dict[str, Any]:
@@ -129,6 +165,8 @@ def main(argv: Sequence[str]) -> int:
         Exit code.
     """
     config, _ = parse(ValidateConfig, argv, "kat-zoo validate", _recipe_of(argv))
+    count("--knn", config.knn, 0)
+    require_writable("--confusion", config.confusion)
     splits = open_splits(config.data, config.seed)
     known = () if config.run is None else read_run(config.run).classes
     if known and known != splits.classes:
@@ -139,7 +177,8 @@ def main(argv: Sequence[str]) -> int:
         model = load_model(config.model, len(splits.classes))
         resolved = data_config(config.data, model)
         loader = accelerator.prepare(eval_loader(splits.test, config.data, resolved, accelerator.num_processes))
-        result = evaluate(accelerator, model.to(accelerator.device), tqdm(loader, desc="validate", unit="batch"))
+        matrix = torch.zeros(len(splits.classes), len(splits.classes), dtype=torch.int64)
+        result = evaluate(accelerator, model.to(accelerator.device), tqdm(loader, desc="validate", unit="batch"), matrix)
         accelerator.print(
             f"{config.model.name} on {config.data.dataset}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, "
             f"loss {result.loss:.4f}, {result.samples} images"
@@ -147,4 +186,12 @@ def main(argv: Sequence[str]) -> int:
         width = max(map(len, splits.classes))
         for name, share in zip(splits.classes, result.per_class, strict=True):
             accelerator.print(f"  {name:<{width}}  {share:6.2f} %")
+        if config.knn:
+            parts = [features(accelerator, model, part, config.data, resolved, lambda: False) for part in (splits.train, splits.test)]
+            if accelerator.is_main_process and parts[0] and parts[1]:
+                print(f"{config.knn} nearest neighbors: top-1 {nearest(parts[0], parts[1], config.knn):.2f} %")
+        if config.confusion is not None and accelerator.is_main_process:
+            with config.confusion.open("w", newline="") as file:
+                csv.writer(file).writerows([["right \\ predicted", *splits.classes], *zip(splits.classes, *matrix.T.tolist(), strict=True)])
+            print(config.confusion)
     return 0

@@ -25,7 +25,7 @@ from ..core.checkpoint import write_atomically
 from ..core.images import UnreadableImages
 from . import loader as loaders
 from .datasets import Images, Stream
-from .recipe import Recipe
+from .recipe import DataConfig, Recipe
 
 logger = logging.getLogger("kat_zoo")
 
@@ -79,7 +79,7 @@ def fit_head(
     head = model.get_classifier()  # type: ignore[operator]
     if not isinstance(head, nn.Linear):
         raise ValueError(f"mode {recipe.mode} needs a model with one linear classifier; {recipe.model.name} has {type(head).__name__}")
-    found = features(accelerator, model, images, recipe, resolved, stopped)
+    found = features(accelerator, model, images, recipe.data, resolved, stopped)
     if found is None:
         return False
     probe: Probe | Exception | None = None
@@ -109,7 +109,7 @@ def features(
     accelerator: Accelerator,
     model: nn.Module,
     images: "Images | Stream",
-    recipe: Recipe,
+    data: DataConfig,
     resolved: dict[str, Any],
     stopped: Callable[[], bool],
 ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -117,9 +117,7 @@ def features(
 
     The main process alone gets them; the others get none.
     """
-    batches: Any = loaders.eval_loader(
-        images, recipe.data, resolved, accelerator.num_processes, UnreadableImages(recipe.data.max_unreadable)
-    )
+    batches: Any = loaders.eval_loader(images, data, resolved, accelerator.num_processes, UnreadableImages(data.max_unreadable))
     if isinstance(batches, DataLoader):  # not accelerator.prepare, which would keep the loader, and its workers, for the whole run
         batches = prepare_data_loader(
             batches, accelerator.device, accelerator.num_processes, accelerator.process_index, split_batches=True, put_on_device=True
