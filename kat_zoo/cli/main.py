@@ -41,6 +41,7 @@ USERS = {
     "push": Command("kat_zoo.cli.repositories:push", "upload a training run to the Hugging Face Hub", "push"),
     "pull": Command("kat_zoo.cli.repositories:pull", "download a model from the Hugging Face Hub", "pull"),
     "convert": Command("kat_zoo.cli.repositories:convert", "turn a checkpoint into safetensors and a config.json", "convert"),
+    "env": Command("kat_zoo.cli.env:run", "versions, device and kernels, for a report of a bug", "env"),
     "formula": Command("kat_zoo.kan.command:main", "find a formula for a column of a CSV file"),
 }
 MAINTAINERS = {

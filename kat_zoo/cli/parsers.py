@@ -96,6 +96,11 @@ def convert() -> ArgumentParser:
     return parser
 
 
+def env() -> ArgumentParser:
+    """`kat-zoo env`."""
+    return ArgumentParser(prog="kat-zoo env", description="Versions, device and kernels, for a report of a bug.")
+
+
 def cards() -> ArgumentParser:
     """`kat-zoo cards`."""
     parser = ArgumentParser(prog="kat-zoo cards", description="Write the cards of the registered weights, or check that they are current.")

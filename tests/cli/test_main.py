@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import triton
 
 from kat_zoo.cli import bench
@@ -101,3 +102,9 @@ def test_the_package_is_the_command():
         [sys.executable, "-m", "kat_zoo", "list", "kat_pico", "--format", "json"], capture_output=True, text=True, check=True
     )
     assert '"name": "kat_pico_patch4_28.fmnist"' in done.stdout
+
+
+def test_env_names_versions_and_kernels(capsys):
+    assert cli.main(["env"]) == 0
+    printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert printed["torch"] == torch.__version__.split("+")[0] and "threads" in printed
