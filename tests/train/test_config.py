@@ -188,7 +188,7 @@ NO_RECIPE = "no such file, and not the name of a packaged recipe"
         (["--system.trackers", "wandb"], "system.trackers='wandb': expected a list of names in brackets"),
         (["--system.compile", "3"], "system.compile='3': expected true or false"),
         (["--model.kwargs", "3"], "model.kwargs='3': expected settings, as {key: value}"),
-        (["--optimizr.lr", "3"], "--optimizr.lr: there is not a setting optimizr.lr; did you mean optimizer.lr?"),
+        (["--optim.lr", "3"], "--optim.lr: there is not a setting optim.lr; did you mean optimizer.lr?"),
         (["--lr", "3"], "--lr: there is not a setting lr; did you mean optimizer.lr?"),
         (["--data.bach_size", "3"], "--data.bach_size: there is not a setting data.bach_size; did you mean data.batch_size"),
         (["stray"], "stray: expected options such as --seed 0"),

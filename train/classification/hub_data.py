@@ -162,7 +162,7 @@ def hub(
         raise ValueError(f"{name} could not be read as a dataset: {one_line(error)}{damaged_shards(Path(name))}") from error
     except (datasets.exceptions.DatasetsError, pickle.UnpicklingError, ConnectionError) as error:
         if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(f"{name}: {one_line(error)[:300]}; expected a folder, or a dataset of the Hub, in data.root") from error
+            raise FileNotFoundError(f"{name}: {one_line(error)[:300]}; data.root must be a folder or a dataset of the Hub") from error
         advice = "" if Path(name).exists() else "; or give the folder of the data as data.root"
         raise ValueError(f"{name} could not be read as a dataset: {one_line(error.__cause__ or error)[:300]}{advice}") from error
 
