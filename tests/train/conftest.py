@@ -12,6 +12,12 @@ from kat_zoo.train.segmentation.recipe import SegmentationDataConfig, Segmentati
 
 
 @pytest.fixture(autouse=True)
+def one_thread(threads):
+    """Models this small gain nothing by threads, which on a busy machine wait for each other many times as long as they work."""
+    threads(1)
+
+
+@pytest.fixture(autouse=True)
 def fresh_accelerate():
     """Let each test choose its precision: accelerate keeps that of the first Accelerator of a process."""
     AcceleratorState._reset_state(reset_partial_state=False)

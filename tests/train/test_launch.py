@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, None, "asks for FSDP, but accelerate runs NO"),
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, None, "asks for DeepSpeed; start with accelerate launch or torchrun"),
         ({}, 2, "system.processes is 2, but the launcher started 1"),
-        ({}, 0, "system.processes is 0"),
+        ({}, 0, "system.processes=0"),
     ],
 )
 def test_a_world_that_was_not_asked_for_is_refused(environment, processes, message, recipe, monkeypatch):
