@@ -3,6 +3,7 @@
 Transparency is dropped, as torchvision and timm drop it; CMYK, palettes and other color spaces become RGB as Pillow converts them.
 """
 
+import glob
 import struct
 import zlib
 from collections.abc import Sequence
@@ -137,3 +138,33 @@ def require_images(paths: Sequence[Path]) -> None:
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"no such image: {', '.join(missing)}")
+
+
+def find_images(names: Sequence[Path]) -> list[Path]:
+    """The image files that a command line means.
+
+    Args:
+        names: files, folders, whose files are taken at any depth if Pillow knows their suffix, and patterns with `*`, `?` or `[...]`.
+
+    Returns:
+        Files, those of folders and patterns in order of their names; hidden files are passed over.
+
+    Raises:
+        FileNotFoundError: a file that is not there, or a folder or pattern without images.
+    """
+    known = set(Image.registered_extensions())
+    found: list[Path] = []
+    for name in names:
+        if name.is_file():
+            found.append(name)
+            continue
+        pattern = any(character in str(name) for character in "*?[")
+        matches = glob.glob(str(name), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        inside = sorted(name.rglob("*")) if name.is_dir() else sorted(map(Path, matches))
+        images = [path for path in inside if path.suffix.lower() in known and path.is_file() and not path.name.startswith(".")]
+        if not images and not (name.is_dir() or pattern):
+            require_images([name])
+        if not images:
+            raise FileNotFoundError(f"no image in {name}: expected files that end in one of {', '.join(sorted(known)[:8])}, ...")
+        found += images
+    return found

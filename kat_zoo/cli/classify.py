@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import glob
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,40 +18,10 @@ from .. import models as zoo_models  # noqa: F401  (registers the models)
 from .._arguments import require_writable
 from .._checks import count
 from ..hub.source import Source, open_model
-from ..images import open_image, require_images
+from ..images import find_images, open_image
 
 SUFFIXES = (".csv", ".json")
 Answer = tuple[Path, list[tuple[str, float]]]
-
-
-def find_images(names: Sequence[Path]) -> list[Path]:
-    """The image files that a command line means.
-
-    Args:
-        names: files, folders, whose files are taken at any depth if Pillow knows their suffix, and patterns with `*`, `?` or `[...]`.
-
-    Returns:
-        Files, those of folders and patterns in order of their names; hidden files are passed over.
-
-    Raises:
-        FileNotFoundError: a file that is not there, or a folder or pattern without images.
-    """
-    known = set(Image.registered_extensions())
-    found: list[Path] = []
-    for name in names:
-        if name.is_file():
-            found.append(name)
-            continue
-        pattern = any(character in str(name) for character in "*?[")
-        matches = glob.glob(str(name), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        inside = sorted(name.rglob("*")) if name.is_dir() else sorted(map(Path, matches))
-        images = [path for path in inside if path.suffix.lower() in known and path.is_file() and not path.name.startswith(".")]
-        if not images and not (name.is_dir() or pattern):
-            require_images([name])
-        if not images:
-            raise FileNotFoundError(f"no image in {name}: expected files that end in one of {', '.join(sorted(known)[:8])}, ...")
-        found += images
-    return found
 
 
 def predict(source: Source, paths: Sequence[Path], top: int, batch_size: int, device: torch.device, flip: bool) -> Iterator[Answer]:

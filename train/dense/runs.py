@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torchvision.transforms import v2
@@ -101,7 +102,7 @@ def predict_parser(task: str, description: str | None) -> argparse.ArgumentParse
         description: text for the help.
     """
     parser = ArgumentParser(prog=f"kat-zoo predict --task {task}", description=description)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, folders of them, or quoted patterns")
     parser.add_argument("--task", choices=[task])
     parser.add_argument("--model", required=True, type=Path, metavar="RUN", help=f"folder of a finished {task} run of kat-zoo train")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the drawings; without it there are none")
@@ -126,15 +127,20 @@ def drawing_paths(images: Sequence[Path], folder: Path, task: str) -> list[Path]
     return paths
 
 
-def read_pictures(paths: Sequence[Path], channels: int) -> list[Tensor]:
-    """The pictures (C, H, W) uint8 in some files.
+def read_picture(path: Path, channels: int) -> Tensor:
+    """The picture (C, H, W) uint8 in a file.
 
     Args:
-        paths: paths of the files.
+        path: path of the file.
         channels: 1 converts to gray, 3 to RGB.
 
     Raises:
-        FileNotFoundError: a file is missing.
+        FileNotFoundError: the file is missing.
         ValueError: an unreadable image.
     """
-    return [v2.functional.pil_to_tensor(open_image(path, channels)) for path in paths]
+    return v2.functional.pil_to_tensor(open_image(path, channels))
+
+
+def best_device() -> torch.device:
+    """The GPU where torch sees one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -10,10 +10,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from kat_zoo.images import require_images
+from kat_zoo.images import find_images
 
 from ..dense.pictures import as_rgb, colors
-from ..dense.runs import drawing_paths, predict_parser, read_dense_run, read_pictures
+from ..dense.runs import best_device, drawing_paths, predict_parser, read_dense_run, read_picture
 from .loop import build_model
 from .recipe import DetectionRecipe
 
@@ -37,8 +37,9 @@ class Detector:
     @torch.inference_mode()
     def predict(self, image: Tensor, min_score: float = 0.0) -> dict[str, Tensor]:
         """Objects in a picture (C, H, W) uint8, the surest first: boxes (N, 4), labels, scores, perhaps masks (N, H, W) bool."""
-        found = self.model([image.float() / 255])[0]
-        found = {name: value[found["scores"] >= min_score] for name, value in found.items()}
+        device = next(self.model.parameters()).device
+        found = self.model([image.to(device).float() / 255])[0]
+        found = {name: value[found["scores"] >= min_score].cpu() for name, value in found.items()}
         if "masks" in found:
             found["masks"] = found["masks"][:, 0] > 0.5
         return found
@@ -112,11 +113,12 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.min_score <= 1:
         raise ValueError(f"--min-score {arguments.min_score}: expected a number from 0 to 1")
-    require_images(arguments.images)
+    paths = find_images(arguments.images)
     detector = open_run(arguments.model)
-    pictures = read_pictures(arguments.images, detector.channels)
-    drawings = drawing_paths(arguments.images, arguments.out or Path(), "detection")
-    for path, image, drawing in zip(arguments.images, pictures, drawings, strict=True):
+    detector.model.to(best_device())
+    drawings = drawing_paths(paths, arguments.out or Path(), "detection")
+    for path, drawing in zip(paths, drawings, strict=True):
+        image = read_picture(path, detector.channels)
         found = detector.predict(image, arguments.min_score)
         print(f"{path}: {len(found['boxes'])} objects with a score of {arguments.min_score:g} or more")
         for box, label, score in zip(found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True):

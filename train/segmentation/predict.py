@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kat_zoo.images import require_images
+from kat_zoo.images import find_images
 
 from ..dense.pictures import as_rgb, colors, overlay_regions, save_picture
-from ..dense.runs import drawing_paths, predict_parser, read_dense_run, read_pictures
+from ..dense.runs import best_device, drawing_paths, predict_parser, read_dense_run, read_picture
 from .data import resize_for_evaluation, to_size
 from .evaluate import predict_logits
 from .loop import build_model
@@ -34,9 +34,10 @@ class Segmenter:
     @torch.inference_mode()
     def predict(self, image: Tensor) -> Tensor:
         """Classes (H, W) of a picture (C, H, W) uint8, by the sliding window of the recipe."""
-        resized = resize_for_evaluation(image, self.recipe.data)
+        device = next(self.model.parameters()).device
+        resized = resize_for_evaluation(image.to(device), self.recipe.data)
         logits = predict_logits(self.model, resized[None], self.recipe.data)
-        return to_size(logits, image.shape[-2:])[0].argmax(0)
+        return to_size(logits, image.shape[-2:])[0].argmax(0).cpu()
 
     @property
     def channels(self) -> int:
@@ -75,12 +76,13 @@ def main(argv: Sequence[str]) -> int:
         ValueError: an unreadable image.
     """
     arguments = predict_parser("segmentation", __doc__).parse_args(argv)
-    require_images(arguments.images)
+    paths = find_images(arguments.images)
     segmenter = open_run(arguments.model)
-    pictures = read_pictures(arguments.images, segmenter.channels)
+    segmenter.model.to(best_device())
     palette = colors(len(segmenter.classes))
-    drawings = drawing_paths(arguments.images, arguments.out or Path(), "segmentation")
-    for path, image, drawing in zip(arguments.images, pictures, drawings, strict=True):
+    drawings = drawing_paths(paths, arguments.out or Path(), "segmentation")
+    for path, drawing in zip(paths, drawings, strict=True):
+        image = read_picture(path, segmenter.channels)
         labels = segmenter.predict(image)
         if segmenter.classes[0] == "background":
             labels = torch.where(labels == 0, len(palette), labels)  # stays unpainted
