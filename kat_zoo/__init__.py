@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "models", "vit_to_karat", "vit_to_kat"]
 
-if Path((sys.argv or [""])[0]).stem != "kat-zoo" and sys.orig_argv[1:3] != ["-m", "kat_zoo"]:
+if Path((sys.argv or [""])[0]).name not in ("kat-zoo", "kat-zoo.exe") and sys.orig_argv[1:3] != ["-m", "kat_zoo"]:
     from . import models as models
 
 _get, _ = lazy(__name__, {"vit_to_karat": "transfer", "vit_to_kat": "transfer"})

@@ -152,7 +152,7 @@ def find_images(names: Sequence[Path]) -> list[Path]:
     Raises:
         FileNotFoundError: a file that is not there, or a folder or pattern without images.
     """
-    known = set(Image.registered_extensions())
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     found: list[Path] = []
     for name in names:
         if name.is_file():

@@ -51,6 +51,8 @@ def find_task(argv: Sequence[str]) -> str:
     task = given.get("--task")
     if task is not None and task not in TASKS:
         raise ValueError(f"--task {task}: expected one of {', '.join(TASKS)}")
+    if given.get("--run") == "":
+        raise ValueError("--run: expected the folder of a run")
     if "--run" in given:
         return read_run(given["--run"], task).task
     if task is None and "--config" in given:

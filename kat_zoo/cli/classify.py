@@ -17,6 +17,7 @@ from tqdm import tqdm
 from .. import models as zoo_models  # noqa: F401  (registers the models)
 from .._arguments import require_writable
 from .._checks import count
+from .._text import one_line
 from ..hub.source import Source, open_model
 from ..images import find_images, open_image
 
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None and options.out.suffix not in SUFFIXES:
         raise ValueError(f"--out {options.out}: expected a name that ends in {' or '.join(SUFFIXES)}")
     require_writable("--out", options.out)
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     paths = find_images(options.images)
     for path in paths:
         _require_readable(path)
@@ -86,6 +87,20 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         _write(options.out, answers)
     return 0
+
+
+def _device(name: str) -> torch.device:
+    """The device of a name, if there is one.
+
+    Raises:
+        ValueError: torch does not know it, or has none here.
+    """
+    try:
+        return torch.zeros(0, device=name).device
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"--device {name}: expected a device that torch has here, as cpu ({one_line(error).split('. ')[0][:100]})"
+        ) from error
 
 
 def _require_readable(path: Path) -> None:

@@ -21,7 +21,7 @@ logger = logging.getLogger("kat_zoo")
 
 def _open(name: str, checkpoint: Path | None, pretrained: bool) -> Source:
     registered = as_folder(name) is None and not name.startswith(HUB)
-    untrained = registered and checkpoint is None and not pretrained
+    untrained = registered and checkpoint is None and not pretrained and "." not in name  # a tag names weights
     source = open_model(name, checkpoint, untrained=untrained)
     if untrained:
         logger.warning("%s is exported untrained, with random weights: --pretrained and --checkpoint FILE load trained ones", name)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..models._pretrained import create_model, require_model
-from .repository import save_model
+from .repository import RECIPE, WEIGHTS, save_model
 
 CHECKPOINTS = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz", ".safetensors")
 
@@ -13,7 +13,7 @@ def convert(checkpoint: str | Path, model: str, folder: str | Path, num_classes:
 
     Args:
         checkpoint: upstream's .pth, FlashKAT's, timm's or DeiT's ViT, Google's .npz, or ours.
-        model: architecture to load it into; an MLP's ViT becomes a KAT.
+        model: architecture to load it into; a ViT with MLPs is turned into a KAT if it is one.
         folder: folder that gets model.safetensors and config.json; it is made if need be.
         num_classes: number of classes of the checkpoint; the rows of its classifier by default.
 
@@ -30,6 +30,9 @@ def convert(checkpoint: str | Path, model: str, folder: str | Path, num_classes:
     if path.suffix not in CHECKPOINTS:
         raise ValueError(f"{path}: expected a checkpoint ending in one of {', '.join(CHECKPOINTS)}")
     require_model(model)
+    for name in (RECIPE, WEIGHTS):
+        if (folder / name).exists():
+            raise ValueError(f"{folder} has a {name}: expected a new folder")
     made = create_model(model, checkpoint=path, num_classes=num_classes)
     save_model(made, folder)
     return folder

@@ -6,6 +6,8 @@ trained.
 """
 
 import json
+import math
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,11 +21,12 @@ from timm.data.imagenet_info import ImageNetInfo
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
+from ..models._pretrained import weights_damage
 from . import cards
 from .samples import load_samples
 
 WEIGHTS, CONFIG, CARD, RECIPE, RESULT = "model.safetensors", "config.json", "README.md", "recipe.yaml", "result.json"
-RUN_FILES = (CONFIG, "metrics.jsonl", "curves.csv")  # besides pictures, weights, recipe, result and card
+RUN_FILES = (CONFIG, "metrics.jsonl", "curves.csv", "curves.png")  # besides weights, recipe, result and card
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,20 @@ def model_config(
     config.get("model_args", {}).pop("num_classes", None)
     for key in ("tag", "license", "origin_url", "label_names", "label_descriptions"):  # of the registry's weights, not of these
         config["pretrained_cfg"].pop(key, None)
-    config["pretrained_cfg"]["tag"] = origin.dataset if origin is not None else ""
     return config | {"kat_zoo": asdict(origin or Origin())}
 
 
 def dumps(config: Mapping[str, Any]) -> bytes:
-    """The bytes of config.json or result.json."""
-    return (json.dumps(config, indent=2) + "\n").encode()
+    """The bytes of config.json or result.json; what is not a finite number, as the figure of a class without images, is null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(inner) for inner in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return (json.dumps(plain(config), indent=2, allow_nan=False) + "\n").encode()
 
 
 def save_model(
@@ -114,26 +124,75 @@ def save_model(
     (folder / CONFIG).write_bytes(dumps(config))
 
 
-def class_names(model: nn.Module, published: bool) -> list[str]:
+def label_names(config: Mapping[str, Any]) -> list[str]:
+    """Names of the classes in a config.json or a configuration of timm's: a list, or a mapping of their numbers; empty without any.
+
+    Raises:
+        ValueError: other things than names.
+    """
+    names = config.get("label_names") or []
+    if isinstance(names, Mapping):
+        names = [names.get(str(i), names.get(i)) for i in range(len(names))]
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"label_names={str(names)[:80]}: expected a list of names")
+    return list(names)
+
+
+def class_names(model: nn.Module, registered: bool) -> list[str]:
     """Names of a model's classes.
 
     Args:
         model: model of timm's, its `pretrained_cfg` that of the weights it holds.
-        published: whether the weights are those that the registry or a repository names; only then do its words hold for them.
+        registered: whether the weights are those of timm's registry; only then do its tags tell the classes.
 
     Returns:
-        `label_names` of the configuration; of published weights those of Fashion-MNIST or ImageNet; else numbers.
+        `label_names` of the configuration; of registered weights those of Fashion-MNIST or ImageNet; else numbers.
     """
     config: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
     count = int(model.num_classes)  # type: ignore[arg-type]
-    if published and (names := config.get("label_names")) and len(names) == count:
-        return [names[key] for key in sorted(names, key=int)] if isinstance(names, Mapping) else list(names)
-    if published and str(config.get("tag", "")).startswith("fmnist"):
+    names = label_names(config)
+    if len(names) == count and count:
+        return names
+    if registered and count == 10 and str(config.get("tag", "")).startswith("fmnist"):
         return list(load_samples().classes)
-    if published and count == 1000:
+    if registered and count == 1000:
         info = ImageNetInfo("imagenet-1k")
         return [info.index_to_description(i) for i in range(count)]
     return [str(i) for i in range(count)]
+
+
+def check_config(config: Any, where: str) -> dict[str, Any]:
+    """Check what a config.json holds, which may be anybody's.
+
+    Args:
+        config: its content.
+        where: file or repository, for the message.
+
+    Returns:
+        The content, with the key `kat_zoo` where it had none.
+
+    Raises:
+        ValueError: not the description of a model.
+    """
+    kinds = {"architecture": str, "num_classes": int, "pretrained_cfg": dict, "model_args": dict, "kat_zoo": dict}
+    if not isinstance(config, dict):
+        raise ValueError(f"{where}: expected an object with the keys {', '.join(kinds)}")
+    config = {"kat_zoo": asdict(Origin()), "model_args": {}, **config}
+    dense = isinstance(config["kat_zoo"], dict) and config["kat_zoo"].get("task") in ("detection", "segmentation")
+    if dense:
+        config = {"pretrained_cfg": {}, **config}
+    for key, kind in kinds.items():
+        if not isinstance(config.get(key), kind) or isinstance(config.get(key), bool):
+            name = {str: "a name", int: "an integer", dict: "an object"}[kind]
+            raise ValueError(f"{where}: {key}={str(config.get(key))[:80]}: expected {name}")
+    config["kat_zoo"] = asdict(Origin()) | {key: str(value) for key, value in config["kat_zoo"].items()}
+    if config["kat_zoo"]["task"] not in ("classification", "detection", "segmentation"):
+        raise ValueError(f"{where}: task={config['kat_zoo']['task']!r}: expected one of classification, detection, segmentation")
+    try:
+        label_names(config)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return config
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -141,12 +200,18 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the folder does not hold a model.
+        ValueError: the file does not describe one.
     """
-    if not (folder / CONFIG).is_file():
+    path = folder / CONFIG
+    if not path.is_file():
         advice = f"; an older version left it, and kat-zoo train --config {folder / RECIPE} --output {folder} --resume auto writes it"
-        old = (folder / RECIPE).is_file()
+        old = (folder / RECIPE).is_file() and any(folder.glob("checkpoints/update_*"))
         raise FileNotFoundError(f"{folder} has no {CONFIG}: expected a folder of kat-zoo train, convert or pull{advice if old else ''}")
-    return json.loads((folder / CONFIG).read_text())
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    return check_config(config, str(path))
 
 
 def lay_out(run: Path, folder: Path, repo: str, weights: str = "last", license: str | None = None) -> None:
@@ -156,25 +221,30 @@ def lay_out(run: Path, folder: Path, repo: str, weights: str = "last", license: 
         run: folder with config.json and model.safetensors.
         folder: empty folder.
         repo: `org/name`, for the card.
-        weights: "last", or "best" for those of the best evaluation (chosen on the evaluated split), without figures.
+        weights: "last", or "best" for those of the best evaluation, without figures, for they were chosen by them.
         license: license of the weights, for the card; none is claimed by default.
 
     Raises:
         FileNotFoundError: `run` does not hold a model.
     """
     config = read_config(run)
-    trained = (run / RECIPE).is_file()
     source = run / (WEIGHTS if weights == "last" else "best.safetensors")
     if not source.is_file():
         raise FileNotFoundError(f"{run} has no {source.name}")
-    copied = [path for path in sorted(run.iterdir()) if path.is_file() and path.name not in (CARD, RECIPE, WEIGHTS)]
-    if trained:
-        kept = {*RUN_FILES, *([RESULT] if weights == "last" else [])}
-        copied = [path for path in copied if path.name in kept or path.suffix == ".png"]
+    if damage := weights_damage(source):
+        raise ValueError(f"{source} {damage}")
+    kept = [*RUN_FILES, *([RESULT] if weights == "last" else [])]  # nothing else that may lie in the folder
+    for name in kept:
+        if (run / name).is_file():
+            (folder / name).write_bytes((run / name).read_bytes())
+    if (run / RECIPE).is_file():
         recipe = yaml.safe_load((run / RECIPE).read_text())
+        if not isinstance(recipe, dict) or not isinstance(recipe.get("data"), dict):
+            raise ValueError(f"{run / RECIPE}: expected the recipe of a run")
         (folder / RECIPE).write_text(yaml.safe_dump(_without_places(recipe), sort_keys=False))
-    for path in copied:
-        (folder / path.name).write_bytes(path.read_bytes())
+    if weights == "best":
+        config["kat_zoo"]["training"] += " These are the weights of the best evaluation, chosen on the split that was evaluated."
+        (folder / CONFIG).write_bytes(dumps(config))
     (folder / WEIGHTS).write_bytes(source.read_bytes())
     (folder / CARD).write_text(folder_card(folder, config, repo, license))
 
@@ -202,9 +272,16 @@ def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
     def shorten(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: shorten(inner) for key, inner in value.items()}
-        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        if isinstance(value, (list, tuple)):
+            return [shorten(inner) for inner in value]
+        if not isinstance(value, str):
+            return value
+        # NAME@FILE too; a name on the Hub has one slash, other paths are cut to their last part.
+        return "@".join(
+            part if re.fullmatch(r"[\w.-]+/[\w.-]+", part) and ".." not in part else Path(part).name for part in value.split("@")
+        )
 
     data = dict(recipe["data"])
     if data.get("dataset") != "hub":
         data["root"] = None
-    return shorten({**recipe, "output": f"runs/{Path(recipe['output']).name}", "data": data})
+    return {**shorten({**recipe, "data": data}), "output": f"runs/{Path(str(recipe.get('output', ''))).name}"}

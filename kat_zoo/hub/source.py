@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import timm
+from safetensors import SafetensorError
 from torch import nn
 
+from .._text import one_line
 from ..models._pretrained import create_model, fetch_config, require_model
-from .repository import CONFIG, class_names, read_config
+from .repository import CONFIG, check_config, class_names, read_config
 
 HUB, LOCAL = "hf-hub:", "local-dir:"
 
@@ -31,7 +33,9 @@ class Source:
 def as_folder(name: str) -> Path | None:
     """The folder that a name means: the path of one, or `local-dir:PATH`; None for other names."""
     path = Path(name.removeprefix(LOCAL))
-    return path if name.startswith(LOCAL) or path.is_dir() else None
+    if name.startswith(LOCAL):
+        return path
+    return path if path.is_dir() and not timm.is_model(name) else None  # a folder called as a model is written with a slash
 
 
 def open_model(name: str, checkpoint: str | Path | None = None, *, untrained: bool = False) -> Source:
@@ -76,28 +80,36 @@ def require_classifier(folder: Path) -> None:
         FileNotFoundError: it does not hold a model.
         ValueError: it holds one of another task.
     """
-    task = read_config(folder).get("kat_zoo", {}).get("task", "classification")
+    task = read_config(folder)["kat_zoo"]["task"]
     if task != "classification":
         raise ValueError(f"{folder} is a run of {task}: expected one of classification")
 
 
 def _require_classifier_of_hub(repo: str) -> None:
-    config = fetch_config(repo)
-    task = config.get("kat_zoo", {}).get("task", "classification")
+    task = check_config(fetch_config(repo), f"{HUB}{repo}")["kat_zoo"]["task"]
     if task != "classification":
         short = repo.split("@")[0].split("/")[-1]
         raise ValueError(f"{HUB}{repo} is a model of {task}: expected a classifier; kat-zoo pull {repo}, then give the folder {short}")
 
 
 def _published(name: str) -> Source:
-    model = timm.create_model(name, pretrained=True).eval()
-    return Source(model, tuple(class_names(model, True)))
+    registered = not name.startswith((HUB, LOCAL)) or name.startswith(f"{HUB}timm/")
+    try:
+        model = timm.create_model(name, pretrained=True).eval()
+    except (AttributeError, KeyError, RuntimeError, SafetensorError, TypeError) as error:  # of a description that does not fit the weights
+        raise ValueError(f"{name} cannot be loaded: {one_line(error)[:300]}") from error
+    return Source(model, tuple(class_names(model, registered)))
+
+
+def _describes(folder: Path) -> bool:
+    """Whether a config.json lies in a folder that names an architecture of timm's; that of transformers does not."""
+    path = folder / CONFIG
+    return path.is_file() and '"architecture"' in path.read_text()
 
 
 def _of_file(folder: Path, checkpoint: Path, name: str | None = None) -> Source:
     """A model with the weights of a file, as the config.json of a folder describes it; else as the architecture does."""
-    if not (folder / CONFIG).is_file():
-        assert name is not None  # a folder that was named has been checked
+    if name is not None and not _describes(folder):
         model = create_model(name, checkpoint=checkpoint).eval()
         logger.warning(
             "%s has no config.json beside it: classes are numbers, and images are prepared as for the architecture %s", checkpoint, name
@@ -110,4 +122,4 @@ def _of_file(folder: Path, checkpoint: Path, name: str | None = None) -> Source:
     model = create_model(architecture, checkpoint=checkpoint, num_classes=config["num_classes"], **config.get("model_args", {})).eval()
     own = {**config["pretrained_cfg"], "label_names": config.get("label_names"), "num_classes": config["num_classes"]}
     model.pretrained_cfg = {**model.pretrained_cfg, **own}  # type: ignore[dict-item,assignment]
-    return Source(model, tuple(class_names(model, True)))
+    return Source(model, tuple(class_names(model, False)))

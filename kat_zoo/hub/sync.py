@@ -172,6 +172,8 @@ def pull(repo: str, folder: str | Path | None = None, *, revision: str | None = 
         ValueError: damaged weights or config.json.
     """
     target = Path(folder) if folder is not None else Path(repo.split("/")[-1])
+    if target.is_dir() and any(target.iterdir()) and not (target / ".cache" / "huggingface").is_dir():
+        raise ValueError(f"{target} is not empty, and not what an earlier pull left: expected a new folder")
     try:
         snapshot_download(repo, revision=revision, local_dir=target, token=token, library_name="kat_zoo")
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:

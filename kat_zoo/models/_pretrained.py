@@ -105,7 +105,9 @@ def count_classes(tensors: Mapping[str, Any], architecture: str) -> int:
         architecture: name of the model it is for, with or without a tag.
     """
     cfg = get_pretrained_cfg(architecture)
-    head = tensors.get(f"{cfg.classifier}.weight") if cfg else None
+    classifier = cfg.classifier if cfg else None
+    classifier = classifier[0] if isinstance(classifier, (tuple, list)) else classifier  # a distilled model has two
+    head = tensors.get(f"{classifier}.weight")
     return 0 if head is None else len(head)
 
 
@@ -249,7 +251,7 @@ def weights_damage(path: Path) -> str | None:
         return None
     if start.startswith(b"PK"):
         return "is cut off: the zip archive has no end"
-    if start[:1] == b"\x80" and start[1] <= 5:  # a pickle: torch.save before 1.6
+    if start[:1] == b"\x80" and len(start) > 1 and start[1] <= 5:  # a pickle: torch.save before 1.6
         return None
     return f"is not weights; it begins with {start!r}"
 

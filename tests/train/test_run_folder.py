@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from safetensors.torch import load_file
 
 from kat_zoo.cli.main import main
 from kat_zoo.hub.conversion import convert
-from kat_zoo.hub.repository import Origin, save_model
+from kat_zoo.hub.repository import Origin, lay_out, save_model
 from kat_zoo.hub.source import open_model
 from kat_zoo.hub.sync import push
 from kat_zoo.train import read_run, train
 from kat_zoo.train.classification.recipe import AugmentConfig, DataConfig, ModelConfig, Recipe
+from kat_zoo.train.core import begin
 from kat_zoo.train.core.config import EmaConfig, OptimizerConfig, ScheduleConfig, SystemConfig, to_yaml
 
 from ..hub.server import TOKEN
@@ -160,27 +162,90 @@ def test_classes_of_other_data_are_refused(run, pets, capsys, tmp_path):
 def old(run, tmp_path):
     """The folder as older versions left it."""
     folder = tmp_path / "old"
-    folder.mkdir()
-    for path in run.iterdir():
-        if path.name not in ("config.json", "model.safetensors", "README.md"):
-            (folder / path.name).symlink_to(path)
-    (folder / "last.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+    shutil.copytree(run, folder)
+    for name in ("config.json", "README.md"):
+        (folder / name).unlink()
+    (folder / "model.safetensors").rename(folder / "last.safetensors")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(yaml.safe_load((run / "recipe.yaml").read_text()) | {"output": str(folder)}))
     return folder
 
 
-def test_old_folders_validate_and_go_on(old, run, capsys):
+def test_old_folders_validate_and_go_on(old, capsys):
     assert "newt  100.00 %" in command(capsys, "validate", old)
     assert main(["push", str(old), "--repo", "ours/pets", "--dry-run"]) == 2
     assert "--resume auto writes it" in capsys.readouterr().err
-    recipe = (run / "recipe.yaml").read_text()
-    for name in ("checkpoints", "recipe.yaml", "metrics.jsonl", "result.json", "curves.png", "curves.csv", "best.safetensors"):
-        (old / name).unlink()
-    (old / "checkpoints").mkdir()
-    (old / "checkpoints" / (run / "checkpoints").iterdir().__next__().name).symlink_to(max((run / "checkpoints").iterdir()))
-    (old / "recipe.yaml").write_text(yaml.safe_dump(yaml.safe_load(recipe) | {"output": str(old)}))
-    (old / "metrics.jsonl").write_bytes((run / "metrics.jsonl").read_bytes())
     assert main(["train", "--config", str(old / "recipe.yaml"), "--resume", "auto"]) == 0
     assert read_run(old).weights.name == "model.safetensors" and not (old / "last.safetensors").exists()
+
+
+def test_a_run_that_goes_on_has_no_figures_of_other_weights(run, tmp_path, capsys):
+    folder = tmp_path / "longer"
+    shutil.copytree(run, folder)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text()) | {"output": str(folder)}
+    recipe["schedule"]["epochs"] += 1
+    begun = begin.JsonlLog
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(begin, "JsonlLog", lambda *arguments: [begun(*arguments), *stop()][0])
+
+        def stop():
+            assert not (folder / "result.json").exists() and not (folder / "README.md").exists()
+            raise ValueError("seen")
+
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        assert main(["train", "--config", str(tmp_path / "recipe.yaml"), "--resume", "auto"]) == 2
+    assert "seen" in capsys.readouterr().err
+    shutil.rmtree(folder / "checkpoints")
+    assert main(["train", "--config", str(tmp_path / "recipe.yaml"), "--resume", "auto"]) == 2
+    assert "has weights, but no checkpoint to go on from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda c: [1], "expected an object"),
+        (lambda c: c | {"kat_zoo": "x"}, "kat_zoo=x: expected an object"),
+        (lambda c: c | {"kat_zoo": {"task": "flying"}}, "task='flying': expected one of"),
+        (lambda c: {k: v for k, v in c.items() if k != "architecture"}, "architecture=None: expected a name"),
+        (lambda c: c | {"architecture": "absent_model"}, "absent_model"),
+        (lambda c: c | {"num_classes": "3"}, "num_classes=3: expected an integer"),
+        (lambda c: c | {"num_classes": 5}, "cannot be loaded"),
+        (lambda c: c | {"model_args": {"nonsense": 1}}, "cannot be loaded"),
+        (lambda c: c | {"label_names": 3}, "label_names=3: expected a list of names"),
+        (lambda c: c | {"label_names": [None, None, None]}, "expected a list of names"),
+    ],
+)
+def test_a_hostile_config_is_one_sentence(run, picture, change, says, tmp_path, capsys):
+    for name in ("model.safetensors", "recipe.yaml"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(change(json.loads((run / "config.json").read_text()))))
+    assert main(["predict", str(tmp_path), picture]) == 2
+    error = capsys.readouterr().err
+    assert says in error and len(error.strip().splitlines()) == 1
+
+
+def test_what_else_lies_in_a_folder_stays_there(run, tmp_path, capsys):
+    folder = tmp_path / "mine"
+    shutil.copytree(run, folder)
+    for name in (".env", "notes.pkl", "secret.png"):
+        (folder / name).write_text("secret")
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    recipe["model"]["init_from"] = "vit_tiny_patch16_224@/home/alice/w.pth"
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    printed = command(capsys, "push", folder, "--repo", "ours/mine", "--dry-run")
+    assert "model.safetensors" in printed and not any(name in printed for name in (".env", "notes", "secret"))
+    (tmp_path / "out").mkdir()
+    lay_out(folder, tmp_path / "out", "ours/mine")
+    assert "alice" not in (tmp_path / "out" / "recipe.yaml").read_text()
+    torch.save(timm.create_model("test_kat").state_dict(), tmp_path / "x.pth")
+    assert main(["convert", str(tmp_path / "x.pth"), str(folder), "--model", "test_kat"]) == 2
+    assert "expected a new folder" in capsys.readouterr().err
+    (folder / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:1000])
+    assert main(["push", str(folder), "--repo", "ours/mine", "--dry-run"]) == 2
+
+
+def test_a_thousand_classes_of_ones_own_are_not_those_of_imagenet(tmp_path):
+    save_model(timm.create_model("test_kat", depth=1), tmp_path / "k1000")
+    assert open_model(str(tmp_path / "k1000")).classes[:2] == ("0", "1")
 
 
 def test_detectors_are_pushed_and_pulled_as_folders(hub, tmp_path, capsys, monkeypatch):

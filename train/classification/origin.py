@@ -12,7 +12,7 @@ def origin(recipe: Recipe) -> Origin:
     data = recipe.data
     dataset = {"imagenet": "imagenet-1k"}.get(data.dataset, data.dataset)
     if data.dataset in ("hub", "webdataset", "folder"):
-        dataset = Path(data.root or "").name if Path(data.root or "").exists() else str(data.root)
+        dataset = Path(data.root or "").resolve().name if Path(data.root or "").exists() else str(data.root)
     start = recipe.model.init_from or recipe.model.checkpoint or ("its published weights" if recipe.model.pretrained else "random weights")
     passes = "the head alone, by logistic regression" if recipe.mode == "linear_probe" else f"{recipe.schedule.epochs} epochs"
     training = (

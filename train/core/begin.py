@@ -13,7 +13,7 @@ from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from kat_zoo.hub.repository import CONFIG, RECIPE, dumps
+from kat_zoo.hub.repository import CARD, CONFIG, RECIPE, RESULT, dumps
 
 from .checkpoint import Progress, drop_abandoned, load_checkpoint, write_atomically
 from .config import RunRecipe, to_yaml
@@ -124,6 +124,9 @@ def begin(
     if accelerator.is_main_process:
         write_atomically(folder / RECIPE, to_yaml(recipe).encode())
         write_atomically(folder / CONFIG, dumps(config))
+        if progress.update < total:  # a finished run that goes on: its figures are of other weights than those to come
+            for name in (RESULT, CARD):
+                (folder / name).unlink(missing_ok=True)
         log = JsonlLog(folder / "metrics.jsonl", progress.update, progress.evaluated)
     accelerator.project_configuration.logging_dir = str(folder / "tensorboard")
     wandb = {"name": folder.name, "group": folder.name, "dir": str(folder), "config": asdict(recipe)}  # a continued run is a new one there

@@ -263,7 +263,10 @@ def find_resume(run: Path, resume: str) -> Path | None:
         FileNotFoundError: a path that is not a checkpoint.
     """
     if resume == "auto":
-        return next(reversed(list_checkpoints(run)), None)
+        newest = next(reversed(list_checkpoints(run)), None)
+        if newest is None and any((run / name).exists() for name in ("model.safetensors", "last.safetensors")):
+            raise ValueError(f"output {run} has weights, but no checkpoint to go on from: expected another output")
+        return newest
     if resume != "no":
         if not (Path(resume) / "progress.json").is_file():
             raise FileNotFoundError(f"--resume {resume}: expected auto, no, or the folder of a checkpoint")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kat_zoo.hub.repository import CONFIG, RECIPE, RESULT, WEIGHTS
+from kat_zoo.hub.repository import CONFIG, RECIPE, RESULT, WEIGHTS, check_config, label_names
 
 from .config import RunRecipe, parse
 from .log import read_log
@@ -89,7 +89,8 @@ def read_run(folder: str | Path, task: str | None = None) -> RunFolder:
     if not any((folder / name).is_file() for name in (WEIGHTS, OLD_WEIGHTS)):
         raise FileNotFoundError(f"{folder} has no {WEIGHTS} yet: expected a run of kat-zoo train that has been evaluated")
     config, result = (read_json(folder / name) for name in (CONFIG, RESULT))
-    classes = config.get("label_names") or result.get("classes") or ()
+    config = check_config(config, str(folder / CONFIG)) if config else {}
+    classes = label_names(config) or label_names({"label_names": result.get("classes")})
     return RunFolder(folder, found, tuple(classes), config, result)
 
 

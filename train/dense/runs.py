@@ -73,7 +73,7 @@ def dense_config(recipe: RunRecipe, model: DenseModelConfig, classes: Sequence[s
         "backbone": model.backbone,
         "num_classes": len(classes),
         "label_names": list(classes),
-        "kat_zoo": asdict(Origin(task, Path(root or "").name, "evaluation split", training)),
+        "kat_zoo": asdict(Origin(task, Path(root or "").resolve().name, "evaluation split", training)),
     }
 
 
