@@ -1,48 +1,44 @@
 """Closed forms of a table, from cheap stages to expensive ones, all under one deadline.
 
-1. `factors`: products of powers of the inputs, then with a function of a monomial in them.
-2. `sums`: few monomials, with waves of angles, for y, 1 / y, y^2 and others; fractions of sums.
-3. `compositions`: every small composition of functions, and the sums of few of them.
-4. `factors` again with two functions, and of y - 1, y^2 - 1 and their like.
+1. `factors`: products of powers of the inputs, and of those with a function of a monomial.
+2. `sums`: few monomials, with waves of angles, for y, 1 / y, y^2 and others; fractions of sums. `quadratics`: many terms.
+3. What the best forms leave, as a product.
+4. `compositions`: every small composition of functions, terms with a scale inside, and the sums of few of them.
+5. `sums` of a larger library; `factors` of y - 1, y^2 - 1 and their like; `factors` with two functions.
 
 Every form that a stage proposes has its constants fitted to y and is judged by its description length (`judge`). The search ends
-with the first exact form. The best forms then have their constants rounded (`rounding`). The table is brought to size 1 first, by powers of ten
-that inputs of like ranges share, so that v1 - v2 stays a difference.
+with the first form that is right to rounding. The best forms then have their constants rounded (`rounding`).
+
+The table is brought to size 1 first, by powers of ten that inputs of like ranges share, so that v1 - v2 stays a difference.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from .compositions import compositions, scaled_terms
 from .factors import Products
-from .judge import Clock, Data, Form, Judge, OutOfTime
+from .judge import Data, Form, Judge
+from .problem import OutOfTime
 from .quadratics import Quadratics
 from .rounding import rounded
 from .sums import TRANSFORMS, Library, Sums, monomials
 from .tree import Tree, evaluate, gathered, power, product, substitute, total
 
+logger = logging.getLogger("kat_zoo")
+
 MODERATE = 1e3  # an input whose typical size lies within this factor of 1 keeps its units
 ALIKE = 4.0  # factor within which two inputs' sizes are of one scale
-
-
-@dataclass
-class ClosedForm:
-    """A formula of the inputs in their own units.
-
-    Attributes:
-        tree: The tree.
-        error: Root mean square error on the rows that judge, relative to the spread of y.
-        cost: Description length in nats.
-    """
-
-    tree: Tree
-    error: float
-    cost: float
+MOST_LINEAR = 20  # inputs of a linear model at most
+GROWTH = 2.0  # ratio of the residuals at large and small y from which noise is taken to grow with y
+BOX_POINTS = 4096  # points between the rows at which a form is tried
+SEARCH_SHARE = 0.75  # part of the time for the search; the rest is for the rounding
+ROUNDED = 6  # forms whose constants are rounded
 
 
 def _scales(X: np.ndarray) -> np.ndarray:
@@ -86,8 +82,7 @@ def _anchored() -> list[tuple[Callable[[np.ndarray], np.ndarray], Callable[[Tree
         (lambda y: 1 / y - 1, lambda tree: power(total(one, tree), -1)),
         (lambda y: y**-2 - 1, lambda tree: power(total(one, tree), -0.5)),
         (lambda y: np.log(np.abs(y)), lambda tree: ("exp", tree)),
-        (lambda y: np.tan(y), lambda tree: ("arctan", tree)),
-    ][:5]
+    ]
 
 
 def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
@@ -126,104 +121,110 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
                 return
 
     def quadratics() -> None:
-        Quadratics(judge, _waves(data.X)).run()
+        Quadratics(judge, _waves(data.X) if data.inputs <= 5 else ()).run()
 
-    def rest() -> None:
+    def rest(factors: int) -> None:
         for form in sorted(judge.forms.values(), key=lambda form: form.cost)[:6]:
             with np.errstate(all="ignore"):
                 target = data.y - evaluate(form.tree, data.X)
-            Products(judge, target, lambda tree, start=form.tree: total(start, tree), False).run(1)
+            Products(judge, target, lambda tree, start=form.tree: total(start, tree), False).run(factors, 30)
             if judge.solved:
                 return
 
-    stages = [
+    stages: list[Callable[[], None]] = [
         lambda: products(1, False),
         lambda: products(1, True),
         lambda: few_terms(600),
-        rest,
         quadratics,
-        anchored,
-        lambda: few_terms(3000),
-        rest,
-        lambda: products(2, False),
+        lambda: rest(0),
+        small,
         scaled,
+        lambda: few_terms(3000),
+        anchored,
+        lambda: products(2, False),
+        lambda: rest(1),
     ]
-    if data.inputs <= 5 and raw.any():
-        stages.insert(5, small)
+    if data.inputs > 5 or not raw.any():
+        stages.remove(small)
     return stages
 
 
-def _search(data: Data, raw: np.ndarray, clock: Clock, log: Callable[[str], None]) -> Judge:
+def _search(data: Data, raw: np.ndarray) -> Judge:
+    """All stages, until a form is exact or the time is over; an interrupt ends the time."""
     judge = Judge(data)
-    for stage in [lambda: judge_constant(judge), *_stages(judge, raw)]:
+    for stage in [lambda: _simplest(judge), *_stages(judge, raw)]:
         try:
-            clock.check()
+            data.clock.check()
             stage()
         except OutOfTime:
-            if clock.over:
+            if data.clock.over:
                 break
-        best = judge.best
-        if best is not None:
-            log(f"closed forms: relative error {best.error:.2e}")
+        except KeyboardInterrupt:
+            data.clock.deadline = -math.inf
+            break
+        if judge.best is not None:
+            logger.info("formula search: closed forms, error %.2e", judge.best.error)
         if judge.solved:
             break
     return judge
 
 
-def judge_constant(judge: Judge) -> None:
+def _simplest(judge: Judge) -> None:
     """Submit the constant and the linear model, which every form is compared with."""
-    mean = float(np.mean(judge.data.y)) or 1e-3
-    judge.submit(("c", mean))
-    inputs = judge.data.inputs
-    if inputs <= 20:
-        A = np.column_stack([np.ones(len(judge.data.y)), judge.data.X])
-        found = np.linalg.lstsq(A, judge.data.y, rcond=1e-12)[0]
+    data = judge.data
+    judge.submit(("c", float(np.mean(data.y)) or 1e-3))
+    if data.inputs <= MOST_LINEAR:
+        A = np.column_stack([np.ones(len(data.y)), data.X])
+        found = np.linalg.lstsq(A, data.y, rcond=1e-12)[0]
         judge.submit(total(("c", float(found[0])), *(product(("c", float(c)), ("x", i)) for i, c in enumerate(found[1:]))))
-
-
-def find_closed_forms(data: Data, log: Callable[[str], None] = lambda text: None) -> tuple[list[ClosedForm], ClosedForm | None]:
-    """Closed forms of a table: those that no smaller one beats, and the one of the least description length.
-
-    Args:
-        data: The table in its own units.
-        log: Called with a line after each stage.
-    """
-    scales = _scales(np.concatenate([data.X, data.X_val]))
-    top = float(np.abs(data.y).max(initial=0.0)) or 1.0
-    size = top * math.sqrt(float(np.mean((data.y / top) ** 2)))
-    y_scale = 1.0 if size == 0 or 1 / MODERATE <= size <= MODERATE else 10.0 ** round(math.log10(size))
-    clock = data.clock
-    scaled = replace(data, X=data.X / scales, X_val=data.X_val / scales, y=data.y / y_scale, y_val=data.y_val / y_scale, clock=clock.part(0.9))
-    judge = _search(scaled, scales == 1, scaled.clock, log)
-    if not judge.solved and judge.best is not None and _grows(judge):
-        relative = _search(replace(scaled, relative=True), scales == 1, scaled.clock, log)
-        if relative.best is not None and relative.best.cost < judge.best.cost:
-            judge = relative
-    units = Judge(replace(data, clock=clock, relative=judge.data.relative))
-    forms = sorted(judge.front(), key=lambda form: form.cost)
-    front = []
-    for form in forms[:6]:
-        tree = in_units(form.tree, scales, y_scale)
-        try:
-            found = rounded(units, tree)
-        except OutOfTime:
-            found = units.measure(tree)
-        front.append(ClosedForm(found.tree, found.error, found.cost))
-    best = min(front, key=lambda form: form.cost) if front else None
-    return front, best
 
 
 def _grows(judge: Judge) -> bool:
     """Whether the residuals of the best form grow with y."""
-    form = judge.best
-    assert form is not None
-    data = judge.data
-    with np.errstate(all="ignore"):
-        fitted = evaluate(form.tree, data.X)
-        r = np.abs(fitted - data.y)
-    if not np.isfinite(r).all() or not r.any():
+    if judge.solved or judge.best is None:
         return False
-    order = np.argsort(np.abs(data.y))
+    with np.errstate(all="ignore"):
+        left = np.abs(evaluate(judge.best.tree, judge.data.X) - judge.data.y)
+    order = np.argsort(np.abs(judge.data.y), kind="stable")
     third = max(1, len(order) // 3)
-    low, high = np.median(r[order[:third]]), np.median(r[order[-third:]])
-    return bool(high > 2 * low)
+    return bool(np.median(left[order[-third:]]) > GROWTH * np.median(left[order[:third]]))
+
+
+def _finite(tree: Tree, X: np.ndarray) -> bool:
+    """Whether a form is finite at random points of the box of the samples."""
+    low, high = X.min(0), X.max(0)
+    points = low + (high - low) * np.random.default_rng(0).random((BOX_POINTS, X.shape[1]))
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(evaluate(tree, points)).all())
+
+
+def find_closed_forms(data: Data) -> list[Form]:
+    """Closed forms of a table in its own units, that of the least description length first.
+
+    A form that is not exact is finite everywhere in the box of the data.
+
+    Args:
+        data: The table.
+    """
+    scales = _scales(np.concatenate([data.X, data.X_val]))
+    top = float(np.abs(data.y).max(initial=0.0)) or 1.0
+    size = top * math.sqrt(float(np.mean((data.y / top) ** 2)))
+    y_scale = 1.0 if 1 / MODERATE <= size <= MODERATE else 10.0 ** round(math.log10(size))
+    search = {"X": data.X / scales, "X_val": data.X_val / scales, "y": data.y / y_scale, "y_val": data.y_val / y_scale}
+    scaled = replace(data, **search, clock=data.clock.part(SEARCH_SHARE))
+    judge = _search(scaled, scales == 1)
+    if _grows(judge):
+        relative = _search(replace(scaled, relative=True, clock=data.clock.part(SEARCH_SHARE)), scales == 1)
+        if relative.best is not None and judge.best is not None and relative.best.cost < relative.measure(judge.best.tree).cost:
+            judge = relative
+    units = Judge(replace(data, relative=judge.data.relative))
+    result = []
+    for form in sorted(judge.front(), key=lambda form: form.cost)[:ROUNDED]:
+        tree = in_units(form.tree, scales, y_scale)
+        try:
+            found = rounded(units, tree)
+        except (OutOfTime, KeyboardInterrupt):
+            found = units.measure(gathered(tree))
+        if found.exact or _finite(found.tree, data.X):
+            result.append(found)
+    return sorted(result, key=lambda form: form.cost)

@@ -71,7 +71,7 @@ class _Builder:
         size = len(self.levels)
         level: list[tuple[Tree, np.ndarray]] = []
         with np.errstate(all="ignore"):
-            for tree, values in self.levels[size - 1]:
+            for tree, _ in self.levels[size - 1]:
                 for name in UNARY:
                     new = _unary(name, tree)
                     if new is not None and tree != ("n", 1):

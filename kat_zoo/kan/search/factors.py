@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,8 +23,12 @@ from .tree import Tree, evaluate, monomial, power, product, total
 ROWS = 300  # rows of the regression
 GROUPS = 240  # monomials u at most
 TINY = 0.3  # largest |a u| up to which (1 + a u)^r is nearly linear, so that r is not known
-FRACTIONS = sorted({p / q for q in (1, 2) for p in range(-12, 13)} | {s * p / q for s in (1, -1) for p, q in ((1, 3), (2, 3), (1, 4), (3, 4), (4, 3))})
-SPREAD_SCALES = np.array([0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.96, 0.99, 1.03, 1.1, 1.3, 1.6, 2, 3, 5, 8, 14, 30, 100, 300, 1e3, 1e4])
+FRACTIONS = sorted(
+    {p / q for q in (1, 2) for p in range(-12, 13)} | {s * p / q for s in (1, -1) for p, q in ((1, 3), (2, 3), (1, 4), (3, 4), (4, 3))}
+)
+SPREAD_SCALES = np.array(
+    [0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.96, 0.99, 1.03, 1.1, 1.3, 1.6, 2, 3, 5, 8, 14, 30, 100, 300, 1e3, 1e4]
+)
 WAVES = np.concatenate([np.arange(0.5, 8, 0.25), np.arange(8, 30, 0.5)])
 NATURAL = (0.5, 1.0, 2.0, math.pi, 2 * math.pi)  # scales of a wave in the units of the table
 
@@ -66,7 +70,11 @@ def _scales(kind: str, u: np.ndarray) -> np.ndarray:
         return SPREAD_SCALES[2:-3] / top
     if kind == "log":
         low = float(np.abs(u).min())
-        return np.concatenate([[1.0], SPREAD_SCALES[SPREAD_SCALES > 1] / low, SPREAD_SCALES[SPREAD_SCALES < 1] / top]) if low > 0 else np.empty(0)
+        return (
+            np.concatenate([[1.0], SPREAD_SCALES[SPREAD_SCALES > 1] / low, SPREAD_SCALES[SPREAD_SCALES < 1] / top])
+            if low > 0
+            else np.empty(0)
+        )
     if kind == "1+":
         return np.concatenate([SPREAD_SCALES, -SPREAD_SCALES]) / top
     return np.concatenate([SPREAD_SCALES[2:-3], -SPREAD_SCALES[2:-3]]) / top
@@ -147,15 +155,20 @@ class Products:
         rest: np.ndarray = columns - Q @ (Q.T @ columns)
         return rest
 
-    def run(self, factors: int = 1) -> None:
-        """Submit the plain monomial and products with up to `factors` further factors."""
+    def run(self, factors: int = 1, most: int = GROUPS) -> None:
+        """Submit the plain monomial and products with further factors.
+
+        Args:
+            factors: Number of further factors at most.
+            most: Number of monomials u in them.
+        """
         if not self.enough:
             return
         with np.errstate(all="ignore"):
             self._submit([])
-            if np.linalg.norm(self.left) < 1e-9 * self.size or self.judge.solved:
+            if np.linalg.norm(self.left) < 1e-9 * self.size or self.judge.solved or not factors:
                 return
-            firsts = self._scan(self.Q, self.left, self._families(GROUPS))
+            firsts = self._scan(self.Q, self.left, self._families(most))
             for _, factor in firsts[:8]:
                 self._submit([self._refined([factor], 0)])
                 if self.judge.solved:
@@ -192,7 +205,7 @@ class Products:
             for kind in ("1+", "exp", "sin", "cos", "tanh", "expm1", "exp1", "cosh", "log"):
                 yield kind, u
 
-    def _scan(self, Q: np.ndarray, left: np.ndarray, families: Iterator[tuple[str, Tree]] | Sequence[tuple[str, Tree]]) -> list[tuple[float, Factor]]:
+    def _scan(self, Q: np.ndarray, left: np.ndarray, families: Iterable[tuple[str, Tree]]) -> list[tuple[float, Factor]]:
         """Factors by the part of the rest that they leave, the best scale of each."""
         found: list[tuple[float, Factor]] = []
         target = left / (np.linalg.norm(left) or 1.0)

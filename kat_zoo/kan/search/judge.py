@@ -16,24 +16,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from .tree import Tree, constants, evaluate, size, with_constants
+from .problem import OutOfTime
+from .tree import FUNCTIONS, Tree, constants, evaluate, size, walk, with_constants
 
 FLOOR = 1e-8  # relative error below which forms are equally exact
 SOLVED = 1e-9  # relative error at which a search ends: approximations are worse
 NODE, CONSTANT = 2.3, 2.0  # nats that a node and a constant of a form cost, besides the constant's digits
 ENOUGH_HELD = 40  # held-out rows that judge alone
 FIT_ROWS = 300  # rows on which constants are fitted first
+FIRST_STEPS, WORTH = 6, 30.0  # steps after which a form is given up whose error is so many times the least
 STEPS = 30  # Levenberg-Marquardt steps
 DERIVATIVE_STEP = 1e-5  # of a constant, relative to its size, in a central difference
-
-
-class OutOfTime(Exception):
-    """The time of a search is over."""
 
 
 @dataclass
@@ -79,6 +77,7 @@ class Data:
         relative: Whether the noise grows with y.
         weight: (N,) weights of the samples, None for equal ones.
         weight_val: (M,) weights of X_val.
+        library: Names of the functions and powers that a form may hold, None for all; products are always allowed.
     """
 
     X: np.ndarray
@@ -89,6 +88,7 @@ class Data:
     relative: bool = False
     weight: np.ndarray | None = None
     weight_val: np.ndarray | None = None
+    library: Sequence[str] | None = None
 
     @property
     def inputs(self) -> int:
@@ -157,6 +157,22 @@ def least_squares(residuals: Callable[[np.ndarray], np.ndarray], start: np.ndarr
     return value, loss
 
 
+def _permitted(tree: Tree, library: Sequence[str]) -> bool:
+    """Whether a library has all functions and powers of a tree; cos is sin with a phase."""
+    for part in walk(tree):
+        if part[0] == "^":
+            p = part[2]
+            root = {0.5: "sqrt", -0.5: "1/sqrt(x)", -1: "1/x"}
+            name = root.get(p) or (f"1/x^{-p:g}" if p < 0 else f"x^{p:g}")
+        elif part[0] in FUNCTIONS:
+            name = part[0]
+        else:
+            continue
+        if name not in library and not (name == "cos" and "sin" in library):
+            return False
+    return True
+
+
 class Judge:
     """Fits and compares forms of one table."""
 
@@ -181,6 +197,7 @@ class Judge:
         self.size = size
         self.forms: dict[Tree, Form] = {}
         self.seen: set[Tree] = set()
+        self.least = math.inf  # error of the best form
 
     @property
     def best(self) -> Form | None:
@@ -229,12 +246,20 @@ class Judge:
     def submit(self, tree: Tree, steps: int = STEPS) -> Form | None:
         """Fit and judge a form; None where it is undefined on a row."""
         self.data.clock.check()
+        if self.data.library is not None and not _permitted(tree, self.data.library):
+            return None
         key = with_constants(tree, [float(f"{c:.3g}") for c in constants(tree)])
         if key in self.seen:
             return None
         self.seen.add(key)
-        fitted = self.fit(tree, steps)
+        fitted = self.fit(tree, min(steps, FIRST_STEPS))
         form = self.measure(fitted)
+        if form.error > WORTH * min(self.least, 1.0):
+            return None
+        if steps > FIRST_STEPS and form.error > SOLVED:
+            fitted = self.fit(fitted, steps - FIRST_STEPS)
+            form = self.measure(fitted)
+        self.least = min(self.least, form.error)
         if form.error < 1e-3 and len(self.data.y) > FIT_ROWS:
             form = self.measure(self.fit(fitted, steps, thorough=True))
         if not math.isfinite(form.cost):

@@ -21,6 +21,7 @@ PREFACTORS = 900  # monomials M at most
 KEPT = 3  # polynomials of a transform whose terms are chosen
 TERMS = 14  # terms of a polynomial at most
 ZERO = 1e-8  # relative rest of rounding
+FOUND = 1e-5  # relative rest at which no other prefactor is tried
 SHARP = 0.25  # relative rest that a polynomial must come below
 
 
@@ -44,6 +45,7 @@ class Quadratics:
         cosines: list[Tree] = [("cos", ("x", k)) for k in waves[:2]]
         cosines += [("cos", total(("x", a), product(("n", -1), ("x", b)))) for a, b in itertools.combinations(waves[:4], 2)]
         self.terms += [product(pair, cosine) for cosine in cosines for pair in (*inputs, *pairs) if not variables(pair) & variables(cosine)]
+        self.used = [variables(tree) for tree in self.terms]
         self.values = np.column_stack([evaluate(tree, self.X) + np.zeros(len(self.y)) for tree in self.terms])
 
     def run(self) -> None:
@@ -98,7 +100,7 @@ class Quadratics:
     def _usable(self, prefactor: tuple[int, ...]) -> list[int]:
         """Terms that hold no input of the prefactor."""
         taken = {i for i, p in enumerate(prefactor) if p}
-        return [k for k, tree in enumerate(self.terms) if not variables(tree) & taken]
+        return [k for k, used in enumerate(self.used) if not used & taken]
 
     def _rests(self, t: np.ndarray) -> list[tuple[float, tuple[int, ...]]]:
         """Relative rest of the whole polynomial, and the prefactor."""
@@ -112,7 +114,10 @@ class Quadratics:
                 A /= np.sqrt((A * A).sum(0))
                 if not np.isfinite(A).all() or A.shape[1] > len(t) // 3:
                     continue
-                Q = np.linalg.qr(A)[0]
-                rest = one - Q @ (Q.T @ one)
+                gram = A.T @ A
+                gram[np.diag_indices(len(gram))] += 1e-13
+                rest = one - A @ np.linalg.solve(gram, one @ A)
                 result.append((float(np.linalg.norm(rest)) / math.sqrt(len(t) - A.shape[1]), prefactor))
+                if result[-1][0] < FOUND:
+                    break
         return result

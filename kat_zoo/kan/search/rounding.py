@@ -19,7 +19,7 @@ from .tree import LEAVES, Tree, constants, gathered, with_constants
 
 WITHIN, WITHIN_EXACT = 0.04, 1e-5  # relative distances within which a round number is tried: with noise, and without
 EXACT = 1e-6  # relative error below which a form has no noise
-BIT = 0.7  # nats that a bit of a round number costs
+BIT = 1.0  # nats that a bit of a round number costs
 OPTIONS = 8  # round numbers tried for a constant
 STEPS = 12  # Levenberg-Marquardt steps of a trial
 
@@ -32,7 +32,7 @@ def round_numbers(value: float, within: float) -> list[tuple[float, Tree]]:
         within: Largest distance, relative to the value.
     """
     found: dict[float, tuple[float, Tree]] = {}
-    for factor, symbol, nats in ((1.0, sympy.S.One, 0.0), (math.pi, sympy.pi, 2.0), (1 / math.pi, 1 / sympy.pi, 3.0)):
+    for factor, symbol, nats in ((1.0, sympy.S.One, 0.0), (math.pi, sympy.pi, 4.0), (1 / math.pi, 1 / sympy.pi, 5.0)):
         for denominator in (1, 2, 3, 4, 5, 6, 8, 10):
             numerator = round(value / factor * denominator) if abs(value / factor) < 1000 else 0
             close = numerator / denominator * factor
@@ -87,9 +87,7 @@ def _rounded_once(judge: Judge, form: Form, paid: float) -> tuple[Form, float] |
     """The form with one more constant rounded, and the nats that its round numbers cost, or None."""
     values = constants(form.tree)
     within = WITHIN if form.error > EXACT else WITHIN_EXACT
-    trials = sorted(
-        (nats, k, tree) for k, value in enumerate(values) for nats, tree in round_numbers(value, within)
-    )
+    trials = sorted((nats, k, tree) for k, value in enumerate(values) for nats, tree in round_numbers(value, within))
     for nats, k, tree in trials:
         judge.data.clock.check()
         changed: list[float | Tree] = list(values)

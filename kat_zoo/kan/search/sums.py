@@ -180,7 +180,11 @@ class Sums:
     def _weights(self, transform: Transform, y: np.ndarray, by_noise: bool) -> tuple[np.ndarray, np.ndarray]:
         with np.errstate(all="ignore"):
             t = transform.apply(y)
-            weight = np.abs(y / self.y) / transform.slope(y) if by_noise else 1 / np.maximum(np.abs(t), 1e-12 * np.abs(t[np.isfinite(t)]).max(initial=0))
+            weight = (
+                np.abs(y / self.y) / transform.slope(y)
+                if by_noise
+                else 1 / np.maximum(np.abs(t), 1e-12 * np.abs(t[np.isfinite(t)]).max(initial=0))
+            )
         good = np.isfinite(t) & np.isfinite(weight)
         return np.where(good, t, 0.0), np.where(good, weight, 0.0)
 
@@ -219,7 +223,9 @@ class Sums:
                         continue
                     found = np.linalg.lstsq(A[:, support], t, rcond=1e-13)[0]
                     above = [product(("c", float(c)), trees[k]) for c, k in zip(found, support, strict=True) if k < len(trees)]
-                    below = [product(("c", -float(c)), trees[k - len(trees)]) for c, k in zip(found, support, strict=True) if k >= len(trees)]
+                    below = [
+                        product(("c", -float(c)), trees[k - len(trees)]) for c, k in zip(found, support, strict=True) if k >= len(trees)
+                    ]
                     if rest < 0.3:
                         self.judge.submit(product(total(*above), power(total(("n", 1), *below), -1)))
                     if self.judge.solved:
