@@ -63,7 +63,9 @@ def shortened(expression: sympy.Expr, digits: int) -> sympy.Expr:
 
     def short(number: sympy.Float) -> sympy.Expr:
         value = float(number)
-        value = float(f"{value:.{digits - 1}e}") if math.isfinite(value) else value
+        if not math.isfinite(value):
+            return number
+        value = float(f"{value:.{digits - 1}e}")
         return sympy.Integer(int(value)) if value == int(value) and abs(value) < 1e15 else sympy.Float(value)
 
     return expression.xreplace({number: short(number) for number in expression.atoms(sympy.Float)})

@@ -82,6 +82,9 @@ def _anchored() -> list[tuple[Callable[[np.ndarray], np.ndarray], Callable[[Tree
         (lambda y: 1 / y - 1, lambda tree: power(total(one, tree), -1)),
         (lambda y: y**-2 - 1, lambda tree: power(total(one, tree), -0.5)),
         (lambda y: np.log(np.abs(y)), lambda tree: ("exp", tree)),
+        (lambda y: np.where(np.abs(y) <= math.pi / 2, np.sin(y), np.nan), lambda tree: ("arcsin", tree)),
+        (lambda y: np.where((y >= 0) & (y <= math.pi), np.cos(y), np.nan), lambda tree: ("arccos", tree)),
+        (np.exp, lambda tree: ("log", tree)),
     ]
 
 
@@ -146,6 +149,9 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
     ]
     if data.inputs > 5 or not raw.any():
         stages.remove(small)
+    elif data.inputs == 1:
+        stages.remove(scaled)
+        stages.insert(stages.index(small), scaled)
     return stages
 
 

@@ -316,6 +316,6 @@ class Products:
             values = evaluate(tree, self.X)
             top = values * self.weight**2 if np.ptp(self.weight) else np.sign(values) * 1.0
             sign = 1.0 if float(np.sum(np.sign(self.target) * top)) >= 0 else -1.0
-            scale = math.exp(float(np.average(np.log(np.abs(self.target)) - np.log(np.abs(values)), weights=self.weight**2)))
+            scale = float(np.exp(np.average(np.log(np.abs(self.target)) - np.log(np.abs(values)), weights=self.weight**2)))
             if math.isfinite(scale):
                 self.judge.submit(self.back(product(("c", sign * scale), tree)))

@@ -26,6 +26,7 @@ from .tree import FUNCTIONS, Tree, constants, evaluate, size, walk, with_constan
 
 FLOOR = 1e-8  # relative error below which forms are equally exact
 SOLVED = 1e-9  # relative error at which a search ends: approximations are worse
+EXTREME = 1e8  # size of a constant on scaled data beyond which a form's terms only cancel
 NODE, CONSTANT = 2.3, 2.0  # nats that a node and a constant of a form cost, besides the constant's digits
 ENOUGH_HELD = 40  # held-out rows that judge alone
 FIT_ROWS = 300  # rows on which constants are fitted first
@@ -262,7 +263,7 @@ class Judge:
         self.least = min(self.least, form.error)
         if form.error < 1e-3 and len(self.data.y) > FIT_ROWS:
             form = self.measure(self.fit(fitted, steps, thorough=True))
-        if not math.isfinite(form.cost):
+        if not math.isfinite(form.cost) or any(abs(c) > EXTREME for c in constants(form.tree)):
             return None
         self.forms[form.tree] = form
         return form

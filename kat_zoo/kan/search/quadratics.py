@@ -53,7 +53,7 @@ class Quadratics:
         if not 3 <= self.X.shape[1] <= 10 or len(self.y) < 60:
             return
         for transform in TRANSFORMS[:6]:
-            even = transform.name not in ("y", "1/y")
+            even = transform.even
             if even and not self.sign:
                 continue
             prefix = self.odd if even else []

@@ -122,6 +122,11 @@ class Transform:
     slope: Callable[[np.ndarray], np.ndarray]
     back: Callable[[Tree, float], Tree]
 
+    @property
+    def even(self) -> bool:
+        """Whether T(y) forgets the sign of y."""
+        return self.name in ("y^2", "1/y^2", "sqrt", "1/sqrt", "log")
+
 
 def _signed(exponent: float) -> Callable[[Tree, float], Tree]:
     return lambda tree, sign: product(("n", sign), power(tree, exponent))
@@ -134,6 +139,9 @@ TRANSFORMS = [
     Transform("1/y^2", lambda y: y**-2, lambda y: np.abs(y) ** -3, _signed(-0.5)),
     Transform("sqrt", lambda y: np.sqrt(np.abs(y)), lambda y: np.abs(y) ** -0.5, _signed(2)),
     Transform("1/sqrt", lambda y: np.abs(y) ** -0.5, lambda y: np.abs(y) ** -1.5, _signed(-2)),
+    Transform("sin", lambda y: np.where(np.abs(y) <= math.pi / 2, np.sin(y), np.nan), np.cos, lambda tree, _: ("arcsin", tree)),
+    Transform("cos", lambda y: np.where((y >= 0) & (y <= math.pi), np.cos(y), np.nan), np.sin, lambda tree, _: ("arccos", tree)),
+    Transform("exp", np.exp, np.exp, lambda tree, _: ("log", tree)),
     Transform("log", lambda y: np.log(np.abs(y)), lambda y: 1 / np.abs(y), lambda tree, sign: product(("n", sign), ("exp", tree))),
 ]
 
@@ -169,7 +177,7 @@ class Sums:
         """Try every transform of y and, for y itself, fractions."""
         for by_noise in (False, True):
             for transform in transforms:
-                if transform.name not in ("y", "1/y") and self.signs is None:
+                if transform.even and self.signs is None:
                     continue
                 self._explain(transform, by_noise, terms)
                 if self.judge.solved:
@@ -190,10 +198,12 @@ class Sums:
 
     def _explain(self, transform: Transform, by_noise: bool, terms: int) -> None:
         self.judge.data.clock.check()
-        sign, odd = self.signs if self.signs is not None and transform.name not in ("y", "1/y") else (1.0, [])
+        sign, odd = self.signs if self.signs is not None and transform.even else (1.0, [])
         with np.errstate(all="ignore"):
             t, weight = self._weights(transform, self.y / self.judge.data.X[self.rows][:, odd].prod(1), by_noise)
-        prefix = [("x", i) for i in odd]
+        if (weight > 0).sum() < 0.9 * len(t):
+            return
+        prefix: list[Tree] = [("x", i) for i in odd]
         A = self.values * weight[:, None]
         least: dict[int, float] = {}
         for rest, support in pursue(A, t * weight, terms):

@@ -88,7 +88,7 @@ class Law:
         try:
             model = KAN.from_formula(self.expression, self.names)
             with torch.no_grad():
-                found = model(torch.from_numpy(self.rows)).numpy()[:, 0]
+                found = model(torch.tensor(self.rows)).numpy()[:, 0]
         except (ValueError, TypeError):
             return None
         y = self.predict(self.rows)

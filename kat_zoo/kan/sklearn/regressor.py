@@ -176,7 +176,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         self.law_, self.formula_, self.exact_ = law, law.printed(), law.form.exact and self.held_out_ > 0
         self._center, self._half = np.zeros(self.n_features_in_), np.ones(self.n_features_in_)
         self._spread, self._shift = np.ones(1), np.zeros(1)
-        self._sample = torch.from_numpy(law.rows)
+        self._sample = torch.tensor(law.rows)
         network = law.network()
         self.__dict__.pop("network_", None)
         if network is not None:
