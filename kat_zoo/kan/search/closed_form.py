@@ -34,6 +34,7 @@ logger = logging.getLogger("kat_zoo")
 
 MODERATE = 1e3  # an input whose typical size lies within this factor of 1 keeps its units
 ALIKE = 4.0  # factor within which two inputs' sizes are of one scale
+FEW_ROWS = 20  # rows below which only monomials and short sums of them are tried
 MOST_LINEAR = 20  # inputs of a linear model at most
 GROWTH = 2.0  # ratio of the residuals at large and small y from which noise is taken to grow with y
 BOX_POINTS = 4096  # points between the rows at which a form is tried
@@ -134,6 +135,8 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
             if judge.solved:
                 return
 
+    if len(data.y) + len(data.y_val) < FEW_ROWS:  # the forms of the later stages outnumber what so few rows can tell apart
+        return [lambda: products(0, False), lambda: products(0, True), lambda: few_terms(30)]
     stages: list[Callable[[], None]] = [
         lambda: products(1, False),
         lambda: products(1, True),
@@ -223,6 +226,8 @@ def find_closed_forms(data: Data) -> list[Form]:
         relative = _search(replace(scaled, relative=True, clock=data.clock.part(SEARCH_SHARE)), scales == 1)
         if relative.best is not None and judge.best is not None and relative.best.cost < relative.measure(judge.best.tree).cost:
             judge = relative
+    if scaled.clock.deadline == -math.inf:
+        data.clock.deadline = -math.inf
     units = Judge(replace(data, relative=judge.data.relative))
     result = []
     for form in sorted(judge.front(), key=lambda form: form.cost)[:ROUNDED]:

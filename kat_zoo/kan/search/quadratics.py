@@ -42,9 +42,12 @@ class Quadratics:
         inputs: list[Tree] = [("x", i) for i in range(self.X.shape[1])]
         pairs = [product(a, b) for a, b in itertools.combinations(inputs, 2)]
         self.terms: list[Tree] = [("n", 1), *inputs, *(power(x, 2) for x in inputs), *pairs]
-        cosines: list[Tree] = [("cos", ("x", k)) for k in waves[:2]]
+        cosines: list[Tree] = [("cos", ("x", k)) for k in waves[:4]]
         cosines += [("cos", total(("x", a), product(("n", -1), ("x", b)))) for a, b in itertools.combinations(waves[:4], 2)]
-        self.terms += [product(pair, cosine) for cosine in cosines for pair in (*inputs, *pairs) if not variables(pair) & variables(cosine)]
+        for cosine in cosines:
+            more = [product(pair, cosine) for pair in (*inputs, *pairs) if not variables(pair) & variables(cosine)]
+            if len(self.terms) + len(more) < ROWS // 3:
+                self.terms += more
         self.used = [variables(tree) for tree in self.terms]
         self.values = np.column_stack([evaluate(tree, self.X) + np.zeros(len(self.y)) for tree in self.terms])
 

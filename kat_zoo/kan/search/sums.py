@@ -22,8 +22,8 @@ from .judge import Judge
 from .tree import Tree, evaluate, monomial, power, product, size, total
 
 ROWS = 300  # rows of the regression
-BEAM = 24  # sums that are continued
-BRANCH = 8  # continuations of each
+BEAM = 32  # sums that are continued
+BRANCH = 12  # continuations of each
 TERMS = 7  # terms of a sum at most
 SOLVED = 1e-7  # relative rest of a regression without noise
 GAIN = 0.7  # part of the rest that a further term must come below to be worth a fit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -116,9 +115,11 @@ def find_laws(
     check: np.ndarray,
     names: Sequence[str],
     library: Sequence[str] | None,
-    max_seconds: float | None,
+    clock: Clock,
 ) -> list[Law]:
     """Closed forms of a table, the best first; none of a constant y or fewer than six rows.
+
+    An interrupt (Ctrl-C) ends the search; the clock's deadline is then minus infinity.
 
     Args:
         X: (N, inputs) samples in their own units.
@@ -128,11 +129,10 @@ def find_laws(
         check: Rows to judge by.
         names: Names of the inputs.
         library: Names of the functions that may be used, None for all.
-        max_seconds: Time limit in seconds, None for none.
+        clock: The deadline.
     """
     if len(train) < LEAST_ROWS or not np.ptp(y):
         return []
-    clock = Clock() if max_seconds is None else Clock(time.monotonic() + max_seconds)
     held = {"weight": None, "weight_val": None} if weight is None else {"weight": weight[train], "weight_val": weight[check]}
     data = Data(X[train], y[train], X[check], y[check], clock, library=library, **held)
     return [Law(form, list(names), X[:: max(1, len(X) // 500)]) for form in find_closed_forms(data)]

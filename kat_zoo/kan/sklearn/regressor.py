@@ -20,6 +20,7 @@ from ..formula.tidy import nodes
 from ..library import DEFAULT_LIBRARY
 from ..model import KAN
 from ..operations.symbolic import check_library
+from ..search.judge import Clock
 from ..search.problem import EXACT, Candidate, Problem
 from ..search.search import Search, find_formulas
 from .additive import fit_additive
@@ -143,12 +144,12 @@ class KANRegressor(RegressorMixin, KANEstimator):
             real("max_seconds", self.max_seconds, above=0.0)
         count("restarts", self.restarts)
         laws: list[Law] = []
+        clock = Clock() if self.max_seconds is None else Clock(began + CLOSED_SHARE * self.max_seconds)
         check = held if len(held) else train
         if self.widths is None:
             names = getattr(self, "feature_names_in_", [f"x_{i + 1}" for i in range(X.shape[1])])
-            limit = None if self.max_seconds is None else CLOSED_SHARE * self.max_seconds
-            laws = find_laws(X, y[:, 0], weight, train, check, names, self.library, limit)
-        if laws and laws[0].form.exact:
+            laws = find_laws(X, y[:, 0], weight, train, check, names, self.library, clock)
+        if laws and (laws[0].form.exact or clock.deadline == -math.inf):
             self._adopt(laws, None)
             return
         left = None if self.max_seconds is None else max(self.max_seconds - (time.monotonic() - began), LEAST_SECONDS)
