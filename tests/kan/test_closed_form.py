@@ -41,8 +41,6 @@ LAWS = {
 SLOW = {
     "exp(-0.3*x)*cos(2*x + 0.5)": [(0, 10)],
     "x*2.998e8**2*(1/sqrt(1 - y**2/2.998e8**2) - 1)": [(1, 10), (1e7, 2.4e8)],
-    "8.314*x/(y - 4.27e-5) - 0.364/y**2": [(250, 400), (1e-4, 1e-3)],
-    "x*y + sin((x - 1)*(y - 1))": [(-3, 3)] * 2,
     "sqrt((x - y)**2 + (z - u)**2)": [(-1, 1)] * 4,
     "(x + y)/(1 + x*y)": [(-0.9, 0.9)] * 2,
 }
@@ -123,6 +121,7 @@ def test_eight_planets_give_keplers_law():
     assert str(model.formula_) == "x_1**(3/2)" and not model.exact_ and model.held_out_ == 0
 
 
+@pytest.mark.slow
 def test_noise_does_not_change_the_law_and_numbers_are_round():
     X, y = table("1/x + 1/y", [(0.5, 3)] * 2)
     y = y + 0.01 * y.std() * np.random.default_rng(1).standard_normal(len(y))

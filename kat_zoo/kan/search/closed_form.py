@@ -2,7 +2,7 @@
 
 1. `factors`: products of powers of the inputs, and of those with a function of a monomial.
 2. `sums`: few monomials, with waves of angles, for y, 1 / y, y^2 and others; fractions of sums. `quadratics`: many terms.
-3. What the best forms leave, as a product.
+3. The rest that the best forms leave, as a product.
 4. `compositions`: every small composition of functions, terms with a scale inside, and the sums of few of them.
 5. `sums` of a larger library; `factors` of y - 1, y^2 - 1 and their like; `factors` with two functions.
 
@@ -152,7 +152,7 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
     ]
     if data.inputs > 5 or not raw.any():
         stages.remove(small)
-    elif data.inputs == 1:
+    elif data.inputs <= 2:
         stages.remove(scaled)
         stages.insert(stages.index(small), scaled)
     return stages

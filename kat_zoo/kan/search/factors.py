@@ -1,6 +1,6 @@
 """Products: y = C prod x_i^p_i prod f_k^r_k, found by linear regression of log |y| on log |x_i| and log |f_k|.
 
-The exponents of the inputs cost nothing: their logarithms are projected out of log |y| first. What is left is compared with
+The exponents of the inputs cost nothing: their logarithms are projected out of log |y| first. The rest is compared with
 log |f(a u)| for monomials u of the inputs, a dozen functions f and a row of scales a, all by one matrix product; a function
 that explains the rest has a correlation of 1 with it. Then a is refined by a line search, the exponents are rounded, and the form is
 fitted to y itself. Up to two factors f are found so, the second like the first in what the first has left.

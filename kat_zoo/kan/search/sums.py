@@ -1,7 +1,7 @@
 """Sums: T(y) = c_1 B_1 + ... + c_k B_k, with terms B of a large library and few of them in the sum.
 
 The terms are chosen by orthogonal matching pursuit with a beam: each of the best sums of k terms is continued by the terms that
-explain most of what it leaves; the best sums of k + 1 terms go on. In the space orthogonal to a sum's terms (Q), term b explains
+explain most of its rest; the best sums of k + 1 terms go on. In the space orthogonal to a sum's terms (Q), term b explains
 (b' r)^2 / (|b|^2 - |Q' b|^2) of the rest r, so one product of the library with r judges all continuations.
 
 Fractions of sums are sums, too: y (1 + d B) = c A is y = c A - d B y, linear in c and d, so the terms y B join the library.
@@ -112,8 +112,8 @@ class Transform:
 
     Attributes:
         name: Its name.
-        apply: T.
-        slope: |T'(y)|.
+        apply: The function T.
+        slope: Size of the derivative, |T'(y)|.
         back: The tree of y from the tree of T(y) and the sign of y.
     """
 

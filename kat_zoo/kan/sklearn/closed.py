@@ -12,6 +12,7 @@ import sympy
 import torch
 from threadpoolctl import threadpool_limits
 
+from ..formula.export import to_numpy
 from ..formula.expression import faithful
 from ..formula.tidy import nodes, shortened, tidy
 from ..model import KAN
@@ -20,6 +21,7 @@ from ..search.judge import CONSTANT, FLOOR, NODE, Clock, Data, Form
 from ..search.tree import evaluate, to_sympy
 
 LEAST_ROWS = 6  # rows of a table that closed forms are searched for
+CHANGE = 5e-4  # largest change of a value by rounding the numbers, relative to the spread of y
 MOST_DIGITS = 17  # of a number in double precision
 
 
@@ -76,10 +78,14 @@ class Law:
         if round is None:
             return self.expression
         y = self.predict(self.rows)[:, None]
+        spread = float(y.std()) or float(np.abs(y).max())
         for digits in range(round + 1, MOST_DIGITS):
             found = shortened(self.expression, max(digits, 1))
             if faithful([found], self.names, self.rows, y):
-                return found
+                with np.errstate(all="ignore"):
+                    change = np.abs(to_numpy(found, self.names)(*self.rows.T) - y[:, 0]).max()
+                if change <= CHANGE * spread:
+                    return found
         return self.expression
 
     def network(self) -> KAN | None:
