@@ -18,6 +18,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -131,7 +132,7 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
         for form in sorted(judge.forms.values(), key=lambda form: form.cost)[:6]:
             with np.errstate(all="ignore"):
                 target = data.y - evaluate(form.tree, data.X)
-            Products(judge, target, lambda tree, start=form.tree: total(start, tree), False).run(factors, 30)
+            Products(judge, target, partial(total, form.tree), False).run(factors, 30)
             if judge.solved:
                 return
 

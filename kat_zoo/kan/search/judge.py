@@ -94,7 +94,7 @@ class Data:
     @property
     def inputs(self) -> int:
         """Number of inputs."""
-        return self.X.shape[1]
+        return int(self.X.shape[1])
 
 
 @dataclass

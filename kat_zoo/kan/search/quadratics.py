@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from .judge import Judge
-from .sums import TRANSFORMS, pursue, sign_of
+from .sums import TRANSFORMS, Transform, pursue, sign_of
 from .tree import Tree, evaluate, monomial, power, product, total, variables
 
 ROWS = 240  # rows of the regression
@@ -67,12 +67,11 @@ class Quadratics:
             found = sorted(self._rests(t))[:KEPT]
             for rest, prefactor in found:
                 if rest < SHARP:
-                    outside = product(*(("x", i) for i in prefix))
-                    self._choose(t, rest, prefactor, lambda tree, T=transform, out=outside: product(out, T.back(tree, self.sign)))
+                    self._choose(t, rest, prefactor, transform, [("x", i) for i in prefix])
                 if self.judge.solved:
                     return
 
-    def _choose(self, t: np.ndarray, rest: float, prefactor: tuple[int, ...], back: Callable[[Tree], Tree]) -> None:
+    def _choose(self, t: np.ndarray, rest: float, prefactor: tuple[int, ...], transform: Transform, outside: list[Tree]) -> None:
         """Submit the polynomials of few terms that leave about as little as the whole one."""
         keep = self._usable(prefactor)
         A = self.values[:, keep] * (evaluate(monomial(prefactor), self.X) / t)[:, None]
@@ -84,7 +83,7 @@ class Quadratics:
             if left < 3 * rest + ZERO:
                 c = np.linalg.lstsq(A[:, support], one, rcond=1e-13)[0]
                 inner = total(*(product(("c", float(v)), self.terms[keep[k]]) for v, k in zip(c, support, strict=True)))
-                self.judge.submit(back(product(monomial(prefactor), inner)))
+                self.judge.submit(product(*outside, transform.back(product(monomial(prefactor), inner), self.sign)))
                 if self.judge.solved:
                     return
 

@@ -260,7 +260,8 @@ def _leading(tree: Tree) -> tuple[float | None, Tree]:
 
 def _gathered_product(parts: Sequence[Tree]) -> Tree:
     parts = [piece for part in parts for piece in (part[1:] if part[0] == "*" else (part,))]
-    value, known, powers = 1.0, False, {}
+    value, known = 1.0, False
+    powers: dict[Tree, float] = {}
     for part in parts:
         if part[0] == "+":
             inside, part = _leading(part)

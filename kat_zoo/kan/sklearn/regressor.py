@@ -42,11 +42,15 @@ class KANRegressor(RegressorMixin, KANEstimator):
 
     Args:
         hidden: sizes of the hidden layers of the numeric network.
-        symbolic: whether a formula is searched (`kat_zoo.kan.search.search.find_formulas`) instead of training one network.
-        widths: shapes of networks that the search tries; its own list by default.
+        symbolic: whether a formula is searched instead of training one network: closed forms first
+            (`kat_zoo.kan.search.closed_form`), then, where none is exact, networks that become formulas
+            (`kat_zoo.kan.search.search.find_formulas`). The search runs on one thread, so that the answer does not depend on
+            the number of threads.
+        widths: shapes of networks that the search tries, instead of closed forms and its own list of shapes.
         library: names of functions that the search uses; `kat_zoo.kan.library.DEFAULT_LIBRARY` by default.
         restarts: number of starts per shape of the search.
-        max_seconds: time in seconds, shared among outputs, after which no further shape is begun; None for no limit.
+        max_seconds: time in seconds, shared among outputs, after which the search ends with the best so far; None for no limit.
+            An interrupt (Ctrl-C) ends it in the same way.
         grid_schedule: grid sizes of the numeric network.
         steps: number of Levenberg-Marquardt steps per stage.
         smoothness: least penalty on the splines' second differences; stronger ones, with an L1 penalty on the
@@ -55,11 +59,14 @@ class KANRegressor(RegressorMixin, KANEstimator):
         random_state: seed, RandomState or None.
 
     Attributes:
-        network_: the KAN on scaled data; of width [inputs, outputs] where an additive model was as good as any.
+        network_: the KAN on scaled data; of width [inputs, outputs] where an additive model was as good as any. A closed form
+            is a symbolic network of the inputs in their units, and has none where a function is not in the library.
         history_: training of the network's last stage; None for an additive model.
         held_out_: number of rows that were held out (none of fewer than 20) and do not repeat the inputs of a training row.
-        formula_: SymPy expression (a list for several outputs) where symbolic=True; undefined functions phi_l_i_j stand
-            for edges that no function fits.
+        formula_: SymPy expression (a list for several outputs) where symbolic=True: the form of the least description length
+            (`kat_zoo.kan.search.judge`). Undefined functions phi_l_i_j, for edges that no function fits, are in it only with
+            `widths` or in tables of fewer than 6 rows.
+        law_: the closed form behind `formula_`, where it is one.
         exact_: whether the formula, before its numbers are rounded (`formula(round=None)`), is symbolic and right to 1e-6 on
             held-out rows; False where there are none.
         table_: rows (complexity, loss, equation) of the candidates that no simpler one beats, a constant, a linear model
