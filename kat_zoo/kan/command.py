@@ -99,7 +99,7 @@ def _verdict(regressor: KANRegressor) -> str:
     if not rows:
         verdict = "not verified: no held-out row is new; at least 20 rows, most of them different, are needed"
     else:
-        verdict = f"{'exact' if regressor.exact_ else 'not exact'} on {rows} held-out rows"
+        verdict = f"{'exact' if regressor.exact_ else 'not exact, the best trade-off of length and error'} on {rows} held-out rows"
     if "phi_" in str(regressor.formula_):
         verdict += "; edges phi_layer_input_output fit no function of the library and stay numeric"
     return verdict
@@ -111,7 +111,7 @@ def _parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--target", required=True, help="column to explain")
     parser.add_argument("--inputs", nargs="+", help="columns to use; all others by default")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-seconds", type=float, help="begin no further network shape after this time")
+    parser.add_argument("--max-seconds", type=float, help="end the search after this time with the best so far")
     parser.add_argument("--latex", action="store_true", help="print the chosen formula as LaTeX")
     parser.add_argument("--quiet", action="store_true", help="do not log each network shape of the search")
     parser.add_argument("--plot", type=Path, help="write a picture of the network (.svg, .pdf or .png)")

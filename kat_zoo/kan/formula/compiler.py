@@ -72,6 +72,9 @@ def _edge(term: sympy.Expr) -> SymbolicEdge:
         name, argument = _POWERS[g.exp], g.base
     elif g.is_Pow and not g.base.free_symbols:
         name, argument = "exp", g.exp * sympy.log(g.base)
+    elif g.is_Pow and g.exp.is_number and (not g.exp.is_integer or g.exp.is_even):
+        # A power outside the library: exp(p log x), of |x| where the power is even.
+        name, argument = "exp", g.exp * sympy.log(sympy.Abs(g.base) if g.exp.is_even else g.base)
     elif isinstance(g, sympy.besselj) and g.args[0] in (0, 1):
         name, argument = f"J{g.args[0]}", g.args[1]
     elif g.func in _FUNCTIONS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,10 @@ EXTREME = 1e6  # size of a constant on scaled data beyond which a formula's term
 NUMERIC_EDGE = 20.0  # complexity of an edge that is not symbolic
 
 
+class OutOfTime(Exception):
+    """The time of a search is over."""
+
+
 @dataclass
 class Problem:
     """Scaled training and held-out data: y has variance 1, so errors are relative.
@@ -36,6 +41,7 @@ class Problem:
         weight_val: (M,) weights of X_val; None for equal ones.
         library: names of the functions that may be used.
         held_out: whether X_val are samples that training does not see; no formula is called exact without.
+        deadline: moment of `time.monotonic` after which nothing more is trained.
     """
 
     X: Tensor
@@ -46,6 +52,7 @@ class Problem:
     weight_val: Tensor | None = None
     library: Sequence[str] = DEFAULT_LIBRARY
     held_out: bool = True
+    deadline: float = math.inf
 
     @property
     def inputs(self) -> int:
@@ -82,7 +89,12 @@ class Problem:
             model: the network, changed in place.
             steps: number of steps at most.
             **options: penalties of `LeastSquares`.
+
+        Raises:
+            OutOfTime: the deadline has passed.
         """
+        if time.monotonic() > self.deadline:
+            raise OutOfTime
         LeastSquares(model, self.X, self.y, weight=self.weight, **options).minimize(steps)
         return self.error(model)
 

@@ -17,7 +17,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from ..network import Width
 from ..operations.fitting import fit_library
 from ..operations.pruning import remove_edge
 from ..operations.symbolic import fix_symbolic
-from .problem import EXACT, Candidate, Problem
+from .problem import EXACT, Candidate, OutOfTime, Problem
 from .shapes import GOOD, PROMISING, linear_groups, structure
 from .symbolize import symbolize
 
@@ -172,8 +172,8 @@ def find_formulas(
         widths: shapes to try in turn, `default_widths` by default.
         restarts: number of starts per shape and grid.
         seed: number from which the seeds of all starts are counted.
-        max_seconds: time in seconds after which no further shape is begun; None for no limit. With a limit the result depends
-            on the machine's speed.
+        max_seconds: time in seconds after which nothing more is trained; None for no limit. With a limit the result depends
+            on the machine's speed. An interrupt (Ctrl-C) ends the search like the limit.
 
     Returns:
         All candidates, simple ones to compare with among them, the chosen one in `best`. The search ends with the first
@@ -187,15 +187,22 @@ def find_formulas(
         real("max_seconds", max_seconds, above=0.0)
     if widths is not None:
         _check_widths(widths, problem)
-    deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
     candidates = simple_candidates(problem)
-    trials = [] if _solved(candidates) else _try_shapes(problem, widths, restarts, seed * SEEDS_PER_SEARCH, deadline)
+    if max_seconds is not None:
+        problem = replace(problem, deadline=time.monotonic() + max_seconds)
+    trials: list[_Trial] = []
+    further: list[Candidate] = []
+    try:
+        if not _solved(candidates):
+            _try_shapes(problem, widths, restarts, seed * SEEDS_PER_SEARCH, trials)
+        if not _solved([*candidates, *(formula for trial in trials for formula in trial.formulas)]):
+            further += _noisy_formulas(problem, trials)
+        if widths is None and trials and not trials[0].formulas and trials[0].numeric.error < WORTH_A_ROW:
+            further += formulas(problem, trials[0].numeric, FIRST_TOLERANCE)
+    except (OutOfTime, KeyboardInterrupt):
+        logger.info("formula search: out of time after %d shapes", len(trials))
     candidates += [formula for trial in trials for formula in trial.formulas]
-    if not _solved(candidates):
-        candidates += _noisy_formulas(problem, trials)
-    if widths is None and trials and not trials[0].formulas and trials[0].numeric.error < WORTH_A_ROW:
-        candidates += formulas(problem, trials[0].numeric, FIRST_TOLERANCE)
-    candidates += [trial.numeric for trial in trials]
+    candidates += [*further, *(trial.numeric for trial in trials)]
     return Search(candidates, choose(candidates))
 
 
@@ -207,33 +214,30 @@ def _check_widths(widths: Sequence[Width], problem: Problem) -> None:
             raise ValueError(f"widths={widths}: expected shapes from {problem.inputs} inputs to {problem.outputs} outputs")
 
 
-def _try_shapes(problem: Problem, widths: Sequence[Width] | None, restarts: int, seed: int, deadline: float) -> list[_Trial]:
-    """Try shapes in turn, those of summed inputs first once they are known, until one gives an exact formula or none gets better."""
+def _try_shapes(problem: Problem, widths: Sequence[Width] | None, restarts: int, seed: int, trials: list[_Trial]) -> None:
+    """Add a trial of each shape in turn, those of summed inputs first once they are known, until one is exact or none gets better."""
     shapes = [_Shape(width) for width in widths or default_widths(problem.inputs, problem.outputs)]
-    trials: list[_Trial] = []
     least, stale = math.inf, 0
     while shapes and stale < PATIENCE and not (trials and _solved(trials[-1].formulas)):
-        if trials and time.monotonic() > deadline:
-            logger.info("formula search: out of time before shape %s", shapes[0].width)
-            break
         shape = shapes.pop(0)
         first = seed + SEEDS_PER_SHAPE * len(trials)
-        trials.append(_try_shape(problem, shape, range(first, first + restarts)))
+        _try_shape(problem, shape, range(first, first + restarts), trials)
         error = trials[-1].numeric.error
         if widths is None and all(s.groups is None for s in (*shapes, shape)):
             shapes = _grouped_shapes(problem, trials[-1].numeric) + shapes
         stale = stale + 1 if error > GAIN * least and least < PROMISING else 0
         least = min(least, error)
-    return trials
 
 
-def _try_shape(problem: Problem, shape: _Shape, seeds: range) -> _Trial:
-    """The best numeric network of a shape and, if it is good, its formula."""
+def _try_shape(problem: Problem, shape: _Shape, seeds: range, trials: list[_Trial]) -> None:
+    """Add the best numeric network of a shape and, if it is good, its formula."""
     model, error = structure(problem, shape.width, seeds, groups=shape.groups)
     logger.info("formula search: shape %s, %d edges, numeric error %.2e", shape.width, model.num_edges(), error)
     numeric = Candidate(model, error, False, shape.width, problem.held_out)
     good = error < (GOOD if shape.groups is None else GROUPED * GOOD)
-    return _Trial(numeric, formulas(problem, numeric) if good else [])
+    trials.append(_Trial(numeric, []))
+    if good:
+        trials[-1].formulas = formulas(problem, numeric)
 
 
 def _grouped_shapes(problem: Problem, numeric: Candidate) -> list[_Shape]:

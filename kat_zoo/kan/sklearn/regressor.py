@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,17 @@ from sklearn.base import RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from ..._checks import count, real
 from ..formula.expression import complexity
+from ..formula.tidy import nodes
 from ..library import DEFAULT_LIBRARY
 from ..model import KAN
 from ..operations.symbolic import check_library
+from ..search.judge import Clock
 from ..search.problem import EXACT, Candidate, Problem
 from ..search.search import Search, find_formulas
 from .additive import fit_additive
+from .closed import Law, find_laws, length, one_thread
 from .estimator import KANEstimator, seed_of, split, typical_rows, unseen, weighted_samples
 
 if TYPE_CHECKING:
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 PENALTIES = (0.1, 0.03, 0.01, 3e-3, 1e-3)  # of the stages, in units of y's standard deviation
 NUMERIC_EDGE = 50  # nodes of an expression that an edge without a formula counts as
 CAUTION = 2.0  # standard errors; the rule of one (Breiman et al., CART, 1984) errs too often over so many stages
+CLOSED_SHARE, LEAST_SECONDS = 0.6, 0.05  # part of the time for closed forms, and the least for networks
 LOST = 4  # times the least held-out error at which further stages are given up
 
 
@@ -36,11 +42,15 @@ class KANRegressor(RegressorMixin, KANEstimator):
 
     Args:
         hidden: sizes of the hidden layers of the numeric network.
-        symbolic: whether a formula is searched (`kat_zoo.kan.search.search.find_formulas`) instead of training one network.
-        widths: shapes of networks that the search tries; its own list by default.
+        symbolic: whether a formula is searched instead of training one network: closed forms first
+            (`kat_zoo.kan.search.closed_form`), then, where none is exact, networks that become formulas
+            (`kat_zoo.kan.search.search.find_formulas`). The search runs on one thread, so that the answer does not depend on
+            the number of threads.
+        widths: shapes of networks that the search tries, instead of closed forms and its own list of shapes.
         library: names of functions that the search uses; `kat_zoo.kan.library.DEFAULT_LIBRARY` by default.
         restarts: number of starts per shape of the search.
-        max_seconds: time in seconds, shared among outputs, after which no further shape is begun; None for no limit.
+        max_seconds: time in seconds, shared among outputs, after which the search ends with the best so far; None for no limit.
+            An interrupt (Ctrl-C) ends it in the same way.
         grid_schedule: grid sizes of the numeric network.
         steps: number of Levenberg-Marquardt steps per stage.
         smoothness: least penalty on the splines' second differences; stronger ones, with an L1 penalty on the
@@ -49,11 +59,14 @@ class KANRegressor(RegressorMixin, KANEstimator):
         random_state: seed, RandomState or None.
 
     Attributes:
-        network_: the KAN on scaled data; of width [inputs, outputs] where an additive model was as good as any.
+        network_: the KAN on scaled data; of width [inputs, outputs] where an additive model was as good as any. A closed form
+            is a symbolic network of the inputs in their units, and has none where a function is not in the library.
         history_: training of the network's last stage; None for an additive model.
         held_out_: number of rows that were held out (none of fewer than 20) and do not repeat the inputs of a training row.
-        formula_: SymPy expression (a list for several outputs) where symbolic=True; undefined functions phi_l_i_j stand
-            for edges that no function fits.
+        formula_: SymPy expression (a list for several outputs) where symbolic=True: the form of the least description length
+            (`kat_zoo.kan.search.judge`). Undefined functions phi_l_i_j, for edges that no function fits, are in it only with
+            `widths` or in tables of fewer than 6 rows.
+        law_: the closed form behind `formula_`, where it is one.
         exact_: whether the formula, before its numbers are rounded (`formula(round=None)`), is symbolic and right to 1e-6 on
             held-out rows; False where there are none.
         table_: rows (complexity, loss, equation) of the candidates that no simpler one beats, a constant, a linear model
@@ -102,7 +115,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         """
         self._check_parameters()
         check_library(self.library)
-        for name in ("network_", "history_", "estimators_", "search_", "formula_", "exact_", "table_"):
+        for name in ("network_", "history_", "estimators_", "search_", "formula_", "exact_", "table_", "law_"):
             self.__dict__.pop(name, None)  # of an earlier fit with other parameters
         table = X
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
@@ -123,13 +136,61 @@ class KANRegressor(RegressorMixin, KANEstimator):
         train, held = split(len(X), self.validation_fraction, seed)
         self.held_out_ = unseen(X, train, held)
         if self.symbolic:
-            problem = self._problem(inputs, targets, weight, train, held if len(held) else train)
-            self._tabulate(find_formulas(problem, self.widths, restarts=self.restarts, seed=seed, max_seconds=self.max_seconds))
+            with one_thread():
+                self._find(X, y, inputs, targets, weight, train, held)
         else:
             self.network_ = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed)
             every = torch.ones(len(X)) if weight is None else torch.from_numpy(weight)
             self._fit_path(inputs, targets, every.double(), torch.from_numpy(train), torch.from_numpy(held))
         return self
+
+    def _find(self, X: np.ndarray, y: np.ndarray, x: Tensor, targets: Tensor, weight: Any, train: np.ndarray, held: np.ndarray) -> None:
+        """Search closed forms first, then, where none is exact, networks; set what is found."""
+        began = time.monotonic()
+        if self.max_seconds is not None:
+            real("max_seconds", self.max_seconds, above=0.0)
+        count("restarts", self.restarts)
+        laws: list[Law] = []
+        clock = Clock() if self.max_seconds is None else Clock(began + CLOSED_SHARE * self.max_seconds)
+        check = held if len(held) else train
+        if self.widths is None:
+            names = getattr(self, "feature_names_in_", [f"x_{i + 1}" for i in range(X.shape[1])])
+            laws = find_laws(X, y[:, 0], weight, train, check, names, self.library, clock)
+        if laws and (laws[0].form.exact or clock.deadline == -math.inf):
+            self._adopt(laws, None)
+            return
+        left = None if self.max_seconds is None else max(self.max_seconds - (time.monotonic() - began), LEAST_SECONDS)
+        problem = self._problem(x, targets, weight, train, check)
+        found = find_formulas(problem, self.widths, restarts=self.restarts, seed=seed_of(self.random_state), max_seconds=left)
+        self._tabulate(found)
+        best = found.best
+        if laws and not best.exact:
+            law = laws[0]
+            network = length(best.error, self._in_units(best.model)[0], len(X)) if best.symbolic else math.inf
+            if length(law.form.error, law.expression, len(X)) <= network:
+                self._adopt(laws, found)
+
+    def _adopt(self, laws: list[Law], search: Search | None) -> None:
+        """Set a closed form as the formula; the table has the other forms and those of networks."""
+        law = laws[0]
+        rows = {str(row.expression): (nodes(row.expression), row.form.error * float(self._spread[0]), row.printed()) for row in laws}
+        if search is not None:
+            rows |= {str(row[-1]): (row[0], row[1], row[2]) for row in self.table_ if "phi_" not in str(row[2])}
+        chosen = rows[str(law.expression)]
+        self.table_ = []
+        for row in sorted(rows.values(), key=lambda row: (row[0], row[1])):
+            if row is chosen or (not self.table_ or max(row[1], EXACT * self._spread[0]) < 0.99 * self.table_[-1][1]):
+                self.table_.append(row)
+        self.law_, self.formula_, self.exact_ = law, law.printed(), law.form.exact and self.held_out_ > 0
+        self._center, self._half = np.zeros(self.n_features_in_), np.ones(self.n_features_in_)
+        self._spread, self._shift = np.ones(1), np.zeros(1)
+        self._sample = torch.tensor(law.rows)
+        network = law.network()
+        self.__dict__.pop("network_", None)
+        if network is not None:
+            self.network_ = network
+            candidate = Candidate(network, law.form.error, True, network.width, self.held_out_ > 0)
+            self.search_ = Search([*(search.candidates if search else []), candidate], candidate)
 
     def _problem(self, x: Tensor, y: Tensor, weight: np.ndarray | None, train: np.ndarray, check: np.ndarray) -> Problem:
         """The search's data: rows to train on, and rows to measure errors on."""
@@ -235,6 +296,9 @@ class KANRegressor(RegressorMixin, KANEstimator):
         if hasattr(self, "estimators_"):
             return np.column_stack([one.predict(X) for one in self.estimators_])
         X = validate_data(self, X, dtype=np.float64, reset=False)
+        if hasattr(self, "law_"):
+            values = self.law_.predict(X)
+            return values if self._flat else values[:, None]
         with torch.no_grad():
             y: np.ndarray = self.network_(self._scale_inputs(X)).numpy() * self._spread + self._shift
         return y[:, 0] if self._flat else y
@@ -246,6 +310,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
         if hasattr(self, "estimators_"):
             shares: np.ndarray = np.mean([one.feature_importances_ for one in self.estimators_], axis=0)
             return shares
+        if hasattr(self, "law_"):
+            return self.law_.shares()
         return super().feature_importances_
 
     def plot(self, output: int = 0, **options: Any) -> Figure:
@@ -259,6 +325,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
         if hasattr(self, "estimators_"):
             figure: Figure = self.estimators_[output].plot(**options)
             return figure
+        if not hasattr(self, "network_"):
+            raise ValueError(f"formula_={self.formula_}: expected functions of the library for a picture of a network")
         return super().plot(**options)
 
     def _in_units(self, model: KAN, round: int | None = 4) -> list[Any]:
@@ -267,5 +335,10 @@ class KANRegressor(RegressorMixin, KANEstimator):
     def _formula(self, round: int | None) -> Any:
         if hasattr(self, "estimators_"):
             return [one.formula(round) for one in self.estimators_]
+        if hasattr(self, "law_"):
+            if round is not None:
+                count("round", round, 0)
+            found = self.law_.printed(round)
+            return found if self._flat else [found]
         found = self._in_units(self.network_, round)
         return found[0] if self._flat else found

@@ -1,0 +1,71 @@
+"""Formulas in their shortest form, and with fewer digits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import sympy
+
+from .export import to_numpy
+
+LONGEST = 80  # nodes of an expression that is still rearranged
+SAME = 1e-9  # largest change by a rearrangement, relative to the size of the values
+
+
+def nodes(expression: sympy.Expr) -> int:
+    """Number of nodes of the expression tree."""
+    return sum(1 for _ in sympy.preorder_traversal(expression))
+
+
+def _arrangements(expression: sympy.Expr) -> Iterator[Callable[[], sympy.Expr]]:
+    yield lambda: sympy.together(expression)
+    yield lambda: sympy.factor_terms(expression)
+    yield lambda: sympy.factor_terms(sympy.together(expression))
+    yield lambda: sympy.expand_mul(expression)
+    if not expression.atoms(sympy.Float):
+        yield lambda: sympy.factor(expression)
+        yield lambda: sympy.cancel(expression)
+
+
+def tidy(expression: sympy.Expr, variables: Sequence[str], X: np.ndarray) -> sympy.Expr:
+    """The shortest of some arrangements of an expression that have its values.
+
+    Args:
+        expression: The expression.
+        variables: Names of the inputs.
+        X: (N, inputs) samples.
+    """
+    best = expression
+    if nodes(expression) > LONGEST:
+        return best
+    with np.errstate(all="ignore"):
+        values = to_numpy(expression, variables)(*X.T)
+        size = float(np.abs(values).max())
+        for arrange in _arrangements(expression):
+            try:
+                other = arrange()
+                if nodes(other) < nodes(best) and np.abs(to_numpy(other, variables)(*X.T) - values).max() <= SAME * size:
+                    best = other
+            except (sympy.PolynomialError, ValueError, TypeError, NotImplementedError):
+                continue
+    return best
+
+
+def shortened(expression: sympy.Expr, digits: int) -> sympy.Expr:
+    """The expression with significant digits of its floating-point numbers.
+
+    Args:
+        expression: The expression.
+        digits: Number of significant digits.
+    """
+
+    def short(number: sympy.Float) -> sympy.Expr:
+        value = float(number)
+        if not math.isfinite(value):
+            return number
+        value = float(f"{value:.{digits - 1}e}")
+        return sympy.Integer(int(value)) if value == int(value) and abs(value) < 1e15 else sympy.Float(value)
+
+    return expression.xreplace({number: short(number) for number in expression.atoms(sympy.Float)})

@@ -1,0 +1,242 @@
+"""Closed forms of a table, from cheap stages to expensive ones, all under one deadline.
+
+1. `factors`: products of powers of the inputs, and of those with a function of a monomial.
+2. `sums`: few monomials, with waves of angles, for y, 1 / y, y^2 and others; fractions of sums. `quadratics`: many terms.
+3. The rest that the best forms leave, as a product.
+4. `compositions`: every small composition of functions, terms with a scale inside, and the sums of few of them.
+5. `sums` of a larger library; `factors` of y - 1, y^2 - 1 and their like; `factors` with two functions.
+
+Every form that a stage proposes has its constants fitted to y and is judged by its description length (`judge`). The search ends
+with the first form that is right to rounding. The best forms then have their constants rounded (`rounding`).
+
+The table is brought to size 1 first, by powers of ten that inputs of like ranges share, so that v1 - v2 stays a difference.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from .compositions import compositions, scaled_terms
+from .factors import Products
+from .judge import Data, Form, Judge
+from .problem import OutOfTime
+from .quadratics import Quadratics
+from .rounding import rounded
+from .sums import TRANSFORMS, Library, Sums, monomials
+from .tree import Tree, evaluate, gathered, power, product, substitute, total
+
+logger = logging.getLogger("kat_zoo")
+
+MODERATE = 1e3  # an input whose typical size lies within this factor of 1 keeps its units
+ALIKE = 4.0  # factor within which two inputs' sizes are of one scale
+FEW_ROWS = 20  # rows below which only monomials and short sums of them are tried
+MOST_LINEAR = 20  # inputs of a linear model at most
+GROWTH = 2.0  # ratio of the residuals at large and small y from which noise is taken to grow with y
+BOX_POINTS = 4096  # points between the rows at which a form is tried
+SEARCH_SHARE = 0.75  # part of the time for the search; the rest is for the rounding
+ROUNDED = 6  # forms whose constants are rounded
+
+
+def _scales(X: np.ndarray) -> np.ndarray:
+    """A power of ten for each input, shared by inputs of like size."""
+    sizes = np.sqrt((X * X).mean(0))
+    scales = np.ones(X.shape[1])
+    last = (0.0, 1.0)
+    for i in np.argsort(sizes, kind="stable"):
+        if sizes[i] > 0 and not 1 / MODERATE <= sizes[i] <= MODERATE:
+            scales[i] = last[1] if sizes[i] < ALIKE * last[0] else 10.0 ** round(math.log10(sizes[i]))
+            last = sizes[i], scales[i]
+    return scales
+
+
+def in_units(tree: Tree, scales: np.ndarray, y_scale: float) -> Tree:
+    """The tree of the inputs' own units, the scales joined with constants.
+
+    Args:
+        tree: The tree of scaled inputs.
+        scales: Scale of each input.
+        y_scale: Scale of y.
+    """
+    inputs = [("x", i) if s == 1 else product(("c", 1 / float(s)), ("x", i)) for i, s in enumerate(scales)]
+    raw = substitute(tree, inputs)
+    return gathered(raw if y_scale == 1 else product(("c", y_scale), raw))
+
+
+def _waves(X: np.ndarray) -> list[int]:
+    """Inputs that may be angles: of size 1, and not spread over decades."""
+    with np.errstate(all="ignore"):
+        low, high = np.percentile(np.abs(X), 10, axis=0), np.abs(X).max(0)
+    return [i for i in range(X.shape[1]) if 0.2 < high[i] < 20 and low[i] > 0.02 * high[i]]
+
+
+def _anchored() -> list[tuple[Callable[[np.ndarray], np.ndarray], Callable[[Tree], Tree]]]:
+    """Functions of y that are 0 where a term beside a 1 is, with their inverses."""
+    one = ("n", 1)
+    return [
+        (lambda y: y - 1, lambda tree: total(one, tree)),
+        (lambda y: y * y - 1, lambda tree: power(total(one, tree), 0.5)),
+        (lambda y: 1 / y - 1, lambda tree: power(total(one, tree), -1)),
+        (lambda y: y**-2 - 1, lambda tree: power(total(one, tree), -0.5)),
+        (lambda y: np.log(np.abs(y)), lambda tree: ("exp", tree)),
+        (lambda y: np.where(np.abs(y) <= math.pi / 2, np.sin(y), np.nan), lambda tree: ("arcsin", tree)),
+        (lambda y: np.where((y >= 0) & (y <= math.pi), np.cos(y), np.nan), lambda tree: ("arccos", tree)),
+        (np.exp, lambda tree: ("log", tree)),
+    ]
+
+
+def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
+    """The stages in their order.
+
+    Args:
+        judge: The judge of the scaled table.
+        raw: (inputs,) whether an input keeps its units.
+    """
+    data = judge.data
+    same: Callable[[Tree], Tree] = lambda tree: tree  # noqa: E731 (the identity)
+
+    def products(factors: int, by_size: bool) -> None:
+        Products(judge, data.y, same, by_size).run(factors)
+
+    def few_terms(most: int) -> None:
+        trees = monomials(data.inputs, most, _waves(data.X) if data.inputs <= 7 else ())
+        library = Library.of(trees, data.X)
+        Sums(judge, library).run()
+
+    def small() -> None:
+        most = {1: 12000, 2: 12000, 3: 9000}.get(data.inputs, 5000)
+        library = Library.of(compositions(data.X, most, data.clock.part(0.3)), data.X)
+        Sums(judge, library).run([t for t in TRANSFORMS if t.name in ("y", "log", "1/y", "y^2")], implicit=False, terms=3)
+
+    def scaled() -> None:
+        library = Library.of(scaled_terms(data.X), data.X)
+        Sums(judge, library).run([t for t in TRANSFORMS if t.name in ("y", "log", "1/y")], implicit=False, terms=4)
+
+    def anchored() -> None:
+        for apply, back in _anchored():
+            with np.errstate(all="ignore"):
+                target = apply(data.y)
+            Products(judge, target, back, False).run(1)
+            if judge.solved:
+                return
+
+    def quadratics() -> None:
+        Quadratics(judge, _waves(data.X) if data.inputs <= 5 else ()).run()
+
+    def rest(factors: int) -> None:
+        for form in sorted(judge.forms.values(), key=lambda form: form.cost)[:6]:
+            with np.errstate(all="ignore"):
+                target = data.y - evaluate(form.tree, data.X)
+            Products(judge, target, partial(total, form.tree), False).run(factors, 30)
+            if judge.solved:
+                return
+
+    if len(data.y) + len(data.y_val) < FEW_ROWS:  # the forms of the later stages outnumber what so few rows can tell apart
+        return [lambda: products(0, False), lambda: products(0, True), lambda: few_terms(30)]
+    stages: list[Callable[[], None]] = [
+        lambda: products(1, False),
+        lambda: products(1, True),
+        lambda: few_terms(600),
+        quadratics,
+        lambda: rest(0),
+        small,
+        scaled,
+        lambda: few_terms(3000),
+        anchored,
+        lambda: products(2, False),
+        lambda: rest(1),
+    ]
+    if data.inputs > 5 or not raw.any():
+        stages.remove(small)
+    elif data.inputs <= 2:
+        stages.remove(scaled)
+        stages.insert(stages.index(small), scaled)
+    return stages
+
+
+def _search(data: Data, raw: np.ndarray) -> Judge:
+    """All stages, until a form is exact or the time is over; an interrupt ends the time."""
+    judge = Judge(data)
+    for stage in [lambda: _simplest(judge), *_stages(judge, raw)]:
+        try:
+            data.clock.check()
+            stage()
+        except OutOfTime:
+            if data.clock.over:
+                break
+        except KeyboardInterrupt:
+            data.clock.deadline = -math.inf
+            break
+        if judge.best is not None:
+            logger.info("formula search: closed forms, error %.2e", judge.best.error)
+        if judge.solved:
+            break
+    return judge
+
+
+def _simplest(judge: Judge) -> None:
+    """Submit the constant and the linear model, which every form is compared with."""
+    data = judge.data
+    judge.submit(("c", float(np.mean(data.y)) or 1e-3))
+    if data.inputs <= MOST_LINEAR:
+        A = np.column_stack([np.ones(len(data.y)), data.X])
+        found = np.linalg.lstsq(A, data.y, rcond=1e-12)[0]
+        judge.submit(total(("c", float(found[0])), *(product(("c", float(c)), ("x", i)) for i, c in enumerate(found[1:]))))
+
+
+def _grows(judge: Judge) -> bool:
+    """Whether the residuals of the best form grow with y."""
+    if judge.solved or judge.best is None:
+        return False
+    with np.errstate(all="ignore"):
+        left = np.abs(evaluate(judge.best.tree, judge.data.X) - judge.data.y)
+    order = np.argsort(np.abs(judge.data.y), kind="stable")
+    third = max(1, len(order) // 3)
+    return bool(np.median(left[order[-third:]]) > GROWTH * np.median(left[order[:third]]))
+
+
+def _finite(tree: Tree, X: np.ndarray) -> bool:
+    """Whether a form is finite at random points of the box of the samples."""
+    low, high = X.min(0), X.max(0)
+    points = low + (high - low) * np.random.default_rng(0).random((BOX_POINTS, X.shape[1]))
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(evaluate(tree, points)).all())
+
+
+def find_closed_forms(data: Data) -> list[Form]:
+    """Closed forms of a table in its own units, that of the least description length first.
+
+    A form that is not exact is finite everywhere in the box of the data.
+
+    Args:
+        data: The table.
+    """
+    scales = _scales(np.concatenate([data.X, data.X_val]))
+    top = float(np.abs(data.y).max(initial=0.0)) or 1.0
+    size = top * math.sqrt(float(np.mean((data.y / top) ** 2)))
+    y_scale = 1.0 if 1 / MODERATE <= size <= MODERATE else 10.0 ** round(math.log10(size))
+    search = {"X": data.X / scales, "X_val": data.X_val / scales, "y": data.y / y_scale, "y_val": data.y_val / y_scale}
+    scaled = replace(data, **search, clock=data.clock.part(SEARCH_SHARE))
+    judge = _search(scaled, scales == 1)
+    if _grows(judge):
+        relative = _search(replace(scaled, relative=True, clock=data.clock.part(SEARCH_SHARE)), scales == 1)
+        if relative.best is not None and judge.best is not None and relative.best.cost < relative.measure(judge.best.tree).cost:
+            judge = relative
+    if scaled.clock.deadline == -math.inf:
+        data.clock.deadline = -math.inf
+    units = Judge(replace(data, relative=judge.data.relative))
+    result = []
+    for form in sorted(judge.front(), key=lambda form: form.cost)[:ROUNDED]:
+        tree = in_units(form.tree, scales, y_scale)
+        try:
+            found = rounded(units, tree)
+        except (OutOfTime, KeyboardInterrupt):
+            found = units.measure(gathered(tree))
+        if found.exact or _finite(found.tree, data.X):
+            result.append(found)
+    return sorted(result, key=lambda form: form.cost)
