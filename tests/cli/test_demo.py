@@ -41,7 +41,7 @@ def test_demo(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert re.search(r"kat_pico_patch4_28.*455,162.*\d\d\.\d %", out) and "Confusion" in out
     assert re.search(r"move by 0\.\d\d % of their size,\nand 2[45]\d of 256 images keep their class", out)
-    assert "y = exp(x_2**2 + sin(3.1416*x_1))" in out
+    assert "y = exp(x_2**2 + sin(pi*x_1))" in out
     pictures = {path.name for path in tmp_path.iterdir()}
     assert {"kat_pico_patch4_28.fmnist.predictions.png", "kat_pico_patch4_28.fmnist.activations.png"} <= pictures
     several = len(demo.shipped_models()) > 1
