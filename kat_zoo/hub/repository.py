@@ -27,6 +27,7 @@ from .samples import load_samples
 
 WEIGHTS, CONFIG, CARD, RECIPE, RESULT = "model.safetensors", "config.json", "README.md", "recipe.yaml", "result.json"
 RUN_FILES = (CONFIG, "metrics.jsonl", "curves.csv", "curves.png")  # besides weights, recipe, result and card
+OWN_FILES = (WEIGHTS, CARD, RECIPE, RESULT, *RUN_FILES)  # what push writes, and therefore removes where it is out of date
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, get_token, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from .._text import one_line
 from ..models._pretrained import config_damage, weights_damage
-from .repository import CONFIG, WEIGHTS, lay_out
+from .repository import CONFIG, OWN_FILES, WEIGHTS, lay_out
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,12 @@ def push(
         api = HfApi(token=_token(token), library_name="kat_zoo")
         with _explained(repo):
             head = _prepare(api, repo, private, revision, replace, json.loads((folder / CONFIG).read_text()))
-            operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in files]
+            operations: list[CommitOperationAdd | CommitOperationDelete] = [
+                CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in files
+            ]
+            # Of an earlier push: a result that is not of these weights would be taken for theirs.
+            present = {sibling.rfilename for sibling in api.model_info(repo, revision=head).siblings or []}
+            operations += [CommitOperationDelete(path_in_repo=name) for name in sorted(present & set(OWN_FILES) - files.keys())]
             commit = api.create_commit(
                 repo,
                 operations,

@@ -170,6 +170,15 @@ def test_replace(hub, run, logged_in):
     assert json.loads(hub.repos[REPO].commits[hub.repos[REPO].refs["main"]]["config.json"].data)["architecture"] == "test_kat"
 
 
+def test_best_weights_have_no_figures_of_the_last(hub, run, trained, logged_in):
+    hub.add(REPO, {"notes.txt": b"of the user's own"})
+    push(run, REPO)
+    save_weights(trained.state_dict(), run / "best.safetensors", 1)
+    assert push(run, REPO, weights="best").changed
+    files = hub.repos[REPO].commits[hub.repos[REPO].refs["main"]]
+    assert "result.json" not in files and {"model.safetensors", "recipe.yaml", "notes.txt"} <= files.keys()
+
+
 def test_not_a_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="has no config.json: expected a folder of kat-zoo train"):
         push(tmp_path, REPO)
