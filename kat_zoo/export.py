@@ -151,7 +151,7 @@ def milliseconds(function: Callable[[Tensor], Tensor], images: Tensor, repeats: 
 
 
 def largest_difference(model: Callable[[Tensor], Tensor], exported: Callable[[Tensor], Tensor], images: Tensor) -> float:
-    """Largest |exported - model| over the largest |model|; absolute where the model's output is zero, as an untrained head's."""
+    """Largest |exported - model| over the largest |model|; absolute where the output is zero, as that of a head of zeros."""
     with torch.inference_mode():
         expected, got = model(images), exported(images)
     return float((got - expected).abs().max() / (expected.abs().max() or 1))

@@ -30,5 +30,5 @@ def triton_module(name: str) -> ModuleType | None:
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Return a context whose launches go to the device of x: Triton launches on the current one, which need not be it."""
+    """Return a context whose launches go to the device of x: Triton launches on the current device, which may be another than that of x."""
     return contextlib.nullcontext() if x.device.type == "cpu" else torch.get_device_module(x.device).device(x.device)

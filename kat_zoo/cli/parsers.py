@@ -73,7 +73,7 @@ def push() -> ArgumentParser:
     parser.add_argument("--replace", action="store_true", help="overwrite a repository that holds another architecture")
     parser.add_argument("--weights", choices=("last", "best"), default="last", help="default: %(default)s")
     parser.add_argument("--message", default="", help="message of the commit")
-    parser.add_argument("--license", help="license of the weights, as mit; the card names none by default")
+    parser.add_argument("--license", help="license of the weights, for example mit; the card names none by default")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Model cards, rendered from the registry, the counts and `results.json`: never typed twice; `kat-zoo cards`."""
+"""Model cards, rendered from the registry, the counted sizes and `results.json`, so that no figure is typed by hand; `kat-zoo cards`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

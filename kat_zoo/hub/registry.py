@@ -185,7 +185,7 @@ def row(item: Entry) -> tuple[str, ...]:
 
 
 def markdown(entries: Sequence[Entry]) -> str:
-    """The entries as a Markdown table; docs/models.md has its own from here."""
+    """The entries as a Markdown table; docs/models.md contains this table."""
     lines = [HEADER, ("---",) * len(HEADER), *(row(item) for item in entries)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

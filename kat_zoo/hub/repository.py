@@ -67,7 +67,7 @@ def model_config(
 
     Args:
         model: made by `timm.create_model`.
-        classes: names of the classes; none are written by default, for an architecture's own may be of other weights.
+        classes: names of the classes; none by default, for those registered for the architecture may belong to other weights.
         data_config: preprocessing that differs from the architecture's (input_size, mean, std, interpolation, crop_pct).
         origin: origin of the weights.
 

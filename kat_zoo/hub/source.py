@@ -1,4 +1,4 @@
-"""A classifier by whatever name a user has for it: one of timm's, a folder of a run, a repository of the Hub, a file of weights."""
+"""A classifier, named in any of four ways: a model of timm's, the folder of a run, a repository of the Hub, a file of weights."""
 
 import logging
 from dataclasses import dataclass

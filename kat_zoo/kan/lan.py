@@ -31,7 +31,7 @@ class NodeActivation(nn.Module):
         grid_range: (low, high) of the grid.
 
     Raises:
-        ValueError: a base, size or range that makes no sense.
+        ValueError: an unknown base, a size below 1, or a range whose ends are not in order.
     """
 
     def __init__(

@@ -82,7 +82,7 @@ class GroupRational(nn.Module):
             denominator: (n,), or a row per group.
 
         Raises:
-            ValueError: shapes that do not fit the parameters (rows that differ do not fit a shared row).
+            ValueError: shapes that do not fit the parameters (a shared row takes one row, or equal rows).
         """
         for name, values in (("weight_numerator", numerator), ("weight_denominator", denominator)):
             parameter = getattr(self, name)
@@ -125,7 +125,7 @@ class GroupRational(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation; x (..., C) float32, float64, bfloat16 or float16."""
-        if not torch.jit.is_scripting():  # TorchScript takes operators alone
+        if not torch.jit.is_scripting():  # TorchScript calls registered operators, but not Python functions
             return rational(x, self.weight_numerator, self.weight_denominator, self.channel_dim)
         return torch.ops.kat_zoo.rational(x, self.weight_numerator, self.weight_denominator, self.channel_dim)
 

@@ -28,7 +28,7 @@ def check_base(base: Any) -> None:
 
 
 def uniform_knots(grid_size: int, spline_order: int, low: Tensor, high: Tensor) -> Tensor:
-    """Return uniform knots on an interval, extended by as many steps on either side as the splines have degrees.
+    """Return uniform knots on an interval, extended by k = spline_order further steps on each side.
 
     Args:
         grid_size: number G of intervals.
@@ -55,7 +55,7 @@ class KANLinear(nn.Module):
         grid_size: number G of intervals of the grid.
         spline_order: degree k of the pieces, 0 to 7.
         base: name "silu", "identity", "sin" or "zero", or a callable applied elementwise.
-        grid_range: (low, high) of the initial uniform grid; the same for each input, which has knots of its own from there on.
+        grid_range: (low, high) of the initial uniform grid; all inputs start with it, and grid updates then move the knots of each.
         extrapolate: "linear" or "zero" outside the grid, as in `kat_zoo.kernels.bspline_basis`.
         noise_scale: standard deviation of a spline's initial values.
         generator: source of the initial values; torch's global one by default.

@@ -21,7 +21,7 @@ def spline_rows(x: Tensor, knots: Tensor, coef: Tensor, spline_order: int) -> Te
         raise ValueError(f"x of shape {x.shape}: expected (..., {coef.shape[0]}), the layer's in_features last")
     dtype = torch.float64 if coef.dtype == torch.float64 else torch.float32
     rows = x.reshape(-1, x.shape[-1]).to(dtype)
-    if not torch.jit.is_scripting():  # TorchScript takes operators alone
+    if not torch.jit.is_scripting():  # TorchScript calls registered operators, but not Python functions
         rows = spline_linear(rows, knots, coef.to(dtype), spline_order)
     else:
         rows = torch.ops.kat_zoo.spline_contract(rows, knots, coef.to(dtype), None, spline_order, 0)

@@ -167,7 +167,7 @@ def create_model(
 
 
 def _load(name: str, path: Path, num_classes: int | None, adapt: bool, kwargs: dict[str, Any]) -> nn.Module:
-    npz = path.suffix == ".npz"  # of which timm leaves out a head for other classes, in silence
+    npz = path.suffix == ".npz"  # timm silently drops the head of an .npz that has other classes
     known = known_classes(name, path) if npz or adapt or num_classes is None else num_classes
     if num_classes is None:
         num_classes = known

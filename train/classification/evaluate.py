@@ -148,7 +148,7 @@ def _recipe_of(argv: Sequence[str]) -> dict[str, Any]:
         return {}
     run = read_run(folder, "classification")
     recipe = run.recipe(Recipe)
-    set_fused_attn(recipe.system.fused_attention)  # its rounding is its own
+    set_fused_attn(recipe.system.fused_attention)  # fused attention rounds differently: as the run did
     weights = {"checkpoint": str(run.weights), "pretrained": False, "init_from": None}
     return {
         "model": asdict(recipe.model) | weights, "data": asdict(recipe.data), "seed": recipe.seed, "precision": recipe.system.precision,

@@ -205,7 +205,7 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, ema: ModelEmaV3 | No
 
     Raises:
         FileNotFoundError: `folder` is not a checkpoint.
-        ValueError: it was written under another way of sharding, a file of it is damaged, or holds more than plain values.
+        ValueError: it was saved by another of DDP, FSDP2 and DeepSpeed, a file of it is damaged, or holds more than plain values.
     """
     if not (folder / "progress.json").is_file():
         raise FileNotFoundError(f"{folder} is not a checkpoint of kat-zoo train (no progress.json)")

@@ -19,7 +19,7 @@ from ..network import Width
 from ..operations.lm import LeastSquares
 
 EXACT = 1e-6  # relative error below which a formula counts as exact
-BOX_POINTS = 1 << 16  # points between the rows at which a formula is tried
+BOX_POINTS = 1 << 16  # random points within the ranges of the inputs, at which a formula must be finite
 EXTREME = 1e6  # size of a constant on scaled data beyond which a formula's terms only cancel
 NUMERIC_EDGE = 20.0  # complexity of an edge that is not symbolic
 
@@ -40,7 +40,7 @@ class Problem:
         weight: (N,) sample weights; None for equal ones.
         weight_val: (M,) weights of X_val; None for equal ones.
         library: names of the functions that may be used.
-        held_out: whether X_val are samples that training does not see; no formula is called exact without.
+        held_out: whether X_val are samples that training does not see; without held-out samples no formula is called exact.
         deadline: moment of `time.monotonic` after which nothing more is trained.
     """
 

@@ -98,7 +98,7 @@ def _swap(problem: Problem, model: KAN, error: float, alternatives: Alternatives
 
 
 def _simplify(problem: Problem, model: KAN, error: float) -> tuple[KAN, float]:
-    """Drop edges and replace functions by simpler ones where the error stands it."""
+    """Drop edges and replace functions by simpler ones where the error does not grow by it."""
     model, error = prune_by_trying(problem, model, error, SAME, 20)
     for edge in list(model.edges()):
         kind = model.edge_kind(*edge)

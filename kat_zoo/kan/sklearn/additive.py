@@ -17,8 +17,8 @@ from torch import Tensor
 from ..network import Network
 from ..operations.grids import update_grid
 
-PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.4)  # on an edge's standard deviation, weak to strong: a dead edge stays dead
-SMOOTHNESS = (1e2, 1.0, 0.1, 1e-2, 1e-3)  # the first leaves straight lines only
+PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.4)  # on an edge's standard deviation, weak to strong: an edge that became zero cannot come back
+SMOOTHNESS = (1e2, 1.0, 0.1, 1e-2, 1e-3)  # the first forces every function to be a straight line
 FOLDS = 5
 SWEEPS = 6  # reweighted least squares per penalty, each from the one before
 

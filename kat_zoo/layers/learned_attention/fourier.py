@@ -193,7 +193,7 @@ class FourierHeads(OperatorHeads):
         b: Tensor = self.b
         if self.cos_scale is not None and self.sin_scale is not None:
             a, b = a * self.cos_scale.unsqueeze(-1), b * self.sin_scale.unsqueeze(-1)
-        if not torch.jit.is_scripting():  # TorchScript takes operators alone
+        if not torch.jit.is_scripting():  # TorchScript calls registered operators, but not Python functions
             out = fourier_attention(q, k, v, a, b, self.w)
         else:
             out = torch.ops.kat_zoo.fourier_attention(q, k, v, a, b, self.w)[0]
