@@ -115,7 +115,8 @@ def compile_only(arch: str) -> Iterator[Recorder]:
     def on_compile(**_: object) -> None:
         recorder.compiled += 1
 
-    previous = triton.runtime.driver._active
+    slot = "_active" if hasattr(triton.runtime.driver, "_active") else "active"  # Triton 3.4
+    previous = getattr(triton.runtime.driver, slot)
     hook = triton.knobs.runtime.jit_post_compile_hook
     run = triton.JITFunction.run
 
@@ -132,4 +133,4 @@ def compile_only(arch: str) -> Iterator[Recorder]:
     finally:
         triton.JITFunction.run = run
         triton.knobs.runtime.jit_post_compile_hook = hook
-        triton.runtime.driver._active = previous
+        setattr(triton.runtime.driver, slot, previous)

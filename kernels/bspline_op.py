@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import cpu_library, dispatch
+from .autocast import register_autocast
 from .bspline_torch import bspline_basis_reference, spline_accumulate_reference, spline_contract_reference, spline_project_reference
 from .derivatives import register_autograd
 
@@ -342,3 +343,4 @@ for _name, _check, _cpu, _fake, _reference, _backward in (
     _LIBRARY.impl(_name, _checked(_check, _elsewhere(_reference)), "CompositeExplicitAutograd")
     torch.library.register_fake(f"kat_zoo::{_name}", _checked(_check, _fake), lib=_LIBRARY)
     register_autograd(_LIBRARY, _name, _backward, _setup, _checked(_check, _formula(_reference)))
+    register_autocast(_LIBRARY, _name)

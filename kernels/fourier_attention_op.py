@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import cpu_library, dispatch
+from .autocast import register_autocast
 from .derivatives import register_autograd, second_order
 from .fourier_attention_torch import (
     fourier_attention_portable,
@@ -249,3 +250,5 @@ torch.library.register_fake("kat_zoo::fourier_attention", _forward_fake, lib=_LI
 torch.library.register_fake("kat_zoo::fourier_attention_backward", _backward_fake, lib=_LIBRARY)
 register_autograd(_LIBRARY, "fourier_attention", _autograd, _setup_context, fourier_attention_tiled)
 register_autograd(_LIBRARY, "fourier_attention_backward", _autograd_backward, _setup_context_backward, _backward_formula)
+register_autocast(_LIBRARY, "fourier_attention")
+register_autocast(_LIBRARY, "fourier_attention_backward")

@@ -67,6 +67,7 @@ def _constants(q: Tensor, rank: int, num_harmonics: int) -> dict[str, object]:
     dim = max(16, triton.next_power_of_2(q.shape[-1]))
     return {
         **_tiles(q.dtype, dim, num_harmonics),
+        "enable_fp_fusion": True,  # not the default from Triton 3.10 on
         "G": num_harmonics,
         "D": dim,
         "R": _padded_rank(rank),

@@ -13,6 +13,7 @@ NAME = "kat-kernels"
 VERSION = 1
 BACKENDS = ("cpu", "cuda", "rocm")
 MODULES = (
+    "autocast",
     "cpu_library",
     "derivatives",
     "dispatch",

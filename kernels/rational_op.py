@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import cpu_library, dispatch
+from .autocast import register_autocast
 from .derivatives import register_autograd, second_order, seen_through
 from .layout import as_rows, like_rows
 from .rational_torch import rational_backward_reference, rational_portable, rational_reference
@@ -32,9 +33,9 @@ def rational(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int
 
     Args:
         x: float32, float64, bfloat16 or float16, any shape and strides. A layout that is neither contiguous nor contiguous
-            with channels last costs one copy. 16-bit types are computed in float32.
-        numerator: (1 or G, m + 1) coefficients a_i, m <= 8; any of the dtypes above, independent of x (so no cast under
-            autocast).
+            with channels last costs one copy. 16-bit types are computed in float32. Under autocast a float32 x is cast to
+            autocast's dtype, as an argument of a linear layer is, so that no activation is kept in float32.
+        numerator: (1 or G, m + 1) coefficients a_i, m <= 8; any of the dtypes above, independent of x and never cast.
         denominator: (1 or G, n) coefficients b_j, 1 <= n <= 8, same dtype as the numerator. G, the number of groups, is the
             larger first dimension. (m, n) = (5, 4) is the fast case.
         channel_dim: dimension of x that is cut into G contiguous groups; -1 for (..., C), 1 for NCHW.
@@ -256,3 +257,5 @@ torch.library.register_fake("kat_zoo::rational", _forward_fake, lib=_LIBRARY)
 torch.library.register_fake("kat_zoo::rational_backward", _backward_fake, lib=_LIBRARY)
 _LIBRARY.impl("rational", _forward_autograd, "Autograd")
 register_autograd(_LIBRARY, "rational_backward", _autograd_backward, _setup_context_backward, rational_backward_reference)
+register_autocast(_LIBRARY, "rational", cast_first=True)
+register_autocast(_LIBRARY, "rational_backward")

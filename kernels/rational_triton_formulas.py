@@ -49,7 +49,8 @@ def direct_limit(a, b, M: tl.constexpr, N: tl.constexpr, DTYPE: tl.constexpr):
     for j in tl.static_range(1, N + 1):
         weight += b[j] * (j + 1)
     TOP: tl.constexpr = 600.0 if tl.float64 == DTYPE else 110.0
-    DEGREE: tl.constexpr = max(max(M, N), 1)
+    LARGER: tl.constexpr = M if M > N else N  # `max` makes a tensor in Triton 3.4 and 3.5, even of constants
+    DEGREE: tl.constexpr = LARGER if LARGER > 1 else 1
     return tl.exp2(tl.minimum((TOP - tl.log2(weight.to(tl.float32))) / DEGREE, 126.0)).to(DTYPE)
 
 
@@ -93,7 +94,8 @@ def direct_gradients(acc, g, x, a, da, b, db, M: tl.constexpr, N: tl.constexpr, 
     # Even powers serve x and |x| alike, so a sum costs about one multiply-add.
     x2 = x * x
     even = (x2,)
-    for i in tl.static_range(1, max(M, N) // 2):
+    PAIRS: tl.constexpr = (M if M > N else N) // 2
+    for i in tl.static_range(1, PAIRS):
         even = even + (even[i - 1] * x2,)
     of_a = (gr, gr * x)
     of_b = (gry, gry * ax)

@@ -1,6 +1,6 @@
 """Compiles kernels, which the test session interprets, and prints what the test_*_aot.py look at.
 
-usage: aot_probe.py default|slow|attention|attention_slow
+usage: aot_probe.py default|slow|attention|attention_slow|models
 """
 
 import json
@@ -8,8 +8,11 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+import timm
 import torch
+from triton_path import triton_path  # beside this script
 
+import kat_zoo  # noqa: F401 (registers the models)
 from kat_zoo.kernels import aot, assembly, rational_triton, report
 
 
@@ -42,19 +45,26 @@ def compilations():
 
 def kat_tiny():
     """A training step of the whole model under autocast; on CPU tensors, so only the launches are real."""
-    import timm
-
-    from kat_zoo.kernels.rational_op import _backward_cuda, _forward_cuda
-
-    library = torch.library.Library("kat_zoo", "IMPL")
-    library.impl("rational", _forward_cuda, "CPU", allow_override=True)
-    library.impl("rational_backward", _backward_cuda, "CPU", allow_override=True)
-    with aot.compile_only("sm_90") as recorder:
+    with triton_path(), aot.compile_only("sm_90") as recorder:
         with torch.autocast("cpu", torch.bfloat16):
             loss = timm.create_model("kat_tiny_patch16_224")(torch.randn(1, 3, 224, 224)).sum()
         loss.backward()
     names = [launch.name for launch in recorder.launches]
     return {"launches": {name: names.count(name) for name in set(names)}, "compiled": recorder.compiled}
+
+
+def models():
+    """The operators whose kernels a training step of each registered model under autocast launches."""
+    found = {}
+    for name in timm.list_models():
+        if not timm.model_entrypoint(name).__module__.startswith("kat_zoo."):
+            continue
+        model = timm.create_model(name)
+        with triton_path(), aot.compile_only("sm_90") as recorder, torch.autocast("cpu", torch.bfloat16):
+            loss = model(torch.randn(1, *model.pretrained_cfg["input_size"])).sum()
+            loss.backward()
+        found[name] = sorted({launch.name.split("_")[0] for launch in recorder.launches})
+    return found
 
 
 def approximate(recorder):
@@ -118,5 +128,5 @@ def attention_slow():
 
 
 if __name__ == "__main__":
-    parts = {"default": default, "slow": slow, "attention": attention, "attention_slow": attention_slow}
+    parts = {"default": default, "slow": slow, "attention": attention, "attention_slow": attention_slow, "models": models}
     print(json.dumps(parts[sys.argv[1]]()))
