@@ -154,6 +154,14 @@ template <>
 struct Storage<bf16> {
   using Compute = float;
   static constexpr bool kPairs = true;
+  // The high halves hold the number rounded to nearest, ties to even. A NaN becomes a quiet one, or its low bits could carry
+  // over into the sign: a GPU's NaN has all of them set.
+  template <int L>
+  static KAT_INLINE typename Vec<float, L>::U round_up(typename Vec<float, L>::U u) {
+    using U = typename Vec<float, L>::U;
+    const U nan = U((u & 0x7fffffff) > 0x7f800000);
+    return (nan & (u | 0x400000)) | (~nan & (u + 0x7fff + ((u >> 16) & 1)));
+  }
   template <int L>
   static KAT_INLINE typename Vec<float, L>::F load(const bf16* p) {
     typename Vec<float, L>::H h;
@@ -164,10 +172,7 @@ struct Storage<bf16> {
   template <int L>
   static KAT_INLINE void store(bf16* p, typename Vec<float, L>::F v) {
     using U = typename Vec<float, L>::U;
-    const U u = bit_cast<U>(v);
-    // To nearest, ties to even. A NaN stays one: those of bfloat16 inputs and of arithmetic have no low bits to carry over.
-    const U rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-    const auto h = __builtin_convertvector(rounded, typename Vec<float, L>::H);
+    const auto h = __builtin_convertvector(round_up<L>(bit_cast<typename Vec<float, L>::U>(v)) >> 16, typename Vec<float, L>::H);
     std::memcpy(p, &h, sizeof(h));
   }
   // 2 L elements at once, the even ones and the odd ones: a shift and a mask, where widening costs shuffles.
@@ -184,9 +189,7 @@ struct Storage<bf16> {
   template <int L>
   static KAT_INLINE void store_pair(bf16* p, typename Vec<float, L>::F even, typename Vec<float, L>::F odd) {
     using U = typename Vec<float, L>::U;
-    const U e = bit_cast<U>(even), o = bit_cast<U>(odd);
-    const U low = (e + 0x7fff + ((e >> 16) & 1)) >> 16, high = (o + 0x7fff + ((o >> 16) & 1)) & 0xffff0000u;
-    const U both = low | high;
+    const U both = (round_up<L>(bit_cast<U>(even)) >> 16) | (round_up<L>(bit_cast<U>(odd)) & 0xffff0000u);
     std::memcpy(p, &both, sizeof(both));
   }
 };

@@ -274,9 +274,14 @@ struct Arena {
   }
 };
 
+// Memory on a cache line's boundary; null where there is none. (std::aligned_alloc is missing on Windows.)
+struct AlignedDelete {
+  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t(64)); }
+};
+
 template <class T>
-std::unique_ptr<T, decltype(&std::free)> allocate(int64_t n) {
-  return {static_cast<T*>(std::aligned_alloc(64, round_up(n * static_cast<int64_t>(sizeof(T)) + 64, 64))), &std::free};
+std::unique_ptr<T, AlignedDelete> allocate(int64_t n) {
+  return std::unique_ptr<T, AlignedDelete>(static_cast<T*>(::operator new(n * sizeof(T) + 64, std::align_val_t(64), std::nothrow)));
 }
 
 // coefficients[token][harmonic, cos | sin][rank] of one head from a, b (rank, token, harmonic).

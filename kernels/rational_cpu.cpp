@@ -81,13 +81,14 @@ int forward(const void* x, void* y, const void* a, int a_rows, const void* b, in
   std::unique_ptr<T[]> table;
   if (!packed || !make_table<T>(packed.get(), p, isa, table)) return 1;
   advise_huge_pages(y, p.rows * p.groups * p.width * static_cast<int64_t>(sizeof(S)));
-  const Forward<S> k{static_cast<const S*>(x), static_cast<S*>(y), packed.get(), table.get(), p};
+  std::atomic<bool> failed{false};
+  const Forward<S> k{static_cast<const S*>(x), static_cast<S*>(y), packed.get(), table.get(), p, &failed};
   if (p.m == 5 && p.n == 4) {
     run_forward<S, 5, 4>(k, threads, isa);
   } else {
     run_forward<S, -1, -1>(k, threads, isa);
   }
-  return 0;
+  return failed ? 1 : 0;
 }
 
 template <class S>
@@ -103,12 +104,15 @@ int backward(const void* g, const void* x, void* dx, const void* a, int a_rows, 
   std::unique_ptr<T[]> table;
   if (!packed || !partials || !sums || !make_table<T>(packed.get(), p, isa, table)) return 1;
   advise_huge_pages(dx, p.rows * p.groups * p.width * static_cast<int64_t>(sizeof(S)));
-  const Backward<S> k{static_cast<const S*>(g), static_cast<const S*>(x), static_cast<S*>(dx), packed.get(), table.get(), partials.get(), p};
+  std::atomic<bool> failed{false};
+  const Backward<S> k{static_cast<const S*>(g), static_cast<const S*>(x), static_cast<S*>(dx), packed.get(), table.get(), partials.get(), p,
+                      &failed};
   if (p.m == 5 && p.n == 4) {
     run_backward<S, 5, 4>(k, threads, isa);
   } else {
     run_backward<S, -1, -1>(k, threads, isa);
   }
+  if (failed) return 1;
   for (int64_t i = 0; i < blocks; ++i) {
     const int first = make_block(p, i).group_begin;
     for (int j = 0; j < per_block * size; ++j) sums[static_cast<int64_t>(first) * size + j] += partials[i * per_block * size + j];

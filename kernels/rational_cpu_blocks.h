@@ -3,6 +3,7 @@
 
 #include "rational_cpu_formula.h"
 
+#include <atomic>
 #include <memory>
 #include <new>
 
@@ -64,6 +65,7 @@ struct Forward {
   const Coefficients<T>* coefficients;
   const T* table;  // of narrow groups: the same by columns
   Problem problem;
+  std::atomic<bool>* failed;  // no memory for a thread's work space
 };
 
 template <class S>
@@ -76,6 +78,7 @@ struct Backward {
   const T* table;
   T* partials;  // [blocks, groups_per_block, m + 1 + n]
   Problem problem;
+  std::atomic<bool>* failed;
 };
 
 // The first `count` elements, and zeros behind them.
@@ -126,14 +129,19 @@ void backward_careful(const Backward<S>& k, const Block& b, int group, typename 
   for (int j = 1; j <= n; ++j) partial[m + j] = db[j];
 }
 
-// Work space of one thread for the maxima and the sums of a block, kept between calls; zeros.
+// Work space of one thread for the maxima and the sums of a block, kept between calls; zeros. Null and a note in `failed` where
+// there is no memory: an exception must not leave a thread of the pool.
 template <class T>
-T* scratch(int64_t size) {
+T* scratch(int64_t size, std::atomic<bool>* failed) {
   static thread_local std::unique_ptr<T[]> memory;
   static thread_local int64_t capacity = 0;
   if (capacity < size) {
-    memory.reset(new T[size]);
-    capacity = size;
+    memory.reset(new (std::nothrow) T[size]);
+    capacity = memory ? size : 0;
+  }
+  if (!memory) {
+    failed->store(true, std::memory_order_relaxed);
+    return nullptr;
   }
   for (int64_t i = 0; i < size; ++i) memory[i] = 0;
   return memory.get();

@@ -72,7 +72,8 @@ KAT_INLINE void forward_narrow(const Forward<S>& k, const Block& b) {
   const int m = M < 0 ? p.m : M, n = N < 0 ? p.n : N;
   const int64_t period = period_of(p, L), vectors = vectors_of(period, L);
   const int64_t begin = b.row_begin * p.columns(), end = b.row_end * p.columns();
-  T* largest = scratch<T>(vectors * L);
+  T* largest = scratch<T>(vectors * L, k.failed);
+  if (!largest) return;
   for (int64_t v = 0; v < vectors; ++v) {
     const Polynomials<F> c = take<T, L>(k.table, v, m, n);
     F top{};
@@ -110,7 +111,8 @@ KAT_INLINE void backward_narrow(const Backward<S>& k, const Block& b, int64_t in
   const int64_t period = period_of(p, L), vectors = vectors_of(period, L);
   const int64_t begin = b.row_begin * p.columns(), end = b.row_end * p.columns();
   const int64_t stride = (1 + size) * L;  // of a vector: its maxima, then its sums
-  T* memory = scratch<T>(vectors * stride);
+  T* memory = scratch<T>(vectors * stride, k.failed);
+  if (!memory) return;
   for (int64_t v = 0; v < vectors; ++v) {
     const Polynomials<F> c = take<T, L>(k.table, v, m, n);
     T* sums = memory + v * stride;

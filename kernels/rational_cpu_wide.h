@@ -132,7 +132,8 @@ template <class S, int BYTES, int M, int N>
 KAT_INLINE void forward_wide(const Forward<S>& k, const Block& b) {
   using T = typename Storage<S>::Compute;
   constexpr int L = BYTES / sizeof(T);
-  T* largest = scratch<T>(static_cast<int64_t>(L) * k.problem.groups_per_block());
+  T* largest = scratch<T>(static_cast<int64_t>(L) * k.problem.groups_per_block(), k.failed);
+  if (!largest) return;
   const int64_t step = strip_rows<S>(k.problem);
   for (Block strip = b; strip.row_begin < b.row_end; strip.row_begin += step) {
     strip.row_end = least(strip.row_begin + step, b.row_end);
@@ -150,7 +151,8 @@ KAT_INLINE void backward_wide(const Backward<S>& k, const Block& b, int64_t inde
   using T = typename Storage<S>::Compute;
   constexpr int L = BYTES / sizeof(T);
   const int size = k.problem.partial_size(), per_block = k.problem.groups_per_block();
-  T* memory = scratch<T>(static_cast<int64_t>(L) * per_block * (size + 1));
+  T* memory = scratch<T>(static_cast<int64_t>(L) * per_block * (size + 1), k.failed);
+  if (!memory) return;
   const int64_t step = strip_rows<S>(k.problem);
   for (Block strip = b; strip.row_begin < b.row_end; strip.row_begin += step) {
     strip.row_end = least(strip.row_begin + step, b.row_end);

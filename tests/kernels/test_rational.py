@@ -166,6 +166,21 @@ def test_sixteen_bit_conversions_are_exact(isa, dtype):
     torch.testing.assert_close(got, (every.float() * (1 / 3)).to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0x7FFF8000, -1, 0x7FC00000])
+@pytest.mark.parametrize("width", [8, 6, 200])
+@pytest.mark.parametrize("where", ["x", "numerator", "denominator", "grad"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_nan_stays_one_whatever_its_bits(isa, where, width, bits, generator):
+    """A GPU's NaN has all bits set, which carry over when they are rounded to bfloat16."""
+    nan = torch.tensor([bits], dtype=torch.int32).view(torch.float32)
+    x, grad = (torch.randn(3, 4 * width, generator=generator).bfloat16() for _ in range(2))
+    a, b = torch.randn(1, 6, generator=generator), torch.randn(4, 4, generator=generator)
+    {"x": x, "numerator": a, "denominator": b, "grad": grad}[where][0, 0] = nan[0]
+    with cpu_library.force_isa(isa):
+        y, (dx, _, _) = rational(x, a, b), torch.ops.kat_zoo.rational_backward(grad, x, a, b)
+    assert dx[0, 0].isnan() and (where == "grad" or y[0, 0].isnan())
+
+
 @pytest.mark.parametrize("groups", [8, 32, 768])
 def test_coefficient_gradients_do_not_depend_on_threads(threads, groups, generator):
     x, g = torch.randn(2, 1000, 768, generator=generator).unbind(0)
