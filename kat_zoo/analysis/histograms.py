@@ -35,7 +35,7 @@ def _group(name: str, value: Tensor) -> str | None:
 
 def group_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Flatten the weights of a state dict into the groups of `GROUPS` and "other layers", or all into one if it has none of these."""
-    floats = {name: value.detach().float().flatten() for name, value in state.items() if value.is_floating_point()}
+    floats = {name: value.detach().float().flatten().cpu() for name, value in state.items() if value.is_floating_point()}
     labels = {name: _group(name, state[name]) for name in floats}
     groups = {}
     for label in (*GROUPS, "other layers"):

@@ -138,7 +138,10 @@ def fit_function(
         return None
     z, target = (2 * x - low - high) / (high - low), (y - mean) / spread
     if affine is not None:  # a x + b = (a / scale) z + (b + a middle)
-        a, b = (torch.tensor([v], dtype=x.dtype) for v in (affine[0] * (high - low) / 2, affine[1] + affine[0] * (high + low) / 2))
+        a, b = (
+            torch.tensor([v], dtype=x.dtype, device=x.device)
+            for v in (affine[0] * (high - low) / 2, affine[1] + affine[0] * (high + low) / 2)
+        )
     else:
         r2, a, b = _coarse(function, *_quantile_subset(z, target, SEARCH_POINTS))
         best = r2.topk(min(STARTS, len(r2)))
