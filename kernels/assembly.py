@@ -126,7 +126,8 @@ def _analyze(
 ) -> dict[str, float]:
     """Find the main loop: of the loops that move data, the one with the fewest instructions per element.
 
-    Where the elements of an iteration are given, nothing that moves says which loop it is: the longest one then.
+    Where the elements of an iteration are given, nothing that moves says which loop it is: the longest one then. A kernel without
+    such a loop is one iteration, whole.
     """
 
     def total(test: Callable[[str], bool], part: Iterable[Instruction]) -> int:
@@ -135,24 +136,30 @@ def _analyze(
     candidates = []
     for end, instruction in enumerate(code):
         start = instruction.target
-        if start is None or start >= end or not (loads := total(is_load, code[start : end + 1])):
+        if start is None or start >= end:
             continue
-        stores = total(is_store, code[start : end + 1])
+        loads, stores = (total(test, code[start : end + 1]) for test in (is_load, is_store))
+        if not loads and (per_iteration is not None or not stores):
+            continue
         length = end + 1 - start
         order = (not stores, length / (stores or loads)) if per_iteration is None else (False, -length)
         candidates.append((*order, start, end, stores or loads))
-    if not candidates:
-        raise ValueError("the kernel has no loop that loads; its code is not of the form this reader knows")
-    _, _, start, end, moved = min(candidates)
+    stop = [i for i, instruction in enumerate(code) if instruction.opcode in ("EXIT", "s_endpgm")]
+    if candidates:
+        _, _, start, end, moved = min(candidates)
+        leave = _shortest(code, end + 1, lambda i: i in stop)
+        overhead = _shortest(code, 0, lambda i: i == start) + leave + 1
+    else:
+        start, end, overhead = 0, stop[-1], 0
+        moved = total(is_store, code) or total(is_load, code)
     loop = code[start : end + 1]
     elements = moved / element_bytes if per_iteration is None else per_iteration
-    leave = _shortest(code, end + 1, lambda i: code[i].opcode in ("EXIT", "s_endpgm"))
     return {
-        "load_bits": max(8 * size(i.opcode) for i in loop if is_load(i.opcode)),
+        "load_bits": max((8 * size(i.opcode) for i in loop if is_load(i.opcode)), default=0),
         "loop_instructions": len(loop) / elements,
         "divisions": sum(is_division(i.opcode) for i in loop) / elements,
         "bytes_moved": (total(is_load, loop) + total(is_store, loop)) / elements,
-        "overhead": _shortest(code, 0, lambda i: i == start) + leave + 1,
+        "overhead": overhead,
     }
 
 
@@ -166,7 +173,7 @@ def figures(kernel: Any, element_bytes: int, per_iteration: float | None = None)
             counts those that the loop stores or loads.
 
     Raises:
-        ValueError: the code has no loop that moves data.
+        ValueError: the code cannot be followed to its end.
     """
     if "cubin" in kernel.asm:
         code, usage = _sass(kernel.asm["cubin"])

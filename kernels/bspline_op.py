@@ -263,6 +263,28 @@ def _accumulate_cpu(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None
     return _call(_ACCUMULATE, x, scale, None, grad, w, (knots, grad.shape[1], spline_order, derivative))
 
 
+def _gpu(reference: Callable[..., Tensor], fake: Callable[..., Tensor], launch: str) -> Callable[..., Tensor]:
+    """One of the operators by its Triton kernel; by its formula, said once, where there is no Triton."""
+
+    def run(*args: Any) -> Tensor:
+        kernels = dispatch.triton_module("bspline_triton")
+        if kernels is None:
+            return _elsewhere(reference)(*args)
+        result = fake(*args)
+        *operands, spline_order, derivative = args
+        sizes = [t.numel() for t in operands if t is not None]
+        if not result.numel() or not all(sizes) or derivative > spline_order:
+            return result.zero_()
+        operands = [None if t is None else t.contiguous() for t in operands]
+        place = 2 if launch in ("project", "accumulate") else 1
+        operands[place] = operands[place].double()
+        function = getattr(kernels, launch)
+        function(*operands, result, spline_order, derivative)
+        return result
+
+    return run
+
+
 def _basis_fake(x: Tensor, knots: Tensor, spline_order: int, derivative: int) -> Tensor:
     return x.new_empty(*x.shape, knots.shape[1] - spline_order - 1)
 
@@ -333,13 +355,17 @@ def _accumulate_backward(ctx: Any, c: Tensor) -> tuple[Tensor | None, ...]:
     return dgrad, dx, None, dscale, None, None
 
 
+GPU: dict[str, Callable[..., Tensor]] = {}
 for _name, _check, _cpu, _fake, _reference, _backward in (
     ("bspline_basis", _check_basis, _basis_cpu, _basis_fake, bspline_basis_reference, _basis_backward),
     ("spline_contract", _check_contract, _contract_cpu, _contract_fake, spline_contract_reference, _contract_backward),
     ("spline_project", _check_project, _project_cpu, _project_fake, spline_project_reference, _project_backward),
     ("spline_accumulate", _check_accumulate, _accumulate_cpu, _accumulate_fake, spline_accumulate_reference, _accumulate_backward),
 ):
+    GPU[_name] = _checked(_check, _gpu(_reference, _fake, _name.rpartition("_")[2]))
     _LIBRARY.impl(_name, _checked(_check, _cpu), "CPU")
+    _LIBRARY.impl(_name, GPU[_name], "CUDA")
+    _LIBRARY.impl(_name, GPU[_name], "XPU")
     _LIBRARY.impl(_name, _checked(_check, _elsewhere(_reference)), "CompositeExplicitAutograd")
     torch.library.register_fake(f"kat_zoo::{_name}", _checked(_check, _fake), lib=_LIBRARY)
     register_autograd(_LIBRARY, _name, _backward, _setup, _checked(_check, _formula(_reference)))

@@ -166,7 +166,7 @@ def _tiled_backward(
 def _forward_fallback(
     q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    dispatch.announce("fourier_attention", q.device.type)
+    dispatch.announce("fourier_attention", f"float64 {q.device.type}" if q.dtype == torch.float64 else q.device.type)
     return _tiled(q, k, v, a, b, w, scale)
 
 

@@ -120,7 +120,7 @@ anything else in plain PyTorch:
 import torch
 from kernels import get_local_kernel
 
-kernel = get_local_kernel("{name}")  # this folder; get_kernel("org/{name}", version={version}) once it is on the Hub
+kernel = get_local_kernel("{name}")  # this folder; from the Hub: get_kernel("org/{name}", version={version}, trust_remote_code=True)
 x, numerator, denominator = torch.randn(4, 197, 768), torch.randn(1, 6), torch.randn(8, 4)
 y = kernel.rational(x, numerator, denominator)
 ```

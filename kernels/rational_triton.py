@@ -150,5 +150,5 @@ def backward(
     da, db = torch.empty_like(a), torch.empty_like(b)
     with on_device(x):
         rational_backward_kernel[grid](grad, rows, dx, a, b, partial, *sizes, **constants)
-        rational_reduce_kernel[(2, groups)](partial, b, da, db, grid[1], groups, a.shape[0], b.shape[0], M=m, N=n, BLOCK=128, num_warps=4)
+        rational_reduce_kernel[(groups, 2)](partial, b, da, db, grid[1], groups, a.shape[0], b.shape[0], M=m, N=n, BLOCK=128, num_warps=4)
     return dx, da, db

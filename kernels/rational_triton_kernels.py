@@ -220,10 +220,10 @@ def rational_backward_kernel(
 def rational_reduce_kernel(
     p_partial, p_b, p_da, p_db, chunks, groups, a_rows, b_rows, M: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Add p_partial (groups, chunks, COLUMNS) in a fixed order: da (a_rows, M + 1), db (b_rows, N); grid (2, rows)."""
+    """Add p_partial (groups, chunks, COLUMNS) in a fixed order: da (a_rows, M + 1), db (b_rows, N); grid (rows, 2)."""
     COLUMNS: tl.constexpr = triton.next_power_of_2(M + 1 + N)
-    of_a = tl.program_id(0) == 0
-    i_row = tl.program_id(1)
+    of_a = tl.program_id(1) == 0
+    i_row = tl.program_id(0)  # the first axis: only there may a grid have more than 65,535 programs
     rows = tl.where(of_a, a_rows, b_rows)
     if i_row < rows:
         span = (groups // rows) * chunks.to(tl.int64)

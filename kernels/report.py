@@ -1,8 +1,10 @@
 """`kat-zoo kernels report`: compile the Triton kernels ahead of time for GPUs that are not there; tabulate the code.
 
 A row is one kernel as the models launch it at batch 128 and 224 pixels, 197 tokens. The code depends on group_width:
-the channels of a group of the rational (8 groups), the channels of a head of fourier_attention (3 heads, G = 3, r = 12).
-An element is an input of the rational; of fourier_attention it is a logit, one of the B h N^2 that are never in memory.
+the channels of a group of the rational (8 groups), the channels of a head of fourier_attention (3 heads, G = 3, r = 12), the outputs
+of a spline layer (768 of 192 inputs, as in a ViT; 5 of 2 inputs and 1,000 rows, as in a regression; G = 5, k = 3).
+An element is an input of the rational; of fourier_attention it is a logit, one of the B h N^2 that are never in memory; of a spline
+layer it is a basis that is written, an input or, in the local kernels, a multiply-add.
 instructions_per_element is the number that a thread executes over the elements it handles, everything outside the main loop and the
 padding of tiles included; the branch for inputs whose powers overflow is not taken.
 """
@@ -35,14 +37,18 @@ class Operator:
     """An operator as the report launches it.
 
     Attributes:
-        launch: function (dtype, width) -> elements worked on, which launches every kernel of the operator on uninitialized tensors.
+        launch: function (dtype, width) -> elements worked on, of all kernels or by the kernel's name; it launches every kernel of
+            the operator on uninitialized tensors.
         widths: group widths that are compiled by default.
-        iterations: function launch -> iterations of its main loop; None where the loop itself shows how many elements it handles.
+        dtypes: names of the dtypes that the kernels take.
+        iterations: function launch -> iterations of its main loop; None where the loop itself shows how many elements it handles,
+            for all kernels or for one.
     """
 
-    launch: Callable[[torch.dtype, int], int]
+    launch: "Callable[[torch.dtype, int], int | dict[str, int]]"
     widths: tuple[int, ...]
-    iterations: "Callable[[Launch], int] | None" = None
+    iterations: "Callable[[Launch], int | None] | None" = None
+    dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
 
 
 def launch_rational(dtype: torch.dtype, width: int) -> int:
@@ -74,9 +80,40 @@ def iterations_fourier_attention(launch: "Launch") -> int:
     return tiles * BATCH // launch.grid[2] if launch.name.endswith("coefficient_kernel") else tiles
 
 
+def launch_bspline(dtype: torch.dtype, width: int) -> dict[str, int]:
+    """Launch forward and backward of a spline layer; return the elements of each kernel."""
+    from .bspline_op import GPU
+
+    rows, inputs, grid, k = (BATCH * TOKENS, 192, 5, 3) if width >= 16 else (1000, 2, 5, 3)
+    x, grad = torch.empty(rows, inputs, dtype=dtype), torch.empty(rows, width, dtype=dtype)
+    knots, coef = torch.zeros(inputs, grid + 2 * k + 1, dtype=torch.float64), torch.empty(inputs, grid + k, width, dtype=dtype)
+    GPU["spline_contract"](x, knots, coef, None, k, 0)
+    GPU["spline_project"](grad, x, knots, coef, k, 1)
+    GPU["spline_accumulate"](grad, x, knots, None, k, 0)
+    local = rows * inputs * width * (k + 1)
+    return {
+        "bspline_basis_kernel": rows * inputs * (grid + k),
+        "spline_pick_kernel": rows * inputs,
+        **{f"spline_{name}_local_kernel": local for name in ("contract", "project", "accumulate")},
+    }
+
+
+def iterations_bspline(launch: "Launch") -> int | None:
+    """Return the number of channels, of outputs or of tiles that a program goes through."""
+    if not launch.name.endswith("local_kernel"):
+        return None
+    inputs, outputs = launch.arguments[6:8]  # behind five tensors and the rows
+    if launch.name.startswith("spline_contract"):
+        return int(inputs)
+    if launch.name.startswith("spline_project"):
+        return -(-int(outputs) // int(launch.constants["N"]))
+    return int(launch.arguments[-2])
+
+
 KERNELS = {
     "rational": Operator(launch_rational, (24, 48, 96, 192, 384)),
     "fourier_attention": Operator(launch_fourier_attention, (64,), iterations_fourier_attention),
+    "bspline": Operator(launch_bspline, (5, 768), iterations_bspline, ("float32",)),
 }
 
 
@@ -116,15 +153,17 @@ def rows(
     if knobs.runtime.interpret:
         raise ValueError("TRITON_INTERPRET=1: expected it unset, as interpreted kernels are not compiled")
     table: list[dict[str, object]] = []
-    cases = ((a, k, d, w) for a in archs for k in kernels for d in dtypes for w in widths or KERNELS[k].widths)
+    cases = ((a, k, d, w) for a in archs for k in kernels for d in dtypes for w in widths or KERNELS[k].widths if d in KERNELS[k].dtypes)
     for arch, kernel, dtype, width in cases:
         operator, started = KERNELS[kernel], time.perf_counter()
         with compile_only(arch) as recorder:
-            elements = operator.launch(DTYPES[dtype], width)
-        for launch in recorder.launches:
+            worked = operator.launch(DTYPES[dtype], width)
+        for launch in {launch.name: launch for launch in recorder.launches}.values():  # the bases are written more than once
+            elements = worked if isinstance(worked, int) else worked[launch.name]
             reduction = launch.name.endswith("reduce_kernel")
             threads = math.prod(launch.grid) * launch.kernel.metadata.num_warps * launch.kernel.metadata.target.warp_size
-            per_iteration = elements / (threads * operator.iterations(launch)) if operator.iterations else None
+            iterations = operator.iterations(launch) if operator.iterations else None
+            per_iteration = elements / (threads * iterations) if iterations else None
             found = figures(launch.kernel, 4 if reduction else DTYPES[dtype].itemsize, per_iteration)
             # A reduction handles the result of the launch before it.
             handled = launch.arguments[0].numel() if reduction else elements

@@ -1,6 +1,6 @@
 """Compiles kernels, which the test session interprets, and prints what the test_*_aot.py look at.
 
-usage: aot_probe.py default|slow|attention|attention_slow|models
+usage: aot_probe.py default|slow|attention|attention_slow|models|spline|spline_slow
 """
 
 import json
@@ -13,7 +13,7 @@ import torch
 from triton_path import triton_path  # beside this script
 
 import kat_zoo  # noqa: F401 (registers the models)
-from kat_zoo.kernels import aot, assembly, rational_triton, report
+from kat_zoo.kernels import aot, assembly, bspline_op, rational_triton, report
 
 
 def report_of(operator):
@@ -127,6 +127,37 @@ def attention_slow():
     return {"rows": report_of("fourier_attention"), "spills": spills}
 
 
+def spline_step(rows=25, inputs=3, outputs=5, grid=5, order=3, dtype=torch.float32, arch="sm_90"):
+    """Every kernel of a small and of a wide spline layer."""
+    x, knots = torch.empty(rows, inputs, dtype=dtype), torch.zeros(inputs, grid + 2 * order + 1, dtype=torch.float64)
+    with aot.compile_only(arch) as recorder:
+        for width in (outputs, 64):
+            coef, grad = torch.empty(inputs, grid + order, width, dtype=dtype), torch.empty(rows, width, dtype=dtype)
+            bspline_op.GPU["spline_contract"](x, knots, coef, None, order, 0)
+            bspline_op.GPU["spline_project"](grad, x, knots, coef, order, min(order, 1))
+            bspline_op.GPU["spline_accumulate"](grad, x, knots, None, order, 0)
+    return recorder
+
+
+def spline():
+    calls = {"first": {}, "batch 70": {"rows": 70}, "batch 1000": {"rows": 1000}, "other inputs": {"inputs": 7}, "fine grid": {"grid": 8}}
+    recorders = {name: spline_step(**arguments) for name, arguments in calls.items()}
+    return {name: [len(recorder.launches), recorder.compiled] for name, recorder in recorders.items()}
+
+
+def spline_slow():
+    """Spills of the kernels for other degrees, grids and types."""
+    spills = {}
+    for arch in ("sm_80", "sm_90"):
+        for dtype in (torch.float32, torch.float64):
+            for size in ({"order": 0}, {"order": 2, "grid": 40}, {"order": 5}, {"order": 7, "outputs": 12}, {"grid": 200}):
+                for launch in spline_step(arch=arch, dtype=dtype, **size).launches:
+                    found = assembly.figures(launch.kernel, dtype.itemsize)
+                    spills[f"{arch} {dtype} {size} {launch.name}"] = found.spills + found.atomics
+    return {"rows": report_of("bspline"), "spills": spills}
+
+
 if __name__ == "__main__":
     parts = {"default": default, "slow": slow, "attention": attention, "attention_slow": attention_slow, "models": models}
+    parts |= {"spline": spline, "spline_slow": spline_slow}
     print(json.dumps(parts[sys.argv[1]]()))

@@ -104,6 +104,7 @@ def test_a_mixer_keeps_no_more_than_that_of_a_vit_under_autocast(generator):
 MODELS = ["kat_pico_patch4_28", "karat_pico_patch4_28", "vit_kan_pico_patch4_28"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_training_step_of_a_model_under_autocast(name, generator):
     """The gradients of the path of GPUs, interpreted, are those of the compiled kernels of the CPU."""

@@ -4,13 +4,14 @@ import contextlib
 
 import torch
 
-from kat_zoo.kernels import fourier_attention_op, rational_op
+from kat_zoo.kernels import bspline_op, fourier_attention_op, rational_op
 
 OPERATORS = {
     "rational": rational_op._forward_cuda,
     "rational_backward": rational_op._backward_cuda,
     "fourier_attention": fourier_attention_op._forward_cuda,
     "fourier_attention_backward": fourier_attention_op._backward_cuda,
+    **bspline_op.GPU,
 }
 
 
