@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint bench bench-long clean
+.PHONY: demo test test-gpu test-tritons test-all lint bench bench-long clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,6 +26,18 @@ demo: $(VENV)/.demo
 
 test: $(STAMP)
 	$(BIN)/pytest -m 'not slow and not gpu'
+
+# On a machine with a GPU, in under three minutes. Every other suite hides the GPU and interprets Triton's kernels.
+test-gpu: $(STAMP)
+	KAT_ZOO_TEST_GPU=1 $(BIN)/pytest tests/gpu tests/kernels/test_rational_triton.py
+
+# Compiles every kernel with the Tritons of torch 2.8 to the newest, a minute each.
+TRITONS := 3.4.0 3.5.1 3.6.0 3.8.0
+test-tritons: $(STAMP)
+	for version in $(TRITONS); do \
+	  test -d .tritons/$$version || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .tritons/$$version triton==$$version || exit 1; \
+	  PYTHONPATH=.tritons/$$version $(BIN)/python tests/kernels/aot_probe.py tritons || exit 1; \
+	done
 
 test-all: test
 	$(BIN)/pytest -m 'slow and not gpu'

@@ -1,4 +1,3 @@
-import argparse
 import os
 import tempfile
 
@@ -8,11 +7,13 @@ import torch
 from .hub.server import HubServer
 
 # The environment is set here, at import, because the conftest of a folder given on the command line imports timm, and with it
-# triton and huggingface_hub, before any hook runs. Triton kernels run in Triton's interpreter unless a GPU is asked for.
-MARKS = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-MARKS.add_argument("-m", default="")
-if "gpu" not in MARKS.parse_known_args()[0].m.replace("not gpu", ""):
-    os.environ["TRITON_INTERPRET"] = "1"
+# triton and huggingface_hub, before any hook runs. `make test-gpu` sets KAT_ZOO_TEST_GPU; everything else runs Triton's kernels in
+# its interpreter and hides GPUs, on which interpreted kernels would go through host copies.
+GPU = os.environ.get("KAT_ZOO_TEST_GPU") == "1"
+if GPU:
+    os.environ.pop("TRITON_INTERPRET", None)
+else:
+    os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
 # No test reaches the network: the Hub is a server on loopback.
 SERVER = HubServer()
 HOME = tempfile.TemporaryDirectory()
@@ -28,6 +29,11 @@ for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOK
 
 
 def pytest_configure(config):
+    if GPU:
+        import triton
+
+        if not torch.cuda.is_available() or triton.knobs.runtime.interpret:
+            raise pytest.UsageError("KAT_ZOO_TEST_GPU=1: expected a GPU that PyTorch sees, and kernels that are not interpreted")
     config.hub_server = SERVER
     SERVER.start()
 
@@ -38,9 +44,14 @@ def pytest_unconfigure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    if not torch.cuda.is_available():
-        config.hook.pytest_deselected(items=[item for item in items if "gpu" in item.keywords])
-        items[:] = [item for item in items if "gpu" not in item.keywords]
+    of_gpu = [item.get_closest_marker("gpu") is not None for item in items]  # not by keywords, which names of folders are, too
+    config.hook.pytest_deselected(items=[item for item, gpu in zip(items, of_gpu, strict=True) if gpu != GPU])
+    items[:] = [item for item, gpu in zip(items, of_gpu, strict=True) if gpu == GPU]
+
+
+@pytest.fixture
+def device():
+    return "cuda" if GPU else "cpu"
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Compiles kernels, which the test session interprets, and prints what the test_*_aot.py look at.
 
-usage: aot_probe.py default|slow|attention|attention_slow|models|spline|spline_slow
+usage: aot_probe.py default|slow|attention|attention_slow|models|spline|spline_slow|tritons
 """
 
 import json
@@ -10,6 +10,7 @@ from multiprocessing import get_context
 
 import timm
 import torch
+import triton
 from triton_path import triton_path  # beside this script
 
 import kat_zoo  # noqa: F401 (registers the models)
@@ -157,7 +158,15 @@ def spline_slow():
     return {"rows": report_of("bspline"), "spills": spills}
 
 
+def tritons():
+    """The kernels under another version of Triton: each compiles, none spills."""
+    rows = report.rows(["sm_80", "sm_90", "gfx942"], dtypes=["float32", "bfloat16"])
+    bad = [row for row in rows if row["atomics"] or (row["spills"] and row["arch"].startswith("sm_"))]
+    assert not bad, bad
+    return {"triton": triton.__version__, "kernels": len(rows)}
+
+
 if __name__ == "__main__":
     parts = {"default": default, "slow": slow, "attention": attention, "attention_slow": attention_slow, "models": models}
-    parts |= {"spline": spline, "spline_slow": spline_slow}
+    parts |= {"spline": spline, "spline_slow": spline_slow, "tritons": tritons}
     print(json.dumps(parts[sys.argv[1]]()))

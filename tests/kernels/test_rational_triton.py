@@ -1,18 +1,19 @@
-"""The Triton kernels against the float64 reference: in Triton's interpreter, and on a real GPU with `pytest -m gpu`."""
+"""The Triton kernels against the float64 reference: in Triton's interpreter, and on a real GPU with `make test-gpu`."""
+
+import os
 
 import pytest
 import torch
 
 from kat_zoo.kernels import rational_reference
 
-DEVICES = [pytest.param("cpu", id="interpreter"), pytest.param("cuda", marks=pytest.mark.gpu)]
 # Norm-wise for y and dx: the rounding of the dtype. Sums for the coefficients are float32.
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 1e-2, torch.float16: 1e-3}
 
 # numpy, which the interpreter computes with, reports what overflows before it is done again with care.
 OVERFLOWS = pytest.mark.filterwarnings("ignore:.*(overflow|invalid value|divide by zero).*:RuntimeWarning")
 
-pytestmark = pytest.mark.parametrize("device", DEVICES)
+pytestmark = [pytest.mark.gpu] if os.environ.get("KAT_ZOO_TEST_GPU") == "1" else []
 
 
 def coefficients(generator, a_rows, b_rows, order=(5, 4), dtype=torch.float32):
