@@ -8,6 +8,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, clean_state_dict
 from torch import nn
 
+from .._weights import check_weights
 from ._pretrained import fetch_weights
 
 __all__ = [
@@ -128,8 +129,15 @@ def build_with_features(model: Callable[..., Model], variant: str, pretrained: b
 
     Raises:
         WeightsError: pretrained weights that `fetch_weights` cannot get.
+        ValueError: pretrained weights with NaN, infinity or numbers of another kind than the model's.
     """
+
+    def converted(state_dict: Any, built: nn.Module, *arguments: Any) -> Any:
+        weights = filter_fn(state_dict, built, *arguments)
+        check_weights(weights, built.state_dict(), f"weights of {variant}")
+        return weights
+
     if pretrained:
         fetch_weights(variant, **kwargs)
     features = {"out_indices": kwargs.pop("out_indices", 3), "feature_cls": "getter"}
-    return build_model_with_cfg(model, variant, pretrained, pretrained_filter_fn=filter_fn, feature_cfg=features, **kwargs)
+    return build_model_with_cfg(model, variant, pretrained, pretrained_filter_fn=converted, feature_cfg=features, **kwargs)

@@ -24,6 +24,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .._text import one_line
+from .._weights import check_weights
 
 logger = logging.getLogger("kat_zoo")
 
@@ -161,7 +162,9 @@ def create_model(
         return timm.create_model(name, pretrained=pretrained, **wanted, **kwargs)
     path = _require_weights(checkpoint)
     try:
-        return _load(name, path, num_classes, adapt, kwargs)
+        model = _load(name, path, num_classes, adapt, kwargs)
+        check_weights(model.state_dict(), model.state_dict(), name)  # of models of timm's own, too
+        return model
     except Exception as error:  # of unpicklers, zip and safetensors readers, and load_state_dict
         raise ValueError(f"checkpoint {path} does not fit {name}: {one_line(error)[:500]}") from error
 
@@ -207,6 +210,7 @@ def load_backbone(vit: VisionTransformer, checkpoint: str | Path) -> set[str]:
             weights = inner or weights
         weights = convert(weights, model)
         loaded.update(weights)
+        check_weights(weights, model.state_dict(), "weights")
         return weights
 
     try:

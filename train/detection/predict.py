@@ -63,7 +63,7 @@ def open_run(folder: Path) -> Detector:
     run = read_dense_run(folder, "detection")
     recipe = run.recipe(DetectionRecipe)
     model = build_model(recipe.model.untrained(), len(run.classes), recipe.data)
-    model.load_state_dict(run.load_weights())
+    run.fill(model)
     return Detector(recipe, model.eval(), run.classes)
 
 

@@ -58,7 +58,7 @@ def open_run(folder: Path) -> Segmenter:
     run = read_dense_run(folder, "segmentation")
     recipe = run.recipe(SegmentationRecipe)
     model = build_model(recipe.model.untrained(), len(run.classes))
-    model.load_state_dict(run.load_weights())
+    run.fill(model)
     return Segmenter(recipe, model.eval(), run.classes)
 
 
