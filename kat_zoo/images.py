@@ -129,6 +129,40 @@ def open_image(path: Path, channels: int) -> Image.Image:
         raise ValueError(f"{path} is not an image that can be read: {error}") from error
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """(width, height) of the upright image in a file, by its header alone.
+
+    Raises:
+        OSError: or another of `UNREADABLE`, if it is missing or damaged.
+    """
+    with Image.open(path) as image:
+        return upright_size(image)
+
+
+def known_suffixes() -> set[str]:
+    """The suffixes, in lower case, of the images that Pillow reads."""
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+
+
+def pictures_in(folder: Path) -> dict[str, Path]:
+    """The pictures in a folder and in those below it, by their path without the suffix; hidden files and folders do not count.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: two pictures of one name.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder")
+    known, found = known_suffixes(), dict[str, Path]()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.suffix.lower() in known and path.is_file() and not any(part.startswith(".") for part in name.parts):
+            key = str(name.with_suffix(""))
+            if found.setdefault(key, path) is not path:
+                raise ValueError(f"{found[key]} and {path} have one name, and so one annotation for both; rename or remove one")
+    return found
+
+
 def require_images(paths: Sequence[Path]) -> None:
     """Check that files are there, before a model is fetched.
 
@@ -152,7 +186,7 @@ def find_images(names: Sequence[Path]) -> list[Path]:
     Raises:
         FileNotFoundError: a file that is not there, or a folder or pattern without images.
     """
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    known = known_suffixes()
     found: list[Path] = []
     for name in names:
         if name.is_file():

@@ -96,7 +96,8 @@ def _published(name: str) -> Source:
     registered = not name.startswith((HUB, LOCAL)) or name.startswith(f"{HUB}timm/")
     try:
         model = timm.create_model(name, pretrained=True).eval()
-    except (AttributeError, KeyError, RuntimeError, SafetensorError, TypeError, ValueError) as error:  # of a description that does not fit the weights
+    # Of a description that does not fit the weights, or of weights that are not finite.
+    except (AttributeError, KeyError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise ValueError(f"{name} cannot be loaded: {one_line(error)[:300]}") from error
     return Source(model, tuple(class_names(model, registered)))
 

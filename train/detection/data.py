@@ -17,7 +17,8 @@ from kat_zoo.images import read_image as read_file
 from ..core.images import to_mode
 from ..core.sampling import EpochSampler, make_loader, seeded
 from ..dense.transforms import PhotometricDistort
-from .coco import CocoSplit, decode_masks, read_coco
+from .coco import CocoSplit, decode_masks
+from .formats import classes_of, read_split
 from .recipe import DetectionAugmentConfig, DetectionDataConfig
 
 Target = dict[str, Tensor]
@@ -35,11 +36,13 @@ def open_splits(data: DetectionDataConfig, masks: bool) -> tuple[CocoSplit, Coco
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: see `read_coco`; or the splits have different categories, or there is nothing to evaluate.
+        ValueError: see `read_split`; or the splits have different categories, or there is nothing to evaluate.
     """
     root = Path(data.root)
-    train = read_coco(root / data.train_annotations, root / data.train_images, masks, data.strict)
-    test = read_coco(root / data.val_annotations, root / data.val_images, masks, data.strict)
+    places = [root / data.train_annotations, root / data.val_annotations]
+    folders = [root / data.train_images, root / data.val_images]
+    names = classes_of(places)
+    train, test = (read_split(place, folder, masks, data.strict, names) for place, folder in zip(places, folders, strict=True))
     if (train.category_ids, train.classes) != (test.category_ids, test.classes):
         odd = sorted(set(train.classes) ^ set(test.classes))
         raise ValueError(f"{data.train_annotations} and {data.val_annotations} have different categories ({', '.join(odd[:5])})")

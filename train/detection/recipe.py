@@ -24,14 +24,16 @@ class DetectorConfig(DenseModelConfig):
 
 @dataclass(frozen=True)
 class DetectionDataConfig:
-    """Images and instances in COCO's format; defaults are the names of COCO 2017.
+    """Images and instances in the format of COCO, Pascal VOC or YOLO; defaults are the names of COCO 2017.
+
+    Annotations are a JSON file (COCO), a folder of XML files or a list of names as ImageSets/Main/train.txt (VOC), or data.yaml (YOLO).
 
     Attributes:
         root: folder that the other paths are relative to.
         train_images: folder of the training images.
-        train_annotations: JSON file of their instances.
+        train_annotations: file or folder of their instances.
         val_images: folder of the evaluation images.
-        val_annotations: JSON file of their instances.
+        val_annotations: file or folder of their instances.
         skip_empty: leave training images without objects out.
         strict: refuse objects that cannot be seen (empty boxes, boxes outside the image, degenerate polygons), instead of leaving them out
             with a warning.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def _shapes(config: Mapping[str, Any]) -> Shapes:
     """Shapes of the tensors that a network of this configuration has."""
     shapes: Shapes = {}
     width, order = parse_width(config["width"]), config["spline_order"]
-    for number, (before, (n_sum, n_mult)) in enumerate(zip(width, width[1:], strict=False)):
+    for number, (before, (n_sum, n_mult)) in enumerate(pairwise(width)):
         c_in, c_out = sum(before), n_sum + n_mult * config["mult_arity"]
         table = (c_out, c_in)
         layer = {
