@@ -4,15 +4,18 @@ Transparency is dropped, as torchvision and timm drop it; CMYK, palettes and oth
 """
 
 import glob
+import logging
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+logger = logging.getLogger("kat_zoo")
 
 # What Pillow raises on damaged files; its PNG reader raises SyntaxError.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -127,6 +130,40 @@ def open_image(path: Path, channels: int) -> Image.Image:
         raise
     except UNREADABLE as error:
         raise ValueError(f"{path} is not an image that can be read: {error}") from error
+
+
+def open_images(paths: Sequence[Path], channels: int, failed: list[Path]) -> Iterator[tuple[Path, Image.Image]]:
+    """Read images one after the other; one that cannot be read is named in the log, and the others follow.
+
+    Args:
+        paths: image files.
+        channels: 1 for gray, 3 for RGB.
+        failed: list that gets the files that cannot be read.
+
+    Yields:
+        (path, image) of each that can be read.
+    """
+    for path in paths:
+        try:
+            yield path, open_image(path, channels)
+        except (ValueError, FileNotFoundError) as error:
+            failed.append(path)
+            logger.warning("%s", error)
+
+
+def told(failed: Sequence[Path], count: int) -> int:
+    """Say how many images could not be read.
+
+    Args:
+        failed: files that could not be read.
+        count: number of all files.
+
+    Returns:
+        Exit code of a command: 1 if there are any.
+    """
+    if failed:
+        logger.warning("%d of %d images could not be read; the others are done", len(failed), count)
+    return 1 if failed else 0
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Images with their objects for torchvision's detectors: augmented for training, as they are for evaluation."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from torchvision.transforms import v2
 from kat_zoo.images import UNREADABLE
 from kat_zoo.images import read_image as read_file
 
-from ..core.images import to_mode
+from ..core.images import DamagedImage, UnreadableImages, to_mode
 from ..core.sampling import EpochSampler, make_loader, seeded
 from ..dense.transforms import PhotometricDistort
 from .coco import CocoSplit, decode_masks
@@ -66,7 +67,7 @@ def read_image(split: CocoSplit, record: dict[str, Any], channels: int) -> Image
     try:
         image = read_file(path)
     except UNREADABLE as error:
-        raise ValueError(f"image {record['id']}, {path}, cannot be read: {error}") from error
+        raise DamagedImage(f"image {record['id']}, {path}, cannot be read: {error}") from error
     said = (record["width"], record["height"])
     if image.size != said:
         turned = " once turned upright by its EXIF orientation" if image.size == said[::-1] else ""
@@ -100,13 +101,23 @@ class TrainScenes(Dataset):
         channels: number of channels of the images, 1 or 3.
         masks: whether targets have masks.
         skip_empty: leave images without objects out.
+        unreadable: counts images that cannot be read, whose places the next that can be takes; by default none may be.
 
     Raises:
         ValueError: no images are left.
     """
 
-    def __init__(self, split: CocoSplit, transform: v2.Compose, channels: int, masks: bool, skip_empty: bool = True) -> None:
+    def __init__(
+        self,
+        split: CocoSplit,
+        transform: v2.Compose,
+        channels: int,
+        masks: bool,
+        skip_empty: bool = True,
+        unreadable: UnreadableImages | None = None,
+    ) -> None:
         self.split, self.transform, self.channels, self.masks = split, transform, channels, masks
+        self.unreadable = unreadable or UnreadableImages(0)
         self.images = [record for record in split.images if not skip_empty or split.objects(record["id"])]
         if not self.images:
             raise ValueError(f"none of the {len(split.images)} training images in {split.folder} has objects")
@@ -117,6 +128,10 @@ class TrainScenes(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Target]:
         """Image (C, h, w) in [0, 1], and its boxes (N, 4) as x0, y0, x1, y1, labels (N,) and masks (N, h, w) uint8."""
         index, seed = key
+        read = partial(self._read, seed=seed)
+        return self.unreadable.read(index, len(self), read, lambda i: str(self.split.folder / self.images[i]["file_name"]))
+
+    def _read(self, index: int, seed: int) -> tuple[Tensor, Target]:
         record = self.images[index]
         objects = self.split.objects(record["id"])
         size = (record["height"], record["width"])

@@ -39,6 +39,8 @@ class DetectionDataConfig:
             with a warning.
         batch_size: images per update over all processes and accumulation steps.
         workers: loader processes per training process.
+        max_unreadable: different training images that one process may find damaged; another image takes the place of each. Evaluation
+            leaves no image out.
         min_size: shorter side that images are resized to, in pixels; of several, training draws one for each image (multi-scale) and
             evaluation takes the last.
         max_size: largest longer side, in pixels; an image that would exceed it is resized less.
@@ -53,6 +55,7 @@ class DetectionDataConfig:
     strict: bool = False
     batch_size: int = 16
     workers: int = 2
+    max_unreadable: int = 0
     min_size: tuple[int, ...] = (800,)
     max_size: int = 1333
 
@@ -89,6 +92,7 @@ class DetectionRecipe(RunRecipe):
     """
 
     ranges: ClassVar[Mapping[str, str]] = RANGES | {
+        "data.max_unreadable": "[0, 1e6]",
         "data.min_size": "[1, 65536]",
         "data.max_size": "[1, 65536]",
         "augment.scale": "(0, 100]",
