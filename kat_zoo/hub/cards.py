@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
 from ..models.kat import UPSTREAM_FILES
-from .facts import dataset, family
+from .facts import DERIVED, dataset, family
 from .registry import Entry, Result, entry, measure, names
 
 AUTHORS_TRAINING = (
@@ -108,6 +108,8 @@ def _results(results: Sequence[Result]) -> str:
 def _training(item: Entry) -> str:
     if item.weights == "none":
         return "Not trained."
+    if item.name in DERIVED:
+        return DERIVED[item.name]
     if item.weights == "package":
         return "By `kat-zoo train`; the recipe is in `train/configs`, with the command, the time and the seed at its head."
     from_vit = ", starting from the weights of a ViT" if "vitft" in item.name else ""

@@ -9,7 +9,7 @@ from timm.models import build_model_with_cfg, clean_state_dict
 from torch import nn
 
 from .._weights import check_weights
-from ._pretrained import fetch_weights
+from ._pretrained import fetch_weights, gray_to_color
 
 __all__ = [
     "BASE",
@@ -21,6 +21,7 @@ __all__ = [
     "build_with_features",
     "default_cfg",
     "fmnist_cfg",
+    "fmnist_rgb_cfg",
     "require_plain",
     "unwrap_state_dict",
 ]
@@ -32,11 +33,10 @@ WEIGHTS = Path(__file__).parent.parent / "weights"
 TINY: dict[str, Any] = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
 SMALL: dict[str, Any] = {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
 BASE: dict[str, Any] = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
-# For 28x28 gray images: 49 tokens, averaged.
+# For 28x28 images: 49 tokens, averaged. Their number of channels is that of the weights' configuration, as timm takes it.
 PICO: dict[str, Any] = {
     "img_size": 28,
     "patch_size": 4,
-    "in_chans": 1,
     "embed_dim": 96,
     "depth": 4,
     "num_heads": 3,
@@ -67,6 +67,11 @@ def default_cfg(**kwargs: Any) -> dict[str, Any]:
 def fmnist_cfg(**kwargs: Any) -> dict[str, Any]:
     """timm's configuration of a model for Fashion-MNIST's images, changed by `kwargs`."""
     return default_cfg(**{"num_classes": 10, "input_size": (1, 28, 28), "crop_pct": 1.0, "mean": (0.2860,), "std": (0.3530,), **kwargs})
+
+
+def fmnist_rgb_cfg(**kwargs: Any) -> dict[str, Any]:
+    """`fmnist_cfg` for the same images with three channels, which are alike."""
+    return fmnist_cfg(**{"input_size": (3, 28, 28), "mean": (0.2860,) * 3, "std": (0.3530,) * 3, **kwargs})
 
 
 def activation_names(act_init: str) -> tuple[str, str]:
@@ -133,7 +138,7 @@ def build_with_features(model: Callable[..., Model], variant: str, pretrained: b
     """
 
     def converted(state_dict: Any, built: nn.Module, *arguments: Any) -> Any:
-        weights = filter_fn(state_dict, built, *arguments)
+        weights = gray_to_color(filter_fn(state_dict, built, *arguments), built)
         check_weights(weights, built.state_dict(), f"weights of {variant}")
         return weights
 

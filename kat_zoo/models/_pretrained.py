@@ -208,7 +208,7 @@ def load_backbone(vit: VisionTransformer, checkpoint: str | Path) -> set[str]:
         for prefix in ("backbone.backbone.", "encoder.backbone."):  # of detectors, of segmentation models
             inner = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
             weights = inner or weights
-        weights = convert(weights, model)
+        weights = gray_to_color(convert(weights, model), model)
         loaded.update(weights)
         check_weights(weights, model.state_dict(), "weights")
         return weights
@@ -220,6 +220,28 @@ def load_backbone(vit: VisionTransformer, checkpoint: str | Path) -> set[str]:
     except Exception as error:  # of unpicklers, converters and load_state_dict
         raise ValueError(f"checkpoint {path} does not fit {type(vit).__name__}: {one_line(error)[:300]}") from error
     return loaded
+
+
+def gray_to_color(weights: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Let the first layer of a model for gray images look at colors, where the model has three channels.
+
+    Its weights go in parts of a quarter, a half and a quarter to red, green and blue, which is close to how bright each looks to the eye.
+    The parts are powers of two: their sum is exactly the gray model's weight, so that both models see the same in an image whose channels
+    are alike.
+
+    Args:
+        weights: state dict, in the names of the model.
+        model: model that gets it.
+
+    Returns:
+        The state dict, as it was for any other model.
+    """
+    name = f"{model.default_cfg['first_conv']}.weight" if model.default_cfg.get("first_conv") else ""  # type: ignore[operator,index]
+    weight, own = weights.get(name), model.state_dict().get(name)
+    if weight is None or own is None or weight.ndim != 4 or (weight.shape[1], own.shape[1]) != (1, 3):
+        return weights
+    parts = torch.tensor([0.25, 0.5, 0.25]).view(1, 3, 1, 1)
+    return {**weights, name: weight.to(torch.promote_types(weight.dtype, torch.float32)) * parts}
 
 
 def _require_weights(checkpoint: str | Path) -> Path:
