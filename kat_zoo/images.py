@@ -113,6 +113,16 @@ def has_sixteen_bits(image: Image.Image) -> bool:
     return False
 
 
+def check_channels(channels: int) -> None:
+    """Check that files of images can have as many channels as a model takes.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"the model takes images of {channels} channels: expected 1 (gray) or 3 (RGB), which files of images have")
+
+
 def open_image(path: Path, channels: int) -> Image.Image:
     """Read an image as RGB, or gray for one channel, 8 bits each; gray of 16 bits is scaled down.
 
@@ -122,8 +132,9 @@ def open_image(path: Path, channels: int) -> Image.Image:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image that Pillow reads, or one of 32-bit numbers.
+        ValueError: not an image that Pillow reads, or one of 32-bit numbers; or another number of channels.
     """
+    check_channels(channels)
     try:
         return convert(read_image(path), "L" if channels == 1 else "RGB")
     except FileNotFoundError:
@@ -142,7 +153,11 @@ def open_images(paths: Sequence[Path], channels: int, failed: list[Path]) -> Ite
 
     Yields:
         (path, image) of each that can be read.
+
+    Raises:
+        ValueError: another number of channels.
     """
+    check_channels(channels)
     for path in paths:
         try:
             yield path, open_image(path, channels)

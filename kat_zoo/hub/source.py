@@ -9,7 +9,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from .._text import one_line
-from ..models._pretrained import create_model, fetch_config, require_model
+from ..models._download import fetch_config
+from ..models._pretrained import create_model, require_model
 from .repository import CONFIG, check_config, class_names, read_config
 
 HUB, LOCAL = "hf-hub:", "local-dir:"

@@ -9,7 +9,8 @@ from timm.models import build_model_with_cfg, clean_state_dict
 from torch import nn
 
 from .._weights import check_weights
-from ._pretrained import fetch_weights, gray_to_color
+from ._download import fetch_weights
+from ._pretrained import gray_to_color
 
 __all__ = [
     "BASE",

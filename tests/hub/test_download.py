@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 import kat_zoo  # noqa: F401
 from kat_zoo.hub.source import open_model
-from kat_zoo.models._pretrained import WeightsError
+from kat_zoo.models._download import WeightsError
 from kat_zoo.models.kat import UPSTREAM_FILES
 
 WRAPPED = list(zip(UPSTREAM_FILES, ("", "state_dict", "model", "model_ema", "", ""), strict=True))
