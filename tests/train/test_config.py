@@ -46,7 +46,10 @@ def read(text, tmp_path, *argv):
         ("output: x\nschedule: {warmup_epochs: -3}\n", "schedule.warmup_epochs=-3.0"),
         ("output: x\nschedule: {name: wsd, epochs: 6, decay_epochs: 2}\n", "schedule.decay_epochs=2.0: expected at most 1, which"),
         ("output: x\nschedule: {name: wsd, epochs: 5}\n", "schedule.warmup_epochs=5: expected below schedule.epochs = 5"),
-        ("output: x\nschedule: {epochs: 3}\n", "schedule.warmup_epochs=5: expected below schedule.epochs = 3: give fewer, as --schedule.warmup_epochs 0.3, or 0"),
+        (
+            "output: x\nschedule: {epochs: 3}\n",
+            "schedule.warmup_epochs=5: expected below schedule.epochs = 3: give fewer, as --schedule.warmup_epochs 0.3, or 0",
+        ),
         ("output: x\nschedule: {min_lr: 0.1}\n", "schedule.min_lr=0.1: expected at most optimizer.lr = 0.001"),
         ("output: x\noptimizer: {lr: 5.0e-6}\n", "schedule.min_lr=1e-05: expected at most optimizer.lr = 5e-06"),
         ("output: x\nschedule: {warmup_lr: 0.1}\n", "schedule.warmup_lr=0.1: expected at most optimizer.lr = 0.001"),
