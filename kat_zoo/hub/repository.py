@@ -22,6 +22,7 @@ from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from ..models._download import weights_damage
+from ..models._pretrained import grid_metadata
 from . import cards
 from .samples import load_samples
 
@@ -121,7 +122,8 @@ def save_model(
     folder = Path(folder)
     config = model_config(model, classes, data_config, origin)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / WEIGHTS).write_bytes(serialize(model.state_dict(), {"format": "pt", "architecture": config["architecture"]}))
+    metadata = {"format": "pt", "architecture": config["architecture"], **grid_metadata(model)}
+    (folder / WEIGHTS).write_bytes(serialize(model.state_dict(), metadata))
     (folder / CONFIG).write_bytes(dumps(config))
 
 

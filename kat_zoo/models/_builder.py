@@ -8,6 +8,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, clean_state_dict
 from torch import nn
 
+from .._checks import is_count
 from .._weights import check_weights
 from ._download import fetch_weights
 from ._pretrained import gray_to_color
@@ -123,6 +124,13 @@ def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return clean_state_dict({key: value for key, value in state_dict.items() if key != "n_averaged"})  # AveragedModel's counter
 
 
+def _check_size(name: str, value: Any) -> None:
+    """Refuse what timm would fail on in words of its own, as a size that is text."""
+    sides = value if isinstance(value, (tuple, list)) else (value, value)
+    if value is not None and (len(sides) != 2 or not all(map(is_count, sides))):
+        raise ValueError(f"{name}={value!r}: expected an integer of at least 1, or (height, width)")
+
+
 def build_with_features(model: Callable[..., Model], variant: str, pretrained: bool, filter_fn: Callable[..., Any], **kwargs: Any) -> Model:
     """Build a model through timm; with `features_only` it gives the maps of its own `forward_intermediates`.
 
@@ -135,7 +143,8 @@ def build_with_features(model: Callable[..., Model], variant: str, pretrained: b
 
     Raises:
         WeightsError: pretrained weights that `fetch_weights` cannot get.
-        ValueError: pretrained weights with NaN, infinity or numbers of another kind than the model's.
+        ValueError: a size of images or patches that is not one or two integers, or pretrained weights with NaN, infinity or numbers of
+            another kind than the model's.
     """
 
     def converted(state_dict: Any, built: nn.Module, *arguments: Any) -> Any:
@@ -143,6 +152,8 @@ def build_with_features(model: Callable[..., Model], variant: str, pretrained: b
         check_weights(weights, built.state_dict(), f"weights of {variant}")
         return weights
 
+    for name in ("img_size", "patch_size"):
+        _check_size(name, kwargs.get(name))
     if pretrained:
         fetch_weights(variant, **kwargs)
     features = {"out_indices": kwargs.pop("out_indices", 3), "feature_cls": "getter"}

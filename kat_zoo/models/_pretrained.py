@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from safetensors import safe_open
 from timm.models import (
     get_arch_pretrained_cfgs,
     get_pretrained_cfg,
@@ -145,6 +147,7 @@ def create_model(
         with _named_arguments(name):
             model = _load(name, path, num_classes, adapt, kwargs)
         check_weights(model.state_dict(), model.state_dict(), name)  # of models of timm's own, too
+        _check_grid(path, model)
         return model
     except UnknownArgument:
         raise
@@ -168,6 +171,40 @@ def _load(name: str, path: Path, num_classes: int | None, adapt: bool, kwargs: d
         with torch.random.fork_rng(devices=[]):
             timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=known, **kwargs)
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=num_classes, **kwargs)
+
+
+GRID = "patch_grid"  # key of the metadata of our files
+
+
+def grid_metadata(model: nn.Module) -> dict[str, str]:
+    """The grid of patches that a model's position embedding and operators belong to, as metadata of the file of its weights."""
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    return {} if grid is None else {GRID: "x".join(map(str, grid))}
+
+
+def _check_grid(path: Path, model: nn.Module) -> None:
+    """Compare the grid that a file states with the model's: 8 x 8 patches are as many as 4 x 16, and would be copied row after row.
+
+    Of a file that states none and has as many patches, a grid that is not square is taken for the model's own, with a warning.
+
+    Raises:
+        ValueError: as many patches in another shape.
+    """
+    own = grid_metadata(model).get(GRID)
+    if own is None:
+        return
+    stated = None
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            stated = (file.metadata() or {}).get(GRID)
+    height, width = map(int, own.split("x"))
+    if stated is None:
+        if height != width and math.isqrt(height * width) ** 2 == height * width:
+            logger.warning(
+                "%s does not state its grid of patches: it is taken for %s, the model's, which has as many as a square", path, own
+            )
+    elif stated != own and math.prod(map(int, re.findall(r"\d+", stated))) == height * width:
+        raise ValueError(f"its grid of patches is {stated}: expected {own}, the model's; load it at its own img_size, then set_input_size")
 
 
 def load_backbone(vit: VisionTransformer, checkpoint: str | Path) -> set[str]:
@@ -197,6 +234,7 @@ def load_backbone(vit: VisionTransformer, checkpoint: str | Path) -> set[str]:
         return weights
 
     try:
+        _check_grid(path, vit)
         source = {**vit.pretrained_cfg, "state_dict": load_state_dict(str(path))}  # type: ignore[dict-item]
         channels = vit.patch_embed.proj.in_channels
         load_pretrained(vit, source, num_classes=0, in_chans=channels, filter_fn=to_backbone, strict=False)

@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from kat_zoo._text import one_line
 from kat_zoo.analysis import plot_curves
 from kat_zoo.hub.repository import CARD, RESULT, WEIGHTS, dumps, folder_card
+from kat_zoo.models._pretrained import grid_metadata
 
 from .checkpoint import (
     Progress,
@@ -248,7 +249,7 @@ class Run:
         weights = whole_weights(self.ema.module if self.ema is not None else self.bare)
         if self.accelerator.is_main_process and all(bool(weight.isfinite().all()) for weight in weights.values()):
             for name in (WEIGHTS, "best.safetensors") if better else (WEIGHTS,):
-                save_weights(weights, self.folder / name, progress.update)
+                save_weights(weights, self.folder / name, progress.update, grid_metadata(self.bare))
             (self.folder / OLD_WEIGHTS).unlink(missing_ok=True)  # of an older version that began the run
             self._decorate(
                 "curves.png",
