@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint bench bench-long clean
+.PHONY: demo test test-all kill-points lint bench bench-long clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,6 +29,10 @@ test: $(STAMP)
 
 test-all: test
 	$(BIN)/pytest -m 'slow and not gpu'
+
+# A tiny run is killed at 200 points and continued each time; about 20 minutes of one core.
+kill-points: $(STAMP)
+	$(BIN)/python tests/train/kill_points.py --points 200
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
