@@ -257,7 +257,8 @@ def gray_to_color(weights: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     Returns:
         The state dict, as it was for any other model.
     """
-    name = f"{model.default_cfg['first_conv']}.weight" if model.default_cfg.get("first_conv") else ""  # type: ignore[operator,index]
+    first = getattr(model, "default_cfg", {}).get("first_conv")
+    name = f"{first}.weight"
     weight, own = weights.get(name), model.state_dict().get(name)
     if weight is None or own is None or weight.ndim != 4 or (weight.shape[1], own.shape[1]) != (1, 3):
         return weights
