@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from .._text import one_line
 from ..models._download import config_damage, weights_damage
@@ -157,6 +163,10 @@ def _explained(repo: str) -> Iterator[None]:
     """Say in one line what the Hub's refusals mean, and that it does not answer."""
     try:
         yield
+    except LocalEntryNotFoundError as error:  # nothing in the cache either
+        raise ConnectionError(
+            f"the Hub does not answer ({repo}): {one_line(error.__cause__ or error)[:200]}; is there a network?"
+        ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status == 401:

@@ -133,7 +133,7 @@ def down(reply):
 
 
 SAYS = {
-    truncated: "received 5000 bytes",
+    truncated: r"received 5000 bytes|IncompleteRead\(5000 bytes",
     resized: "has size",
     html: "should be of size",
     html_as_a_file: "begins with b'<!DOCTYPE html>",

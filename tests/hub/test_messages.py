@@ -127,7 +127,7 @@ def test_push_and_pull_without_a_network_are_one_sentence(folder, no_network, tm
     assert "the Hub does not answer (ours/test)" in error and len(error.splitlines()) == 1
     assert main(["pull", "ours/test", str(tmp_path / "pulled")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("kat-zoo pull: ") and "Traceback" not in error
+    assert error.startswith("kat-zoo pull: the Hub does not answer (ours/test)")
     for call in (lambda: push(folder, "nonsense"), lambda: pull("nonsense")):
         with pytest.raises(ValueError, match="repo='nonsense': expected org/name"):
             call()
