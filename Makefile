@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-gpu test-tritons test-all lint bench bench-long clean
+.PHONY: demo test test-gpu test-tritons test-floors kill-points test-all lint bench bench-long clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,11 +42,25 @@ test-tritons: $(STAMP)
 test-all: test
 	$(BIN)/pytest -m 'slow and not gpu'
 
+# The default suite with the oldest versions that pyproject.toml allows, in an environment of its own (a few GB).
+# Without the extra `test`: the package `kernels` needs a newer huggingface_hub than the floors.
+FLOORS := build/floors
+test-floors:
+	test -x $(FLOORS)/bin/python || $(PYTHON) -m venv $(FLOORS)
+	$(PYTHON) tests/floors.py train kan dense export > $(FLOORS)/floors.txt
+	$(FLOORS)/bin/pip install --quiet --disable-pip-version-check -r $(FLOORS)/floors.txt 'pytest==8.3.5' 'hypothesis==6.100.0' 'setuptools>=77'
+	$(FLOORS)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(FLOORS)/bin/pytest -m 'not slow and not gpu' --ignore tests/kernels/test_hub_export.py
+
+# A tiny run is killed at 200 points and continued each time; about 20 minutes of one core.
+kill-points: $(STAMP)
+	$(BIN)/python tests/train/kill_points.py --points 200
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
-	rm -rf build && CC=false CXX=false $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/lint .
+	rm -rf build/lint build/lib* build/bdist* build/temp* && CC=false CXX=false $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/lint .
 	cd build/lint && ../../$(BIN)/lint-imports --no-logo --no-cache ../../pyproject.toml
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kat_zoo
 

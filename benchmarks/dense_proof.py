@@ -29,7 +29,8 @@ from torchvision.transforms import v2
 
 from kat_zoo.train.core.config import parse
 from kat_zoo.train.core.log import read_log
-from kat_zoo.train.detection.coco import decode_masks, read_coco
+from kat_zoo.train.detection.coco import decode_masks
+from kat_zoo.train.detection.formats import read_split
 from kat_zoo.train.detection.predict import draw
 from kat_zoo.train.detection.predict import open_run as open_detector
 from kat_zoo.train.detection.recipe import DetectionRecipe
@@ -151,7 +152,7 @@ def report() -> None:
 
 def pictures(work: Path, count: int = 4) -> None:
     """Draw the first evaluation scenes: the truth, and what the first seed of each backbone finds with a score of DRAWN or more."""
-    split = read_coco(work / "scenes/annotations/instances_val.json", work / "scenes/images/validation", masks=True)
+    split = read_split(work / "scenes/annotations/instances_val.json", work / "scenes/images/validation", masks=True)
     detectors = {
         name: open_detector(work / f"detection_{name}_0") for name in BACKBONES if (work / f"detection_{name}_0" / "result.json").exists()
     }

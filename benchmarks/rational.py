@@ -144,7 +144,8 @@ def draw(table: list[dict[str, object]], path: Path) -> None:
             for method in dict.fromkeys(row["method"] for row in table):
                 line = [r for r in table if (r["dtype"], r["method"], r["pass"], r["threads"]) == (dtype, method, what, 1)]
                 if line:
-                    style = dict(linestyle="-" if dtype == "float32" else "--", marker="o", markersize=3)
+                    half = {"linestyle": "--", "marker": "s", "markersize": 4, "markerfacecolor": "white"}
+                    style = {"marker": "o", "markersize": 3} if dtype == "float32" else half
                     color = COLORS[str(method)]
                     elements = [int(r["rows"]) * int(r["channels"]) for r in line]  # type: ignore[call-overload]
                     axes.plot(elements, [r["milliseconds"] for r in line], color=color, label=f"{method}, {dtype}", **style)
@@ -157,7 +158,7 @@ def draw(table: list[dict[str, object]], path: Path) -> None:
         ratios.set(xscale="log", yscale="log", xlabel="elements", ylabel="time / time of nn.GELU of the same dtype")
         for panel in (axes, ratios):
             panel.grid(alpha=0.3, which="both")
-    panels[0, 0].legend(fontsize=7)
+    panels[0, 0].legend(fontsize=7, handlelength=4)
     figure.savefig(path, dpi=120)
 
 

@@ -112,6 +112,9 @@ def atlas() -> list[str]:
         *table(("activations", "top-1 %"), lines),
         "",
         "![Learned activations](atlas.png)",
+        "",
+        "Dashed: where a function started; gray: its inputs. Change: distance from the start, and apart: distance of the groups' functions "
+        "from their mean, both in percent of the start's size, over the inputs.",
     ]
 
 

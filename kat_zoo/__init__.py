@@ -18,8 +18,26 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "models", "vit_to_karat", "vit_to_kat"]
 
+
+def _register() -> None:
+    """Register the models with timm.
+
+    Raises:
+        ImportError: the package was imported before in this process and taken out of sys.modules.
+    """
+    try:
+        from . import models  # noqa: F401
+    except RuntimeError as error:  # of torch.library, whose registrations outlive the modules that made them
+        if "Tried to register an operator (kat_zoo::" not in str(error):
+            raise
+        raise ImportError(
+            "kat_zoo was imported before in this process and removed from sys.modules, but its operators stay registered with torch: "
+            "restart the process or the notebook's kernel"
+        ) from error
+
+
 if Path((sys.argv or [""])[0]).name not in ("kat-zoo", "kat-zoo.exe") and sys.orig_argv[1:3] != ["-m", "kat_zoo"]:
-    from . import models as models
+    _register()
 
 _get, _ = lazy(__name__, {"vit_to_karat": "transfer", "vit_to_kat": "transfer"})
 

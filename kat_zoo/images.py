@@ -4,15 +4,18 @@ Transparency is dropped, as torchvision and timm drop it; CMYK, palettes and oth
 """
 
 import glob
+import logging
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+logger = logging.getLogger("kat_zoo")
 
 # What Pillow raises on damaged files; its PNG reader raises SyntaxError.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -110,6 +113,16 @@ def has_sixteen_bits(image: Image.Image) -> bool:
     return False
 
 
+def check_channels(channels: int) -> None:
+    """Check that files of images can have as many channels as a model takes.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"the model takes images of {channels} channels: expected 1 (gray) or 3 (RGB), which files of images have")
+
+
 def open_image(path: Path, channels: int) -> Image.Image:
     """Read an image as RGB, or gray for one channel, 8 bits each; gray of 16 bits is scaled down.
 
@@ -119,14 +132,87 @@ def open_image(path: Path, channels: int) -> Image.Image:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image that Pillow reads, or one of 32-bit numbers.
+        ValueError: not an image that Pillow reads, or one of 32-bit numbers; or another number of channels.
     """
+    check_channels(channels)
     try:
         return convert(read_image(path), "L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise
     except UNREADABLE as error:
         raise ValueError(f"{path} is not an image that can be read: {error}") from error
+
+
+def open_images(paths: Sequence[Path], channels: int, failed: list[Path]) -> Iterator[tuple[Path, Image.Image]]:
+    """Read images one after the other; one that cannot be read is named in the log, and the others follow.
+
+    Args:
+        paths: image files.
+        channels: 1 for gray, 3 for RGB.
+        failed: list that gets the files that cannot be read.
+
+    Yields:
+        (path, image) of each that can be read.
+
+    Raises:
+        ValueError: another number of channels.
+    """
+    check_channels(channels)
+    for path in paths:
+        try:
+            yield path, open_image(path, channels)
+        except (ValueError, FileNotFoundError) as error:
+            failed.append(path)
+            logger.warning("%s", error)
+
+
+def told(failed: Sequence[Path], count: int) -> int:
+    """Say how many images could not be read.
+
+    Args:
+        failed: files that could not be read.
+        count: number of all files.
+
+    Returns:
+        Exit code of a command: 1 if there are any.
+    """
+    if failed:
+        logger.warning("%d of %d images could not be read; the others are done", len(failed), count)
+    return 1 if failed else 0
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(width, height) of the upright image in a file, by its header alone.
+
+    Raises:
+        OSError: or another of `UNREADABLE`, if it is missing or damaged.
+    """
+    with Image.open(path) as image:
+        return upright_size(image)
+
+
+def known_suffixes() -> set[str]:
+    """The suffixes, in lower case, of the images that Pillow reads."""
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+
+
+def pictures_in(folder: Path) -> dict[str, Path]:
+    """The pictures in a folder and in those below it, by their path without the suffix; hidden files and folders do not count.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: two pictures of one name.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder")
+    known, found = known_suffixes(), dict[str, Path]()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.suffix.lower() in known and path.is_file() and not any(part.startswith(".") for part in name.parts):
+            key = str(name.with_suffix(""))
+            if found.setdefault(key, path) is not path:
+                raise ValueError(f"{found[key]} and {path} have one name, and so one annotation for both; rename or remove one")
+    return found
 
 
 def require_images(paths: Sequence[Path]) -> None:
@@ -152,7 +238,7 @@ def find_images(names: Sequence[Path]) -> list[Path]:
     Raises:
         FileNotFoundError: a file that is not there, or a folder or pattern without images.
     """
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    known = known_suffixes()
     found: list[Path] = []
     for name in names:
         if name.is_file():

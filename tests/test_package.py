@@ -85,7 +85,7 @@ def test_importing_adds_nothing_heavy():
     loaded = run_python(code).split()
     assert {name.split(".")[0] for name in loaded} - sys.stdlib_module_names == {"kat_zoo"}
     rooms = {name.split(".")[1] for name in loaded if name.startswith("kat_zoo.")}
-    assert rooms <= {"_checks", "_lazy", "_text", "kernels", "layers", "models"}
+    assert rooms <= {"_checks", "_lazy", "_text", "_weights", "kernels", "layers", "models"}
 
 
 def test_version():

@@ -93,6 +93,14 @@ def check(report: Report, looks: Sequence[tuple[str, Look]]) -> Report:
     return report
 
 
+def _consequences(limit: int) -> tuple[str, str]:
+    """Words on how training and evaluation treat damaged images."""
+    return (
+        f"training takes others in the place of damaged images, up to data.max_unreadable={limit}, and stops at other faults",
+        "evaluation leaves no image out, and stops",
+    )
+
+
 def _classification(recipe: Recipe) -> tuple[Sequence[str], list[Report]]:
     from .classification.datasets import Images, Stream, open_splits
     from .core.images import name_of, to_mode
@@ -108,10 +116,7 @@ def _classification(recipe: Recipe) -> tuple[Sequence[str], list[Report]]:
 
     reports = []
     limit = recipe.data.max_unreadable
-    for name, images, consequence in (
-        ("training", splits.train, f"training takes others in their place, up to data.max_unreadable={limit}"),
-        ("evaluation", splits.test, "evaluation leaves no image out, and stops"),
-    ):
+    for name, images, consequence in zip(("training", "evaluation"), (splits.train, splits.test), _consequences(limit), strict=True):
         looks: list[tuple[str, Look]] = [(name_of(images, i), partial(look, images, i)) for i in range(len(images))]
         reports.append(check(Report(name, consequence), looks))
     return splits.classes, reports
@@ -127,9 +132,9 @@ def _detection(recipe: DetectionRecipe) -> tuple[Sequence[str], list[Report]]:
 
     splits = open_splits(recipe.data, recipe.model.head == "mask_rcnn")
     reports = []
-    for name, split in zip(("training", "evaluation"), splits, strict=True):
+    for name, split, consequence in zip(("training", "evaluation"), splits, _consequences(recipe.data.max_unreadable), strict=True):
         looks: list[tuple[str, Look]] = [(record["file_name"], partial(look, split, record)) for record in split.images]
-        reports.append(check(Report(name, "training stops at the first"), looks))
+        reports.append(check(Report(name, consequence), looks))
     return splits[0].classes, reports
 
 
@@ -147,9 +152,11 @@ def _segmentation(recipe: SegmentationRecipe) -> tuple[Sequence[str], list[Repor
         return open_picture(pair[0]).size, [name for name, count in zip(names, counts, strict=False) if count]
 
     reports = []
-    for name, pairs in (("training", splits.train), ("evaluation", splits.test)):
+    for name, pairs, consequence in zip(
+        ("training", "evaluation"), (splits.train, splits.test), _consequences(recipe.data.max_unreadable), strict=True
+    ):
         looks: list[tuple[str, Look]] = [(str(pair[0]), partial(look, pair)) for pair in pairs]
-        reports.append(check(Report(name, "training stops at the first"), looks))
+        reports.append(check(Report(name, consequence), looks))
     return names, reports
 
 

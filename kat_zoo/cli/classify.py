@@ -5,11 +5,11 @@ import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor
 from tqdm import tqdm
@@ -19,22 +19,24 @@ from .._arguments import require_writable
 from .._checks import count
 from .._text import one_line
 from ..hub.source import Source, open_model
-from ..images import find_images, open_image
+from ..images import UNREADABLE, find_images, open_images, picture_size, told
 
 SUFFIXES = (".csv", ".json")
 Answer = tuple[Path, list[tuple[str, float]]]
 
 
-def predict(source: Source, paths: Sequence[Path], top: int, batch_size: int, device: torch.device, flip: bool) -> Iterator[Answer]:
+def predict(
+    source: Source, paths: Sequence[Path], options: argparse.Namespace, device: torch.device, failed: list[Path]
+) -> Iterator[Answer]:
     """Classify images, a batch at a time.
 
     Args:
         source: model and the names of its classes.
         paths: image files.
-        top: number of classes to name.
-        batch_size: images that pass through the model together.
+        options: number of classes to name (`top`), images that pass through the model together (`batch_size`), and whether the
+            probabilities are averaged with those of the mirrored image (`flip`).
         device: device to compute on.
-        flip: average the probabilities with those of the mirrored image.
+        failed: list that gets the files that cannot be read.
 
     Yields:
         (path, [(class, probability), ...]) in the order of the files, the likeliest class first.
@@ -42,15 +44,15 @@ def predict(source: Source, paths: Sequence[Path], top: int, batch_size: int, de
     config = resolve_data_config({}, model=source.model)
     transform = create_transform(**config, is_training=False)
     model = source.model.to(device)
-    for start in range(0, len(paths), batch_size):
-        part = paths[start : start + batch_size]
-        images: Tensor = torch.stack([transform(open_image(path, config["input_size"][0])) for path in part]).to(device)
+    readable = open_images(paths, config["input_size"][0], failed)
+    while part := [(path, transform(image)) for path, image in islice(readable, options.batch_size)]:
+        images: Tensor = torch.stack([image for _, image in part]).to(device)
         with torch.inference_mode():
             probabilities = model(images).softmax(1)
-            if flip:
+            if options.flip:
                 probabilities = (probabilities + model(images.flip(-1)).softmax(1)) / 2
-        values, indices = probabilities.cpu().topk(min(top, len(source.classes)))
-        for path, row, best in zip(part, values.tolist(), indices.tolist(), strict=True):
+        values, indices = probabilities.cpu().topk(min(options.top, len(source.classes)))
+        for (path, _), row, best in zip(part, values.tolist(), indices.tolist(), strict=True):
             yield path, [(source.classes[index], value) for index, value in zip(best, row, strict=True)]
 
 
@@ -61,10 +63,10 @@ def run(options: argparse.Namespace) -> int:
         options: parsed arguments of `kat-zoo predict`.
 
     Returns:
-        Exit code 0.
+        Exit code: 1 where some images could not be read.
 
     Raises:
-        ValueError: unknown model, unreadable image, an option out of range.
+        ValueError: unknown model, not a single image that can be read, an option out of range.
         FileNotFoundError: a file is missing.
     """
     count("--top", options.top)
@@ -74,19 +76,19 @@ def run(options: argparse.Namespace) -> int:
     require_writable("--out", options.out)
     device = _device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     paths = find_images(options.images)
-    for path in paths:
-        _require_readable(path)
+    _require_readable(paths)
     source = open_model(options.model, options.checkpoint)
     answers: list[Answer] = []
     bar = tqdm(total=len(paths), unit="image", disable=len(paths) <= options.batch_size or not sys.stderr.isatty())
-    for path, best in predict(source, paths, options.top, options.batch_size, device, options.flip):
+    failed: list[Path] = []
+    for path, best in predict(source, paths, options, device, failed):
         bar.write(f"{path}: {', '.join(f'{name} {value:.1%}' for name, value in best)}")
         answers.append((path, best))
         bar.update()
     bar.close()
     if options.out is not None:
         _write(options.out, answers)
-    return 0
+    return told(failed, len(paths))
 
 
 def _device(name: str) -> torch.device:
@@ -103,13 +105,17 @@ def _device(name: str) -> torch.device:
         ) from error
 
 
-def _require_readable(path: Path) -> None:
-    """Refuse a file that is not an image, by its header, before a model is fetched."""
-    try:
-        with Image.open(path):
+def _require_readable(paths: Sequence[Path]) -> None:
+    """Refuse files of which not one is an image, by their headers, before a model is fetched."""
+    first = None
+    for path in paths:
+        try:
+            picture_size(path)
             return
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: of PIL's PNG reader
-        raise ValueError(f"{path} is not an image that can be read: {error}") from error
+        except UNREADABLE as error:
+            first = first or ValueError(f"{path} is not an image that can be read: {error}")
+    if first is not None:
+        raise first
 
 
 def _write(path: Path, answers: Sequence[Answer]) -> None:

@@ -42,6 +42,7 @@ USERS = {
     "pull": Command("kat_zoo.cli.repositories:pull", "download a model from the Hugging Face Hub", "pull"),
     "convert": Command("kat_zoo.cli.repositories:convert", "turn a checkpoint into safetensors and a config.json", "convert"),
     "env": Command("kat_zoo.cli.env:run", "versions, device and kernels, for a report of a bug", "env"),
+    "completion": Command("kat_zoo.cli.completion:run", "a script that completes this command in bash, zsh or fish", "completion"),
     "formula": Command("kat_zoo.kan.command:main", "find a formula for a column of a CSV file"),
 }
 MAINTAINERS = {

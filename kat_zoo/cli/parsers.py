@@ -96,6 +96,17 @@ def convert() -> ArgumentParser:
     return parser
 
 
+def completion() -> ArgumentParser:
+    """`kat-zoo completion`."""
+    parser = ArgumentParser(
+        prog="kat-zoo completion",
+        description='Print a script for a shell. In ~/.bashrc: eval "$(kat-zoo completion bash)". In ~/.zshrc, after compinit: '
+        'eval "$(kat-zoo completion zsh)". Once: kat-zoo completion fish > ~/.config/fish/completions/kat-zoo.fish',
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    return parser
+
+
 def env() -> ArgumentParser:
     """`kat-zoo env`."""
     return ArgumentParser(prog="kat-zoo env", description="Versions, device and kernels, for a report of a bug.")

@@ -10,27 +10,30 @@ from . import parsers
 
 DENSE = ("detection", "segmentation")
 LOCAL, HUB = "local-dir:", "hf-hub:"
+TAKE_A_VALUE = tuple(f"--{name}" for name in ("model", "task", "checkpoint", "top", "out", "batch-size", "device", "min-score"))
 
 
 def main(argv: Sequence[str]) -> int:
     """Predict with a model of any task.
 
     Args:
-        argv: `RUN IMAGE...`, or `IMAGE... --model NAME [--checkpoint FILE]`, and the options of the task.
+        argv: `RUN IMAGE...`, or `IMAGE... --model NAME [--checkpoint FILE]`, and the options of the task, in any order.
 
     Returns:
-        Exit code 0.
+        Exit code: 1 where some images could not be read.
 
     Raises:
-        ValueError: unknown model, unreadable image, an option out of range.
+        ValueError: unknown model, not a single image that can be read, an option out of range.
         FileNotFoundError: a file is missing.
     """
     arguments = list(argv)
-    named = any(argument.partition("=")[0] == "--model" for argument in arguments)
-    if arguments and not named and (Path(arguments[0]).is_dir() or arguments[0].startswith((LOCAL, HUB))):
-        arguments = [*arguments[1:], f"--model={arguments[0].removeprefix(LOCAL)}"]
     known = _known(arguments)
-    task = _task(known)
+    if not known.model and known.places and (Path(known.places[0]).is_dir() or known.places[0].startswith((LOCAL, HUB))):
+        run = known.places[0]
+        before = ("", *arguments)
+        position = next(i for i, argument in enumerate(arguments) if argument == run and before[i] not in TAKE_A_VALUE)
+        arguments = [*arguments[:position], *arguments[position + 1 :], f"--model={run.removeprefix(LOCAL)}"]
+    task = _task(_known(arguments))
     if task in DENSE:
         return int(import_module(f"kat_zoo.train.{task}.predict").main(arguments))
     options = parsers.predict().parse_args(arguments)
@@ -42,7 +45,11 @@ def _known(arguments: Sequence[str]) -> argparse.Namespace:
     parser = ArgumentParser(prog="kat-zoo predict", add_help=False, allow_abbrev=False)
     parser.add_argument("--model", default="")
     parser.add_argument("--task", choices=("classification", *DENSE))
-    return parser.parse_known_args(arguments)[0]
+    for option in TAKE_A_VALUE:
+        if option not in ("--model", "--task"):
+            parser.add_argument(option)
+    parser.add_argument("places", nargs="*")
+    return parser.parse_known_intermixed_args(arguments)[0]
 
 
 def _task(known: argparse.Namespace) -> str:

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
 from ..models.kat import UPSTREAM_FILES
-from .facts import dataset, family
+from .facts import DERIVED, dataset, family
 from .registry import Entry, Result, entry, measure, names
 
 AUTHORS_TRAINING = (
@@ -108,6 +108,8 @@ def _results(results: Sequence[Result]) -> str:
 def _training(item: Entry) -> str:
     if item.weights == "none":
         return "Not trained."
+    if item.name in DERIVED:
+        return DERIVED[item.name]
     if item.weights == "package":
         return "By `kat-zoo train`; the recipe is in `train/configs`, with the command, the time and the seed at its head."
     from_vit = ", starting from the weights of a ViT" if "vitft" in item.name else ""
@@ -251,8 +253,15 @@ def published() -> list[str]:
     return [name for name in names() if entry(name).weights != "none"]
 
 
+def _is_card(text: str) -> bool:
+    """Whether a text is a card that `render` wrote, by its front matter."""
+    front = text.split("\n---\n", 1)[0]
+    return front.startswith("---\n") and "\n- kat-zoo\n" in front and "\nlibrary_name: timm\n" in front
+
+
 def stale(folder: Path) -> list[str]:
-    """Names of the cards in `folder` that are missing or out of date, or have lost their model."""
+    """Names of the cards in `folder` that are missing or out of date, or have lost their model; other files are left alone."""
     wanted = {f"{name}.md": render(entry(name)) for name in published()}
-    present = {path.name: path.read_text() for path in folder.glob("*.md")}
+    texts = {path.name: path.read_text() for path in folder.glob("*.md")}
+    present = {name: text for name, text in texts.items() if name in wanted or _is_card(text)}
     return sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..models._pretrained import create_model, require_model
+from ..models._pretrained import create_model, known_classes, require_model
 from .repository import RECIPE, WEIGHTS, save_model
 
 CHECKPOINTS = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz", ".safetensors")
@@ -22,7 +22,8 @@ def convert(checkpoint: str | Path, model: str, folder: str | Path, num_classes:
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: unknown model, a file that is not a checkpoint, holds more than tensors, or does not fit the model.
+        ValueError: unknown model, another number of classes than the checkpoint has, or a file that is not a checkpoint, holds more than
+            tensors, or does not fit the model.
     """
     path, folder = Path(checkpoint), Path(folder)
     if not path.is_file():
@@ -33,6 +34,16 @@ def convert(checkpoint: str | Path, model: str, folder: str | Path, num_classes:
     for name in (RECIPE, WEIGHTS):
         if (folder / name).exists():
             raise ValueError(f"{folder} has a {name}: expected a new folder")
+    if num_classes is not None and (known := _classes_of(path, model)) not in (0, num_classes):
+        raise ValueError(f"num_classes={num_classes}: expected {known}, the number of classes of {path}")
     made = create_model(model, checkpoint=path, num_classes=num_classes)
     save_model(made, folder)
     return folder
+
+
+def _classes_of(path: Path, model: str) -> int:
+    """Number of classes of a checkpoint; 0 where it cannot be told."""
+    try:
+        return known_classes(model, path)
+    except Exception:  # of unpicklers, zip and safetensors readers; create_model then says what is wrong with the file
+        return 0

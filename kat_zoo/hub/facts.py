@@ -107,6 +107,17 @@ FAMILIES = {
 }
 
 
+# Weights that were made of others, without training.
+DERIVED = {
+    "kat_pico_patch4_28.fmnist_rgb": (
+        "Not trained: these are the weights of `kat_pico_patch4_28.fmnist`, which sees gray images, with a first layer that "
+        "looks at colors. Its weights go in parts of a quarter, a half and a quarter to red, green and blue, so that an image "
+        "with three channels that are alike gets the logits of the gray model. Colors were never seen in training. It is meant "
+        "for programs that give three channels to every model, as transformers' pipelines and timm's scripts do."
+    )
+}
+
+
 def family(name: str) -> Family | None:
     """The family of a model: of those whose key begins its name, the one with the longest key; None if there is none."""
     keys = [key for key in FAMILIES if f"{name.removeprefix('test_')}_".startswith(f"{key}_")]

@@ -21,6 +21,7 @@ from .. import kernels as kernels
 from .. import models as models
 from ..kernels.flops import OPERATOR_FLOPS
 from ..layers import KANLinear
+from ..models._pretrained import require_model
 
 RESULTS = Path(__file__).parent.parent / "weights" / "results.json"
 PREFIX = f"{models.__name__}."
@@ -117,8 +118,8 @@ def measure(model: nn.Module, input_size: Sequence[int]) -> Size:
 
 
 @cache
-def _size(architecture: str, num_classes: int, input_size: tuple[int, int, int]) -> Size:
-    return measure(timm.create_model(architecture, num_classes=num_classes, device="meta"), input_size)
+def _size(name: str, num_classes: int, input_size: tuple[int, int, int]) -> Size:
+    return measure(timm.create_model(name, num_classes=num_classes, device="meta"), input_size)
 
 
 def names() -> list[str]:
@@ -148,13 +149,13 @@ def entry(name: str) -> Entry:
     Raises:
         ValueError: not in the zoo.
     """
-    architecture = name.split(".")[0]
-    cfg = get_pretrained_cfg(name) if timm.is_model(architecture) else None
+    require_model(name)
+    cfg = get_pretrained_cfg(name)
     if cfg is None:
-        raise ValueError(f"{name!r} is not in the zoo: expected one of: {', '.join(names())}")
+        raise ValueError(f"model={name!r}: expected a model that has a configuration; `kat-zoo list` prints the names")
     has_file = cfg.file is not None and Path(cfg.file).is_file()
     weights = "package" if has_file else f"hub:{cfg.hf_hub_id}" if cfg.hf_hub_id else "none"
-    size = _size(architecture, cfg.num_classes, tuple(cfg.input_size))
+    size = _size(name, cfg.num_classes, tuple(cfg.input_size))
     known = load_results().get(name, ()) if weights != "none" else ()
     return Entry(name, size, cfg.input_size, cfg.num_classes, weights, cfg.license or "", known)
 

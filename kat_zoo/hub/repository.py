@@ -21,7 +21,8 @@ from timm.data.imagenet_info import ImageNetInfo
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
-from ..models._pretrained import weights_damage
+from ..models._download import weights_damage
+from ..models._pretrained import grid_metadata
 from . import cards
 from .samples import load_samples
 
@@ -121,7 +122,8 @@ def save_model(
     folder = Path(folder)
     config = model_config(model, classes, data_config, origin)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / WEIGHTS).write_bytes(serialize(model.state_dict(), {"format": "pt", "architecture": config["architecture"]}))
+    metadata = {"format": "pt", "architecture": config["architecture"], **grid_metadata(model)}
+    (folder / WEIGHTS).write_bytes(serialize(model.state_dict(), metadata))
     (folder / CONFIG).write_bytes(dumps(config))
 
 
@@ -139,6 +141,23 @@ def label_names(config: Mapping[str, Any]) -> list[str]:
     return list(names)
 
 
+def _described(names: list[str], descriptions: Any) -> list[str]:
+    """Names as people read them: by the descriptions beside them, or, of synsets as n01440764, by those of ImageNet in timm."""
+    if isinstance(descriptions, Mapping):
+        return [str(descriptions.get(name) or name) for name in names]
+    if not all(re.fullmatch(r"n\d{8}", name) for name in names):
+        return names
+    info = ImageNetInfo("imagenet-22k-ms")
+    return [_of_synset(info, name) for name in names]
+
+
+def _of_synset(info: ImageNetInfo, name: str) -> str:
+    try:
+        return info.label_name_to_description(name)
+    except KeyError:
+        return name
+
+
 def class_names(model: nn.Module, registered: bool) -> list[str]:
     """Names of a model's classes.
 
@@ -147,13 +166,14 @@ def class_names(model: nn.Module, registered: bool) -> list[str]:
         registered: whether the weights are those of timm's registry; only then do its tags tell the classes.
 
     Returns:
-        `label_names` of the configuration; of registered weights those of Fashion-MNIST or ImageNet; else numbers.
+        `label_names` of the configuration, synsets of ImageNet as the words they mean; of registered weights those of Fashion-MNIST or
+        ImageNet; else numbers.
     """
     config: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
     count = int(model.num_classes)  # type: ignore[arg-type]
     names = label_names(config)
     if len(names) == count and count:
-        return names
+        return _described(names, config.get("label_descriptions"))
     if registered and count == 10 and str(config.get("tag", "")).startswith("fmnist"):
         return list(load_samples().classes)
     if registered and count == 1000:

@@ -9,7 +9,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from .._text import one_line
-from ..models._pretrained import create_model, fetch_config, require_model
+from ..models._download import fetch_config
+from ..models._pretrained import create_model, require_model
 from .repository import CONFIG, check_config, class_names, read_config
 
 HUB, LOCAL = "hf-hub:", "local-dir:"
@@ -96,7 +97,8 @@ def _published(name: str) -> Source:
     registered = not name.startswith((HUB, LOCAL)) or name.startswith(f"{HUB}timm/")
     try:
         model = timm.create_model(name, pretrained=True).eval()
-    except (AttributeError, KeyError, RuntimeError, SafetensorError, TypeError) as error:  # of a description that does not fit the weights
+    # Of a description that does not fit the weights, or of weights that are not finite.
+    except (AttributeError, KeyError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise ValueError(f"{name} cannot be loaded: {one_line(error)[:300]}") from error
     return Source(model, tuple(class_names(model, registered)))
 

@@ -13,11 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from .._text import one_line
-from ..models._pretrained import config_damage, weights_damage
+from ..models._download import config_damage, weights_damage
 from .repository import CONFIG, OWN_FILES, WEIGHTS, lay_out
+
+# HTTP clients of huggingface_hub's versions; their errors when there is no answer have no base of the Hub's.
+CLIENTS = ("httpcore", "httpcore2", "httpx", "httpx2", "requests", "urllib3")
 
 
 @dataclass(frozen=True)
@@ -75,10 +84,10 @@ def push(
         ValueError: bad arguments; the repository is public, private was asked for; it holds another architecture.
         FileNotFoundError: not a run.
         PermissionError: no token, one that is not valid, or one without the right to write.
+        ConnectionError: the Hub does not answer.
     """
     run = Path(run)
-    if repo.count("/") != 1 or not all(repo.split("/")):
-        raise ValueError(f"repo {repo!r}: expected org/name")
+    _require_repo(repo)
     if weights not in ("last", "best"):
         raise ValueError(f"weights {weights!r}: expected 'last' or 'best'")
     if create_pr and revision not in (None, "main"):
@@ -109,6 +118,11 @@ def push(
                 parent_commit=head,
             )
     return Push(repo, files, commit.oid, commit.oid != head, commit.pr_url or f"{api.endpoint}/{repo}")
+
+
+def _require_repo(repo: str) -> None:
+    if repo.count("/") != 1 or not all(repo.split("/")):
+        raise ValueError(f"repo={repo!r}: expected org/name")
 
 
 def _token(token: str | None) -> str:
@@ -146,9 +160,13 @@ def _prepare(api: HfApi, repo: str, private: bool, revision: str | None, replace
 
 @contextmanager
 def _explained(repo: str) -> Iterator[None]:
-    """Say in one line what the Hub's refusals mean."""
+    """Say in one line what the Hub's refusals mean, and that it does not answer."""
     try:
         yield
+    except LocalEntryNotFoundError as error:  # nothing in the cache either
+        raise ConnectionError(
+            f"the Hub does not answer ({repo}): {one_line(error.__cause__ or error)[:200]}; is there a network?"
+        ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status == 401:
@@ -158,6 +176,10 @@ def _explained(repo: str) -> Iterator[None]:
         if status == 412:
             raise ValueError(f"{repo} has been changed meanwhile; push again") from error
         raise
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in CLIENTS:
+            raise
+        raise ConnectionError(f"the Hub does not answer ({repo}): {one_line(error)[:200]}; is there a network?") from error
 
 
 def pull(repo: str, folder: str | Path | None = None, *, revision: str | None = None, token: str | None = None) -> Path:
@@ -174,16 +196,19 @@ def pull(repo: str, folder: str | Path | None = None, *, revision: str | None = 
 
     Raises:
         FileNotFoundError: no such repository or revision, or it holds no model.
-        ValueError: damaged weights or config.json.
+        ConnectionError: the Hub does not answer.
+        ValueError: not `org/name`, or damaged weights or config.json.
     """
     target = Path(folder) if folder is not None else Path(repo.split("/")[-1])
     if target.is_dir() and any(target.iterdir()) and not (target / ".cache" / "huggingface").is_dir():
         raise ValueError(f"{target} is not empty, and not what an earlier pull left: expected a new folder")
-    try:
-        snapshot_download(repo, revision=revision, local_dir=target, token=token, library_name="kat_zoo")
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        where = f"{repo} (revision {revision})" if revision else repo
-        raise FileNotFoundError(f"the Hub has no {where}, or only for other tokens") from error
+    _require_repo(repo)
+    with _explained(repo):
+        try:
+            snapshot_download(repo, revision=revision, local_dir=target, token=token, library_name="kat_zoo")
+        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+            where = f"{repo} (revision {revision})" if revision else repo
+            raise FileNotFoundError(f"the Hub has no {where}, or only for other tokens") from error
     for name in (CONFIG, WEIGHTS):
         if not (target / name).is_file():
             raise FileNotFoundError(f"{repo} holds no timm model: it has no {name}")

@@ -41,7 +41,7 @@ class Network(TableModule):
         dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
-        self.width = _parse_width(width)
+        self.width = parse_width(width)
         self.mult_arity = count("mult_arity", mult_arity, 2)
         spline: dict[str, Any] = {
             "grid_size": grid_size,
@@ -209,9 +209,16 @@ class Network(TableModule):
         return sum(int(layer.active.sum()) for layer in self.layers)
 
 
-def _parse_width(width: Width) -> list[tuple[int, int]]:
-    """Sums and products of each layer."""
-    error = ValueError(f"width={width!r}: expected a list of positive integers or pairs [n_sum, n_mult]")
+def parse_width(width: Width) -> list[tuple[int, int]]:
+    """Sums and products of each layer.
+
+    Args:
+        width: nodes of each layer, as in the constructor.
+
+    Raises:
+        ValueError: not a list of numbers or pairs, or fewer than two layers.
+    """
+    error = ValueError(f"width={repr(width)[:200]}: expected a list of positive integers or pairs [n_sum, n_mult]")
     if not isinstance(width, Sequence) or isinstance(width, str):
         raise error
     entries: list[tuple[int, int]] = []
@@ -221,5 +228,5 @@ def _parse_width(width: Width) -> list[tuple[int, int]]:
             raise error
         entries.append((int(pair[0]), int(pair[1])))
     if len(entries) < 2 or entries[0][1]:
-        raise ValueError(f"width={list(width)}: expected at least inputs and outputs, and inputs without products")
+        raise ValueError(f"width={repr(list(width))[:200]}: expected at least inputs and outputs, and inputs without products")
     return entries

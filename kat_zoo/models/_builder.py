@@ -8,7 +8,10 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, clean_state_dict
 from torch import nn
 
-from ._pretrained import fetch_weights
+from .._checks import is_count
+from .._weights import check_weights
+from ._download import fetch_weights
+from ._pretrained import gray_to_color
 
 __all__ = [
     "BASE",
@@ -20,6 +23,7 @@ __all__ = [
     "build_with_features",
     "default_cfg",
     "fmnist_cfg",
+    "fmnist_rgb_cfg",
     "require_plain",
     "unwrap_state_dict",
 ]
@@ -31,11 +35,10 @@ WEIGHTS = Path(__file__).parent.parent / "weights"
 TINY: dict[str, Any] = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
 SMALL: dict[str, Any] = {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
 BASE: dict[str, Any] = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
-# For 28x28 gray images: 49 tokens, averaged.
+# For 28x28 images: 49 tokens, averaged. Their number of channels is that of the weights' configuration, as timm takes it.
 PICO: dict[str, Any] = {
     "img_size": 28,
     "patch_size": 4,
-    "in_chans": 1,
     "embed_dim": 96,
     "depth": 4,
     "num_heads": 3,
@@ -66,6 +69,11 @@ def default_cfg(**kwargs: Any) -> dict[str, Any]:
 def fmnist_cfg(**kwargs: Any) -> dict[str, Any]:
     """timm's configuration of a model for Fashion-MNIST's images, changed by `kwargs`."""
     return default_cfg(**{"num_classes": 10, "input_size": (1, 28, 28), "crop_pct": 1.0, "mean": (0.2860,), "std": (0.3530,), **kwargs})
+
+
+def fmnist_rgb_cfg(**kwargs: Any) -> dict[str, Any]:
+    """`fmnist_cfg` for the same images with three channels, which are alike."""
+    return fmnist_cfg(**{"input_size": (3, 28, 28), "mean": (0.2860,) * 3, "std": (0.3530,) * 3, **kwargs})
 
 
 def activation_names(act_init: str) -> tuple[str, str]:
@@ -116,6 +124,13 @@ def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return clean_state_dict({key: value for key, value in state_dict.items() if key != "n_averaged"})  # AveragedModel's counter
 
 
+def _check_size(name: str, value: Any) -> None:
+    """Refuse what timm would fail on in words of its own, as a size that is text."""
+    sides = value if isinstance(value, (tuple, list)) else (value, value)
+    if value is not None and (len(sides) != 2 or not all(map(is_count, sides))):
+        raise ValueError(f"{name}={value!r}: expected an integer of at least 1, or (height, width)")
+
+
 def build_with_features(model: Callable[..., Model], variant: str, pretrained: bool, filter_fn: Callable[..., Any], **kwargs: Any) -> Model:
     """Build a model through timm; with `features_only` it gives the maps of its own `forward_intermediates`.
 
@@ -128,8 +143,18 @@ def build_with_features(model: Callable[..., Model], variant: str, pretrained: b
 
     Raises:
         WeightsError: pretrained weights that `fetch_weights` cannot get.
+        ValueError: a size of images or patches that is not one or two integers, or pretrained weights with NaN, infinity or numbers of
+            another kind than the model's.
     """
+
+    def converted(state_dict: Any, built: nn.Module, *arguments: Any) -> Any:
+        weights = gray_to_color(filter_fn(state_dict, built, *arguments), built)
+        check_weights(weights, built.state_dict(), f"weights of {variant}")
+        return weights
+
+    for name in ("img_size", "patch_size"):
+        _check_size(name, kwargs.get(name))
     if pretrained:
         fetch_weights(variant, **kwargs)
     features = {"out_indices": kwargs.pop("out_indices", 3), "feature_cls": "getter"}
-    return build_model_with_cfg(model, variant, pretrained, pretrained_filter_fn=filter_fn, feature_cfg=features, **kwargs)
+    return build_model_with_cfg(model, variant, pretrained, pretrained_filter_fn=converted, feature_cfg=features, **kwargs)

@@ -28,6 +28,7 @@ from ._builder import (
     build_with_features,
     default_cfg,
     fmnist_cfg,
+    fmnist_rgb_cfg,
     require_plain,
     unwrap_state_dict,
 )
@@ -187,6 +188,8 @@ default_cfgs = generate_default_cfgs(
         "kat_base_patch16_224.adamdad_in1k": _cfg(hf_hub_id="adamdad/kat_base_patch16_224"),
         "kat_base_patch16_224.adamdad_vitft_in1k": _cfg(hf_hub_id="adamdad/kat_base_patch16_224.vitft"),
         "kat_pico_patch4_28.fmnist": fmnist_cfg(file=str(WEIGHTS / "kat_pico_patch4_28.fmnist.safetensors"), **_PAPER),
+        # The same file: see _pretrained.gray_to_color.
+        "kat_pico_patch4_28.fmnist_rgb": fmnist_rgb_cfg(file=str(WEIGHTS / "kat_pico_patch4_28.fmnist.safetensors"), **_PAPER),
         "test_kat.untrained": _cfg(input_size=(3, 160, 160), crop_pct=0.95),
     }
 )
@@ -212,7 +215,7 @@ def kat_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
 
 @register_model
 def kat_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> KAT:
-    """KAT for 28x28 gray images (49 tokens, averaged), 0.46M parameters."""
+    """KAT for 28x28 images (49 tokens, averaged), gray by default, 0.46M parameters."""
     return _create_kat("kat_pico_patch4_28", pretrained, **dict(PICO, **kwargs))
 
 

@@ -108,3 +108,20 @@ def test_env_names_versions_and_kernels(capsys):
     assert cli.main(["env"]) == 0
     printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert printed["torch"] == torch.__version__.split("+")[0] and "threads" in printed
+
+
+@pytest.mark.slow
+def test_every_help_works_without_docstrings():
+    """Under -OO they are None."""
+    script = (
+        "import contextlib, io, sys; from kat_zoo.cli.main import COMMANDS, main\n"
+        "more = [['predict', '--task', 'detection'], ['train', '--task', 'segmentation'], ['kernels', 'report']]\n"
+        "for argv in [[name] for name in COMMANDS] + more:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as text:\n"
+        "        try: code = main([*argv, '--help'])\n"
+        "        except SystemExit as stop: code = stop.code\n"
+        "    print(*argv, code, text.getvalue().startswith('usage: kat-zoo'))"
+    )
+    done = subprocess.run([sys.executable, "-OO", "-c", script], capture_output=True, text=True)
+    rows = done.stdout.splitlines()
+    assert done.returncode == 0 and len(rows) == len(cli.COMMANDS) + 3 and all(row.endswith(" 0 True") for row in rows), done.stderr[-500:]

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 import kat_zoo  # noqa: F401
 from kat_zoo.hub.source import open_model
-from kat_zoo.models._pretrained import WeightsError
+from kat_zoo.models._download import WeightsError
 from kat_zoo.models.kat import UPSTREAM_FILES
 
 WRAPPED = list(zip(UPSTREAM_FILES, ("", "state_dict", "model", "model_ema", "", ""), strict=True))
@@ -133,7 +133,7 @@ def down(reply):
 
 
 SAYS = {
-    truncated: "received 5000 bytes",
+    truncated: r"received 5000 bytes|IncompleteRead\(5000 bytes",
     resized: "has size",
     html: "should be of size",
     html_as_a_file: "begins with b'<!DOCTYPE html>",

@@ -84,7 +84,8 @@ def test_a_stale_card_is_noticed(tmp_path, capsys):
     assert main(["cards", "--out", str(tmp_path)]) == 0
     path = tmp_path / "kat_tiny_patch16_224.adamdad_in1k.md"
     path.write_text(path.read_text().replace("74.6", "76.4"))
-    (tmp_path / "gone.md").write_text("")
+    (tmp_path / "gone.md").write_text(path.read_text())
+    (tmp_path / "README.md").write_text("# Cards\n\nA page of the user's own, about kat-zoo.\n")
     assert main(["cards", "--out", str(tmp_path), "--check"]) == 2
     assert f"stale model cards in {tmp_path}: gone.md, {path.name}" in capsys.readouterr().err
 

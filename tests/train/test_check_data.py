@@ -35,7 +35,7 @@ def test_classes_in_folders(tmp_path, capsys):
     (root / "val" / "cat" / "2.png").write_text("no picture")
     assert main([*arguments, "--report", str(tmp_path / "report.txt")]) == 1
     out = capsys.readouterr().out
-    assert "1 cannot be used; training takes others in their place, up to data.max_unreadable=0" in out
+    assert "1 cannot be used; training takes others in the place of damaged images, up to data.max_unreadable=0" in out
     assert f"{cut}: " in out and "val/cat/2.png: it is not in a format" in out and "evaluation leaves no image out" in out
     lines = (tmp_path / "report.txt").read_text().splitlines()
     assert [line.split(":")[0] for line in lines] == ["training", "evaluation"]
@@ -67,7 +67,8 @@ def test_pixels_of_ade20k(tmp_path, capsys):
     (root / "images" / "validation" / "0.png").write_text("no picture")
     assert main(arguments) == 1
     out = capsys.readouterr().out
-    assert "2 cannot be used; training stops at the first" in out and "3.png has labels that are not classes: 200 (1024 pixels)" in out
+    assert "2 cannot be used; training takes others in the place of damaged images, up to data.max_unreadable=0" in out
+    assert "and stops at other faults" in out and "3.png has labels that are not classes: 200 (1024 pixels)" in out
     assert "validation/0.png: not a picture that can be read" in out
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from pycocotools import mask as rle
 
-from kat_zoo.train.detection.coco import decode_masks, read_coco
+from kat_zoo.train.detection.coco import decode_masks
+from kat_zoo.train.detection.formats import read_split
 
 from .detection_scenes import write_coco
 
@@ -23,7 +24,7 @@ def edit(folder, change):
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
-    return read_coco(path, folder / "train", masks=True)
+    return read_split(path, folder / "train", masks=True)
 
 
 def first(content):
@@ -73,7 +74,7 @@ def test_categories_become_labels_from_one_on_and_crowds_are_no_objects(folder):
     ],
 )
 def test_objects_that_cannot_be_seen_are_left_out_with_a_warning(change, named, folder, caplog):
-    before = len(read_coco(folder / "train.json", folder / "train", masks=True).api.anns)
+    before = len(read_split(folder / "train.json", folder / "train", masks=True).api.anns)
     assert not caplog.text
     split = edit(folder, change)
     assert len(split.api.anns) == before - 1 and named in caplog.text
@@ -124,12 +125,12 @@ def test_other_faults_are_refused_with_the_image_id(change, named, folder):
 def test_missing_files_are_named(folder):
     (folder / "train" / "2.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 3 images .* the first image 2: .*2.png"):
-        read_coco(folder / "train.json", folder / "train", masks=False)
+        read_split(folder / "train.json", folder / "train", masks=False)
     with pytest.raises(FileNotFoundError, match="absent.json"):
-        read_coco(folder / "absent.json", folder / "train", masks=False)
+        read_split(folder / "absent.json", folder / "train", masks=False)
     (folder / "train.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
-        read_coco(folder / "train.json", folder / "train", masks=False)
+        read_split(folder / "train.json", folder / "train", masks=False)
 
 
 def test_null_is_the_same_as_nothing(folder):
@@ -146,9 +147,9 @@ def test_objects_that_cannot_be_seen_are_left_out_and_counted_or_refused(folder,
     (folder / "train.json").write_text(json.dumps(content))
     count = len(content["annotations"])
     path = folder / "train.json"
-    assert len(read_coco(path, folder / "train", masks=False).api.anns) == count and not caplog.text
-    assert len(read_coco(path, folder / "train", masks=True).api.anns) == count - 1
+    assert len(read_split(path, folder / "train", masks=False).api.anns) == count and not caplog.text
+    assert len(read_split(path, folder / "train", masks=True).api.anns) == count - 1
     assert "1 objects with a polygon of fewer than three points are left out, first in image 1" in caplog.text
     assert "1 objects with a polygon of fewer than three points keep their other polygons" in caplog.text
     with pytest.raises(ValueError, match=r"1 objects with a polygon .* are left out, first in image 1, and data.strict is true"):
-        read_coco(path, folder / "train", masks=True, strict=True)
+        read_split(path, folder / "train", masks=True, strict=True)

@@ -13,9 +13,10 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 
-from kat_zoo.train.detection.coco import decode_masks, read_coco
+from kat_zoo.train.detection.coco import decode_masks
 from kat_zoo.train.detection.data import EvalScenes, TrainScenes, eval_loader, open_splits, train_transform
 from kat_zoo.train.detection.evaluate import coco_results, evaluate, summarize
+from kat_zoo.train.detection.formats import read_split
 from kat_zoo.train.detection.recipe import DetectionAugmentConfig, DetectionDataConfig
 
 from .detection_scenes import HEIGHT, WIDTH, small_recipe, write_coco
@@ -28,7 +29,7 @@ def coco(tmp_path_factory):
 
 @pytest.fixture
 def val(coco):
-    return read_coco(coco / "val.json", coco / "val", masks=True)
+    return read_split(coco / "val.json", coco / "val", masks=True)
 
 
 # ---- Targets ---------------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from kat_zoo.train.classification.datasets import hub, image_folder
 from kat_zoo.train.classification.loader import EvalImages
 from kat_zoo.train.classification.recipe import AugmentConfig
 from kat_zoo.train.classification.stream import StreamTestLoader
-from kat_zoo.train.detection.coco import read_coco
 from kat_zoo.train.detection.data import EvalScenes
+from kat_zoo.train.detection.formats import read_split
 from kat_zoo.train.segmentation.ade20k import check, open_folders
 from kat_zoo.train.segmentation.data import EvalPixels
 from kat_zoo.train.segmentation.recipe import SegmentationDataConfig
@@ -69,7 +69,7 @@ def write_coco(folder, flags, size=(24, 16)):
     records = [{"id": flag, "file_name": f"{flag}.jpg", "width": size[0], "height": size[1]} for flag in flags]
     content = {"images": records, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
     (folder / "all.json").write_text(json.dumps(content))
-    return EvalScenes(read_coco(folder / "all.json", folder / "images", masks=False), 1)
+    return EvalScenes(read_split(folder / "all.json", folder / "images", masks=False), 1)
 
 
 def test_scenes_of_coco(tmp_path):

@@ -71,7 +71,7 @@ def open_run(folder: Path) -> FinishedRun:
         update = int(checkpoint.name.rpartition("_")[2])
         label = f"epoch {epochs[update]:g}" if update in epochs else f"update {update}"
         states[label] = load_file(averaged if averaged.exists() else checkpoint / "model.safetensors")
-    model.load_state_dict(last)
+    run.fill(model)
     return FinishedRun(folder.name, recipe, model.eval(), states, log)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from torchvision import transforms
 
-from ..core.images import UNREADABLE, Images, UnreadableImages, name_of, to_mode
+from ..core.images import UNREADABLE, DamagedImage, Images, UnreadableImages, name_of, to_mode
 from ..core.sampling import EpochSampler, make_loader, seeded
 from .hub_data import Stream
 from .recipe import AugmentConfig, DataConfig
@@ -66,15 +66,17 @@ class TrainImages(Dataset):
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int]:
         index, seed, epoch = key
-        for candidate in itertools.chain(range(index, len(self)), range(index)):
+
+        def read(candidate: int) -> tuple[Tensor, int]:
+            name = name_of(self.images, candidate)
             try:
                 image, label = self.images[candidate]
                 image.load()
             except UNREADABLE as error:
-                self.unreadable.note(name_of(self.images, candidate), error)
-            else:
-                return self.transform(to_mode(image, self.mode, name_of(self.images, candidate)), seed, epoch), label
-        raise ValueError(f"none of the {len(self)} images can be read")
+                raise DamagedImage(name) from error
+            return self.transform(to_mode(image, self.mode, name), seed, epoch), label
+
+        return self.unreadable.read(index, len(self), read, partial(name_of, self.images))
 
 
 class EvalImages(Dataset):

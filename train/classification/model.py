@@ -12,7 +12,7 @@ from torch import nn
 
 import kat_zoo
 from kat_zoo._text import one_line
-from kat_zoo.models._pretrained import create_model, known_classes
+from kat_zoo.models._pretrained import UnknownArgument, create_model, known_classes
 
 from ..core.optim import RATIONALS
 from .recipe import ModelConfig
@@ -83,7 +83,9 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn
     arguments: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
     try:
         return create_model(config.name, pretrained=config.pretrained, checkpoint=config.checkpoint, adapt=adapt, **arguments)
-    except TypeError as error:  # of an argument that the model does not have, or of a wrong type
+    except UnknownArgument as error:
+        raise ValueError(f"model.kwargs={config.kwargs}: {error}") from error
+    except TypeError as error:  # of a wrong type
         raise ValueError(f"model.kwargs={config.kwargs}: expected arguments of {config.name} ({one_line(error)[:200]})") from error
 
 

@@ -71,9 +71,18 @@ def write_atomically(path: Path, data: bytes) -> None:
     _sync(path.parent)
 
 
-def save_weights(weights: Mapping[str, torch.Tensor], path: Path, update: int | None = None) -> None:
-    """Write a state dict as safetensors, atomically, with the update it is of; timm's `checkpoint_path` reads it."""
-    stated = {} if update is None else {"update": str(update)}
+def save_weights(
+    weights: Mapping[str, torch.Tensor], path: Path, update: int | None = None, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a state dict as safetensors, atomically; timm's `checkpoint_path` reads it.
+
+    Args:
+        weights: state dict.
+        path: file to write.
+        update: update that the weights are of, which the file then states.
+        metadata: further statements.
+    """
+    stated = {**({} if update is None else {"update": str(update)}), **(metadata or {})}
     write_atomically(path, serialize(weights, {"format": "pt"} | stated))  # transformers asks for the format
 
 

@@ -1,9 +1,12 @@
 """The command line of a task's training, under `kat-zoo train` and under every launcher."""
 
+import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
@@ -52,6 +55,14 @@ def command(
     return 0
 
 
+def _tell_torchrun(line: str) -> None:
+    """Leave a line for the summary that torchrun prints last, which would bury the line above it and say that there is no traceback."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        told = {"message": {"message": line, "extraInfo": {"py_callstack": line, "timestamp": str(int(time.time()))}}}
+        Path(path).write_text(json.dumps(told))
+
+
 def launched(main: Callable[[], int], name: str) -> int:
     """Run a command that a launcher started: an error is told in one line, as `kat-zoo` tells it.
 
@@ -67,7 +78,9 @@ def launched(main: Callable[[], int], name: str) -> int:
         return main()
     except (ValueError, OSError, ModuleNotFoundError) as error:
         logger.debug("%s failed", name, exc_info=True)
-        print(f"{name}{process}: {one_line(error) or type(error).__name__}", file=sys.stderr)
+        line = f"{name}{process}: {one_line(error) or type(error).__name__}"
+        print(line, file=sys.stderr)
+        _tell_torchrun(line)
         return 2
     except KeyboardInterrupt:
         print(f"{name}{process}: interrupted", file=sys.stderr)

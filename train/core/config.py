@@ -88,7 +88,8 @@ class ScheduleConfig:
         left, decay = self.epochs - self.warmup_epochs, self.decay_epochs
         if self.warmup_epochs and left <= 0:
             raise ValueError(
-                f"schedule.warmup_epochs={self.warmup_epochs}: expected below schedule.epochs = {self.epochs}: give fewer, or 0"
+                f"schedule.warmup_epochs={self.warmup_epochs}: expected below schedule.epochs = {self.epochs}: give fewer, as "
+                f"--schedule.warmup_epochs {self.epochs / 10:g}, or 0"
             )
         if self.warmup_epochs and self.warmup_lr > lr:
             raise ValueError(f"schedule.warmup_lr={self.warmup_lr}: expected at most optimizer.lr = {lr}")
@@ -98,8 +99,8 @@ class ScheduleConfig:
             return
         if decay is not None and decay > left and not decay < 1:  # below 1 it is a fraction
             raise ValueError(
-                f"schedule.decay_epochs={decay}: expected at most {left:g}, what schedule.warmup_epochs {self.warmup_epochs:g} leave "
-                f"of schedule.epochs {self.epochs}"
+                f"schedule.decay_epochs={decay}: expected at most {left:g}, which schedule.warmup_epochs {self.warmup_epochs:g} leave "
+                f"of schedule.epochs {self.epochs}: give fewer, as --schedule.decay_epochs {left / 2:g}"
             )
 
 

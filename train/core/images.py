@@ -1,10 +1,11 @@
 """Datasets as the trainer reads them, (PIL image, label) by index, and images that cannot be read."""
 
 import io
+import itertools
 import logging
 import multiprocessing
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,9 +13,15 @@ from PIL import Image
 
 from kat_zoo.images import UNREADABLE, convert, read_image
 
-__all__ = ["UNREADABLE", "ArrayImages", "Images", "Part", "UnreadableImages", "decode", "name_of", "to_mode"]
+__all__ = ["UNREADABLE", "ArrayImages", "DamagedImage", "Images", "Part", "UnreadableImages", "decode", "name_of", "to_mode"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("kat_zoo")
+
+
+class DamagedImage(ValueError):
+    """An image, or a mask, that cannot be read; others may be used in its place."""
 
 
 class Images(Protocol):
@@ -122,13 +129,32 @@ class UnreadableImages:
         self._names = torch.zeros(limit + 1, self.SLOT, dtype=torch.uint8).share_memory_()
         self._lock = multiprocessing.Lock()
 
+    def read(self, index: int, size: int, read: Callable[[int], T], name: Callable[[int], str]) -> T:
+        """Read an image, or the next that can be read.
+
+        Args:
+            index: index of the image.
+            size: number of images.
+            read: function from an index to an image; it raises `DamagedImage`.
+            name: function from an index to the image's name.
+
+        Raises:
+            ValueError: more than `limit` images cannot be read, or none can.
+        """
+        for candidate in itertools.chain(range(index, size), range(index)):
+            try:
+                return read(candidate)
+            except DamagedImage as error:
+                self.note(name(candidate), error.__cause__ or error)
+        raise ValueError(f"none of the {size} images can be read")
+
     @property
     def names(self) -> list[str]:
         """Names of the images found so far."""
         rows = (bytes(row.tolist()).rstrip(b"\0") for row in self._names)
         return [row.decode(errors="replace") for row in rows if row]
 
-    def note(self, name: str, error: Exception) -> None:
+    def note(self, name: str, error: BaseException) -> None:
         """Count an image, once however often it is met.
 
         Args:

@@ -20,8 +20,10 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from kat_zoo._text import one_line
 from kat_zoo.analysis import plot_curves
 from kat_zoo.hub.repository import CARD, RESULT, WEIGHTS, dumps, folder_card
+from kat_zoo.models._pretrained import grid_metadata
 
 from .checkpoint import (
     Progress,
@@ -247,9 +249,12 @@ class Run:
         weights = whole_weights(self.ema.module if self.ema is not None else self.bare)
         if self.accelerator.is_main_process and all(bool(weight.isfinite().all()) for weight in weights.values()):
             for name in (WEIGHTS, "best.safetensors") if better else (WEIGHTS,):
-                save_weights(weights, self.folder / name, progress.update)
+                save_weights(weights, self.folder / name, progress.update, grid_metadata(self.bare))
             (self.folder / OLD_WEIGHTS).unlink(missing_ok=True)  # of an older version that began the run
-            plot_curves({self.folder.name: read_log(self.folder / "metrics.jsonl")}, self.folder / "curves.png")
+            self._decorate(
+                "curves.png",
+                lambda: plot_curves({self.folder.name: read_log(self.folder / "metrics.jsonl")}, self.folder / "curves.png"),
+            )
         progress.best, progress.evaluated = value if better else progress.best, progress.update
         self.save()
         self.restart_clock()
@@ -285,6 +290,13 @@ class Run:
             self.finish(f"stopped at update {self.progress.update} by a signal: {saved}; {advice}")
         return stop
 
+    def _decorate(self, name: str, write: Callable[[], object]) -> None:
+        """Write a file that only tells of the run: whatever goes wrong there, as in a library that draws, must not end the run."""
+        try:
+            write()
+        except Exception as error:
+            logger.warning("%s could not be written: %s", self.folder / name, one_line(error)[:200])
+
     def finish(self, message: str, result: Mapping[str, Any] | None = None) -> None:
         """Close bar and trackers and say how the run ended.
 
@@ -294,7 +306,7 @@ class Run:
         """
         if result is not None and self.accelerator.is_main_process:
             write_atomically(self.folder / RESULT, dumps(result))
-            write_atomically(self.folder / CARD, folder_card(self.folder, self.config).encode())
+            self._decorate(CARD, lambda: write_atomically(self.folder / CARD, folder_card(self.folder, self.config).encode()))
         release(self.folder)
         self.bar.close()
         self.accelerator.print(message)

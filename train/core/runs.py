@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from kat_zoo._text import one_line
+from kat_zoo._weights import check_weights
 from kat_zoo.hub.repository import CONFIG, RECIPE, RESULT, WEIGHTS, check_config, label_names
 
 from .config import RunRecipe, parse
@@ -57,6 +60,22 @@ class RunFolder:
     def load_weights(self) -> dict[str, Tensor]:
         """The last weights, by name."""
         return load_file(self.weights)
+
+    def fill(self, model: nn.Module) -> None:
+        """Give a model the last weights.
+
+        Args:
+            model: model as the recipe builds it.
+
+        Raises:
+            ValueError: weights that do not fit, or that are NaN, infinite or of another kind than the model's.
+        """
+        try:
+            weights = self.load_weights()
+            check_weights(weights, model.state_dict(), str(self.weights))
+            model.load_state_dict(weights)
+        except (RuntimeError, SafetensorError) as error:  # of load_state_dict
+            raise ValueError(f"{self.weights} does not fit the recipe beside it: {one_line(error)[:300]}") from error
 
     @property
     def log(self) -> list[dict[str, Any]]:

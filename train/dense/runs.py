@@ -2,7 +2,7 @@
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from kat_zoo import dense
 from kat_zoo._arguments import ArgumentParser
 from kat_zoo.dense.backbone import create_backbone
 from kat_zoo.hub.repository import Origin
-from kat_zoo.images import open_image
+from kat_zoo.images import open_images
 from kat_zoo.models._pretrained import load_backbone
 
 from ..core.config import RunRecipe
@@ -127,18 +127,9 @@ def drawing_paths(images: Sequence[Path], folder: Path, task: str) -> list[Path]
     return paths
 
 
-def read_picture(path: Path, channels: int) -> Tensor:
-    """The picture (C, H, W) uint8 in a file.
-
-    Args:
-        path: path of the file.
-        channels: 1 converts to gray, 3 to RGB.
-
-    Raises:
-        FileNotFoundError: the file is missing.
-        ValueError: an unreadable image.
-    """
-    return v2.functional.pil_to_tensor(open_image(path, channels))
+def read_pictures(paths: Sequence[Path], channels: int, failed: list[Path]) -> Iterator[tuple[Path, Tensor]]:
+    """The pictures (C, H, W) uint8 in some files, one at a time; arguments as those of `open_images`, which names damaged ones."""
+    yield from ((path, v2.functional.pil_to_tensor(image)) for path, image in open_images(paths, channels, failed))
 
 
 def best_device() -> torch.device:

@@ -47,15 +47,34 @@ class CocoSplit:
         return torch.tensor([self.category_ids.index(a["category_id"]) + 1 for a in objects], dtype=torch.int64)
 
 
-def read_coco(annotations: Path, folder: Path, masks: bool, strict: bool = False) -> CocoSplit:
-    """Read a split and refuse, or mend and count, what is wrong in it.
+def read_coco(annotations: Path) -> dict[str, Any]:
+    """The content of a file of instances.
+
+    Args:
+        annotations: the JSON file.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: not JSON.
+    """
+    if not annotations.is_file():
+        raise FileNotFoundError(f"{annotations}: no such file: expected instances in COCO's format")
+    try:
+        return json.loads(annotations.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{annotations} is not JSON: {error}") from error
+
+
+def check_coco(content: Any, annotations: Path, folder: Path, masks: bool, strict: bool = False) -> CocoSplit:
+    """Refuse, or mend and count, whatever is wrong in a split.
 
     Objects that cannot be seen (an empty box, a box outside the image, an empty mask, a polygon of fewer than three points) are left out
     and boxes that reach over the edge are clipped, both with a warning that counts them and names the first image. Anything else is
     refused. A detector without masks does not look at polygons.
 
     Args:
-        annotations: the JSON file.
+        content: images, annotations and categories as COCO's JSON has them.
+        annotations: file or folder that it was read from, for messages.
         folder: folder of the images.
         masks: whether every object needs a mask (a polygon, or RLE).
         strict: whether objects that cannot be seen are refused.
@@ -64,16 +83,10 @@ def read_coco(annotations: Path, folder: Path, masks: bool, strict: bool = False
         The split.
 
     Raises:
-        FileNotFoundError: the JSON file or an image is missing.
+        FileNotFoundError: an image is missing.
         ValueError: not COCO's format, an id that is used twice or unknown, a box that is not four numbers, an absent or damaged mask,
             or under `strict` an object that cannot be seen; naming the record and its image.
     """
-    if not annotations.is_file():
-        raise FileNotFoundError(f"{annotations}: no such file: expected instances in COCO's format")
-    try:
-        content = json.loads(annotations.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{annotations} is not JSON: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
         raise ValueError(f"{annotations} is not COCO's format: expected the lists images, annotations, categories")
     images = _check_images(content["images"], folder, annotations)
@@ -166,7 +179,7 @@ def _checked(
         record["segmentation"] = segmentation if isinstance(segmentation, list) else code
         area = int(rle.area(code))
     elif masks:
-        raise ValueError(f"{place}: there is no segmentation, and the detector learns masks")
+        raise ValueError(f"{place}: there is no segmentation, and the detector learns masks; model.head faster_rcnn learns boxes alone")
     given = annotation.get("area")
     if given is not None and not (is_real(given) and math.isfinite(given)):
         raise ValueError(f"{place}: area={given!r}: expected a number")

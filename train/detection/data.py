@@ -1,5 +1,6 @@
 """Images with their objects for torchvision's detectors: augmented for training, as they are for evaluation."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,10 +15,11 @@ from torchvision.transforms import v2
 from kat_zoo.images import UNREADABLE
 from kat_zoo.images import read_image as read_file
 
-from ..core.images import to_mode
+from ..core.images import DamagedImage, UnreadableImages, to_mode
 from ..core.sampling import EpochSampler, make_loader, seeded
 from ..dense.transforms import PhotometricDistort
-from .coco import CocoSplit, decode_masks, read_coco
+from .coco import CocoSplit, decode_masks
+from .formats import classes_of, read_split
 from .recipe import DetectionAugmentConfig, DetectionDataConfig
 
 Target = dict[str, Tensor]
@@ -35,11 +37,13 @@ def open_splits(data: DetectionDataConfig, masks: bool) -> tuple[CocoSplit, Coco
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: see `read_coco`; or the splits have different categories, or there is nothing to evaluate.
+        ValueError: see `read_split`; or the splits have different categories, or there is nothing to evaluate.
     """
     root = Path(data.root)
-    train = read_coco(root / data.train_annotations, root / data.train_images, masks, data.strict)
-    test = read_coco(root / data.val_annotations, root / data.val_images, masks, data.strict)
+    places = [root / data.train_annotations, root / data.val_annotations]
+    folders = [root / data.train_images, root / data.val_images]
+    names = classes_of(places)
+    train, test = (read_split(place, folder, masks, data.strict, names) for place, folder in zip(places, folders, strict=True))
     if (train.category_ids, train.classes) != (test.category_ids, test.classes):
         odd = sorted(set(train.classes) ^ set(test.classes))
         raise ValueError(f"{data.train_annotations} and {data.val_annotations} have different categories ({', '.join(odd[:5])})")
@@ -63,7 +67,7 @@ def read_image(split: CocoSplit, record: dict[str, Any], channels: int) -> Image
     try:
         image = read_file(path)
     except UNREADABLE as error:
-        raise ValueError(f"image {record['id']}, {path}, cannot be read: {error}") from error
+        raise DamagedImage(f"image {record['id']}, {path}, cannot be read: {error}") from error
     said = (record["width"], record["height"])
     if image.size != said:
         turned = " once turned upright by its EXIF orientation" if image.size == said[::-1] else ""
@@ -97,13 +101,23 @@ class TrainScenes(Dataset):
         channels: number of channels of the images, 1 or 3.
         masks: whether targets have masks.
         skip_empty: leave images without objects out.
+        unreadable: counts images that cannot be read, whose places the next that can be takes; by default none may be.
 
     Raises:
         ValueError: no images are left.
     """
 
-    def __init__(self, split: CocoSplit, transform: v2.Compose, channels: int, masks: bool, skip_empty: bool = True) -> None:
+    def __init__(
+        self,
+        split: CocoSplit,
+        transform: v2.Compose,
+        channels: int,
+        masks: bool,
+        skip_empty: bool = True,
+        unreadable: UnreadableImages | None = None,
+    ) -> None:
         self.split, self.transform, self.channels, self.masks = split, transform, channels, masks
+        self.unreadable = unreadable or UnreadableImages(0)
         self.images = [record for record in split.images if not skip_empty or split.objects(record["id"])]
         if not self.images:
             raise ValueError(f"none of the {len(split.images)} training images in {split.folder} has objects")
@@ -114,6 +128,10 @@ class TrainScenes(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Target]:
         """Image (C, h, w) in [0, 1], and its boxes (N, 4) as x0, y0, x1, y1, labels (N,) and masks (N, h, w) uint8."""
         index, seed = key
+        read = partial(self._read, seed=seed)
+        return self.unreadable.read(index, len(self), read, lambda i: str(self.split.folder / self.images[i]["file_name"]))
+
+    def _read(self, index: int, seed: int) -> tuple[Tensor, Target]:
         record = self.images[index]
         objects = self.split.objects(record["id"])
         size = (record["height"], record["width"])

@@ -13,6 +13,7 @@ from timm.layers import set_fused_attn
 
 from ..core.begin import begin
 from ..core.command import command
+from ..core.images import UnreadableImages
 from ..core.processes import start
 from ..core.signals import stop_signals
 from ..core.trial import try_update
@@ -74,7 +75,8 @@ def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | 
     if recipe.system.grad_checkpointing:
         model.backbone.set_grad_checkpointing()
     mean = model.transform.image_mean
-    scenes = TrainScenes(train_split, train_transform(data, recipe.augment, mean), len(mean), masks, data.skip_empty)
+    unreadable = UnreadableImages(data.max_unreadable)
+    scenes = TrainScenes(train_split, train_transform(data, recipe.augment, mean), len(mean), masks, data.skip_empty, unreadable)
     train_batches, sampler, updates_per_epoch = train_loader(scenes, data, recipe.seed, recipe.optimizer.grad_accum)
     test_batches = eval_loader(EvalScenes(test_split, len(mean)), data, accelerator.num_processes)
 
@@ -96,6 +98,8 @@ def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | 
                 for prefix, weights in run.weights.items():
                     result = evaluate(accelerator, weights, run.test_batches, test_split, masks)
                     values |= result.values(prefix)
+                if unreadable.names:
+                    values["unreadable_images"] = len(unreadable.names)
                 run.evaluated(values, f"{prefix}box_ap")
             if run.finished:
                 break

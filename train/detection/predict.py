@@ -10,10 +10,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from kat_zoo.images import find_images
+from kat_zoo.images import find_images, told
 
 from ..dense.pictures import as_rgb, colors
-from ..dense.runs import best_device, drawing_paths, predict_parser, read_dense_run, read_picture
+from ..dense.runs import best_device, drawing_paths, predict_parser, read_dense_run, read_pictures
 from .loop import build_model
 from .recipe import DetectionRecipe
 
@@ -63,7 +63,7 @@ def open_run(folder: Path) -> Detector:
     run = read_dense_run(folder, "detection")
     recipe = run.recipe(DetectionRecipe)
     model = build_model(recipe.model.untrained(), len(run.classes), recipe.data)
-    model.load_state_dict(run.load_weights())
+    run.fill(model)
     return Detector(recipe, model.eval(), run.classes)
 
 
@@ -102,11 +102,11 @@ def main(argv: Sequence[str]) -> int:
         argv: arguments.
 
     Returns:
-        Exit code.
+        Exit code: 1 where some images could not be read.
 
     Raises:
         FileNotFoundError: a file is missing, or not a run folder.
-        ValueError: an unreadable image, or a score out of range.
+        ValueError: a score out of range.
     """
     parser = predict_parser("detection", __doc__)
     parser.add_argument("--min-score", type=float, default=0.5, help="least score of what is drawn (default: %(default)s)")
@@ -116,15 +116,15 @@ def main(argv: Sequence[str]) -> int:
     paths = find_images(arguments.images)
     detector = open_run(arguments.model)
     detector.model.to(best_device())
-    drawings = drawing_paths(paths, arguments.out or Path(), "detection")
-    for path, drawing in zip(paths, drawings, strict=True):
-        image = read_picture(path, detector.channels)
+    drawings = dict(zip(paths, drawing_paths(paths, arguments.out or Path(), "detection"), strict=True))
+    failed: list[Path] = []
+    for path, image in read_pictures(paths, detector.channels, failed):
         found = detector.predict(image, arguments.min_score)
         print(f"{path}: {len(found['boxes'])} objects with a score of {arguments.min_score:g} or more")
         for box, label, score in zip(found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True):
             print(f"  {detector.classes[label - 1]} {score:.1%}, x {box[0]:.0f} to {box[2]:.0f}, y {box[1]:.0f} to {box[3]:.0f}")
         if arguments.out is not None:
             arguments.out.mkdir(parents=True, exist_ok=True)
-            v2.functional.to_pil_image(draw(image, found, detector.classes)).save(drawing)
-            print(f"  {drawing}")
-    return 0
+            v2.functional.to_pil_image(draw(image, found, detector.classes)).save(drawings[path])
+            print(f"  {drawings[path]}")
+    return told(failed, len(paths))

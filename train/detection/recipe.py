@@ -24,19 +24,23 @@ class DetectorConfig(DenseModelConfig):
 
 @dataclass(frozen=True)
 class DetectionDataConfig:
-    """Images and instances in COCO's format; defaults are the names of COCO 2017.
+    """Images and instances in the format of COCO, Pascal VOC or YOLO; defaults are the names of COCO 2017.
+
+    Annotations are a JSON file (COCO), a folder of XML files or a list of names as ImageSets/Main/train.txt (VOC), or data.yaml (YOLO).
 
     Attributes:
         root: folder that the other paths are relative to.
         train_images: folder of the training images.
-        train_annotations: JSON file of their instances.
+        train_annotations: file or folder of their instances.
         val_images: folder of the evaluation images.
-        val_annotations: JSON file of their instances.
+        val_annotations: file or folder of their instances.
         skip_empty: leave training images without objects out.
         strict: refuse objects that cannot be seen (empty boxes, boxes outside the image, degenerate polygons), instead of leaving them out
             with a warning.
         batch_size: images per update over all processes and accumulation steps.
         workers: loader processes per training process.
+        max_unreadable: different training images that one process may find damaged; another image takes the place of each. Evaluation
+            leaves no image out.
         min_size: shorter side that images are resized to, in pixels; of several, training draws one for each image (multi-scale) and
             evaluation takes the last.
         max_size: largest longer side, in pixels; an image that would exceed it is resized less.
@@ -51,6 +55,7 @@ class DetectionDataConfig:
     strict: bool = False
     batch_size: int = 16
     workers: int = 2
+    max_unreadable: int = 0
     min_size: tuple[int, ...] = (800,)
     max_size: int = 1333
 
@@ -87,6 +92,7 @@ class DetectionRecipe(RunRecipe):
     """
 
     ranges: ClassVar[Mapping[str, str]] = RANGES | {
+        "data.max_unreadable": "[0, 1e6]",
         "data.min_size": "[1, 65536]",
         "data.max_size": "[1, 65536]",
         "augment.scale": "(0, 100]",

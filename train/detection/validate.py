@@ -9,9 +9,9 @@ from accelerate.utils import tqdm
 
 from ..core.config import parse
 from ..core.processes import evaluation
-from .coco import read_coco
 from .data import EvalScenes, eval_loader
 from .evaluate import evaluate
+from .formats import read_split
 from .predict import open_run
 
 
@@ -23,7 +23,7 @@ class DetectionValidateConfig:
         run: folder of a finished detection run.
         task: name of the task.
         images: folder of images; None is the evaluation split of the run.
-        annotations: JSON file of their instances in COCO's format; goes with `images`.
+        annotations: file or folder of the instances in `images`, in any format of a recipe's `data.val_annotations`.
         precision: `no`, `bf16` or `fp16` autocast; None is as the run.
     """
 
@@ -53,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
     detector = open_run(Path(config.run))
     data, masks = detector.recipe.data, detector.recipe.model.head == "mask_rcnn"
     annotations = Path(config.annotations or Path(data.root) / data.val_annotations)
-    split = read_coco(annotations, Path(config.images or Path(data.root) / data.val_images), masks)
+    images = Path(config.images or Path(data.root) / data.val_images)
+    split = read_split(annotations, images, masks, classes=detector.classes)
     if split.classes != detector.classes:
         raise ValueError(f"{annotations} has the classes {', '.join(split.classes)}; the run has {', '.join(detector.classes)}")
     with evaluation(config.precision or detector.recipe.system.precision) as accelerator:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from kat_zoo.images import SIDEWAYS, UNREADABLE, has_sixteen_bits, orientation, read_image, upright_size
 
+from ..core.images import DamagedImage
 from .recipe import SegmentationDataConfig
 
 logger = logging.getLogger("kat_zoo")
@@ -126,12 +127,12 @@ def open_picture(path: Path) -> Image.Image:
     """Read a picture, or an annotation, with its pixels, upright as its EXIF orientation says.
 
     Raises:
-        ValueError: it cannot be read.
+        DamagedImage: it cannot be read.
     """
     try:
         return read_image(path)
     except UNREADABLE as error:
-        raise ValueError(f"{path}: not a picture that can be read ({error})") from error
+        raise DamagedImage(f"{path}: not a picture that can be read ({error})") from error
 
 
 def look_at(pair: tuple[Path, Path], reduce_zero_label: bool) -> np.ndarray:
@@ -152,37 +153,50 @@ def look_at(pair: tuple[Path, Path], reduce_zero_label: bool) -> np.ndarray:
         with Image.open(pair[0]) as image:
             size = upright_size(image)[::-1]
             turned = orientation(image) in SIDEWAYS
-            has_sixteen_bits(image)  # which are scaled; 32 bits are refused
     except UNREADABLE as error:
-        raise ValueError(f"{pair[0]}: not a picture that can be read ({error})") from error
+        raise DamagedImage(f"{pair[0]}: not a picture that can be read ({error})") from error
+    try:
+        has_sixteen_bits(image)  # which are scaled
+    except ValueError as error:
+        raise ValueError(f"{pair[0]}: {error}") from error
     if labels.shape != size:
         upright = ", once turned upright by its EXIF orientation" if turned else ""
         raise ValueError(f"{pair[1]} is {labels.shape[0]} x {labels.shape[1]} and {pair[0]} is {size[0]} x {size[1]} pixels{upright}")
     return np.bincount(labels.ravel(), minlength=256)
 
 
-def check(pairs: Sequence[tuple[Path, Path]], num_classes: int, reduce_zero_label: bool, workers: int = 4) -> np.ndarray:
+def check(
+    pairs: Sequence[tuple[Path, Path]], num_classes: int, reduce_zero_label: bool, max_unreadable: int = 0, workers: int = 4
+) -> np.ndarray:
     """Look at every annotation before work is lost, and count its pixels.
 
     Args:
         pairs: (image, annotation) files.
         num_classes: labels run to num_classes - 1.
         reduce_zero_label: whether label 0 is "other" and ignored, and label k is class k - 1.
+        max_unreadable: pairs that may be damaged, and are passed over.
         workers: threads.
 
     Returns:
         (256,) int64: pixels of each class, and at `IGNORE` those that are ignored.
 
     Raises:
-        ValueError: a file that cannot be read, an image of 32 bits or of another size than its annotation, or labels out of range,
+        ValueError: a file more that cannot be read, an image of 32 bits or of another size than its annotation, or labels out of range,
             with their numbers of pixels.
     """
-    total, wrong = np.zeros(256, np.int64), []
+    total, wrong, damaged = np.zeros(256, np.int64), [], 0
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(look_at, pair, reduce_zero_label) for pair in pairs]
         try:
             for pair, future in zip(pairs, tqdm(futures, desc="check annotations", unit="file"), strict=True):
-                counts = future.result()
+                try:
+                    counts = future.result()
+                except DamagedImage as error:
+                    damaged += 1
+                    if damaged > max_unreadable:
+                        raise
+                    logger.warning("%s; another takes its place", error)
+                    continue
                 total += counts
                 if counts[num_classes:IGNORE].any():
                     wrong.append(pair[1])

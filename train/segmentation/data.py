@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ..core.images import to_mode
+from ..core.images import UnreadableImages, to_mode
 from ..core.sampling import EpochSampler, make_loader, seeded
 from ..dense.transforms import PhotometricDistort
 from .ade20k import IGNORE, open_picture, read_annotation
@@ -114,10 +114,19 @@ class TrainPixels(Dataset):
         transform: function of (tv_tensors.Image, tv_tensors.Mask).
         reduce_zero_label: whether label 0 is "other" and ignored, and label k is class k - 1.
         channels: number of channels, 1 or 3.
+        unreadable: counts pairs that cannot be read, whose places the next that can be takes; by default none may be.
     """
 
-    def __init__(self, pairs: Sequence[tuple[Path, Path]], transform: v2.Compose, reduce_zero_label: bool, channels: int) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Path, Path]],
+        transform: v2.Compose,
+        reduce_zero_label: bool,
+        channels: int,
+        unreadable: UnreadableImages | None = None,
+    ) -> None:
         self.pairs, self.transform, self.reduce_zero_label, self.channels = pairs, transform, reduce_zero_label, channels
+        self.unreadable = unreadable or UnreadableImages(0)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -125,7 +134,12 @@ class TrainPixels(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Image (C, crop, crop) in [0, 1] and classes (crop, crop) int64."""
         index, seed = key
-        image, mask = _read(self.pairs[index], self.reduce_zero_label, self.channels)
+        image, mask = self.unreadable.read(
+            index,
+            len(self),
+            lambda i: _read(self.pairs[i], self.reduce_zero_label, self.channels),
+            lambda i: str(self.pairs[i][0]),
+        )
         with seeded(seed):
             image, mask = self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
         return image.as_subclass(Tensor).float() / 255, mask.as_subclass(Tensor).long()

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..core.begin import begin
 from ..core.command import command
+from ..core.images import UnreadableImages
 from ..core.processes import start
 from ..core.signals import stop_signals
 from ..core.trial import try_update
@@ -70,7 +71,8 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
     classes = len(splits.classes)
     if data.check:  # each process looks at its share
         for split, pairs in (("training", splits.train), ("validation", splits.test)):
-            counts = check(pairs[accelerator.process_index :: accelerator.num_processes], classes, data.reduce_zero_label)
+            share = pairs[accelerator.process_index :: accelerator.num_processes]
+            counts = check(share, classes, data.reduce_zero_label, data.max_unreadable if split == "training" else 0)
             total = accelerator.reduce(torch.from_numpy(counts).to(accelerator.device), "sum")
             if accelerator.is_main_process:
                 check_counts(total.cpu().numpy(), splits.classes, split)
@@ -82,7 +84,8 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     mean = model.image_mean.flatten().tolist()
     transform = train_transform(data, recipe.augment, mean)
-    train_pixels = TrainPixels(splits.train, transform, data.reduce_zero_label, len(mean))
+    unreadable = UnreadableImages(data.max_unreadable)
+    train_pixels = TrainPixels(splits.train, transform, data.reduce_zero_label, len(mean), unreadable)
     train_batches, sampler, updates_per_epoch = train_loader(train_pixels, data, recipe.seed, recipe.optimizer.grad_accum)
     test_batches = eval_loader(EvalPixels(splits.test, data, len(mean)), data, accelerator.num_processes)
 
@@ -105,6 +108,8 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
                 for prefix, weights in run.weights.items():
                     result = evaluate(accelerator, weights, run.test_batches, classes, data)
                     values |= result.values(prefix)
+                if unreadable.names:
+                    values["unreadable_images"] = len(unreadable.names)
                 run.evaluated(values, f"{prefix}miou")
             if run.finished:
                 break

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kat_zoo.images import find_images
+from kat_zoo.images import find_images, told
 
 from ..dense.pictures import as_rgb, colors, overlay_regions, save_picture
-from ..dense.runs import best_device, drawing_paths, predict_parser, read_dense_run, read_picture
+from ..dense.runs import best_device, drawing_paths, predict_parser, read_dense_run, read_pictures
 from .data import resize_for_evaluation, to_size
 from .evaluate import predict_logits
 from .loop import build_model
@@ -58,7 +58,7 @@ def open_run(folder: Path) -> Segmenter:
     run = read_dense_run(folder, "segmentation")
     recipe = run.recipe(SegmentationRecipe)
     model = build_model(recipe.model.untrained(), len(run.classes))
-    model.load_state_dict(run.load_weights())
+    run.fill(model)
     return Segmenter(recipe, model.eval(), run.classes)
 
 
@@ -69,20 +69,19 @@ def main(argv: Sequence[str]) -> int:
         argv: arguments.
 
     Returns:
-        Exit code.
+        Exit code: 1 where some images could not be read.
 
     Raises:
         FileNotFoundError: a file is missing, or not a run folder.
-        ValueError: an unreadable image.
     """
     arguments = predict_parser("segmentation", __doc__).parse_args(argv)
     paths = find_images(arguments.images)
     segmenter = open_run(arguments.model)
     segmenter.model.to(best_device())
     palette = colors(len(segmenter.classes))
-    drawings = drawing_paths(paths, arguments.out or Path(), "segmentation")
-    for path, drawing in zip(paths, drawings, strict=True):
-        image = read_picture(path, segmenter.channels)
+    drawings = dict(zip(paths, drawing_paths(paths, arguments.out or Path(), "segmentation"), strict=True))
+    failed: list[Path] = []
+    for path, image in read_pictures(paths, segmenter.channels, failed):
         labels = segmenter.predict(image)
         if segmenter.classes[0] == "background":
             labels = torch.where(labels == 0, len(palette), labels)  # stays unpainted
@@ -92,5 +91,5 @@ def main(argv: Sequence[str]) -> int:
         if arguments.out is not None:
             legend = [(segmenter.classes[i], palette[i]) for i in present]
             panels = [(path.name, as_rgb(image)), ("prediction", painted)]
-            print(f"  {save_picture(panels, legend, drawing)}")
-    return 0
+            print(f"  {save_picture(panels, legend, drawings[path])}")
+    return told(failed, len(paths))

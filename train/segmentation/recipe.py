@@ -33,6 +33,8 @@ class SegmentationDataConfig:
             `objectInfo*.txt` class 0 is the background. Label 255 is always ignored.
         batch_size: images per update over all processes and accumulation steps.
         workers: loader processes per training process.
+        max_unreadable: different training images that one process may find damaged; another image takes the place of each. Evaluation
+            leaves no image out.
         short_side: shorter side that images are resized to, in pixels.
         long_side: largest longer side, in pixels; an image that would exceed it is resized less.
         crop: side of the square that is trained on and of the evaluation's sliding window, in pixels.
@@ -47,6 +49,7 @@ class SegmentationDataConfig:
     reduce_zero_label: bool = True
     batch_size: int = 16
     workers: int = 2
+    max_unreadable: int = 0
     short_side: int = 512
     long_side: int = 2048
     crop: int = 512
@@ -85,6 +88,7 @@ class SegmentationRecipe(RunRecipe):
     """
 
     ranges: ClassVar[Mapping[str, str]] = RANGES | {
+        "data.max_unreadable": "[0, 1e6]",
         "data.num_classes": "[2, 255]",
         "data.crop": "[1, 65536]",
         "data.stride": "[1, 65536]",
