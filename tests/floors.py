@@ -3,6 +3,7 @@
 usage: floors.py [EXTRA ...]
 """
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ def floors(requirements):
     """`name>=1.2` as `name==1.2`; of several floors of one package the highest."""
     found = {}
     for requirement in requirements:
-        name, extra, version = re.match(r"([\w.-]+)(\[\w,]+\])?>=([\d.]+)", requirement).groups()
+        name, extra, version = re.match(r"([\w.-]+)(\[[\w,]+\])?>=([\d.]+)", requirement).groups()
         parts = tuple(map(int, version.split(".")))
         found[name] = max(found.get(name, ((), "", "")), (parts, extra or "", version))
     return [f"{name}{extra}=={version}" for name, (_, extra, version) in found.items()]
@@ -26,4 +27,4 @@ def floors(requirements):
 if __name__ == "__main__":
     project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
     extras = [project["optional-dependencies"][name] for name in sys.argv[1:]]
-    print(*floors([*project["dependencies"], *sum(extras, [])]), sep="\n")
+    print(*floors([*project["dependencies"], *itertools.chain.from_iterable(extras)]), sep="\n")
