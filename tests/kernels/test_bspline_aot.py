@@ -8,7 +8,7 @@ KERNELS = {
     "bspline_basis", "spline_pick", "spline_contract_local", "spline_project_local", "spline_accumulate_local",
 }  # fmt: skip
 INSTRUCTIONS = {
-    "bspline_basis": 60,
+    "bspline_basis": 70,
     "spline_pick": 320,
     "spline_contract_local": 35,
     "spline_project_local": 35,
