@@ -206,7 +206,10 @@ def find_forms_in_units(data: Data, quantities: Quantities) -> list[Form]:
     quick = [lambda: Clock(min(clock.deadline, clock.now() + QUICK), clock.now)] * len(steps)
     longer = [partial(clock.part, share) for share in SHARES[-len(steps) :]]
     for step, limit in zip(steps * 2, quick + longer, strict=True):
-        step(limit())
+        own = limit()
+        step(own)
+        if own.deadline == -math.inf:  # interrupted
+            clock.deadline = -math.inf
         if search.solved or clock.over:
             break
     if not search.forms:
