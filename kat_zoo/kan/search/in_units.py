@@ -212,7 +212,6 @@ def find_forms_in_units(data: Data, quantities: Quantities) -> list[Form]:
             clock.deadline = -math.inf
         if search.solved or clock.over:
             break
-    if not search.forms:
-        search.add(("c", float(np.mean(data.y))))
+    search.add(("c", float(np.mean(data.y))))  # to compare with
     ranked = sorted(search.forms.values(), key=lambda pair: (not pair[1].exact, pair[0]))
     return [form for _, form in ranked]

@@ -165,6 +165,10 @@ class KANEstimator(BaseEstimator):
     def _names(self) -> Sequence[str] | None:
         return getattr(self, "feature_names_in_", None)
 
+    def _input_names(self) -> list[str]:
+        """Names of the inputs, as they are in formulas."""
+        return [f"x_{i + 1}" for i in range(self.n_features_in_)] if self._names is None else list(map(str, self._names))
+
     def _formula(self, round: int | None) -> Any:
         """The fitted network's formula, or a list of them."""
         return self._scales.expressions(self.network_, self._names, round)

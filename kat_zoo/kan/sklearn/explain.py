@@ -11,7 +11,7 @@ import numpy as np
 import sympy
 
 from ..search.judge import STEPS, least_squares
-from ..search.tree import LEAVES, Tree, constants, evaluate, with_constants
+from ..search.tree import FUNCTIONS, LEAVES, Tree, constants, evaluate, walk, with_constants
 from .closed import Law
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from .regressor import KANRegressor
 
 MOST_INPUTS = 6  # curves of the most important inputs
-NUMBERS = 20  # numbers of a formula that are explained
-STRUCTURAL = (-1.0,)  # signs are no constants of a formula
+MOST_NUMBERS = 20  # of a formula that are explained
 POINTS = 200  # of a curve
 EXACT = 1e-6
 
@@ -56,71 +55,81 @@ class Explanation:
 
 @dataclass
 class _Number:
-    """A number of a form: what stands there, what the data say, and what the difference costs."""
+    """A number of a formula: as it prints, as least squares give it, and its standard error (NaN where it has none)."""
 
     shown: str
     value: float
     fitted: float
     deviation: float
-    growth: float
 
     def line(self) -> str:
-        before, after = f"{self.fitted:.6g}", self.shown
         doubt = f" +- {self.deviation:.1g}" if np.isfinite(self.deviation) else ""
-        if self.fitted == self.value:
-            return f"  {after}: fitted{doubt}, no round number is as good"
         apart = abs(self.fitted - self.value)
         if apart <= 1e-9 * abs(self.value):
-            reason = "the data give the same to rounding"
-        elif np.isfinite(self.deviation) and self.deviation > 0:
-            reason = f"{apart / self.deviation:.2g} standard errors away; the error grows by {100 * self.growth:.2g} %"
+            reason = "the rows say the same to rounding"
+        elif self.deviation > 0:
+            reason = f"{apart / self.deviation:.2g} standard errors apart"
         else:
-            reason = f"the error grows by {100 * self.growth:.2g} %"
-        return f"  {before}{doubt} -> {after}: {reason}"
+            reason = "the rows do not tell it apart from other numbers of the formula"
+        return f"  {self.fitted:.7g}{doubt} -> {self.shown}: {reason}"
 
 
-def _free(tree: Tree) -> tuple[Tree, list[bool], list[str]]:
-    """The form with its round numbers as constants, whether each constant was a round number, and how it prints."""
-    rounded: list[bool] = []
-    shown: list[str] = []
+def _to_tree(expression: sympy.Expr, symbols: Sequence[sympy.Symbol]) -> Tree:
+    """The tree of a printed formula, each number of it one leaf.
 
-    def visit(part: Tree) -> Tree:
-        if part[0] in ("c", "n", "s") and part[1] not in STRUCTURAL:
-            rounded.append(part[0] != "c")
-            shown.append(str(part[2]) if part[0] == "s" else f"{part[1]:.6g}")
-            return ("c", float(part[1]))
-        if part[0] in LEAVES:
-            return part
-        if part[0] == "^":
-            return ("^", visit(part[1]), part[2])
-        return (part[0], *(visit(child) for child in part[1:]))
+    Raises:
+        ValueError: a function that trees do not have.
+    """
+    if expression.is_Symbol:
+        return ("x", list(symbols).index(expression))
+    if expression.is_number:
+        return ("n", -1) if expression == -1 else ("s", float(expression), expression)
+    if expression.is_Pow and expression.exp.is_number:
+        return ("^", _to_tree(expression.base, symbols), float(expression.exp))
+    if expression.is_Mul or expression.is_Add:
+        numbers = [part for part in expression.args if part.is_number]
+        parts = [part for part in expression.args if not part.is_number]
+        if numbers:
+            parts.insert(0, expression.func(*numbers))
+        return ("*" if expression.is_Mul else "+", *(_to_tree(part, symbols) for part in parts))
+    for name, (_, function) in FUNCTIONS.items():
+        if expression.func == function:
+            return (name, _to_tree(expression.args[0], symbols))
+    raise ValueError(f"{expression}: expected functions of {', '.join(FUNCTIONS)}")
 
-    return visit(tree), rounded, shown
 
-
-def _numbers(law: Law, X: np.ndarray, y: np.ndarray) -> list[_Number]:
-    """Each number of a form beside what least squares give when the round ones are free again."""
-    tree, rounded, shown = _free(law.form.tree)
-    start = np.array(constants(tree))
-    if not len(start) or len(start) > NUMBERS or len(start) >= len(y):
-        return []
-    columns = law.columns(X)
+def _numbers(expression: sympy.Expr, names: Sequence[str], columns: np.ndarray, y: np.ndarray) -> tuple[list[_Number], float]:
+    """Each number of the printed formula beside its value by least squares, and the growth of the error that its digits cost."""
+    try:
+        tree = _to_tree(expression, sympy.symbols(list(names)))
+    except ValueError:
+        return [], 0.0
+    leaves = [part for part in walk(tree) if part[0] == "s"]
+    if not leaves or len(leaves) > MOST_NUMBERS or len(leaves) >= len(y):
+        return [], 0.0
+    free = _freed(tree)
 
     def residuals(values: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
-            out: np.ndarray = evaluate(with_constants(tree, values.tolist()), columns) - y
+            out: np.ndarray = evaluate(with_constants(free, values.tolist()), columns) - y
         return out
 
+    start = np.array(constants(free))
     with np.errstate(all="ignore"):
         found, loss = least_squares(residuals, start, STEPS)
         before = float(np.mean(residuals(start) ** 2))
     deviations = _deviations(residuals, found, loss)
-    result = []
-    for k, value in enumerate(start):
-        growth = float(np.sqrt(before / loss) - 1) if loss > 0 else 0.0
-        fitted = float(found[k]) if rounded[k] else float(value)
-        result.append(_Number(shown[k], float(value), fitted, float(deviations[k]), growth))
-    return result
+    growth = float(np.sqrt(before / loss) - 1) if loss > (1e-9 * float(y.std())) ** 2 else 0.0
+    parts = zip(leaves, start, found, deviations, strict=True)
+    return [_Number(str(leaf[2]), float(v), float(w), float(d)) for leaf, v, w, d in parts], growth
+
+
+def _freed(tree: Tree) -> Tree:
+    if tree[0] == "s":
+        return ("c", tree[1])
+    if tree[0] in LEAVES:
+        return tree
+    return ("^", _freed(tree[1]), tree[2]) if tree[0] == "^" else (tree[0], *map(_freed, tree[1:]))
 
 
 def _deviations(residuals: Any, values: np.ndarray, loss: float) -> np.ndarray:
@@ -143,7 +152,7 @@ def _text(model: KANRegressor, law: Law | None, X: np.ndarray, y: np.ndarray) ->
     from sympy import sstr
 
     lines = [f"y = {sstr(model.formula_, full_prec=False)}", "", model.summary_, ""]
-    residuals = y - model.predict(X)
+    residuals = y - model._values(X)
     spread = float(y.std()) or 1.0
     lines += [
         f"Rows: {len(y)}. Residuals: root mean square {np.sqrt(np.mean(residuals**2)):.3g}, largest {np.abs(residuals).max():.3g}, "
@@ -155,9 +164,11 @@ def _text(model: KANRegressor, law: Law | None, X: np.ndarray, y: np.ndarray) ->
     for number, row in enumerate(rows):
         mark = "*" if row is chosen else " "
         lines.append(f"{mark} {number:>2} {row.complexity:>5} {row.loss:>10.3g}  {sstr(row.equation, full_prec=False)}")
-    numbers = [] if law is None else _numbers(law, X, y)
+    names, columns = (law.names, law.columns(X)) if law is not None else (model._input_names(), X)
+    numbers, growth = _numbers(model.formula_, names, columns, y)
     if numbers:
-        lines += ["", "Numbers (as fitted to these rows -> as printed):", *dict.fromkeys(number.line() for number in numbers)]
+        lines += ["", "Numbers, as least squares give them -> as printed:", *(number.line() for number in numbers)]
+        lines += [f"  Together they let the error grow by {100 * growth:.2g} %."]
     if law is not None and hasattr(model, "constant_units_") and model.constant_units_:
         lines += ["", "Units of numbers:", *(f"  {value:.6g} {unit}" for value, unit in model.constant_units_)]
     if law is not None and law.constants:
@@ -209,7 +220,7 @@ def explain(model: KANRegressor, folder: Any = None) -> Explanation:
 
     X, y = model._rows
     law = model.law_ if hasattr(model, "law_") else None
-    names: Sequence[str] = model._names if model._names is not None else [f"x_{i + 1}" for i in range(X.shape[1])]
+    names = model._input_names()
     important = np.argsort(-model.feature_importances_, kind="stable")
     used = {str(symbol) for symbol in sympy.sympify(model.formula_).free_symbols}
     inputs = [int(i) for i in important if names[i] in used][:MOST_INPUTS]

@@ -178,8 +178,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         self.held_out_ = unseen(X, train, held)
         if self.symbolic:
             check = held if len(held) else train
-            names = self._names if self._names is not None else [f"x_{i + 1}" for i in range(X.shape[1])]
-            rows = Table(X, y, (inputs, targets), weight, train, check, self.held_out_ > 0, names, self._scales)
+            rows = Table(X, y, (inputs, targets), weight, train, check, self.held_out_ > 0, self._input_names(), self._scales)
             self._search(rows, former[1], stop)
         else:
             self.network_ = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed)
