@@ -20,7 +20,9 @@ from ..search.closed_form import _finite, find_closed_forms
 from ..search.dimensions import Checker
 from ..search.in_units import Quantities, find_forms_in_units
 from ..search.judge import CONSTANT, FLOOR, NODE, SOLVED, Data, Form, Judge
-from ..search.tree import Tree, evaluate, to_sympy
+from ..search.problem import OutOfTime
+from ..search.rounding import rounded
+from ..search.tree import LEAVES, Tree, evaluate, to_sympy
 from .units import Units
 
 LEAST_ROWS = 6  # rows of a table that closed forms are searched for
@@ -137,12 +139,23 @@ class Law:
         return shares
 
 
+def _freed(tree: Tree) -> Tree:
+    """The form with its round numbers other than 1 and -1 to be fitted again."""
+    if tree[0] in ("n", "s") and abs(tree[1]) != 1:
+        return ("c", tree[1])
+    if tree[0] in LEAVES:
+        return tree
+    return ("^", _freed(tree[1]), tree[2]) if tree[0] == "^" else (tree[0], *map(_freed, tree[1:]))
+
+
 def _refitted(data: Data, trees: Sequence[Tree]) -> list[Form]:
     """Forms of a former search with their constants fitted to this table; none that is undefined on it."""
     judges = [Judge(replace(data, relative=relative)) for relative in (False, True)]
     found = []
     for tree in trees:
-        forms = (judge.measure(t) for judge in judges for t in (tree, judge.fit(tree)))
+        forms = [judge.measure(tree) for judge in judges]
+        with contextlib.suppress(OutOfTime):
+            forms += [rounded(judge, _freed(tree)) for judge in judges]
         form = min(forms, key=lambda form: form.cost)
         if math.isfinite(form.cost) and (form.exact or _finite(form.tree, data.X)):
             found.append(form)
@@ -173,8 +186,8 @@ def find_laws(data: Data, names: Sequence[str], units: Units | None = None, form
             found = find_forms_in_units(data, quantities)
         known = {form.tree for form in found}
         forms = found + [form for form in forms if form.tree not in known]
-        if former:
-            forms.sort(key=lambda form: (not form.exact, form.cost))
+    if former:
+        forms.sort(key=lambda form: (not form.exact, form.cost))
     X = np.concatenate([data.X, data.X_val])
     rows = X[:: max(1, len(X) // 500), : len(names)]
     constants = {} if units is None else units.constants

@@ -37,16 +37,17 @@ class _Progress:
         return rows
 
     def __rich__(self) -> Any:
+        from rich.console import Group
         from rich.table import Table
 
         passed = time.monotonic() - self.began
         left = "Ctrl-C ends it" if self.seconds is None else f"{max(self.seconds - passed, 0):.0f} s left at most"
-        table = Table(title=f"formula search: {passed:.0f} s, {left}", title_justify="left")
+        table = Table()
         table.add_column("length", justify="right")
         table.add_column("least relative error", justify="right")
         for length, error in self.front()[-LINES:]:
             table.add_row(str(length), f"{error:.2e}")
-        return table
+        return Group(f"formula search: {passed:.0f} s, {left}", table)
 
 
 @contextlib.contextmanager
