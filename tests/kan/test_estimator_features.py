@@ -79,7 +79,7 @@ def test_the_page_has_numbers_as_the_rows_and_as_the_formula_say(fitted, tmp_pat
 
 
 def test_the_page_of_a_network_and_of_several_outputs(fitted):
-    _, X, y = fitted
+    _, X, _ = fitted
     model = KANRegressor(symbolic=True, widths=[[2, 1]], restarts=1, max_seconds=10).fit(X, np.exp(X["mass"] / 5) + X["r"])
     assert "standard error" in model.explain().text or "to rounding" in model.explain().text
     both = KANRegressor(symbolic=True).fit(X, np.column_stack([X["mass"] * 2, X["r"] ** 2]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -33,7 +34,7 @@ OPTIONS = 12  # products of constants that are compared
 
 @dataclass
 class Quantities:
-    """What is known of the inputs and of the constants, which are columns of the table after the inputs.
+    """Dimensions and units of the inputs and of the constants, which are columns of the table after the inputs.
 
     Attributes:
         inputs: Number of inputs.
@@ -51,7 +52,7 @@ class Quantities:
     target_factor: float
     values: Sequence[float]
 
-    def tree(self, powers: Sequence[float]) -> Tree:
+    def tree(self, powers: Sequence[float | Fraction]) -> Tree:
         """The product of powers of the quantities, measured in base units."""
         factor = float(np.prod(self.factors ** np.array(powers, dtype=float)))
         return product(("n", float(f"{factor:.14g}")), monomial([float(p) for p in powers]))
@@ -203,10 +204,8 @@ def find_forms_in_units(data: Data, quantities: Quantities) -> list[Form]:
     steps += [partial(search.groups, groups=groups, prefactor=front) for front in fronts[1:]]
     steps += [partial(search.groups, groups=groups, prefactor=front, weighted=True) for front in fronts[:1]]
     clock = data.clock
-    quick = [lambda: Clock(min(clock.deadline, clock.now() + QUICK), clock.now)] * len(steps)
-    longer = [partial(clock.part, share) for share in SHARES[-len(steps) :]]
-    for step, limit in zip(steps * 2, quick + longer, strict=True):
-        own = limit()
+    for step, share in [*((step, None) for step in steps), *zip(steps, SHARES[-len(steps) :], strict=True)]:
+        own = Clock(min(clock.deadline, clock.now() + QUICK), clock.now) if share is None else clock.part(share)
         step(own)
         if own.deadline == -math.inf:  # interrupted
             clock.deadline = -math.inf

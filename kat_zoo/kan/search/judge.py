@@ -79,7 +79,7 @@ class Data:
         weight: (N,) weights of the samples, None for equal ones.
         weight_val: (M,) weights of X_val.
         library: Names of the functions and powers that a form may hold, None for all; products are always allowed.
-        report: Called with every form that is kept, None for no reports.
+        report: Function that is called with every form that is kept; None for no reports.
     """
 
     X: np.ndarray

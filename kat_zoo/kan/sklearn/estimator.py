@@ -112,7 +112,8 @@ class Scales:
 
     def restored(self, values: np.ndarray) -> np.ndarray:
         """Outputs of a network in units of y."""
-        return values * self.spread + self.shift
+        units: np.ndarray = values * self.spread + self.shift
+        return units
 
     def expressions(self, model: KAN, names: Sequence[str] | None, round: int | None = 4) -> list[Any]:
         """Formulas of a network on scaled inputs, with as many more decimals as they need to be faithful to it."""

@@ -13,16 +13,16 @@ import sympy
 from ..search.judge import STEPS, least_squares
 from ..search.tree import FUNCTIONS, LEAVES, Tree, constants, evaluate, walk, with_constants
 from .closed import Law
+from .symbolic import Findings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .regressor import KANRegressor
-
 MOST_INPUTS = 6  # curves of the most important inputs
 MOST_NUMBERS = 20  # of a formula that are explained
 POINTS = 200  # of a curve
+DECADES = 100  # ratio of an input's largest and smallest value from which its axis is logarithmic
 EXACT = 1e-6
 
 
@@ -51,6 +51,42 @@ class Explanation:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "explanation.txt").write_text(self.text + "\n", encoding="utf-8")
         self.figure.savefig(folder / "explanation.png", dpi=150)
+
+
+@dataclass
+class Subject:
+    """A formula and the rows that explain it.
+
+    Attributes:
+        findings: Result of the search.
+        summary: Sentence on how good the formula is.
+        names: Names of the inputs.
+        shares: (inputs,) share of each input in the variation.
+        X: (N, inputs) samples.
+        y: (N,) targets.
+        spread: Standard deviation of y.
+        numbers_with_units: Value and unit of each number of the formula that has a unit.
+    """
+
+    findings: Findings
+    summary: str
+    names: Sequence[str]
+    shares: np.ndarray
+    X: np.ndarray
+    y: np.ndarray
+    spread: float
+    numbers_with_units: Sequence[tuple[float, str]] = ()
+
+    @property
+    def expression(self) -> sympy.Expr:
+        """The formula."""
+        equation = self.findings.chosen.equation
+        return equation[0] if isinstance(equation, list) else equation
+
+    def values(self, X: np.ndarray) -> np.ndarray:
+        """Values (N,) of the formula."""
+        values: np.ndarray = self.findings.chosen.answer.predict(X).reshape(len(X), -1)[:, 0]
+        return values
 
 
 @dataclass
@@ -148,39 +184,45 @@ def _deviations(residuals: Any, values: np.ndarray, loss: float) -> np.ndarray:
     return errors
 
 
-def _text(model: KANRegressor, law: Law | None, X: np.ndarray, y: np.ndarray) -> str:
-    from sympy import sstr
-
-    lines = [f"y = {sstr(model.formula_, full_prec=False)}", "", model.summary_, ""]
-    residuals = y - model._values(X)
-    spread = float(y.std()) or 1.0
-    lines += [
-        f"Rows: {len(y)}. Residuals: root mean square {np.sqrt(np.mean(residuals**2)):.3g}, largest {np.abs(residuals).max():.3g}, "
-        f"R^2 {1 - float(np.mean(residuals**2)) / spread**2:.6g}.",
+def _text(subject: Subject) -> str:
+    law = subject.findings.chosen.answer
+    residuals = subject.y - subject.values(subject.X)
+    square = float(np.mean(residuals**2))
+    lines = [
+        f"y = {_plain(subject.expression)}",
+        "",
+        subject.summary,
+        "",
+        f"Rows: {len(subject.y)}. Residuals: root mean square {square**0.5:.3g}, largest {np.abs(residuals).max():.3g}, "
+        f"R^2 {1 - square / (float(subject.y.var()) or 1.0):.6g}.",
         "",
         "Formulas that no shorter one beats (number of table_, length, error):",
     ]
-    rows, chosen = model._findings.rows, model._findings.chosen
-    for number, row in enumerate(rows):
-        mark = "*" if row is chosen else " "
-        lines.append(f"{mark} {number:>2} {row.complexity:>5} {row.loss:>10.3g}  {sstr(row.equation, full_prec=False)}")
-    names, columns = (law.names, law.columns(X)) if law is not None else (model._input_names(), X)
-    numbers, growth = _numbers(model.formula_, names, columns, y)
+    for number, row in enumerate(subject.findings.rows):
+        mark = "*" if row is subject.findings.chosen else " "
+        lines.append(f"{mark} {number:>2} {row.complexity:>5} {row.loss:>10.3g}  {_plain(row.equation)}")
+    names, columns = (law.names, law.columns(subject.X)) if isinstance(law, Law) else (subject.names, subject.X)
+    numbers, growth = _numbers(subject.expression, names, columns, subject.y)
     if numbers:
         lines += ["", "Numbers, as least squares give them -> as printed:", *(number.line() for number in numbers)]
         lines += [f"  Together they let the error grow by {100 * growth:.2g} %."]
-    if law is not None and hasattr(model, "constant_units_") and model.constant_units_:
-        lines += ["", "Units of numbers:", *(f"  {value:.6g} {unit}" for value, unit in model.constant_units_)]
-    if law is not None and law.constants:
+    if subject.numbers_with_units:
+        lines += ["", "Units of numbers:", *(f"  {value:.6g} {unit}" for value, unit in subject.numbers_with_units)]
+    if isinstance(law, Law) and law.constants:
         lines += ["", "Constants:", *(f"  {name} = {value:.10g} in base units" for name, value in law.constants.items())]
     return "\n".join(lines)
 
 
-def _draw_front(axes: Axes, model: KANRegressor) -> None:
-    rows, chosen = model._findings.rows, model._findings.chosen
-    floor = EXACT * model._unit
-    axes.step([row.complexity for row in rows], [max(row.loss, floor) for row in rows], where="post", color="0.6")
-    axes.plot([row.complexity for row in rows], [max(row.loss, floor) for row in rows], "o", color="C0")
+def _plain(expression: sympy.Expr) -> str:
+    text: str = sympy.sstr(expression, full_prec=False)
+    return text
+
+
+def _draw_front(axes: Axes, subject: Subject) -> None:
+    rows, chosen, floor = subject.findings.rows, subject.findings.chosen, EXACT * subject.spread
+    lengths, errors = [row.complexity for row in rows], [max(row.loss, floor) for row in rows]
+    axes.step(lengths, errors, where="post", color="0.6")
+    axes.plot(lengths, errors, "o", color="C0")
     axes.plot([chosen.complexity], [max(chosen.loss, floor)], "o", color="C3", label="the formula")
     axes.set(yscale="log", xlabel="length (nodes)", ylabel="error", title="formulas of the table")
     axes.legend()
@@ -192,52 +234,46 @@ def _draw_residuals(axes: Axes, y: np.ndarray, predicted: np.ndarray) -> None:
     axes.set(xlabel="predicted", ylabel="y - predicted", title="residuals")
 
 
-def _draw_input(axes: Axes, model: KANRegressor, X: np.ndarray, y: np.ndarray, i: int, name: str) -> None:
+def _draw_input(axes: Axes, subject: Subject, i: int) -> None:
     """The formula along one input with the others at their medians, and each row moved there by the formula."""
-    middle = np.median(X, 0)
-    x = np.linspace(X[:, i].min(), X[:, i].max(), POINTS)
-    if X[:, i].min() > 0 and X[:, i].max() > 100 * X[:, i].min():
-        x = np.geomspace(X[:, i].min(), X[:, i].max(), POINTS)
+    X, column = subject.X, subject.X[:, i]
+    x = np.linspace(column.min(), column.max(), POINTS)
+    if column.min() > 0 and column.max() > DECADES * column.min():
+        x = np.geomspace(column.min(), column.max(), POINTS)
         axes.set_xscale("log")
-    line = np.tile(middle, (POINTS, 1))
-    line[:, i] = x
-    moved = np.tile(middle, (len(X), 1))
-    moved[:, i] = X[:, i]
-    points = model._values(moved) + (y - model._values(X))
-    axes.plot(X[:, i], points, ".", ms=3, color="0.6", label="rows, others at their medians")
-    axes.plot(x, model._values(line), color="C3", label="formula")
-    axes.set(xlabel=name, ylabel="y")
+    line, moved = (np.tile(np.median(X, 0), (n, 1)) for n in (POINTS, len(X)))
+    line[:, i], moved[:, i] = x, column
+    points = subject.values(moved) + (subject.y - subject.values(X))
+    axes.plot(column, points, ".", ms=3, color="0.6", label="rows, others at their medians")
+    axes.plot(x, subject.values(line), color="C3", label="formula")
+    axes.set(xlabel=str(subject.names[i]), ylabel="y")
 
 
-def explain(model: KANRegressor, folder: Any = None) -> Explanation:
-    """The page about a fitted regressor.
+def explain(subject: Subject, folder: Any = None) -> Explanation:
+    """The page about a formula.
 
     Args:
-        model: the regressor, fitted with symbolic=True to one output.
+        subject: the formula.
         folder: folder that gets the page; nothing is written by default.
     """
     from matplotlib.figure import Figure
 
-    X, y = model._rows
-    law = model.law_ if hasattr(model, "law_") else None
-    names = model._input_names()
-    important = np.argsort(-model.feature_importances_, kind="stable")
-    used = {str(symbol) for symbol in sympy.sympify(model.formula_).free_symbols}
-    inputs = [int(i) for i in important if names[i] in used][:MOST_INPUTS]
+    used = {str(symbol) for symbol in subject.expression.free_symbols}
+    inputs = [int(i) for i in np.argsort(-subject.shares, kind="stable") if subject.names[i] in used][:MOST_INPUTS]
     panels = 2 + len(inputs)
     columns = min(panels, 4) if panels != 5 else 3
     lines = -(-panels // columns)
     figure = Figure(figsize=(3.6 * columns, 3.0 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    _draw_front(axes[0], model)
-    _draw_residuals(axes[1], y, model._values(X))
+    _draw_front(axes[0], subject)
+    _draw_residuals(axes[1], subject.y, subject.values(subject.X))
     for panel, i in zip(axes[2:], inputs, strict=False):
-        _draw_input(panel, model, X, y, i, str(names[i]))
+        _draw_input(panel, subject, i)
     if inputs:
         axes[2].legend(fontsize="small")
     for panel in axes[panels:]:
         panel.set_axis_off()
-    page = Explanation(_text(model, law, X, y), figure)
+    page = Explanation(_text(subject), figure)
     if folder is not None:
         page.save(folder)
     return page

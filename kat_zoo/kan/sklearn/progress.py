@@ -59,7 +59,7 @@ def live_table(shown: bool, seconds: float | None) -> Iterator[Callable[[Form], 
         seconds: time limit of the search; None for no limit.
 
     Yields:
-        What to call with every form, or None where nothing is shown.
+        Function that takes every form, or None where nothing is shown.
     """
     if not shown or not sys.stderr.isatty():
         yield None

@@ -21,7 +21,7 @@ from ..search.search import Search
 from . import path
 from .closed import Law, one_thread
 from .estimator import KANEstimator, Scales, seed_of, split, typical_rows, unseen, weighted_samples
-from .explain import Explanation, explain
+from .explain import Explanation, Subject, explain
 from .progress import live_table
 from .stop import Stop, interruptible
 from .symbolic import Findings, Options, Row, Table, find
@@ -311,10 +311,6 @@ class KANRegressor(RegressorMixin, KANEstimator):
             y = self._row(index).answer.predict(X).reshape(len(X), -1)
         return y[:, 0] if self._scales.flat else y
 
-    def _values(self, X: np.ndarray) -> np.ndarray:
-        """Values (N,) of the formula of one output at samples in their units."""
-        return self._row(None).answer.predict(X).reshape(len(X), -1)[:, 0]
-
     def _row(self, index: int | None) -> Row:
         rows = self._findings.rows
         if index is None:
@@ -363,7 +359,9 @@ class KANRegressor(RegressorMixin, KANEstimator):
             return found
         if not hasattr(self, "_findings") or len(self._findings.rows) == 0 or isinstance(self.formula_, list):
             raise ValueError(f"symbolic={self.symbolic}: expected KANRegressor(symbolic=True) fitted to one output")
-        return explain(self, folder)
+        names, shares = self._input_names(), self.feature_importances_
+        units = getattr(self, "constant_units_", ())
+        return explain(Subject(self._findings, self.summary_, names, shares, *self._rows, self._unit, units), folder)
 
     def _formula(self, round: int | None) -> Any:
         if hasattr(self, "estimators_"):

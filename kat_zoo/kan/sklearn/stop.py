@@ -60,7 +60,7 @@ def interruptible(stop: Stop) -> Iterator[None]:
     Python handles signals in the main thread alone; in other threads nothing changes.
 
     Args:
-        stop: what the interrupt stops.
+        stop: the end of the search that the interrupt brings.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield

@@ -81,7 +81,7 @@ class Row:
 
 @dataclass
 class Table:
-    """What is searched for a formula.
+    """Rows that a formula is searched for.
 
     Attributes:
         X: (N, inputs) samples in their own units.
@@ -118,8 +118,8 @@ class Table:
         x, y = self.scaled
         w, w_val = (None if self.weight is None else torch.from_numpy(self.weight[rows]) for rows in (self.train, self.check))
         names = tuple(library) if library is not None else DEFAULT_LIBRARY
-        rows, check, limit = self.train, self.check, {"deadline": clock.deadline, "now": clock.now}
-        return Problem(x[rows], y[rows], x[check], y[check], w, w_val, names, held_out=self.held_out, **limit)
+        parts = x[self.train], y[self.train], x[self.check], y[self.check]
+        return Problem(*parts, w, w_val, names, held_out=self.held_out, deadline=clock.deadline, now=clock.now)
 
 
 @dataclass
@@ -132,7 +132,7 @@ class Options:
         restarts: Number of starts for each shape.
         seed: Seed of the starts.
         units: Units of the table; None where they are not known.
-        report: Called with every closed form that is kept.
+        report: Function that is called with every closed form that is kept.
         former: Closed forms of a former search.
     """
 

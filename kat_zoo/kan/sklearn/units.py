@@ -57,7 +57,8 @@ def _registry() -> Any:
         import pint
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"units need {error.name}: pip install 'kat_zoo[{EXTRA}]'", name=error.name) from error
-    return pint.get_application_registry()
+    registry: Any = pint.get_application_registry()  # type: ignore[no-untyped-call]
+    return registry
 
 
 def _parse(argument: str, text: Any, unit_only: bool) -> Any:
