@@ -60,7 +60,8 @@ class Subject:
     Attributes:
         findings: Result of the search.
         summary: Sentence on how good the formula is.
-        names: Names of the inputs.
+        names: Names of the inputs in formulas.
+        labels: Names of the inputs on the page.
         shares: (inputs,) share of each input in the variation.
         X: (N, inputs) samples.
         y: (N,) targets.
@@ -71,10 +72,11 @@ class Subject:
     findings: Findings
     summary: str
     names: Sequence[str]
+    labels: Sequence[str]
     shares: np.ndarray
     X: np.ndarray
     y: np.ndarray
-    spread: float
+    spread: float = 1.0
     numbers_with_units: Sequence[tuple[float, str]] = ()
 
     @property
@@ -82,6 +84,13 @@ class Subject:
         """The formula."""
         equation = self.findings.chosen.equation
         return equation[0] if isinstance(equation, list) else equation
+
+    def text(self, expression: Any) -> str:
+        """A formula, or a list of one, with the names of the page."""
+        expression = expression[0] if isinstance(expression, list) else expression
+        labels = {sympy.Symbol(name): sympy.Symbol(label) for name, label in zip(self.names, self.labels, strict=True)}
+        text: str = sympy.sstr(expression.xreplace(labels), full_prec=False)
+        return text
 
     def values(self, X: np.ndarray) -> np.ndarray:
         """Values (N,) of the formula."""
@@ -189,7 +198,7 @@ def _text(subject: Subject) -> str:
     residuals = subject.y - subject.values(subject.X)
     square = float(np.mean(residuals**2))
     lines = [
-        f"y = {_plain(subject.expression)}",
+        f"y = {subject.text(subject.expression)}",
         "",
         subject.summary,
         "",
@@ -200,7 +209,7 @@ def _text(subject: Subject) -> str:
     ]
     for number, row in enumerate(subject.findings.rows):
         mark = "*" if row is subject.findings.chosen else " "
-        lines.append(f"{mark} {number:>2} {row.complexity:>5} {row.loss:>10.3g}  {_plain(row.equation)}")
+        lines.append(f"{mark} {number:>2} {row.complexity:>5} {row.loss:>10.3g}  {subject.text(row.equation)}")
     names, columns = (law.names, law.columns(subject.X)) if isinstance(law, Law) else (subject.names, subject.X)
     numbers, growth = _numbers(subject.expression, names, columns, subject.y)
     if numbers:
@@ -211,11 +220,6 @@ def _text(subject: Subject) -> str:
     if isinstance(law, Law) and law.constants:
         lines += ["", "Constants:", *(f"  {name} = {value:.10g} in base units" for name, value in law.constants.items())]
     return "\n".join(lines)
-
-
-def _plain(expression: sympy.Expr) -> str:
-    text: str = sympy.sstr(expression, full_prec=False)
-    return text
 
 
 def _draw_front(axes: Axes, subject: Subject) -> None:
@@ -246,7 +250,7 @@ def _draw_input(axes: Axes, subject: Subject, i: int) -> None:
     points = subject.values(moved) + (subject.y - subject.values(X))
     axes.plot(column, points, ".", ms=3, color="0.6", label="rows, others at their medians")
     axes.plot(x, subject.values(line), color="C3", label="formula")
-    axes.set(xlabel=str(subject.names[i]), ylabel="y")
+    axes.set(xlabel=str(subject.labels[i]), ylabel="y")
 
 
 def explain(subject: Subject, folder: Any = None) -> Explanation:

@@ -343,25 +343,29 @@ class KANRegressor(RegressorMixin, KANEstimator):
             raise ValueError(f"formula_={self.formula_}: expected functions of the library for a picture of a network")
         return super().plot(**options)
 
-    def explain(self, folder: Any = None, output: int = 0) -> Explanation:
+    def explain(self, folder: Any = None, output: int = 0, names: Sequence[str] | None = None) -> Explanation:
         """A page about the formula: the table, residuals, curves of each input, and why each number is what it is.
 
         Args:
             folder: folder that gets explanation.txt and explanation.png; nothing is written by default.
             output: number of the output, where there are several.
+            names: names of the inputs on the page instead of those of the formula.
 
         Raises:
             ValueError: fitted without symbolic=True, or with `widths` for several outputs.
         """
         check_is_fitted(self)
         if hasattr(self, "estimators_"):
-            found: Explanation = self.estimators_[output].explain(folder)
+            found: Explanation = self.estimators_[output].explain(folder, 0, names)
             return found
         if not hasattr(self, "_findings") or len(self._findings.rows) == 0 or isinstance(self.formula_, list):
             raise ValueError(f"symbolic={self.symbolic}: expected KANRegressor(symbolic=True) fitted to one output")
-        names, shares = self._input_names(), self.feature_importances_
-        units = getattr(self, "constant_units_", ())
-        return explain(Subject(self._findings, self.summary_, names, shares, *self._rows, self._unit, units), folder)
+        own = self._input_names()
+        if names is not None and len(names) != len(own):
+            raise ValueError(f"names={list(names)!r}: expected {len(own)} names")
+        subject = Subject(self._findings, self.summary_, own, own if names is None else names, self.feature_importances_, *self._rows)
+        subject.spread, subject.numbers_with_units = self._unit, getattr(self, "constant_units_", ())
+        return explain(subject, folder)
 
     def _formula(self, round: int | None) -> Any:
         if hasattr(self, "estimators_"):
