@@ -81,14 +81,12 @@ def to_numbers(path: Path, names: Sequence[str], rows: Sequence[tuple[int, list[
     columns = [names.index(name) for name in wanted]
     bad = [(line, i, row[i]) for line, row in rows for i in columns if not _is_number(row[i])]
     if bad:
-        line, i, cell = bad[0]
-        text = f"{path}, line {line}, {names[i] or 'the column without a name'}={cell!r}: expected a finite number"
-        lines, where = sorted({line for line, *_ in bad}), list(dict.fromkeys(names[i] for _, i, _ in bad))
+        (line, i, cell), lines = bad[0], sorted({line for line, *_ in bad})
+        text = f"{path}, line {line}, {names[i]}={cell!r}: expected a finite number"
         if len(bad) > 1:
+            where = ", ".join(repr(names[i]) for i in columns if any(i == other for _, other, _ in bad))
             shown = ", ".join(map(str, lines[:FIRST])) + (", ..." if len(lines) > FIRST else "")
-            text += (
-                f"; {len(lines)} of {len(rows)} rows have none in column{'s' * (len(where) > 1)} {', '.join(map(repr, where))} ({shown})"
-            )
+            text += f"; {len(lines)} of {len(rows)} rows have none in columns {where} (lines {shown})"
         raise ValueError(text)
     return np.array([[float(row[i]) for i in columns] for _, row in rows])
 
