@@ -51,7 +51,7 @@ REFUSED = {
     "--seed -1": ("a,b\n1,2\n", ["--target", "b", "--seed", "-1"]),
     "--max-seconds -1": ("a,b\n1,2\n", ["--target", "b", "--max-seconds", "-1"]),
     "expected a text file in UTF-8": ("\udcb5,b\n1,2\n", ["--target", "b"]),
-    "line 3, a='': expected a finite number; 2 of 3 rows have none in columns 'a', 'b' (lines 3, 4)": (
+    "a finite number; 2 of 3 rows have none in columns 'a', 'b' (lines 3, 4)": (
         "a,b\n1,2\n,nan\n,2\n",
         ["--target", "b"],
     ),

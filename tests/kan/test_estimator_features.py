@@ -112,6 +112,11 @@ def test_the_answer_does_not_depend_on_the_number_of_jobs():
     assert one.formula_ == two.formula_ and one.exact_ and two.exact_
     np.testing.assert_array_equal(one.predict(X), two.predict(X))
     np.testing.assert_array_equal(one.predict(X, index=0), two.predict(X, index=0))
+    assert len(one.fit(X, np.column_stack([targets, X["r"]])).formula_) == 3
+    with pytest.raises(ValueError, match="y of 2 outputs: expected 3 as in the former fit"):
+        one.set_params(warm_start=True).fit(X, targets)
+    again = one.fit(X, np.column_stack([2 * targets, X["r"]]))
+    assert again.exact_ and [str(found) for found in again.formula_] == ["2*mass*r", "6*r**2 + 2", "r"]
     with pytest.raises(ValueError, match="n_jobs=0: expected an integer other than 0, or None"):
         KANRegressor(n_jobs=0).fit(X, y)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import effective_n_jobs
 from sklearn.base import RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
@@ -22,10 +20,11 @@ from . import path
 from .closed import Law, one_thread
 from .estimator import KANEstimator, Scales, seed_of, split, typical_rows, unseen, weighted_samples
 from .explain import Explanation, Subject, explain
+from .outputs import fit_outputs
 from .progress import live_table
 from .stop import Stop, interruptible
-from .symbolic import Findings, Options, Row, Table, find
-from .table import table_of
+from .symbolic import Findings, Options, Row, Table, find, former_trees
+from .table import summary_of, table_of
 from .units import Units, read_units
 from .validation import checked
 
@@ -191,9 +190,10 @@ class KANRegressor(RegressorMixin, KANEstimator):
     def _search(self, table: Table, former: Findings | None, stop: Stop) -> None:
         """Search a formula of the table."""
         options = Options(self.widths, self.library, self.restarts, seed_of(self.random_state))
-        options.units = self._read_units(table)
+        if self.units is not None:
+            options.units = read_units(list(table.names), self.units, self.target_units, self.constants)
         if self.warm_start and former is not None:
-            options.former = self._former_trees(former, table, options.units)
+            options.former = former_trees(former, [*table.names, *(options.units.constants if options.units else ())])
         clock = stop.clock(self.max_seconds)
         with one_thread(), live_table(self.verbose, self.max_seconds) as report:
             options.report = report
@@ -214,40 +214,21 @@ class KANRegressor(RegressorMixin, KANEstimator):
         if self.units is not None and (not self.symbolic or self.widths is not None):
             raise ValueError(f"units={self.units!r}: expected symbolic=True and no widths")
 
-    def _read_units(self, table: Table) -> Units | None:
-        return None if self.units is None else read_units(list(table.names), self.units, self.target_units, self.constants)
-
-    @staticmethod
-    def _former_trees(former: Findings, table: Table, units: Units | None) -> list[Any]:
-        """Closed forms of the former search, if they have the inputs and constants of this one."""
-        laws = [row.answer for row in former.rows if isinstance(row.answer, Law)]
-        names = [*table.names, *(() if units is None else units.constants)]
-        if laws and laws[0].names != names:
-            raise ValueError(f"X with {', '.join(names)}: expected {', '.join(laws[0].names)} as in the former fit, as warm_start=True")
-        return [law.form.tree for law in laws]
-
     def _fit_each(self, X: Any, y: np.ndarray, sample_weight: Any, stop: Stop, former: list[KANRegressor] | None) -> KANRegressor:
         """A search of its own for each output: together, the error of one hides how good another is."""
         outputs = y.shape[1]
-        jobs = min(outputs, Parallel(n_jobs=self.n_jobs)._effective_n_jobs())
+        jobs = min(outputs, effective_n_jobs(self.n_jobs))
         limit = None if self.max_seconds is None else self.max_seconds / -(-outputs // jobs)
         targets: Any = self.target_units if isinstance(self.target_units, (list, tuple)) else [self.target_units] * outputs
         if len(targets) != outputs:
             raise ValueError(f"target_units={self.target_units!r}: expected a unit for each of {outputs} outputs")
-        estimators = [
-            (clone(self) if former is None or not self.warm_start else one).set_params(max_seconds=limit, target_units=unit, n_jobs=None)
-            for one, unit in zip(former or [self] * outputs, targets, strict=True)
-        ]
-        if jobs == 1:
-            self.estimators_ = [one._fit(X, column, sample_weight, stop) for one, column in zip(estimators, y.T, strict=True)]
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                stop.path = Path(folder) / "stop"
-                tasks = (
-                    delayed(_fit_alone)(one.set_params(verbose=False), X, column, sample_weight, str(stop.path))
-                    for one, column in zip(estimators, y.T, strict=True)
-                )
-                self.estimators_ = list(Parallel(n_jobs=jobs)(tasks))
+        estimators = [clone(self).set_params(max_seconds=limit, target_units=unit, n_jobs=None) for unit in targets]
+        if self.warm_start and former is not None:
+            if len(former) != outputs:
+                raise ValueError(f"y of {outputs} outputs: expected {len(former)} as in the former fit, as warm_start=True")
+            for one, before in zip(estimators, former, strict=True):
+                one._findings = before._findings
+        self.estimators_ = fit_outputs(estimators, X, y, sample_weight, stop, jobs)
         self.formula_ = [one.formula_ for one in self.estimators_]
         self.exact_ = all(one.exact_ for one in self.estimators_)
         self.summary_ = [one.summary_ for one in self.estimators_]
@@ -268,7 +249,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         self._findings, self.exact_, self.formula_ = findings, findings.exact, row.equation
         self.table_ = table_of(findings.rows)
         self._unit = float(np.sqrt(np.mean(self._scales.spread**2)))
-        self.summary_ = _summary(findings, row, self._unit, self.held_out_, over)
+        self.summary_ = summary_of(findings, self._unit, self.held_out_, over)
         if findings.search is not None:
             self.search_ = findings.search
         if units is not None:
@@ -374,23 +355,3 @@ class KANRegressor(RegressorMixin, KANEstimator):
             count("round", round, 0)
         found = self._row(None).answer.printed(round)
         return found[0] if isinstance(found, list) and self._scales.flat else found
-
-
-def _fit_alone(estimator: KANRegressor, X: Any, y: np.ndarray, sample_weight: Any, path: str) -> KANRegressor:
-    """Fit in a process of its own, until a file is there or Ctrl-C comes."""
-    stop = Stop(path)
-    with interruptible(stop):
-        return estimator._fit(X, y, sample_weight, stop)
-
-
-def _summary(findings: Findings, row: Row, spread: float, held_out: int, over: bool) -> str:
-    """A sentence on how good the formula is."""
-    others = f"table_ has {len(findings.rows)} formulas of other lengths and errors"
-    if not held_out:
-        text = f"Not verified: there is no held-out row that is new; at least 20 rows, most of them different, are needed. {others}."
-    elif findings.exact:
-        text = f"Exact: right to 1e-6 of y's standard deviation on {held_out} held-out rows."
-    else:
-        share = f"{100 * row.loss / spread:.2g} %"
-        text = f"Nothing exact was found: the best trade-off of length and error is off by {share} of y's standard deviation; {others}."
-    return text + (" The search was cut short." if over and not findings.exact else "")

@@ -162,6 +162,22 @@ class Findings:
     search: Search | None
 
 
+def former_trees(former: Findings, names: Sequence[str]) -> list[Tree]:
+    """Closed forms of a former search.
+
+    Args:
+        former: Result of that search.
+        names: Names of the inputs and constants of this one.
+
+    Raises:
+        ValueError: The former search had others.
+    """
+    laws = [row.answer for row in former.rows if isinstance(row.answer, Law)]
+    if laws and laws[0].names != names:
+        raise ValueError(f"X with {', '.join(names)}: expected {', '.join(laws[0].names)} as in the former fit, as warm_start=True")
+    return [law.form.tree for law in laws]
+
+
 def find(table: Table, options: Options, clock: Clock) -> Findings:
     """Search closed forms first, then, where none is exact, networks.
 
