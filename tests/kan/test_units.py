@@ -25,6 +25,13 @@ CASES = {  # formula: inputs (unit, low, high), unit of y, constants, printed fo
         {"hbar": "1.0545718e-34 J*s", "k": "1.380649e-23 J/K"},
         "hbar*w/(exp(hbar*w/(T*k)) - 1)",
     ),
+    "Coulomb": (
+        "q*Q/(4*3.14159265358979*eps0*r**2)",
+        {"q": ("C", 1e-9, 1e-8), "Q": ("C", 1e-9, 1e-8), "r": ("m", 0.1, 1)},
+        "N",
+        {"eps0": "8.854e-12 F/m"},
+        "Q*q/(4*pi*eps0*r**2)",
+    ),
     "mixed": (
         "a*9.81*h/1000 + b*v**2/2",
         {"a": ("g", 1, 5), "h": ("m", 0.1, 9), "b": ("kg", 1, 5), "v": ("m/s", 0.1, 9)},

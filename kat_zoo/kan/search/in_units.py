@@ -21,7 +21,7 @@ from .dimensions import Checker, Dimension, InconsistentError, Number, Powers, i
 from .judge import SOLVED, Clock, Data, Form, Judge
 from .problem import OutOfTime
 from .rounding import round_numbers, rounded
-from .tree import Tree, gathered, monomial, product, substitute
+from .tree import Tree, constants, gathered, monomial, product, substitute, with_constants
 
 PREFACTORS = 3  # that are tried
 QUICK = 4.0  # seconds for each table at first; most laws need less
@@ -29,6 +29,7 @@ SHARES = (0.4, 0.5, 0.4, 0.5, 1.0)  # of the time that is left, for each table o
 SPREAD = 3.0  # ratio of a large and a small prefactor from which weighted rows are another problem
 WITH_UNIT = 8.0  # nats
 ROUND = 1e-4  # relative distance at which a number beside constants is taken as round
+SAME = 1e-9  # relative distance of numbers that are the same where there is no noise
 OPTIONS = 12  # products of constants that are compared
 
 
@@ -102,6 +103,14 @@ class _Search:
         """Whether a form is right to rounding and none of its numbers has a unit."""
         return any(form.error < SOLVED and cost == form.cost for cost, form in self.forms.values())
 
+    def _snapped(self, form: Form) -> Form:
+        """A form without noise with its numbers as round as they are to nine digits, as 1/(4 pi) for 0.079577471546."""
+        if form.error > SOLVED:
+            return form
+        options = [(value, round_numbers(value, SAME)) for value in constants(form.tree)]
+        round_ = self._measure(gathered(with_constants(form.tree, [found[0][1] if found else value for value, found in options])))
+        return round_ if round_.error <= SOLVED else form
+
     def _measure(self, tree: Tree) -> Form:
         """The form under the reading of the noise, of one size or growing with y, that is the shorter description."""
         return min((judge.measure(tree) for judge in self.judges), key=lambda form: form.cost)
@@ -111,9 +120,9 @@ class _Search:
 
     def _named(self, leaf: Tree, number: Number) -> Tree | None:
         """A number with a unit as a product of constants, times a number without one; None where no product has the unit."""
-        constants = self.quantities.dimensions[self.quantities.inputs :]
+        named = self.quantities.dimensions[self.quantities.inputs :]
         if number.dimension not in self._products:
-            self._products[number.dimension] = prefactors(constants, number.dimension)[:OPTIONS] if constants else []
+            self._products[number.dimension] = prefactors(named, number.dimension)[:OPTIONS] if named else []
         options = []
         for place, powers in enumerate(self._products[number.dimension]):
             size = math.prod(v ** float(p) for v, p in zip(self.quantities.values, powers, strict=True))
@@ -140,6 +149,7 @@ class _Search:
             return
         except OutOfTime:
             pass
+        form = self._snapped(form)
         if math.isfinite(form.cost):
             self.forms[form.tree] = form.cost + WITH_UNIT * numbers, form
 
@@ -181,7 +191,7 @@ class _Search:
 
     def keep(self, tree: Tree) -> None:
         """Keep a form that is consistent because it is made of groups."""
-        form = self._measure(tree)
+        form = self._snapped(self._measure(tree))
         if not form.exact:
             form = min(form, self._fitted(tree), key=lambda form: form.cost)
         if math.isfinite(form.cost):
