@@ -10,6 +10,8 @@ import sympy
 
 from kat_zoo.kan import KANRegressor
 from kat_zoo.kan.search.dimensions import Checker, InconsistentError, minimal_products, prefactors
+from kat_zoo.kan.search.in_units import Quantities, _Search, choose_groups
+from kat_zoo.kan.search.judge import Data
 from kat_zoo.kan.sklearn.units import read_units
 
 GRAVITY = {"G": "6.674e-11 m^3/kg/s^2"}
@@ -135,6 +137,17 @@ def test_groups_of_the_pendulum():
     assert prefactors([quantities[0]], quantities[1]) == [] and prefactors(quantities, dimension(0, 0, 0))[0] == (0,) * 4
 
 
+def test_groups_are_finite_and_vary():
+    """A column of zeros is not divided by, and a group of constants alone is none."""
+    generator = np.random.default_rng(0)
+    zeros = np.r_[0.0, generator.uniform(1, 2, 49)]
+    table = np.column_stack([zeros, generator.uniform(1, 2, 50), np.full(50, 3.0), np.full(50, 4.0)])
+    length = (Fraction(1),)
+    quantities = Quantities(2, [length] * 4, length, np.ones(4), 1.0, [3.0, 4.0])
+    groups = choose_groups(table, quantities)
+    assert len(groups) == 2 and all(row[0] >= 0 and any(row[:2]) for row in groups)
+
+
 X, T, Y = ("x", 0), ("x", 1), ("x", 2)
 CONSISTENT = {  # x and y are lengths, t a time, the value is a length: number of numbers with a unit, None for inconsistent
     ("+", X, Y): 0,
@@ -166,3 +179,18 @@ def test_the_checker_walks_trees(tree):
     else:
         checker.check(tree)
         assert len(checker.numbers) == CONSISTENT[tree]
+
+
+def test_a_form_of_groups_is_finite_between_the_rows():
+    """y = x sqrt((x/t)^2 - 0.04) has holes between rows with |x/t| > 0.2 of both signs: noise keeps it from being exact."""
+    generator = np.random.default_rng(0)
+    x = np.where(np.arange(300) % 2, 1, -1) * generator.uniform(0.3, 1, 300)
+    table = np.column_stack([x, np.ones(300)])
+    length = (Fraction(1),)
+    quantities = Quantities(2, [length, length], length, np.ones(2), 1.0, [])
+    search = _Search(Data(table[:240], x[:240], table[240:], x[240:]), quantities)
+    ratio = ("*", ("x", 0), ("^", ("x", 1), -1))
+    search.keep(("*", ("x", 0), ("^", ("+", ("^", ratio, 2), ("c", -0.04)), 0.5)))
+    assert not search.forms
+    search.keep(("*", ("x", 0), ("^", ("+", ("^", ratio, 2), ("c", 0.04)), 0.5)))
+    assert len(search.forms) == 1

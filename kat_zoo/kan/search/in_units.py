@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from .closed_form import find_closed_forms
+from .closed_form import _finite, find_closed_forms
 from .dimensions import Checker, Dimension, InconsistentError, Number, Powers, independent, minimal_products, prefactors
 from .judge import SOLVED, Clock, Data, Form, Judge
 from .problem import OutOfTime
@@ -194,7 +194,7 @@ class _Search:
         form = self._snapped(self._measure(tree))
         if not form.exact:
             form = min(form, self._fitted(tree), key=lambda form: form.cost)
-        if math.isfinite(form.cost):
+        if math.isfinite(form.cost) and (form.exact or _finite(form.tree, self.data.X)):
             self.forms[form.tree] = form.cost, form
 
 
