@@ -10,7 +10,9 @@ import sympy
 
 from kat_zoo.kan import KANClassifier, KANRegressor
 from kat_zoo.kan.search.closed_form import find_closed_forms
-from kat_zoo.kan.sklearn import closed, progress, table
+from kat_zoo.kan.search.judge import Form
+from kat_zoo.kan.sklearn import closed, progress, symbolic, table
+from kat_zoo.kan.sklearn.estimator import Scales
 
 
 def noisy(n=200, seed=0):
@@ -153,3 +155,12 @@ def test_rows_that_are_not_finite_are_counted_and_their_columns_named(estimator)
         model.predict(bad.fillna(0))
     with pytest.raises(ValueError, match=r"Input y contains NaN. y with NaN in 2 of 200 rows \(0, 9; the first row is 0\)"):
         estimator(steps=1).fit(X, np.where(np.isin(np.arange(200), [0, 9]), np.nan, label))
+
+
+def test_a_network_that_prints_like_the_chosen_form_does_not_take_its_row():
+    X = np.random.default_rng(0).uniform(1, 2, (50, 1))
+    law = closed.Law(Form(("x", 0), 1e-9, -1.0), ["x_1"], X)
+    twin = symbolic.Row(1, 1e-9, law.expression, None)
+    rows = symbolic.Table(X, X, (None, None), None, np.arange(40), np.arange(40, 50), True, ["x_1"], Scales.of(X))
+    found = symbolic._of_laws(rows, [law], symbolic.Findings([twin], twin, True, None))
+    assert found.rows == [found.chosen] and found.chosen.answer is law

@@ -62,7 +62,7 @@ class NetworkAnswer:
         return self.scales.expressions(self.candidate.model, self.names, round)
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """A row of the table.
 
@@ -222,10 +222,10 @@ def _front(rows: Iterable[Row], least: float, kept: Row | None = None) -> list[R
 def _of_laws(table: Table, laws: Sequence[Law], networks: Findings | None) -> Findings:
     """A closed form is the answer; the table has the other forms and those of networks."""
     spread = float(table.scales.spread[0])
-    rows = {str(law.expression): Row(nodes(law.expression), law.form.error * spread, law.printed(), law) for law in reversed(laws)}
+    known = [] if networks is None else [row for row in networks.rows if "phi_" not in str(row.equation)]
+    rows = {str(row.equation): row for row in known}
+    rows |= {str(law.expression): Row(nodes(law.expression), law.form.error * spread, law.printed(), law) for law in reversed(laws)}
     chosen = rows[str(laws[0].expression)]
-    if networks is not None:
-        rows |= {str(row.equation): row for row in networks.rows if "phi_" not in str(row.equation)}
     front = _front(rows.values(), EXACT * spread, chosen)
     search = networks.search if networks is not None else None
     return Findings(front, chosen, laws[0].form.exact and table.held_out, search)
