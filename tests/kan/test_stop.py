@@ -7,8 +7,10 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
-from kat_zoo.kan import KANRegressor
+from kat_zoo.kan import KAN, KANRegressor
+from kat_zoo.kan.search.problem import OutOfTime, Problem
 from kat_zoo.kan.sklearn.stop import STOPPED, Stop
 
 SCRIPT = """
@@ -63,6 +65,15 @@ def test_the_time_limit_holds(rows, seconds, options):
     model = KANRegressor(symbolic=True, max_seconds=seconds, **options).fit(X, y)
     assert time.monotonic() - began < seconds + 2
     assert model.summary_.endswith("The search was cut short.") and np.isfinite(model.predict(X)).all()
+
+
+def test_levenberg_marquardt_looks_at_the_clock_before_each_step():
+    x = torch.linspace(-1, 1, 200, dtype=torch.float64)[:, None]
+    looks: list[int] = []
+    problem = Problem(x, torch.sin(9 * x), x, torch.sin(9 * x), deadline=3.5, now=lambda: looks.append(1) or len(looks))
+    with pytest.raises(OutOfTime):
+        problem.train(KAN([1, 3, 1], dtype=torch.float64), 50)
+    assert len(looks) == 4
 
 
 def test_the_interrupt_of_the_caller_is_back_after_a_fit():

@@ -10,8 +10,9 @@ import sympy
 
 from kat_zoo.kan import KANRegressor
 from kat_zoo.kan.search.dimensions import Checker, InconsistentError, minimal_products, prefactors
-from kat_zoo.kan.search.in_units import Quantities, _Search, choose_groups
+from kat_zoo.kan.search.in_units import WITH_UNIT, Quantities, _Search, choose_groups
 from kat_zoo.kan.search.judge import Data
+from kat_zoo.kan.search.tree import constants, to_sympy
 from kat_zoo.kan.sklearn.units import read_units
 
 GRAVITY = {"G": "6.674e-11 m^3/kg/s^2"}
@@ -195,3 +196,34 @@ def test_a_form_of_groups_is_finite_between_the_rows():
     assert not search.forms
     search.keep(("*", ("x", 0), ("^", ratio, 2)))
     assert len(search.forms) == 1
+
+
+def lengths_and_time(y):
+    """A search of y against a length x and a time t, and the constant c, a speed."""
+    length, time, speed = (tuple(map(Fraction, pair)) for pair in ((1, 0), (0, 1), (1, -1)))
+    table = np.column_stack([np.random.default_rng(0).uniform(1, 2, (100, 2)), np.full(100, 3e8)])
+    y = y(*table.T)
+    quantities = Quantities(2, [length, time, speed], length, np.ones(3), 1.0, [3e8])
+    return _Search(Data(table[:60], y[:60], table[60:], y[60:]), quantities)
+
+
+def test_a_number_with_a_unit_becomes_the_constant_or_costs_more():
+    x, t, c = ("x", 0), ("x", 1), ("x", 2)
+    search = lengths_and_time(lambda x, t, c: x + c * t / (4 * np.pi))
+    search.add(("+", x, ("*", ("c", 3e8 / (4 * np.pi)), t)))
+    ((form, (cost, _)),) = search.forms.items()
+    assert str(to_sympy(form, sympy.symbols("x t c"))) == "c*t/(4*pi) + x" and cost == search.forms[form][1].cost
+    search.quantities.values, search.quantities.dimensions = [], search.quantities.dimensions[:2]
+    search.forms, search._products = {}, {}
+    search.add(("+", x, ("*", ("c", 3e8 / (4 * np.pi)), t)))
+    ((cost, form),) = search.forms.values()
+    assert cost == form.cost + WITH_UNIT
+    assert c not in form.tree[1:]
+
+
+def test_numbers_of_groups_are_as_round_as_they_are():
+    search = lengths_and_time(lambda x, t, c: x * (1 + x / (c * t) / (4 * np.pi)))
+    group = ("*", ("x", 0), ("^", ("x", 1), -1), ("^", ("x", 2), -1))
+    search.keep(("*", ("x", 0), ("+", ("n", 1), ("*", ("c", 1 / (4 * np.pi)), group))))
+    (tree,) = search.forms
+    assert not constants(tree) and to_sympy(tree, sympy.symbols("x t c")).has(sympy.pi)
