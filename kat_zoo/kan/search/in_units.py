@@ -21,7 +21,7 @@ from .dimensions import Checker, Dimension, InconsistentError, Number, Powers, i
 from .judge import SOLVED, Clock, Data, Form, Judge
 from .problem import OutOfTime
 from .rounding import round_numbers, rounded
-from .tree import Tree, constants, gathered, monomial, product, substitute, with_constants
+from .tree import LEAVES, Tree, constants, gathered, monomial, power, product, substitute, with_constants
 
 PREFACTORS = 3  # that are tried
 QUICK = 4.0  # seconds for each table at first; most laws need less
@@ -88,6 +88,19 @@ def choose_groups(table: np.ndarray, quantities: Quantities) -> list[tuple[int, 
     return chosen
 
 
+def _with_powers(tree: Tree) -> Tree:
+    """The form with x^p for exp(p log(x)), as the engine writes powers whose exponents are fitted: a power may have a dimension."""
+    if tree[0] in LEAVES:
+        return tree
+    if tree[0] == "^":
+        return ("^", _with_powers(tree[1]), tree[2])
+    if tree[0] == "exp" and tree[1][0] == "*":
+        numbers, rest = ([part for part in tree[1][1:] if (part[0] in ("c", "n", "s")) == wanted] for wanted in (True, False))
+        if len(rest) == 1 and rest[0][0] == "log":
+            return power(_with_powers(rest[0][1]), math.prod(number[1] for number in numbers))
+    return (tree[0], *map(_with_powers, tree[1:]))
+
+
 class _Search:
     """Forms of one table in units."""
 
@@ -135,6 +148,7 @@ class _Search:
 
     def add(self, tree: Tree) -> None:
         """Keep a form if it is consistent, its numbers with units named and the others rounded."""
+        tree = _with_powers(tree)
         try:
             named = self.checker.check(tree)
             form, numbers = self._measure(tree), len(self.checker.numbers)
