@@ -16,12 +16,12 @@ from functools import partial
 
 import numpy as np
 
-from .closed_form import _finite, find_closed_forms
+from .closed_form import find_closed_forms
 from .dimensions import Checker, Dimension, InconsistentError, Number, Powers, independent, minimal_products, prefactors
 from .judge import SOLVED, Clock, Data, Form, Judge
 from .problem import OutOfTime
 from .rounding import round_numbers, rounded
-from .tree import LEAVES, Tree, constants, gathered, monomial, power, product, substitute, with_constants
+from .tree import LEAVES, Tree, constants, evaluate, gathered, monomial, power, product, substitute, with_constants
 
 PREFACTORS = 3  # that are tried
 QUICK = 4.0  # seconds for each table at first; most laws need less
@@ -30,6 +30,7 @@ SPREAD = 3.0  # ratio of a large and a small prefactor from which weighted rows 
 WITH_UNIT = 8.0  # nats
 ROUND = 1e-4  # relative distance at which a number beside constants is taken as round
 SAME = 1e-9  # relative distance of numbers that are the same where there is no noise
+BOX_POINTS = 4096  # points of the box at which a form is tried
 OPTIONS = 12  # products of constants that are compared
 
 
@@ -65,6 +66,14 @@ def _values(table: np.ndarray, powers: Sequence[float], quantities: Quantities) 
         columns = (table * quantities.factors) ** np.array(powers, dtype=float)
         values: np.ndarray = columns.prod(1)
     return values
+
+
+def finite_in_box(tree: Tree, X: np.ndarray) -> bool:
+    """Whether a form is finite at random points of the box of samples (N, inputs)."""
+    low, high = X.min(0), X.max(0)
+    points = low + (high - low) * np.random.default_rng(0).random((BOX_POINTS, X.shape[1]))
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(evaluate(tree, points)).all())
 
 
 def choose_groups(table: np.ndarray, quantities: Quantities) -> list[tuple[int, ...]]:
@@ -208,7 +217,7 @@ class _Search:
         form = self._snapped(self._measure(tree))
         if not form.exact:
             form = min(form, self._fitted(tree), key=lambda form: form.cost)
-        if math.isfinite(form.cost) and (form.exact or _finite(form.tree, self.data.X)):
+        if math.isfinite(form.cost) and (form.exact or finite_in_box(form.tree, self.data.X)):
             self.forms[form.tree] = form.cost, form
 
 

@@ -16,9 +16,9 @@ from ..formula.export import to_numpy
 from ..formula.expression import faithful
 from ..formula.tidy import nodes, shortened, tidy
 from ..model import KAN
-from ..search.closed_form import _finite, find_closed_forms
+from ..search.closed_form import find_closed_forms
 from ..search.dimensions import Checker
-from ..search.in_units import Quantities, find_forms_in_units
+from ..search.in_units import Quantities, find_forms_in_units, finite_in_box
 from ..search.judge import CONSTANT, FLOOR, NODE, SOLVED, Data, Form, Judge
 from ..search.problem import OutOfTime
 from ..search.rounding import rounded
@@ -157,7 +157,7 @@ def _refitted(data: Data, trees: Sequence[Tree]) -> list[Form]:
         with contextlib.suppress(OutOfTime):
             forms += [rounded(judge, _freed(tree)) for judge in judges]
         form = min(forms, key=lambda form: form.cost)
-        if math.isfinite(form.cost) and (form.exact or _finite(form.tree, data.X)):
+        if math.isfinite(form.cost) and (form.exact or finite_in_box(form.tree, data.X)):
             found.append(form)
     return found
 
