@@ -1,16 +1,25 @@
 """Claim: KANRegressor(symbolic=True) finds the laws of science from tables of 1,000 rows in seconds.
 
-    python benchmarks/kan_laws.py                                      # 40 laws of benchmarks/laws, half an hour
+    python benchmarks/kan_laws.py                                      # 40 laws of benchmarks/laws: up to 40 minutes
     python benchmarks/kan_laws.py --catalogue FILE --noise 0 0.01      # laws in the format of FastSRB (arXiv 2508.14481)
+    python benchmarks/kan_laws.py --units                              # units of inputs and value, and known constants, given
     python benchmarks/kan_laws.py --peers operon gplearn               # the same rows and CPU seconds for others
+    python benchmarks/kan_laws.py --dummies 2                          # two columns of noise that the law does not have
     python benchmarks/kan_laws.py --only kepler Planck --budget 10
+
+A run takes at most laws x methods x noises x seeds x --budget seconds; laws that are found end sooner, most in two. gplearn always
+takes the whole budget.
 
 A law is recovered when the formula with all digits has a relative squared error of at most 1.2e-7 on 2,000 fresh rows of the same
 box and no undefined function; with noise s (a part of y's standard deviation), of at most (s / 5)^2. The measure is that of the
 published comparisons, and a formula that is as good as the law without being it counts; the CSV has the formulas.
 
-Each run is a process of its own on one thread; seconds are CPU seconds of the fit. Rows are added to --out as they come;
-with --resume those that are there are not run again.
+Each run is a process of its own on one thread, one after another unless --jobs says otherwise. Ours and gplearn are given CPU
+seconds of that process, Operon counts the time of the wall clock. Rows are added to --out as they come; with --resume those
+that are there are not run again. `length` counts operators and operands of the formula as printed, `law_length` those of the law.
+
+With --units the inputs' and the value's units are given, and the constants whose numbers stand in the law (c, G, h, k_B and
+others, `laws.law.CONSTANTS`) by name, value and unit.
 """
 
 import argparse
@@ -22,82 +31,37 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from laws import LAWS
+from laws.law import Law, length, read_catalogue
+from tqdm import tqdm
 
 FOUND, ROWS, FRESH = 1.2e-7, 1000, 2000
-FUNCTIONS = {
-    "sin": np.sin, "cos": np.cos, "exp": np.exp, "sqrt": np.sqrt, "tanh": np.tanh, "log": np.log, "asin": np.arcsin,
-    "arcsin": np.arcsin, "neg": np.negative, "pi": math.pi,
-}  # fmt: skip
-FIELDS = ["law", "method", "noise", "seed", "recovered", "error", "cpu_seconds", "formula", "truth"]
+FIELDS = ["law", "method", "noise", "seed", "recovered", "error", "cpu_seconds", "length", "law_length", "formula", "truth"]
 
 
-def read_catalogue(path: Path) -> dict:
-    """Laws of a YAML file in FastSRB's format, each as (formula, {input: (low, high, kind, sign)}, conditions)."""
-    import yaml
+def kan(X: np.ndarray, y: np.ndarray, seed: int, budget: float, law: Law | None) -> tuple:
+    import pandas
 
-    laws = {}
-    for name, entry in yaml.safe_load(path.read_text()).items():
-        inputs = {}
-        for symbol, about in entry["vars"].items():
-            if symbol != "v0":
-                low, high = map(float, about["sample_range"])
-                inputs[symbol] = (low, high, *about["sample_type"])
-        conditions = [text.replace("^", "**") for text in entry.get("constraints") or []]
-        laws[name] = entry["prepared"].replace("^", "**"), inputs, conditions
-    return laws
-
-
-def own_laws() -> dict:
-    kinds = {"uniform": "uni", "log": "log", "integer": "int"}
-    return {
-        name: (formula, {symbol: (low, high, kinds[kind], "pos") for symbol, (_, low, high, kind) in inputs.items()}, [])
-        for name, (formula, inputs, _) in LAWS.items()
-    }
-
-
-def draw(low: float, high: float, kind: str, sign: str, n: int, generator: np.random.Generator) -> np.ndarray:
-    if kind == "log":
-        x = np.exp(generator.uniform(math.log(low), math.log(high), n))
-    elif kind == "int" and low > 0:
-        x = np.floor(np.exp(generator.uniform(math.log(low), math.log(high + 1), n)))
-    elif kind == "int":
-        x = generator.integers(int(low), int(high) + 1, n).astype(float)
-    else:
-        x = generator.uniform(low, high, n)
-    return x * {"pos": 1, "neg": -1}[sign] if sign != "pos_neg" else x * generator.choice([-1.0, 1.0], n)
-
-
-def sample(law: tuple, n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a law that meet its conditions and have a finite value."""
-    formula, inputs, conditions = law
-    parts: list[np.ndarray] = []
-    while sum(map(len, parts)) < n:
-        columns = {symbol: draw(*about, n, generator) for symbol, about in inputs.items()}
-        with np.errstate(all="ignore"):
-            y = eval(formula, {**FUNCTIONS}, columns) + np.zeros(n)
-            good = np.isfinite(y)
-            for condition in conditions:
-                try:
-                    good &= np.asarray(eval(condition, {**FUNCTIONS}, columns))
-                except NameError:  # some published conditions name inputs that the law lacks
-                    continue
-        parts.append(np.column_stack([*columns.values(), y])[good])
-    rows = np.concatenate(parts)[:n]
-    return rows[:, :-1], rows[:, -1]
-
-
-def kan(X: np.ndarray, y: np.ndarray, seed: int, budget: float) -> tuple:
     from kat_zoo.kan import KANRegressor
+    from kat_zoo.kan.sklearn.stop import Stop
 
-    model = KANRegressor(symbolic=True, random_state=seed, max_seconds=budget).fit(X, y)
-    return model.predict, str(model.formula(round=None))
+    Stop.seconds = staticmethod(time.process_time)
+    units: dict = {}
+    names = [f"x_{i + 1}" for i in range(X.shape[1])]
+    if law is not None:
+        names = [*law.inputs, *(f"dummy_{i}" for i in range(X.shape[1] - len(law.inputs)))]
+        given = {name: law.units.get(name, "1") for name in names}
+        units = {"units": given, "target_units": law.target, "constants": law.constants}
+    model = KANRegressor(symbolic=True, random_state=seed, max_seconds=budget, **units).fit(pandas.DataFrame(X, columns=names), y)
+    return lambda X: model.predict(pandas.DataFrame(X, columns=names)), str(model.formula(round=None)), str(model.formula_)
 
 
-def operon(X: np.ndarray, y: np.ndarray, seed: int, budget: float) -> tuple:
+def operon(X: np.ndarray, y: np.ndarray, seed: int, budget: float, law: Law | None) -> tuple:
     from pyoperon.sklearn import SymbolicRegressor
 
     symbols = "add,sub,mul,div,constant,variable,sin,cos,exp,log,sqrt,square,tanh"
@@ -105,10 +69,10 @@ def operon(X: np.ndarray, y: np.ndarray, seed: int, budget: float) -> tuple:
         allowed_symbols=symbols, n_threads=1, time_limit=int(budget), max_evaluations=10**9, generations=10**6, random_state=seed
     )
     model.fit(X, y)
-    return model.predict, model.get_model_string(model.model_, 17)
+    return model.predict, model.get_model_string(model.model_, 17), model.get_model_string(model.model_, 4)
 
 
-def gplearn(X: np.ndarray, y: np.ndarray, seed: int, budget: float) -> tuple:
+def gplearn(X: np.ndarray, y: np.ndarray, seed: int, budget: float, law: Law | None) -> tuple:
     from gplearn.genetic import SymbolicRegressor
 
     functions = ("add", "sub", "mul", "div", "sin", "cos", "sqrt", "log")
@@ -117,48 +81,63 @@ def gplearn(X: np.ndarray, y: np.ndarray, seed: int, budget: float) -> tuple:
     while not model.__dict__.get("_program") or time.process_time() - began < budget:
         model.fit(X, y)
         model.set_params(generations=model.generations + 1)
-    return model.predict, str(model._program)
+    return model.predict, str(model._program), str(model._program)
 
 
 METHODS = {"kan": kan, "operon": operon, "gplearn": gplearn}
 MODULES = {"kan": "kat_zoo.kan.sklearn.regressor", "operon": "pyoperon.sklearn", "gplearn": "gplearn.genetic"}
 
 
-def run(law: tuple, method: str, noise: float, seed: int, budget: float) -> dict:
+def run(law: Law, method: str, noise: float, seed: int, options: argparse.Namespace) -> dict:
     """One fit and its error on fresh rows."""
     generator = np.random.default_rng(seed)
-    X, y = sample(law, ROWS, generator)
-    X_new, y_new = sample(law, FRESH, generator)
+    X, y = law.sample(ROWS, generator)
+    X_new, y_new = law.sample(FRESH, generator)
     y = y + noise * y.std() * generator.standard_normal(len(y))
+    if options.dummies:  # positive and over two decades, like most inputs
+        X, X_new = (np.column_stack([x, np.exp(generator.uniform(-2.3, 2.3, (len(x), options.dummies)))]) for x in (X, X_new))
     importlib.import_module(MODULES[method])  # not part of the time
     began = time.process_time()
-    predict, formula = METHODS[method](X, y, seed, budget)
+    predict, formula, printed = METHODS[method](X, y, seed, options.budget, law if options.units else None)
     seconds = time.process_time() - began
     with np.errstate(all="ignore"):
         error = float(np.nan_to_num(np.mean((predict(X_new) - y_new) ** 2) / y_new.var(), nan=math.inf))
-    recovered = error <= max(FOUND, (noise / 5) ** 2) and "phi_" not in formula
-    return {"recovered": int(recovered), "error": f"{error:.1e}", "cpu_seconds": f"{seconds:.1f}", "formula": formula, "truth": law[0]}
+    return {
+        "recovered": int(error <= max(FOUND, (noise / 5) ** 2) and "phi_" not in formula),
+        "error": f"{error:.1e}",
+        "cpu_seconds": f"{seconds:.1f}",
+        "length": length(printed) or "",
+        "law_length": length(law.formula) or "",
+        "formula": formula,
+        "truth": law.formula,
+    }
 
 
 def in_own_process(name: str, method: str, noise: float, seed: int, options: argparse.Namespace) -> dict:
     command = [sys.executable, __file__, "--one", json.dumps([name, method, noise, seed]), "--budget", str(options.budget)]
     command += ["--catalogue", str(options.catalogue)] if options.catalogue else []
+    command += ["--units"] * options.units + ["--dummies", str(options.dummies)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True, check=False)
+    key = {"law": name, "method": method, "noise": noise, "seed": seed}
     if done.returncode:
-        return {"recovered": 0, "error": "inf", "cpu_seconds": "", "formula": done.stderr.strip().splitlines()[-1:], "truth": ""}
+        return key | {"recovered": 0, "error": "inf", "formula": done.stderr.strip().splitlines()[-1:]}
     result: dict = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return key | result
 
 
 def summary(rows: list[dict]) -> None:
-    """Print the share recovered by method and noise, and the laws that were lost."""
+    """Print the share recovered by method and noise, how long the formulas are, and the laws that were lost."""
     for method, noise in sorted({(row["method"], float(row["noise"])) for row in rows}):
         part = [row for row in rows if row["method"] == method and float(row["noise"]) == noise]
-        found = sum(int(row["recovered"]) for row in part)
-        seconds = sorted(float(row["cpu_seconds"] or 0) for row in part)
+        found = [row for row in part if int(row["recovered"])]
+        seconds = float(np.median([float(row["cpu_seconds"] or 0) for row in part]))
+        ratios = [int(row["length"]) / int(row["law_length"]) for row in found if row["length"] and row["law_length"]]
         lost = sorted({row["law"] for row in part if not int(row["recovered"])})
-        print(f"{method}, noise {noise:g}: {found} of {len(part)} recovered, median {seconds[len(seconds) // 2]:.1f} CPU s; lost: {lost}")
+        print(
+            f"{method}, noise {noise:g}: {len(found)} of {len(part)} recovered ({100 * len(found) / len(part):.0f} %), "
+            f"median {seconds:.1f} CPU s, median length {np.median(ratios) if ratios else math.nan:.2f} times the law's; lost: {lost}"
+        )
 
 
 def draw_shares(rows: list[dict], path: Path) -> None:
@@ -176,7 +155,7 @@ def draw_shares(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalogue", type=Path, help="YAML file of laws in FastSRB's format; benchmarks/laws by default")
     parser.add_argument("--only", nargs="+", help="names of the laws to run")
@@ -184,33 +163,42 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=60, help="seconds for a law")
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0])
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--dummies", type=int, default=0, help="columns of noise that are added to the inputs")
+    parser.add_argument("--units", action="store_true", help="give our estimator the units")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "kan_laws.csv")
     parser.add_argument("--resume", action="store_true", help="keep the rows of --out")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    laws = read_catalogue(options.catalogue) if options.catalogue else own_laws()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    laws = read_catalogue(options.catalogue) if options.catalogue else LAWS
     if options.one:
         name, method, noise, seed = json.loads(options.one)
-        print(json.dumps(run(laws[name], method, noise, seed, options.budget)))
+        print(json.dumps(run(laws[name], method, noise, seed, options)))
         return
+    unknown = sorted(set(options.only or ()) - set(laws))
+    if unknown:
+        raise SystemExit(f"--only {' '.join(unknown)}: expected names of laws, {', '.join(laws)}")
     rows: list[dict] = []
     if options.resume and options.out.exists():
         with options.out.open(newline="") as file:
             rows = list(csv.DictReader(file))
     done = {(row["law"], row["method"], float(row["noise"]), int(row["seed"])) for row in rows}
-    for noise in options.noise:
-        for seed in range(options.seeds):
-            for name in options.only or laws:
-                for method in ["kan", *options.peers]:
-                    if (name, method, noise, seed) in done:
-                        continue
-                    key = {"law": name, "method": method, "noise": noise, "seed": seed}
-                    rows.append(key | in_own_process(name, method, noise, seed, options))
-                    print({k: v for k, v in rows[-1].items() if k != "truth"}, flush=True)
-                    with options.out.open("w", newline="") as file:
-                        writer = csv.DictWriter(file, FIELDS)
-                        writer.writeheader()
-                        writer.writerows(rows)
+    keys = product(options.noise, range(options.seeds), options.only or laws, ["kan", *options.peers])
+    tasks = [(name, method, noise, seed) for noise, seed, name, method in keys if (name, method, noise, seed) not in done]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(options.jobs) as pool, tqdm(total=len(tasks), unit="run") as bar:
+        for row in pool.map(lambda task: in_own_process(*task, options), tasks):
+            rows.append(row)
+            bar.update()
+            tqdm.write(json.dumps({k: v for k, v in row.items() if k != "truth"}))
+            with options.out.open("w", newline="") as file:
+                writer = csv.DictWriter(file, FIELDS)
+                writer.writeheader()
+                writer.writerows(rows)
     summary(rows)
     draw_shares(rows, options.out.with_suffix(".png"))
 

@@ -6,10 +6,11 @@ import csv
 import logging
 import math
 import re
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .sklearn.regressor import KANRegressor
 
 PICTURES = (".svg", ".pdf", ".png")
+FIRST = 5  # lines that a message names
 
 
 def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
@@ -46,27 +48,47 @@ def _check_header(path: Path, names: list[str]) -> None:
         raise ValueError(f"{path} has several columns named {', '.join(map(repr, twice))}: expected a name of its own for each")
 
 
-def read_table(path: Path) -> tuple[list[str], np.ndarray]:
-    """Names and numbers of a CSV file with a header.
+def read_cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Column names of a CSV file, and line number and cells of each row.
 
     Args:
         path: the file.
 
     Raises:
-        ValueError: not UTF-8, no header or one that names a column twice, no rows, or a cell that is not a finite number.
+        ValueError: not UTF-8, no header or one that names a column twice, no rows, or rows of another length.
     """
     (_, header), *rows = _read_rows(path)
-    names, values = [name.strip() for name in header], []
+    names = [name.strip() for name in header]
     _check_header(path, names)
     for number, row in rows:
         if len(row) != len(names):
             raise ValueError(f"{path}, line {number} of {len(row)} cells: expected {len(names)}, as in the header")
-        for name, cell in zip(names, row, strict=True):
-            if not _is_number(cell):
-                column = name or "the column without a name"
-                raise ValueError(f"{path}, line {number}, {column}={cell!r}: expected a finite number")
-        values.append([float(cell) for cell in row])
-    return names, np.array(values)
+    return names, rows
+
+
+def to_numbers(path: Path, names: Sequence[str], rows: Sequence[tuple[int, list[str]]], wanted: Sequence[str]) -> np.ndarray:
+    """Numbers of some columns, (rows, columns).
+
+    Args:
+        path: the file, for messages.
+        names: names of all columns.
+        rows: line number and cells of each row.
+        wanted: names of the columns.
+
+    Raises:
+        ValueError: cells that are not finite numbers; the first is named, the others are counted.
+    """
+    columns = [names.index(name) for name in wanted]
+    bad = [(line, i, row[i]) for line, row in rows for i in columns if not _is_number(row[i])]
+    if bad:
+        (line, i, cell), lines = bad[0], sorted({line for line, *_ in bad})
+        text = f"{path}, line {line}, {names[i]}={cell!r}: expected a finite number"
+        if len(bad) > 1:
+            where = ", ".join(repr(names[i]) for i in columns if any(i == other for _, other, _ in bad))
+            shown = ", ".join(map(str, lines[:FIRST])) + (", ..." if len(lines) > FIRST else "")
+            text += f"; {len(lines)} of {len(rows)} rows have none in columns {where} (lines {shown})"
+        raise ValueError(text)
+    return np.array([[float(row[i]) for i in columns] for _, row in rows])
 
 
 def _is_number(text: str) -> bool:
@@ -84,8 +106,25 @@ def _check_columns(options: Namespace, inputs: list[str], names: list[str]) -> N
             raise ValueError(f"column {name!r} is not in {options.data}: expected one of {', '.join(filter(None, names))}")
     if options.target in inputs or len(set(inputs)) < len(inputs):
         raise ValueError(f"--inputs {' '.join(inputs)}: expected each column once, and not the target {options.target!r}")
+    _check_units(options, inputs)
     if not inputs:
         raise ValueError(f"{options.data} has the column {options.target!r} only: expected at least one input beside the target")
+
+
+def _check_units(options: Namespace, inputs: list[str]) -> None:
+    if options.units is None:
+        for option, value in (("--target-units", options.target_units), ("--constants", options.constants)):
+            if value is not None:
+                raise ValueError(f"{option}: expected --units of the inputs, too")
+        return
+    if options.target_units is None:
+        raise ValueError("--units without --target-units: expected the unit of the target, 1 for none")
+    wrong = sorted(set(options.units) ^ set(inputs))
+    if wrong:
+        raise ValueError(f"--units and inputs differ in {', '.join(map(repr, wrong))}: expected a unit for each input, 1 for none")
+    both = sorted(set(options.constants or ()) & {*inputs, options.target})
+    if both:
+        raise ValueError(f"--constants {', '.join(both)}: expected names that are not those of columns")
 
 
 def _check_picture(path: Path) -> None:
@@ -102,7 +141,19 @@ def _verdict(regressor: KANRegressor) -> str:
         verdict = f"{'exact' if regressor.exact_ else 'not exact, the best trade-off of length and error'} on {rows} held-out rows"
     if "phi_" in str(regressor.formula_):
         verdict += "; edges phi_layer_input_output fit no function of the library and stay numeric"
+    if "cut short" in regressor.summary_:
+        verdict += "; the search was cut short"
     return verdict
+
+
+def _pairs(option: str, text: str | None) -> dict[str, str] | None:
+    """Names and texts of 'm=kg, r=m'."""
+    if text is None:
+        return None
+    parts = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and value.strip() for name, _, value in parts):
+        raise ValueError(f"{option} {text!r}: expected names and units, such as 'm=kg, r=m'")
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 def _parse(argv: Sequence[str]) -> Namespace:
@@ -111,27 +162,37 @@ def _parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--target", required=True, help="column to explain")
     parser.add_argument("--inputs", nargs="+", help="columns to use; all others by default")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-seconds", type=float, help="end the search after this time with the best so far")
+    parser.add_argument("--max-seconds", type=float, help="end the search after this time with the best so far; so does Ctrl-C")
+    parser.add_argument("--units", help="units of the inputs, such as 'm=kg, r=m' (1 for none): only consistent formulas are found")
+    parser.add_argument("--target-units", help="unit of the target, with --units")
+    parser.add_argument("--constants", help="constants that may be in the formula, such as 'G=6.674e-11 m^3/kg/s^2', with --units")
+    parser.add_argument("--explain", type=Path, metavar="DIR", help="write a page of text and pictures about the formula to a folder")
     parser.add_argument("--latex", action="store_true", help="print the chosen formula as LaTeX")
-    parser.add_argument("--quiet", action="store_true", help="do not log each network shape of the search")
+    parser.add_argument("--quiet", action="store_true", help="show no progress of the search")
     parser.add_argument("--plot", type=Path, help="write a picture of the network (.svg, .pdf or .png)")
     options: Namespace = parser.parse_args(argv)
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"--seed {options.seed}: expected an integer from 0 to 2**32 - 1")
     if options.max_seconds is not None and not options.max_seconds > 0:
         raise ValueError(f"--max-seconds {options.max_seconds:g}: expected a positive number")
+    options.units, options.constants = _pairs("--units", options.units), _pairs("--constants", options.constants)
+    if options.explain and options.explain.exists() and not options.explain.is_dir():
+        raise ValueError(f"--explain {options.explain}: expected a folder, this is a file")
     if options.plot:
         _check_picture(options.plot)
     return options
 
 
-def _search(options: Namespace, X: np.ndarray, y: np.ndarray) -> KANRegressor:
+def _search(options: Namespace, X: np.ndarray, y: np.ndarray, inputs: Sequence[str]) -> KANRegressor:
     from .sklearn.regressor import KANRegressor
 
-    regressor = KANRegressor(symbolic=True, random_state=options.seed, max_seconds=options.max_seconds)
+    units = None if options.units is None else {f"x_{i + 1}": options.units[name] for i, name in enumerate(inputs)}
+    live = not options.quiet and sys.stderr.isatty()
+    given: dict[str, Any] = {"units": units, "target_units": options.target_units, "constants": options.constants}
+    regressor = KANRegressor(symbolic=True, random_state=options.seed, max_seconds=options.max_seconds, verbose=live, **given)
     logger = logging.getLogger("kat_zoo")
     level = logger.level
-    logger.setLevel(logging.WARNING if options.quiet else logging.INFO)
+    logger.setLevel(logging.WARNING if options.quiet or live else logging.INFO)
     try:
         return regressor.fit(X, y)
     finally:
@@ -143,10 +204,12 @@ def _print(regressor: KANRegressor, options: Namespace, inputs: list[str]) -> No
 
     to_names = {Symbol(f"x_{i + 1}"): Symbol(name) for i, name in enumerate(inputs)}
     print(f"{'complexity':>10}  {'held-out RMSE' if regressor.held_out_ else 'training RMSE':>13}  {options.target} =")
-    for size, loss, equation in regressor.table_:
-        print(f"{size:>10}  {loss:>13.3g}  {sstr(equation.xreplace(to_names), full_prec=False)}")
+    for row in regressor._findings.rows:
+        print(f"{row.complexity:>10}  {row.loss:>13.3g}  {sstr(row.equation.xreplace(to_names), full_prec=False)}")
     found = regressor.formula_.xreplace(to_names)
     print(f"\n{options.target} = {sstr(found, full_prec=False)}   ({_verdict(regressor)})")
+    for value, unit in getattr(regressor, "constant_units_", ()):
+        print(f"{value:.6g} is in {unit}")
     if options.latex:
         print(latex(found))
 
@@ -154,11 +217,14 @@ def _print(regressor: KANRegressor, options: Namespace, inputs: list[str]) -> No
 def main(argv: Sequence[str]) -> int:
     """Search a formula and print a table of candidates; exit code 0."""
     options = _parse(argv)
-    names, values = read_table(options.data)
+    names, rows = read_cells(options.data)
     inputs = options.inputs or [name for name in names if name != options.target]
     _check_columns(options, inputs, names)
-    regressor = _search(options, values[:, [names.index(name) for name in inputs]], values[:, names.index(options.target)])
+    values = to_numbers(options.data, names, rows, [*inputs, options.target])
+    regressor = _search(options, values[:, :-1], values[:, -1], inputs)
     _print(regressor, options, inputs)
+    if options.explain:
+        regressor.explain(options.explain, names=inputs)
     if options.plot:
         from .operations.plot import plain
 

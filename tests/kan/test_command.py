@@ -16,6 +16,24 @@ def test_command(tmp_path, capsys):
     assert "momentum = mass*speed   (exact on 60 held-out rows)" in out and (tmp_path / "net.svg").stat().st_size > 1000
 
 
+def test_command_with_units_and_a_page(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    X = generator.uniform(1, 10, (100, 3))
+    y = 6.674e-11 * X[:, 0] * X[:, 1] / X[:, 2] ** 2
+    lines = [
+        "mass,other,distance,note,force",
+        *(f"{a!r},{b!r},{c!r},text,{f!r}" for (a, b, c), f in zip(X.tolist(), y.tolist(), strict=True)),
+    ]
+    (tmp_path / "data.csv").write_text("\n".join(lines))
+    command = ["formula", str(tmp_path / "data.csv"), "--target", "force", "--inputs", "mass", "other", "distance", "--quiet"]
+    units = ["--units", "mass=kg, other=kg, distance=m", "--target-units", "N", "--max-seconds", "30", "--explain", str(tmp_path / "page")]
+    assert cli.main([*command, *units, "--constants", "G=6.674e-11 m^3/kg/s^2"]) == 0
+    assert "force = G*mass*other/distance**2   (exact on 20 held-out rows)" in capsys.readouterr().out
+    assert "y = G*mass*other/distance**2" in (tmp_path / "page" / "explanation.txt").read_text()
+    assert cli.main([*command, *units[:4]]) == 0
+    assert "6.674e-11 is in m**2*N/kg**2" in capsys.readouterr().out
+
+
 REFUSED = {
     "line 3": ("a,b\n1,2\n1,x\n", ["--target", "b"]),
     "column 'z' is not in": ("a,b\n1,2\n", ["--target", "z"]),
@@ -26,13 +44,25 @@ REFUSED = {
     "at least one input": ("a\n1\n", ["--target", "a"]),
     "ends in .svg, .pdf, .png": ("a,b\n1,2\n", ["--target", "b", "--plot", "net.txt"]),
     "line 2, a='1_0': expected a finite number": ("a,b\n1_0,2\n", ["--target", "b"]),
-    "line 5, the column without a name='nan'": (",b\n1,2\n\n\nnan,2\n", ["--target", "b"]),
+    "line 5, a='nan'": ("a,b\n1,2\n\n\nnan,2\n", ["--target", "b"]),
     "line 2 of 1 cells: expected 2": ("a,b\n1\n", ["--target", "b"]),
     "expected cells separated by commas": ("a;b\n1;2\n", ["--target", "b"]),
     "has no name: expected --inputs": (",a,b\n0,1,2\n", ["--target", "b"]),
     "--seed -1": ("a,b\n1,2\n", ["--target", "b", "--seed", "-1"]),
     "--max-seconds -1": ("a,b\n1,2\n", ["--target", "b", "--max-seconds", "-1"]),
     "expected a text file in UTF-8": ("\udcb5,b\n1,2\n", ["--target", "b"]),
+    "a finite number; 2 of 3 rows have none in columns 'a', 'b' (lines 3, 4)": (
+        "a,b\n1,2\n,nan\n,2\n",
+        ["--target", "b"],
+    ),
+    "--units 'a': expected names and units": ("a,b\n1,2\n", ["--target", "b", "--units", "a"]),
+    "--units without --target-units": ("a,b\n1,2\n", ["--target", "b", "--units", "a=m"]),
+    "--units and inputs differ in 'a', 'z'": ("a,b\n1,2\n", ["--target", "b", "--units", "z=m", "--target-units", "m"]),
+    "--constants: expected --units": ("a,b\n1,2\n", ["--target", "b", "--constants", "c=1 m"]),
+    "--constants a: expected names that are not": (
+        "a,b\n1,2\n",
+        ["--target", "b", "--units", "a=m", "--target-units", "m", "--constants", "a=1 m"],
+    ),
     "no folder nowhere": ("a,b\n1,2\n", ["--target", "b", "--plot", "nowhere/net.svg"]),
 }
 

@@ -113,7 +113,7 @@ def test_constants_that_cancel_are_extreme():
 def test_the_table_has_simple_candidates_and_each_row_beats_the_simpler_ones():
     X = np.random.default_rng(0).uniform(-1, 1, (300, 2))
     model = KANRegressor(symbolic=True, widths=[[2, 1]]).fit(X, 3.1 * np.exp(2.3 * X[:, 0]) + np.sin(4.2 * X[:, 1] + 0.3))
-    sizes, losses, equations = zip(*model.table_, strict=True)
+    sizes, losses, equations = (list(model.table_[name]) for name in ("complexity", "loss", "equation"))
     assert sorted(set(sizes)) == list(sizes) and sorted(set(losses), reverse=True) == list(losses)
     symbols = [{str(symbol) for symbol in equation.free_symbols} for equation in equations]
     assert symbols[0] == set() and {"x_1"} in symbols and equations[-1] == model.formula_ and len(equations) >= 3

@@ -160,7 +160,7 @@ def spline_slow():
 
 def tritons():
     """The kernels under another version of Triton: each compiles, none spills."""
-    rows = report.rows(["sm_80", "sm_90", "gfx942"], dtypes=["float32", "bfloat16"])
+    rows = report.rows(["sm_80", "sm_90"], dtypes=["float32", "bfloat16"])
     bad = [row for row in rows if row["atomics"] or (row["spills"] and row["arch"].startswith("sm_"))]
     assert not bad, bad
     return {"triton": triton.__version__, "kernels": len(rows)}

@@ -79,6 +79,7 @@ class Data:
         weight: (N,) weights of the samples, None for equal ones.
         weight_val: (M,) weights of X_val.
         library: Names of the functions and powers that a form may hold, None for all; products are always allowed.
+        report: Function that is called with every form that is kept; None for no reports.
     """
 
     X: np.ndarray
@@ -90,6 +91,7 @@ class Data:
     weight: np.ndarray | None = None
     weight_val: np.ndarray | None = None
     library: Sequence[str] | None = None
+    report: Callable[[Form], None] | None = None
 
     @property
     def inputs(self) -> int:
@@ -266,6 +268,8 @@ class Judge:
         if not math.isfinite(form.cost) or any(abs(c) > EXTREME for c in constants(form.tree)):
             return None
         self.forms[form.tree] = form
+        if self.data.report is not None:
+            self.data.report(form)
         return form
 
     def front(self) -> list[Form]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..library import DEFAULT_LIBRARY, get_function
 from ..model import KAN
 from ..network import Width
 from ..operations.lm import LeastSquares
+from ..operations.normal import Dual, Primal
 
 EXACT = 1e-6  # relative error below which a formula counts as exact
 BOX_POINTS = 1 << 16  # random points within the ranges of the inputs, at which a formula must be finite
@@ -41,7 +42,8 @@ class Problem:
         weight_val: (M,) weights of X_val; None for equal ones.
         library: names of the functions that may be used.
         held_out: whether X_val are samples that training does not see; without held-out samples no formula is called exact.
-        deadline: moment of `time.monotonic` after which nothing more is trained.
+        deadline: moment of `now` after which nothing more is trained.
+        now: clock of the deadline.
     """
 
     X: Tensor
@@ -53,6 +55,7 @@ class Problem:
     library: Sequence[str] = DEFAULT_LIBRARY
     held_out: bool = True
     deadline: float = math.inf
+    now: Callable[[], float] = time.monotonic
 
     @property
     def inputs(self) -> int:
@@ -63,6 +66,11 @@ class Problem:
     def outputs(self) -> int:
         """Number of outputs."""
         return self.y.shape[1]
+
+    def check(self) -> None:
+        """Raise OutOfTime when the deadline has passed."""
+        if self.now() > self.deadline:
+            raise OutOfTime
 
     def resampled(self) -> tuple[Tensor, Tensor]:
         """Training samples for fits that know no weights: drawn by their weights, or as they are where these are equal."""
@@ -93,9 +101,8 @@ class Problem:
         Raises:
             OutOfTime: the deadline has passed.
         """
-        if time.monotonic() > self.deadline:
-            raise OutOfTime
-        LeastSquares(model, self.X, self.y, weight=self.weight, **options).minimize(steps)
+        self.check()
+        _LimitedLeastSquares(self, model, **options).minimize(steps)
         return self.error(model)
 
     def undefined(self, model: KAN) -> Tensor:
@@ -122,6 +129,18 @@ class Problem:
         X, y, weight = join(self.X, self.y, self.weight)
         X_val, y_val, weight_val = join(self.X_val, self.y_val, self.weight_val)
         return replace(self, X=X, y=y, weight=weight, X_val=X_val, y_val=y_val, weight_val=weight_val)
+
+
+class _LimitedLeastSquares(LeastSquares):
+    """Looks at the deadline before each step: a step of many rows takes seconds."""
+
+    def __init__(self, problem: Problem, model: KAN, **options: Any) -> None:
+        super().__init__(model, problem.X, problem.y, weight=problem.weight, **options)
+        self._check = problem.check
+
+    def system(self, kind: type[Primal] | type[Dual] | None = None) -> Primal | Dual:
+        self._check()
+        return super().system(kind)
 
 
 @dataclass

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -104,21 +103,27 @@ def _sum_of(problem: Problem, edges: dict[tuple[int, int], tuple[str, Sequence[f
     return Candidate(model, problem.train(model, SIMPLE_STEPS), True, width, problem.held_out)
 
 
-def simple_candidates(problem: Problem) -> list[Candidate]:
-    """A constant, a linear model and (of one output) the best function of each input alone; they are quick to find."""
+def simple_candidates(problem: Problem, found: list[Candidate]) -> None:
+    """Add a constant, a linear model and (of one output) the best function of each input alone; they are quick to find.
+
+    Args:
+        problem: the scaled data.
+        found: list to add to; the constant is added however late it is.
+
+    Raises:
+        OutOfTime: the deadline has passed.
+    """
     inputs, outputs = range(problem.inputs), range(problem.outputs)
-    result = [
-        _sum_of(problem, {(0, j): ("0", (0, 0, 0, 0)) for j in outputs}),
-        _sum_of(problem, {(i, j): ("x", (1, 0, 0, 0)) for i in inputs for j in outputs}),
-    ]
+    found.append(_sum_of(replace(problem, deadline=math.inf), {(0, j): ("0", (0, 0, 0, 0)) for j in outputs}))
+    found.append(_sum_of(problem, {(i, j): ("x", (1, 0, 0, 0)) for i in inputs for j in outputs}))
     X, y = problem.resampled()
     for i in inputs if problem.outputs == 1 else ():
-        found = fit_library(X[:, i], y[:, 0], problem.library, SIMPLE_WORTH)
-        if found:
-            near = max(s.r2 for s in found) - SIMPLE_NEAR
-            best = min((s for s in found if s.r2 >= near), key=lambda s: s.complexity)
-            result.append(_sum_of(problem, {(i, 0): (best.name, best.affine)}))
-    return result
+        problem.check()
+        options = fit_library(X[:, i], y[:, 0], problem.library, SIMPLE_WORTH)
+        if options:
+            near = max(s.r2 for s in options) - SIMPLE_NEAR
+            best = min((s for s in options if s.r2 >= near), key=lambda s: s.complexity)
+            found.append(_sum_of(problem, {(i, 0): (best.name, best.affine)}))
 
 
 def formulas(problem: Problem, numeric: Candidate, tolerance: float = TOLERANCE) -> list[Candidate]:
@@ -187,12 +192,13 @@ def find_formulas(
         real("max_seconds", max_seconds, above=0.0)
     if widths is not None:
         _check_widths(widths, problem)
-    candidates = simple_candidates(problem)
     if max_seconds is not None:
-        problem = replace(problem, deadline=time.monotonic() + max_seconds)
+        problem = replace(problem, deadline=min(problem.deadline, problem.now() + max_seconds))
+    candidates: list[Candidate] = []
     trials: list[_Trial] = []
     further: list[Candidate] = []
     try:
+        simple_candidates(problem, candidates)
         if not _solved(candidates):
             _try_shapes(problem, widths, restarts, seed * SEEDS_PER_SEARCH, trials)
         if not _solved([*candidates, *(formula for trial in trials for formula in trial.formulas)]):
@@ -200,6 +206,8 @@ def find_formulas(
         if widths is None and trials and not trials[0].formulas and trials[0].numeric.error < WORTH_A_ROW:
             further += formulas(problem, trials[0].numeric, FIRST_TOLERANCE)
     except (OutOfTime, KeyboardInterrupt):
+        if not candidates:  # interrupted before there was anything to return
+            raise
         logger.info("formula search: out of time after %d shapes", len(trials))
     candidates += [formula for trial in trials for formula in trial.formulas]
     candidates += [*further, *(trial.numeric for trial in trials)]

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from ..library import DEFAULT_LIBRARY, get_function
 from ..model import KAN
 from ..operations.fit_run import History
 from ..operations.pruning import attribute, drop_dead_nodes, remove_edge
 from ..operations.symbolic import check_library, fix_symbolic, suggest_symbolic
-from .estimator import KANEstimator, seed_of, split, typical_rows, weighted_samples
+from .estimator import KANEstimator, Scales, seed_of, split, typical_rows, weighted_samples
+from .validation import checked
 
 
 class KANClassifier(ClassifierMixin, KANEstimator):
@@ -74,14 +75,15 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         """
         self._check_parameters()
         check_library(self.library)
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = checked(self, X, y)
         check_classification_targets(y)
         X, y, weight = weighted_samples(X, y, sample_weight)
         self.classes_, indices = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class, {self.classes_[:1]}: expected at least 2 classes")
-        inputs, labels = self._prepare_inputs(X), torch.from_numpy(indices.astype(np.int64))
-        self._sample = typical_rows(inputs, weight)
+        self._scales = Scales.of(X)
+        inputs, labels = self._scales.inputs(X), torch.from_numpy(indices.astype(np.int64))
+        self._scales.sample = typical_rows(inputs, weight)
         seed = seed_of(self.random_state)
         train, held = split(len(X), self.validation_fraction, seed)
         outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
@@ -102,7 +104,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         return self
 
     def _formula(self, round: int | None) -> Any:
-        found = self._expressions(self.network_, round)
+        found = self._scales.expressions(self.network_, self._names, round)
         return found[0] if len(self.classes_) == 2 else found
 
     def _train(self, network: KAN, data: dict[str, Any], steps: int, **options: Any) -> History:
@@ -153,9 +155,9 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     def decision_function(self, X: Any) -> np.ndarray:
         """Logits: (N,) for two classes, else (N, classes)."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        X = checked(self, X, reset=False)
         with torch.no_grad():
-            logits: np.ndarray = self.network_(self._scale_inputs(X)).numpy()
+            logits: np.ndarray = self.network_(self._scales.inputs(X)).numpy()
         return logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_proba(self, X: Any) -> np.ndarray:

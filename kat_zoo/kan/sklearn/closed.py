@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import sympy
@@ -17,8 +17,13 @@ from ..formula.expression import faithful
 from ..formula.tidy import nodes, shortened, tidy
 from ..model import KAN
 from ..search.closed_form import find_closed_forms
-from ..search.judge import CONSTANT, FLOOR, NODE, Clock, Data, Form
-from ..search.tree import evaluate, to_sympy
+from ..search.dimensions import Checker
+from ..search.in_units import Quantities, find_forms_in_units, finite_in_box
+from ..search.judge import CONSTANT, FLOOR, NODE, SOLVED, Data, Form, Judge
+from ..search.problem import OutOfTime
+from ..search.rounding import rounded
+from ..search.tree import LEAVES, Tree, evaluate, to_sympy
+from .units import Units
 
 LEAST_ROWS = 6  # rows of a table that closed forms are searched for
 CHANGE = 5e-4  # largest change of a value by rounding the numbers, relative to the spread of y
@@ -55,43 +60,64 @@ class Law:
 
     Attributes:
         form: The form with its error.
-        names: Names of the inputs.
+        names: Names of the inputs, then of the constants.
         rows: (N, inputs) samples of the table.
+        constants: Values of the constants that the form may hold as symbols.
     """
 
     form: Form
     names: list[str]
     rows: np.ndarray
+    constants: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        symbols = [sympy.Symbol(name) for name in self.names]
-        self.expression = tidy(to_sympy(self.form.tree, symbols), self.names, self.rows)
+        self.expression = tidy(to_sympy(self.form.tree, self.symbols), self.names, self.columns(self.rows))
+
+    @property
+    def symbols(self) -> list[sympy.Symbol]:
+        """The symbols of the inputs and of the constants."""
+        return [sympy.Symbol(name) for name in self.names]
+
+    def columns(self, X: np.ndarray) -> np.ndarray:
+        """X (N, inputs) and a column for each constant."""
+        return np.column_stack([X, *(np.full(len(X), value) for value in self.constants.values())]) if self.constants else X
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Values, (N,)."""
         with np.errstate(all="ignore"):
-            values: np.ndarray = evaluate(self.form.tree, X) + np.zeros(len(X))
+            values: np.ndarray = evaluate(self.form.tree, self.columns(X)) + np.zeros(len(X))
         return values
 
     def printed(self, round: int | None = 4) -> sympy.Expr:
         """The expression with one significant digit more than `round`, or as many more as it needs to be faithful."""
         if round is None:
             return self.expression
-        y = self.predict(self.rows)[:, None]
+        y, columns = self.predict(self.rows)[:, None], self.columns(self.rows)
         spread = float(y.std()) or float(np.abs(y).max())
         for digits in range(round + 1, MOST_DIGITS):
             found = shortened(self.expression, max(digits, 1))
-            if faithful([found], self.names, self.rows, y):
+            if faithful([found], self.names, columns, y):
                 with np.errstate(all="ignore"):
-                    change = np.abs(to_numpy(found, self.names)(*self.rows.T) - y[:, 0]).max()
+                    change = np.abs(to_numpy(found, self.names)(*columns.T) - y[:, 0]).max()
                 if change <= CHANGE * spread:
                     return found
         return self.expression
 
+    def numbers_with_units(self, units: Units) -> list[tuple[float, str]]:
+        """The numbers of the form that have a unit, with it.
+
+        Args:
+            units: Units of the table.
+        """
+        checker = Checker(units.dimensions, units.target)
+        checker.check(self.form.tree)
+        return [(number.value, units.text(number.powers)) for number in checker.numbers]
+
     def network(self) -> KAN | None:
         """A symbolic network that computes the formula, None where a function of it is not in the library."""
+        values = {sympy.Symbol(name): value for name, value in self.constants.items()}
         try:
-            model = KAN.from_formula(self.expression, self.names)
+            model = KAN.from_formula(self.expression.subs(values), self.names[: self.rows.shape[1]])
             with torch.no_grad():
                 found = model(torch.tensor(self.rows)).numpy()[:, 0]
         except (ValueError, TypeError):
@@ -113,32 +139,56 @@ class Law:
         return shares
 
 
-def find_laws(
-    X: np.ndarray,
-    y: np.ndarray,
-    weight: np.ndarray | None,
-    train: np.ndarray,
-    check: np.ndarray,
-    names: Sequence[str],
-    library: Sequence[str] | None,
-    clock: Clock,
-) -> list[Law]:
+def _freed(tree: Tree) -> Tree:
+    """The form with its round numbers other than 1 and -1 to be fitted again."""
+    if tree[0] in ("n", "s") and abs(tree[1]) != 1:
+        return ("c", tree[1])
+    if tree[0] in LEAVES:
+        return tree
+    return ("^", _freed(tree[1]), tree[2]) if tree[0] == "^" else (tree[0], *map(_freed, tree[1:]))
+
+
+def _refitted(data: Data, trees: Sequence[Tree]) -> list[Form]:
+    """Forms of a former search with their constants fitted to this table; none that is undefined on it."""
+    judges = [Judge(replace(data, relative=relative)) for relative in (False, True)]
+    found = []
+    for tree in trees:
+        forms = [judge.measure(tree) for judge in judges]
+        with contextlib.suppress(OutOfTime):
+            forms += [rounded(judge, _freed(tree)) for judge in judges]
+        form = min(forms, key=lambda form: form.cost)
+        if math.isfinite(form.cost) and (form.exact or finite_in_box(form.tree, data.X)):
+            found.append(form)
+    return found
+
+
+def find_laws(data: Data, names: Sequence[str], units: Units | None = None, former: Sequence[Tree] = ()) -> list[Law]:
     """Closed forms of a table, the best first; none of a constant y or fewer than six rows.
 
     An interrupt (Ctrl-C) ends the search; the clock's deadline is then minus infinity.
 
     Args:
-        X: (N, inputs) samples in their own units.
-        y: (N,) targets.
-        weight: (N,) weights, None for equal ones.
-        train: Rows to fit on.
-        check: Rows to judge by.
+        data: The table in its own units, with a column for each constant after the inputs.
         names: Names of the inputs.
-        library: Names of the functions that may be used, None for all.
-        clock: The deadline.
+        units: Units of the inputs, of y and of constants; only consistent forms are found then.
+        former: Forms of a former search, which are fitted to this table first; an exact one is the answer.
     """
-    if len(train) < LEAST_ROWS or not np.ptp(y):
+    if len(data.y) < LEAST_ROWS or not np.ptp(np.concatenate([data.y, data.y_val])):
         return []
-    held = {"weight": None, "weight_val": None} if weight is None else {"weight": weight[train], "weight_val": weight[check]}
-    data = Data(X[train], y[train], X[check], y[check], clock, library=library, **held)
-    return [Law(form, list(names), X[:: max(1, len(X) // 500)]) for form in find_closed_forms(data)]
+    forms = _refitted(data, former)
+    if not any(form.error < SOLVED for form in forms):
+        if units is None:
+            found = find_closed_forms(data)
+        else:
+            quantities = Quantities(
+                len(names), units.dimensions, units.target, units.factors, units.target_factor, list(units.constants.values())
+            )
+            found = find_forms_in_units(data, quantities)
+        known = {form.tree for form in found}
+        forms = found + [form for form in forms if form.tree not in known]
+    if former:
+        forms.sort(key=lambda form: (not form.exact, form.cost))
+    X = np.concatenate([data.X, data.X_val])
+    rows = X[:: max(1, len(X) // 500), : len(names)]
+    constants = {} if units is None else units.constants
+    return [Law(form, [*names, *constants], rows, constants) for form in forms]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,8 +79,61 @@ def typical_rows(inputs: torch.Tensor, weight: np.ndarray | None) -> torch.Tenso
     return inputs[np.random.default_rng(0).choice(len(inputs), min(len(inputs), ENOUGH_ROWS), p=weight / weight.sum())]
 
 
+@dataclass
+class Scales:
+    """Scales between the units of a table and a network.
+
+    Attributes:
+        center: (inputs,) middle of each input's range.
+        half: (inputs,) half of its width.
+        spread: (outputs,) scale of each output.
+        shift: (outputs,) shift of each output.
+        sample: (M, inputs) scaled samples for importances, pictures and the digits of formulas.
+        flat: Whether y has one dimension.
+    """
+
+    center: np.ndarray
+    half: np.ndarray
+    spread: np.ndarray = field(default_factory=lambda: np.ones(1))
+    shift: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    sample: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    flat: bool = True
+
+    @classmethod
+    def of(cls, X: np.ndarray) -> Scales:
+        """The scales of inputs X (N, inputs); those that do not vary keep their size."""
+        low, high = X.min(0), X.max(0)
+        half = (high - low) / 2
+        return cls((low + high) / 2, np.where(half > 0, half, 1.0))
+
+    def inputs(self, X: np.ndarray) -> torch.Tensor:
+        """Scaled samples."""
+        return torch.from_numpy(np.asarray((X - self.center) / self.half, dtype=np.float64))
+
+    def restored(self, values: np.ndarray) -> np.ndarray:
+        """Outputs of a network in units of y."""
+        units: np.ndarray = values * self.spread + self.shift
+        return units
+
+    def expressions(self, model: KAN, names: Sequence[str] | None, round: int | None = 4) -> list[Any]:
+        """Formulas of a network on scaled inputs, with as many more decimals as they need to be faithful to it."""
+        pairs = [(1 / h, -c / h) for c, h in zip(self.center, self.half, strict=True)]
+        outputs = list(zip(self.spread.tolist(), self.shift.tolist(), strict=True)) if len(self.spread) == model.nodes[-1] else None
+        variables, x = variable_names(model, names), self.sample
+        with torch.no_grad():
+            y = self.restored(model(x).numpy())
+        rows = x.numpy() * self.half + self.center
+        for digits in [None] if round is None else [round, *(d for d in MORE_DIGITS if d > round), None]:
+            found = formula(model, variables, digits, x, input_affine=pairs, output_affine=outputs)
+            if faithful(found, variables, rows, y):
+                break
+        return found
+
+
 class KANEstimator(BaseEstimator):
     """Base of KANRegressor and KANClassifier, which document the parameters they share."""
+
+    _scales: Scales
 
     def __init__(
         self,
@@ -108,34 +162,17 @@ class KANEstimator(BaseEstimator):
         if not is_real(self.validation_fraction) or not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction={self.validation_fraction!r}: expected a number of at least 0 and below 1")
 
-    def _scale_inputs(self, X: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.asarray((X - self._center) / self._half, dtype=np.float64))
+    @property
+    def _names(self) -> Sequence[str] | None:
+        return getattr(self, "feature_names_in_", None)
 
-    def _input_affines(self) -> list[tuple[float, float]]:
-        """The pair (scale, shift) of each input x, of which the network was given scale * x + shift."""
-        return [(1 / h, -c / h) for c, h in zip(self._center, self._half, strict=True)]
-
-    def _expressions(
-        self,
-        model: KAN,
-        round: int | None = 4,
-        output_affine: Sequence[tuple[float, float]] | None = None,
-    ) -> list[Any]:
-        """Formulas of a network on scaled inputs, with as many more decimals as they need to be faithful to it."""
-        names, x = variable_names(model, getattr(self, "feature_names_in_", None)), self._sample
-        affines: dict[str, Any] = {"input_affine": self._input_affines(), "output_affine": output_affine}
-        with torch.no_grad():
-            y = model(x).numpy() * [a for a, _ in output_affine or [(1, 0)]] + [b for _, b in output_affine or [(1, 0)]]
-        rows = x.numpy() * self._half + self._center
-        for digits in [None] if round is None else [round, *(d for d in MORE_DIGITS if d > round), None]:
-            found = formula(model, names, digits, x, **affines)
-            if faithful(found, names, rows, y):
-                break
-        return found
+    def _input_names(self) -> list[str]:
+        """Names of the inputs, as they are in formulas."""
+        return [f"x_{i + 1}" for i in range(self.n_features_in_)] if self._names is None else list(map(str, self._names))
 
     def _formula(self, round: int | None) -> Any:
         """The fitted network's formula, or a list of them."""
-        return self._expressions(self.network_, round)
+        return self._scales.expressions(self.network_, self._names, round)
 
     def formula(self, round: int | None = 4) -> Any:
         """The formula with other decimals than `formula_` has; a list where that is one.
@@ -158,20 +195,13 @@ class KANEstimator(BaseEstimator):
         text: str = sympy.latex(self.formula(round))
         return text
 
-    def _prepare_inputs(self, X: np.ndarray) -> torch.Tensor:
-        low, high = X.min(0), X.max(0)
-        self._center = (low + high) / 2
-        half = (high - low) / 2
-        self._half = np.where(half > 0, half, 1.0)
-        return self._scale_inputs(X)
-
     @property
     def feature_importances_(self) -> np.ndarray:
         """Share of each input in the prediction's variation, (features,); they add up to 1."""
         check_is_fitted(self)
-        if len(self._sample) < 2:
+        if len(self._scales.sample) < 2:
             return np.full(self.n_features_in_, 1 / self.n_features_in_)
-        scores = attribute(self.network_, self._sample).inputs.numpy()
+        scores = attribute(self.network_, self._scales.sample).inputs.numpy()
         return scores / scores.sum() if scores.sum() > 0 else np.full(len(scores), 1 / len(scores))
 
     def plot(self, **options: Any) -> Figure:
@@ -181,8 +211,8 @@ class KANEstimator(BaseEstimator):
             **options: keyword arguments of `KAN.plot`.
         """
         check_is_fitted(self)
-        names = getattr(self, "feature_names_in_", None)
-        figure: Figure = self.network_.plot(self._sample, **{"variables": None if names is None else plain(names)} | options)
+        names = self._names
+        figure: Figure = self.network_.plot(self._scales.sample, **{"variables": None if names is None else plain(names)} | options)
         return figure
 
 

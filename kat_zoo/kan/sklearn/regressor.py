@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import copy
-import math
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from joblib import effective_n_jobs
 from sklearn.base import RegressorMixin, clone
-from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
+from sklearn.utils.validation import check_is_fitted
 
-from ..._checks import count, real
-from ..formula.expression import complexity
-from ..formula.tidy import nodes
-from ..library import DEFAULT_LIBRARY
+from ..._checks import count, is_integer, real
 from ..model import KAN
 from ..operations.symbolic import check_library
-from ..search.judge import Clock
-from ..search.problem import EXACT, Candidate, Problem
-from ..search.search import Search, find_formulas
-from .additive import fit_additive
-from .closed import Law, find_laws, length, one_thread
-from .estimator import KANEstimator, seed_of, split, typical_rows, unseen, weighted_samples
+from ..search.problem import Candidate
+from ..search.search import Search
+from . import path
+from .closed import Law, one_thread
+from .estimator import KANEstimator, Scales, seed_of, split, typical_rows, unseen, weighted_samples
+from .explain import Explanation, Subject, explain
+from .outputs import fit_outputs
+from .progress import live_table
+from .stop import Stop, interruptible
+from .symbolic import Findings, Options, Row, Table, find, former_trees
+from .table import summary_of, table_of
+from .units import Units, read_units
+from .validation import checked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PENALTIES = (0.1, 0.03, 0.01, 3e-3, 1e-3)  # of the stages, in units of y's standard deviation
-NUMERIC_EDGE = 50  # nodes of an expression that an edge without a formula counts as
-CAUTION = 2.0  # standard errors; the rule of one (Breiman et al., CART, 1984) errs too often over so many stages
-CLOSED_SHARE, LEAST_SECONDS = 0.6, 0.05  # part of the time for closed forms, and the least for networks
-LOST = 4  # times the least held-out error at which further stages are given up
+FITTED = (
+    *("network_", "history_", "estimators_", "search_", "formula_", "exact_", "table_", "law_"),
+    *("constants_", "constant_units_", "summary_", "_findings"),
+)
+SHOWN_ROWS = 2000  # rows that `explain` draws
 
 
 class KANRegressor(RegressorMixin, KANEstimator):
@@ -50,7 +51,19 @@ class KANRegressor(RegressorMixin, KANEstimator):
         library: names of functions that the search uses; `kat_zoo.kan.library.DEFAULT_LIBRARY` by default.
         restarts: number of starts per shape of the search.
         max_seconds: time in seconds, shared among outputs, after which the search ends with the best so far; None for no limit.
-            An interrupt (Ctrl-C) ends it in the same way.
+            An interrupt (Ctrl-C) ends it in the same way, a second one at once with KeyboardInterrupt.
+        units: unit of each input by its name (x_1, x_2, ... where X has no names), such as {"m": "kg", "r": "m"}, '1' for none;
+            None where units are not known. Only formulas are found then that are consistent with them: sums have terms of like
+            dimensions, functions have arguments without one. Numbers have no unit, or one that `constant_units_` tells.
+            Needs pint (`pip install 'kat_zoo[formula]'`).
+        target_units: unit of y, or a list of one for each output; needed with `units`.
+        constants: value and unit of each constant that may be in the formula by its name, such as
+            {"G": "6.674e-11 m^3/kg/s^2"}; needs `units`.
+        warm_start: whether a search goes on from the closed forms of the former call of fit: they are fitted to the new table
+            first, and an exact one is the answer.
+        n_jobs: number of processes, of which each searches one output; None for 1, -1 for all processors. The answer is the same.
+        verbose: whether the search shows its progress, the least error at each length, on standard error; nothing is shown
+            where that is not a terminal.
         grid_schedule: grid sizes of the numeric network.
         steps: number of Levenberg-Marquardt steps per stage.
         smoothness: least penalty on the splines' second differences; stronger ones, with an L1 penalty on the
@@ -69,16 +82,23 @@ class KANRegressor(RegressorMixin, KANEstimator):
         law_: the closed form behind `formula_`, where it is one.
         exact_: whether the formula, before its numbers are rounded (`formula(round=None)`), is symbolic and right to 1e-6 on
             held-out rows; False where there are none.
-        table_: rows (complexity, loss, equation) of the candidates that no simpler one beats, a constant, a linear model
-            and functions of one input among those tried. The complexity is the number of nodes of the expression and 50
-            for each numeric edge, the loss the root mean square error on the held-out rows (on all, where none are).
-        search_: all candidates of the search, where symbolic=True.
+        summary_: a sentence (a list for several outputs) that says how good the formula is and whether the search was cut short.
+        table_: pandas DataFrame (a list of named tuples where pandas is not installed) of the candidates that no simpler one
+            beats, a constant, a linear model and functions of one input among those tried. Its columns are complexity, the
+            number of nodes of the expression and 50 for each numeric edge; loss, the root mean square error on the held-out
+            rows (on all, where none are); score, the drop of log(loss) for each node more than the row before; equation.
+            Rows are numbered from 0, and `predict(X, index=3)` predicts with row 3.
+        constants_: values of the named constants in base units, by which `formula_` is evaluated, where `units` are given.
+        constant_units_: value and unit of each number of the formula that has a unit, where `units` are given.
+        search_: all networks of the search, where symbolic=True.
         estimators_: a KANRegressor for each of several outputs, where symbolic=True: each is searched on its own and has a
             network_, search_ and table_ (here a list of tables). With `widths`, one network has all outputs.
     """
 
     formula_: Any  # an expression, or a list of them
-    table_: list[Any]
+    table_: Any
+    summary_: Any
+    _findings: Findings
 
     def __init__(
         self,
@@ -89,6 +109,12 @@ class KANRegressor(RegressorMixin, KANEstimator):
         library: Sequence[str] | None = None,
         restarts: int = 8,
         max_seconds: float | None = None,
+        units: Mapping[str, str] | None = None,
+        target_units: str | Sequence[str] | None = None,
+        constants: Mapping[str, str] | None = None,
+        warm_start: bool = False,
+        n_jobs: int | None = None,
+        verbose: bool = False,
         grid_schedule: Sequence[int] = (3, 5, 10),
         steps: int = 20,
         smoothness: float = 1e-6,
@@ -101,6 +127,12 @@ class KANRegressor(RegressorMixin, KANEstimator):
         self.library = library
         self.restarts = restarts
         self.max_seconds = max_seconds
+        self.units = units
+        self.target_units = target_units
+        self.constants = constants
+        self.warm_start = warm_start
+        self.n_jobs = n_jobs
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> KANRegressor:
         """Train on X (N, features) and y (N,) or (N, outputs).
@@ -113,146 +145,96 @@ class KANRegressor(RegressorMixin, KANEstimator):
         Raises:
             ValueError: parameters or data that make no sense.
         """
+        stop = Stop()
+        with interruptible(stop):
+            return self._fit(X, y, sample_weight, stop)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, stop: Stop) -> KANRegressor:
         self._check_parameters()
         check_library(self.library)
-        for name in ("network_", "history_", "estimators_", "search_", "formula_", "exact_", "table_", "law_"):
+        former = self.__dict__.get("estimators_"), self.__dict__.get("_findings")
+        for name in FITTED:
             self.__dict__.pop(name, None)  # of an earlier fit with other parameters
         table = X
-        X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
-        self._flat = y.ndim == 1
-        if self.symbolic and self.widths is None and not self._flat and y.shape[1] > 1:
-            return self._fit_each(table, y, sample_weight)
+        X, y = checked(self, X, y, multi_output=True, y_numeric=True)
+        flat = y.ndim == 1
+        if self.symbolic and self.widths is None and not flat and y.shape[1] > 1:
+            return self._fit_each(table, y, sample_weight, stop, former[0])
         y = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         X, y, weight = weighted_samples(X, y, sample_weight)
-        inputs = self._prepare_inputs(X)
+        self._scales = Scales.of(X)
+        inputs = self._scales.inputs(X)
         mean = np.average(y, axis=0, weights=weight)
         spread = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weight))
-        self._spread = np.where(spread > 0, spread, 1.0)
+        self._scales.flat = flat
+        self._scales.spread = np.where(spread > 0, spread, 1.0)
         # Products want their true zero: the mean is removed only where it dwarfs the variation.
-        self._shift = np.where(np.abs(mean) > 2 * spread, mean, 0.0)
-        targets = torch.from_numpy((y - self._shift) / self._spread)
-        self._sample = typical_rows(inputs, weight)
+        self._scales.shift = np.where(np.abs(mean) > 2 * spread, mean, 0.0)
+        self._scales.sample = typical_rows(inputs, weight)
+        targets = torch.from_numpy((y - self._scales.shift) / self._scales.spread)
         seed = seed_of(self.random_state)
         train, held = split(len(X), self.validation_fraction, seed)
         self.held_out_ = unseen(X, train, held)
         if self.symbolic:
-            with one_thread():
-                self._find(X, y, inputs, targets, weight, train, held)
+            check = held if len(held) else train
+            rows = Table(X, y, (inputs, targets), weight, train, check, self.held_out_ > 0, self._input_names(), self._scales)
+            self._search(rows, former[1], stop)
         else:
             self.network_ = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed)
             every = torch.ones(len(X)) if weight is None else torch.from_numpy(weight)
-            self._fit_path(inputs, targets, every.double(), torch.from_numpy(train), torch.from_numpy(held))
+            settings = path.Path(self.grid_schedule, self.steps, self.smoothness)
+            parts = torch.from_numpy(train), torch.from_numpy(held)
+            self.network_, self.history_ = settings.fit(self.network_, inputs, targets, every.double(), *parts)
         return self
 
-    def _find(self, X: np.ndarray, y: np.ndarray, x: Tensor, targets: Tensor, weight: Any, train: np.ndarray, held: np.ndarray) -> None:
-        """Search closed forms first, then, where none is exact, networks; set what is found."""
-        began = time.monotonic()
+    def _search(self, table: Table, former: Findings | None, stop: Stop) -> None:
+        """Search a formula of the table."""
+        options = Options(self.widths, self.library, self.restarts, seed_of(self.random_state))
+        if self.units is not None:
+            options.units = read_units(list(table.names), self.units, self.target_units, self.constants)
+        if self.warm_start and former is not None:
+            options.former = former_trees(former, [*table.names, *(options.units.constants if options.units else ())])
+        clock = stop.clock(self.max_seconds)
+        with one_thread(), live_table(self.verbose, self.max_seconds) as report:
+            options.report = report
+            self._adopt(find(table, options, clock), options.units, clock.over)
+        step = max(1, len(table.X) // SHOWN_ROWS)
+        self._rows = table.X[::step], table.y[::step, 0]  # `explain` draws them
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
         if self.max_seconds is not None:
             real("max_seconds", self.max_seconds, above=0.0)
         count("restarts", self.restarts)
-        laws: list[Law] = []
-        clock = Clock() if self.max_seconds is None else Clock(began + CLOSED_SHARE * self.max_seconds)
-        check = held if len(held) else train
-        if self.widths is None:
-            names = getattr(self, "feature_names_in_", [f"x_{i + 1}" for i in range(X.shape[1])])
-            laws = find_laws(X, y[:, 0], weight, train, check, names, self.library, clock)
-        if laws and (laws[0].form.exact or clock.deadline == -math.inf):
-            self._adopt(laws, None)
-            return
-        left = None if self.max_seconds is None else max(self.max_seconds - (time.monotonic() - began), LEAST_SECONDS)
-        problem = self._problem(x, targets, weight, train, check)
-        found = find_formulas(problem, self.widths, restarts=self.restarts, seed=seed_of(self.random_state), max_seconds=left)
-        self._tabulate(found)
-        best = found.best
-        if laws and not best.exact:
-            law = laws[0]
-            network = length(best.error, self._in_units(best.model)[0], len(X)) if best.symbolic else math.inf
-            if length(law.form.error, law.expression, len(X)) <= network:
-                self._adopt(laws, found)
+        if self.n_jobs is not None and (not is_integer(self.n_jobs) or self.n_jobs == 0):
+            raise ValueError(f"n_jobs={self.n_jobs!r}: expected an integer other than 0, or None")
+        for name in ("target_units", "constants"):
+            if getattr(self, name) is not None and self.units is None:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected units of the inputs, too")
+        if self.units is not None and (not self.symbolic or self.widths is not None):
+            raise ValueError(f"units={self.units!r}: expected symbolic=True and no widths")
 
-    def _adopt(self, laws: list[Law], search: Search | None) -> None:
-        """Set a closed form as the formula; the table has the other forms and those of networks."""
-        law = laws[0]
-        rows = {str(row.expression): (nodes(row.expression), row.form.error * float(self._spread[0]), row.printed()) for row in laws}
-        if search is not None:
-            rows |= {str(row[-1]): (row[0], row[1], row[2]) for row in self.table_ if "phi_" not in str(row[2])}
-        chosen = rows[str(law.expression)]
-        self.table_ = []
-        for row in sorted(rows.values(), key=lambda row: (row[0], row[1])):
-            if row is chosen or (not self.table_ or max(row[1], EXACT * self._spread[0]) < 0.99 * self.table_[-1][1]):
-                self.table_.append(row)
-        self.law_, self.formula_, self.exact_ = law, law.printed(), law.form.exact and self.held_out_ > 0
-        self._center, self._half = np.zeros(self.n_features_in_), np.ones(self.n_features_in_)
-        self._spread, self._shift = np.ones(1), np.zeros(1)
-        self._sample = torch.tensor(law.rows)
-        network = law.network()
-        self.__dict__.pop("network_", None)
-        if network is not None:
-            self.network_ = network
-            candidate = Candidate(network, law.form.error, True, network.width, self.held_out_ > 0)
-            self.search_ = Search([*(search.candidates if search else []), candidate], candidate)
-
-    def _problem(self, x: Tensor, y: Tensor, weight: np.ndarray | None, train: np.ndarray, check: np.ndarray) -> Problem:
-        """The search's data: rows to train on, and rows to measure errors on."""
-        w, w_val = (None if weight is None else torch.from_numpy(weight[rows]) for rows in (train, check))
-        library = tuple(self.library) if self.library is not None else DEFAULT_LIBRARY
-        return Problem(x[train], y[train], x[check], y[check], w, w_val, library, held_out=self.held_out_ > 0)
-
-    def _fit_each(self, X: Any, y: np.ndarray, sample_weight: Any) -> KANRegressor:
+    def _fit_each(self, X: Any, y: np.ndarray, sample_weight: Any, stop: Stop, former: list[KANRegressor] | None) -> KANRegressor:
         """A search of its own for each output: together, the error of one hides how good another is."""
-        limit = None if self.max_seconds is None else self.max_seconds / y.shape[1]
-        self.estimators_ = [clone(self).set_params(max_seconds=limit).fit(X, column, sample_weight) for column in y.T]
+        outputs = y.shape[1]
+        jobs = min(outputs, effective_n_jobs(self.n_jobs))
+        limit = None if self.max_seconds is None else self.max_seconds / -(-outputs // jobs)
+        targets: Any = self.target_units if isinstance(self.target_units, (list, tuple)) else [self.target_units] * outputs
+        if len(targets) != outputs:
+            raise ValueError(f"target_units={self.target_units!r}: expected a unit for each of {outputs} outputs")
+        estimators = [clone(self).set_params(max_seconds=limit, target_units=unit, n_jobs=None) for unit in targets]
+        if self.warm_start and former is not None:
+            if len(former) != outputs:
+                raise ValueError(f"y of {outputs} outputs: expected {len(former)} as in the former fit, as warm_start=True")
+            for one, before in zip(estimators, former, strict=True):
+                one._findings = before._findings
+        self.estimators_ = fit_outputs(estimators, X, y, sample_weight, stop, jobs)
         self.formula_ = [one.formula_ for one in self.estimators_]
         self.exact_ = all(one.exact_ for one in self.estimators_)
+        self.summary_ = [one.summary_ for one in self.estimators_]
         self.table_ = [one.table_ for one in self.estimators_]
         self.held_out_ = self.estimators_[0].held_out_
         return self
-
-    def _stages(self, samples: int, held: int) -> list[tuple[float, float, int]]:
-        """(l1, smoothness, grid size) in the order they are tried, each from where the one before ended."""
-        first = self.grid_schedule[0]
-        stages = [(p, p, first) for p in PENALTIES if p > self.smoothness]
-        if held:  # with nothing to judge it by, or far more parameters than samples, the network stays penalized
-            spline = self.network_.layers[0].spline
-            room = 2 * samples / self.network_.num_edges() - spline.spline_order - 1
-            stages += [(0.0, self.smoothness, g) for g in self.grid_schedule if g <= room]
-        return stages or [(0.0, self.smoothness, first)]
-
-    def _fit_path(self, x: Tensor, y: Tensor, weight: Tensor, train: Tensor, held: Tensor) -> None:
-        """From an additive model to networks under weaker and weaker penalties; a step must earn its freedom.
-
-        The least penalized network stays that beats the ones before it on held-out samples by more than `CAUTION`
-        standard errors of the difference: a small or noisy table stops early, an exact one goes to the end. An
-        additive model that nothing beats, a linear one often, is refitted on all samples.
-        """
-
-        def errors_of(network: KAN) -> Tensor:
-            with torch.no_grad():
-                squares: Tensor = (network(x[held]) - y[held]).square()
-                return squares.mean(1) * weight[held]
-
-        best: tuple[Tensor | None, KAN, Any] = (None, self.network_, None)
-        penalties, least = None, math.inf
-        if len(held):
-            additive = KAN([x.shape[1], y.shape[1]], self.grid_schedule[0], base="zero")
-            penalties = fit_additive(additive, x[train], y[train], weight[train])
-            best = errors_of(additive), additive, None
-        val: dict[str, Any] = {"X_val": x[held], "y_val": y[held], "sample_weight_val": weight[held]} if len(held) else {}
-        for l1, smoothness, grid in self._stages(len(train), len(held)):
-            options = {"grid_schedule": [grid], "steps": self.steps, "l1": l1, "coef_smoothness": smoothness, **val}
-            history = self.network_.fit(x[train], y[train], sample_weight=weight[train], **options)
-            errors = errors_of(self.network_)
-            if best[0] is not None and len(errors) > 1:
-                if float(errors.mean()) > LOST * least:
-                    break
-                least = min(least, float(errors.mean()))
-                gain = best[0] - errors
-                if not float(gain.mean()) > CAUTION * float(gain.std()) / len(gain) ** 0.5:
-                    continue
-            best = errors, copy.deepcopy(self.network_), history
-        _, self.network_, self.history_ = best
-        if self.history_ is None and penalties is not None:
-            fit_additive(self.network_, x, y, weight, penalties)
 
     def __sklearn_tags__(self) -> Any:
         """Scikit-learn's tags: several outputs are fine."""
@@ -261,47 +243,60 @@ class KANRegressor(RegressorMixin, KANEstimator):
         tags.target_tags.single_output = True
         return tags
 
-    def _front(self, candidates: Sequence[Candidate]) -> list[tuple[int, Candidate]]:
-        """Complexities, and candidates that no simpler one beats; of those right to 1e-6 the simplest is enough."""
-        sized = []
-        for candidate in candidates:
-            numeric = sum(candidate.model.edge_kind(*edge) == "numeric" for edge in candidate.model.edges())
-            sized.append((complexity(self._in_units(candidate.model)) + NUMERIC_EDGE * numeric, candidate))
-        front: list[tuple[int, Candidate]] = []
-        for size, candidate in sorted(sized, key=lambda pair: (pair[0], pair[1].error)):
-            if not front or max(candidate.error, EXACT) < 0.99 * max(front[-1][1].error, EXACT):
-                front.append((size, candidate))
-        return front
+    def _adopt(self, findings: Findings, units: Units | None, over: bool) -> None:
+        """Set formula, table and network from what the search found."""
+        row = findings.chosen
+        self._findings, self.exact_, self.formula_ = findings, findings.exact, row.equation
+        self.table_ = table_of(findings.rows)
+        self._unit = float(np.sqrt(np.mean(self._scales.spread**2)))
+        self.summary_ = summary_of(findings, self._unit, self.held_out_, over)
+        if findings.search is not None:
+            self.search_ = findings.search
+        if units is not None:
+            self.constants_ = dict(units.constants)
+        if isinstance(row.answer, Law):
+            law = self.law_ = row.answer
+            if units is not None:
+                self.constant_units_ = law.numbers_with_units(units)
+            network = law.network()
+            # The network of a closed form computes in the units of the table.
+            inputs = law.rows.shape[1]
+            self._scales = Scales(np.zeros(inputs), np.ones(inputs), flat=self._scales.flat, sample=torch.tensor(law.rows))
+            if network is not None:
+                self.network_ = network
+                candidate = Candidate(network, law.form.error, True, network.width, self.held_out_ > 0)
+                self.search_ = Search([*(findings.search.candidates if findings.search else []), candidate], candidate)
+        else:
+            self.network_ = row.answer.candidate.model
 
-    def _tabulate(self, result: Search) -> None:
-        """Set network, formula and table; the chosen candidate has a row, or gives way to one as good that prints simpler."""
-        best, front = result.best, self._front(result.candidates)
-        if not any(candidate is best for _, candidate in front):
-            (size, _), *_ = self._front([best])
-            at = max(n for n, row in enumerate(front) if row[0] <= size)
-            if best.exact and not front[at][1].exact:
-                front[at] = size, best
-            else:
-                best = front[at][1]
-        result.best = best
-        self.search_, self.network_, self.exact_ = result, best.model, best.exact
-        scale = float(np.sqrt(np.mean(self._spread**2)))
-        shown = [(size, c.error * scale, self._in_units(c.model), c) for size, c in front]
-        self.table_ = [(size, loss, found[0] if self._flat else found) for size, loss, found, _ in shown]
-        self.formula_ = next(row[2] for row, (*_, c) in zip(self.table_, shown, strict=True) if c is best)
+    def predict(self, X: Any, index: int | None = None) -> np.ndarray:
+        """Predictions, (N,) or (N, outputs).
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Predictions, (N,) or (N, outputs)."""
+        Args:
+            X: (N, features) samples.
+            index: row of `table_` whose formula predicts; None for `formula_`.
+
+        Raises:
+            ValueError: no such row, or no table because symbolic=False.
+        """
         check_is_fitted(self)
         if hasattr(self, "estimators_"):
-            return np.column_stack([one.predict(X) for one in self.estimators_])
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        if hasattr(self, "law_"):
-            values = self.law_.predict(X)
-            return values if self._flat else values[:, None]
-        with torch.no_grad():
-            y: np.ndarray = self.network_(self._scale_inputs(X)).numpy() * self._spread + self._shift
-        return y[:, 0] if self._flat else y
+            return np.column_stack([one.predict(X, index) for one in self.estimators_])
+        X = checked(self, X, reset=False)
+        if not hasattr(self, "_findings"):
+            if index is not None:
+                raise ValueError(f"index={index!r} with symbolic=False, there is no table: expected None")
+            with torch.no_grad():
+                y = self._scales.restored(self.network_(self._scales.inputs(X)).numpy())
+        else:
+            y = self._row(index).answer.predict(X).reshape(len(X), -1)
+        return y[:, 0] if self._scales.flat else y
+
+    def _row(self, index: int | None) -> Row:
+        rows = self._findings.rows
+        if index is None:
+            return self._findings.chosen
+        return rows[count("index", index, 0, len(rows) - 1)]
 
     @property
     def feature_importances_(self) -> np.ndarray:
@@ -329,16 +324,34 @@ class KANRegressor(RegressorMixin, KANEstimator):
             raise ValueError(f"formula_={self.formula_}: expected functions of the library for a picture of a network")
         return super().plot(**options)
 
-    def _in_units(self, model: KAN, round: int | None = 4) -> list[Any]:
-        return self._expressions(model, round, list(zip(self._spread.tolist(), self._shift.tolist(), strict=True)))
+    def explain(self, folder: Any = None, output: int = 0, names: Sequence[str] | None = None) -> Explanation:
+        """A page about the formula: the table, residuals, curves of each input, and why each number is what it is.
+
+        Args:
+            folder: folder that gets explanation.txt and explanation.png; nothing is written by default.
+            output: number of the output, where there are several.
+            names: names of the inputs on the page instead of those of the formula.
+
+        Raises:
+            ValueError: fitted without symbolic=True, or with `widths` for several outputs.
+        """
+        check_is_fitted(self)
+        if hasattr(self, "estimators_"):
+            found: Explanation = self.estimators_[output].explain(folder, 0, names)
+            return found
+        if not hasattr(self, "_findings") or len(self._findings.rows) == 0 or isinstance(self.formula_, list):
+            raise ValueError(f"symbolic={self.symbolic}: expected KANRegressor(symbolic=True) fitted to one output")
+        own = self._input_names()
+        if names is not None and len(names) != len(own):
+            raise ValueError(f"names={list(names)!r}: expected {len(own)} names")
+        subject = Subject(self._findings, self.summary_, own, own if names is None else names, self.feature_importances_, *self._rows)
+        subject.spread, subject.numbers_with_units = self._unit, getattr(self, "constant_units_", ())
+        return explain(subject, folder)
 
     def _formula(self, round: int | None) -> Any:
         if hasattr(self, "estimators_"):
             return [one.formula(round) for one in self.estimators_]
-        if hasattr(self, "law_"):
-            if round is not None:
-                count("round", round, 0)
-            found = self.law_.printed(round)
-            return found if self._flat else [found]
-        found = self._in_units(self.network_, round)
-        return found[0] if self._flat else found
+        if round is not None:
+            count("round", round, 0)
+        found = self._row(None).answer.printed(round)
+        return found[0] if isinstance(found, list) and self._scales.flat else found

@@ -1,0 +1,166 @@
+"""What users of a formula search expect around the formula: its table, its page, warm starts, jobs, progress, clear refusals."""
+
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import sympy
+
+from kat_zoo.kan import KANClassifier, KANRegressor
+from kat_zoo.kan.search.closed_form import find_closed_forms
+from kat_zoo.kan.search.judge import Form
+from kat_zoo.kan.sklearn import closed, progress, symbolic, table
+from kat_zoo.kan.sklearn.estimator import Scales
+
+
+def noisy(n=200, seed=0):
+    generator = np.random.default_rng(seed)
+    X = pd.DataFrame({"mass": generator.uniform(1, 10, n), "r": generator.uniform(1, 10, n)})
+    return X, 2 * X["mass"] ** 2 / X["r"] + 0.05 * generator.normal(size=n)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X, y = noisy()
+    return KANRegressor(symbolic=True, max_seconds=3).fit(X, y), X, y
+
+
+def test_the_table_is_a_frame_whose_rows_predict(fitted):
+    model, X, y = fitted
+    found = model.table_
+    assert list(found.columns) == ["complexity", "loss", "score", "equation"] and list(found.index) == list(range(len(found)))
+    assert found["complexity"].is_monotonic_increasing and len(found) >= 2 and found["score"][0] == 0
+    drops = -np.diff(np.log(found["loss"])) / np.diff(found["complexity"])
+    np.testing.assert_allclose(found["score"][1:], drops)
+    for index, equation in enumerate(found["equation"]):
+        at = sympy.lambdify(sympy.symbols("mass r"), equation, "numpy")(*X.to_numpy().T) + np.zeros(len(X))
+        np.testing.assert_allclose(model.predict(X, index=index), at, atol=2e-3 * y.std())
+    chosen = list(found["equation"]).index(model.formula_)
+    np.testing.assert_array_equal(model.predict(X), model.predict(X, index=chosen))
+    assert not model.exact_ and "Nothing exact was found" in model.summary_
+    with pytest.raises(ValueError, match=f"index={len(found)}: expected an integer of at least 0 and at most {len(found) - 1}"):
+        model.predict(X, index=len(found))
+    with pytest.raises(ValueError, match="index=0 with symbolic=False"):
+        KANRegressor(steps=1).fit(X, y).predict(X, index=0)
+
+
+def test_without_pandas_the_table_is_a_list(fitted, monkeypatch):
+    model, *_ = fitted
+    monkeypatch.setattr(table.importlib.util, "find_spec", lambda name: None)
+    rows = table.table_of(model._findings.rows)
+    assert isinstance(rows, list) and [row.loss for row in rows] == list(model.table_["loss"])
+    assert rows[-1]._fields == ("complexity", "loss", "score", "equation")
+
+
+def test_an_exact_formula_says_so():
+    X, _ = noisy()
+    model = KANRegressor(symbolic=True).fit(X, X["mass"] ** 2)
+    assert model.summary_ == "Exact: right to 1e-6 of y's standard deviation on 40 held-out rows."
+    few = KANRegressor(symbolic=True).fit(X[:8], X["mass"][:8] ** 2)
+    assert few.summary_.startswith("Not verified") and not few.exact_
+
+
+def test_the_page_has_numbers_as_the_rows_and_as_the_formula_say(fitted, tmp_path):
+    model, X, y = fitted
+    page = model.explain()
+    assert not list(tmp_path.iterdir()) and str(page) == page.text
+    assert f"y = {model.formula_}" in page.text and model.summary_ in page.text
+    number, doubt = re.search(r"([\d.]+) \+- ([\d.e-]+) -> 2: [\d.]+ standard errors apart", page.text).groups()
+    monomial = (X["mass"] ** 2 / X["r"]).to_numpy()
+    assert float(number) == pytest.approx(float(monomial @ y / (monomial @ monomial)), rel=1e-5)
+    left = y - float(number) * monomial
+    assert float(doubt) == pytest.approx(float(np.sqrt(left @ left / (len(y) - 1) / (monomial @ monomial))), rel=0.5)
+    titles = [axes.get_xlabel() for axes in page.figure.axes]
+    assert titles == ["length (nodes)", "predicted", "mass", "r"]
+    model.explain(tmp_path / "new" / "page")
+    assert {file.name for file in (tmp_path / "new" / "page").iterdir()} == {"explanation.txt", "explanation.png"}
+    with pytest.raises(ValueError, match="symbolic=False"):
+        KANRegressor(steps=1).fit(X, y).explain()
+
+
+def test_the_page_of_a_network_and_of_several_outputs(fitted):
+    _, X, _ = fitted
+    model = KANRegressor(symbolic=True, widths=[[2, 1]], restarts=1, max_seconds=10).fit(X, np.exp(X["mass"] / 5) + X["r"])
+    assert "standard error" in model.explain().text or "to rounding" in model.explain().text
+    both = KANRegressor(symbolic=True).fit(X, np.column_stack([X["mass"] * 2, X["r"] ** 2]))
+    assert "y = r**2" in both.explain(output=1).text and "y = 2*mass" in both.explain().text
+
+
+def test_a_warm_start_goes_on_from_the_former_forms(monkeypatch):
+    X, _ = noisy()
+    model = KANRegressor(symbolic=True, warm_start=True).fit(X, 3 * X["mass"] / (X["r"] + 2))
+
+    def search(data):
+        pytest.fail("a search was begun")
+
+    monkeypatch.setattr(closed, "find_closed_forms", search)
+    X_new, _ = noisy(seed=1)
+    model.fit(X_new, 5 * X_new["mass"] / (X_new["r"] + 4))
+    assert model.exact_ and sympy.simplify(model.formula_ - sympy.sympify("5*mass/(r + 4)")) == 0
+    with pytest.raises(ValueError, match="X with a, b: expected mass, r as in the former fit"):
+        model.fit(X_new.rename(columns={"mass": "a", "r": "b"}), X_new["mass"])
+    begun = []
+    monkeypatch.setattr(closed, "find_closed_forms", lambda data: begun.append(1) or find_closed_forms(data))
+    model.set_params(warm_start=False).fit(X_new, 5 * X_new["mass"] / (X_new["r"] + 4))
+    assert begun
+
+
+def test_the_answer_does_not_depend_on_the_number_of_jobs():
+    X, y = noisy(80)
+    targets = np.column_stack([X["mass"] * X["r"], 3 * X["r"] ** 2 + 1])
+    one, two = (KANRegressor(symbolic=True, n_jobs=jobs).fit(X, targets) for jobs in (None, 2))
+    assert one.formula_ == two.formula_ and one.exact_ and two.exact_
+    np.testing.assert_array_equal(one.predict(X), two.predict(X))
+    np.testing.assert_array_equal(one.predict(X, index=0), two.predict(X, index=0))
+    assert len(one.fit(X, np.column_stack([targets, X["r"]])).formula_) == 3
+    with pytest.raises(ValueError, match="y of 2 outputs: expected 3 as in the former fit"):
+        one.set_params(warm_start=True).fit(X, targets)
+    again = one.fit(X, np.column_stack([2 * targets, X["r"]]))
+    assert again.exact_ and [str(found) for found in again.formula_] == ["2*mass*r", "6*r**2 + 2", "r"]
+    with pytest.raises(ValueError, match="n_jobs=0: expected an integer other than 0, or None"):
+        KANRegressor(n_jobs=0).fit(X, y)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_live_table_is_for_terminals(monkeypatch):
+    X, y = noisy()
+    for stream, verbose, shown in ((Terminal(), True, True), (io.StringIO(), True, False), (Terminal(), False, False)):
+        monkeypatch.setattr(progress.sys, "stderr", stream)
+        monkeypatch.setenv("TERM", "xterm")
+        KANRegressor(symbolic=True, verbose=verbose, max_seconds=1).fit(X, y)
+        assert ("least relative error" in stream.getvalue() and "left at most" in stream.getvalue()) == shown
+        assert shown or not stream.getvalue()
+
+
+@pytest.mark.parametrize("estimator", [KANRegressor, KANClassifier])
+def test_rows_that_are_not_finite_are_counted_and_their_columns_named(estimator):
+    X, y = noisy()
+    label = y > y.median()
+    bad = X.copy()
+    bad.loc[[3, *range(30, 40)], "mass"] = np.nan
+    bad.loc[7, "r"] = np.inf
+    message = r"NaN in 11 of 200 rows \(3, 30, 31, 32, 33, ...; the first row is 0\) in column 'mass' and infinity in 1 of 200 rows \(7; "
+    with pytest.raises(ValueError, match=message):
+        estimator(steps=1).fit(bad, label)
+    with pytest.raises(ValueError, match=r"NaN in 1 of 200 rows \(7; the first row is 0\) in column 1: expected finite"):
+        estimator(steps=1).fit(np.where(np.isinf(bad.fillna(1)), np.nan, bad.fillna(1)), label)
+    model = estimator(steps=1).fit(X, label)
+    with pytest.raises(ValueError, match="infinity in 1 of 200 rows"):
+        model.predict(bad.fillna(0))
+    with pytest.raises(ValueError, match=r"Input y contains NaN. y with NaN in 2 of 200 rows \(0, 9; the first row is 0\)"):
+        estimator(steps=1).fit(X, np.where(np.isin(np.arange(200), [0, 9]), np.nan, label))
+
+
+def test_a_network_that_prints_like_the_chosen_form_does_not_take_its_row():
+    X = np.random.default_rng(0).uniform(1, 2, (50, 1))
+    law = closed.Law(Form(("x", 0), 1e-9, -1.0), ["x_1"], X)
+    twin = symbolic.Row(1, 1e-9, law.expression, None)
+    rows = symbolic.Table(X, X, (None, None), None, np.arange(40), np.arange(40, 50), True, ["x_1"], Scales.of(X))
+    found = symbolic._of_laws(rows, [law], symbolic.Findings([twin], twin, True, None))
+    assert found.rows == [found.chosen] and found.chosen.answer is law
