@@ -24,12 +24,12 @@ import numpy as np
 
 from .compositions import compositions, scaled_terms
 from .factors import Products
-from .judge import Data, Form, Judge
+from .judge import Clock, Data, Form, Judge
 from .problem import OutOfTime
 from .quadratics import Quadratics
 from .rounding import rounded
 from .sums import TRANSFORMS, Library, Sums, monomials
-from .tree import Tree, evaluate, gathered, power, product, substitute, total
+from .tree import Tree, evaluate, gathered, power, product, size, substitute, total
 
 logger = logging.getLogger("kat_zoo")
 
@@ -39,7 +39,11 @@ FEW_ROWS = 20  # rows below which only monomials and short sums of them are trie
 MOST_LINEAR = 20  # inputs of a linear model at most
 GROWTH = 2.0  # ratio of the residuals at large and small y from which noise is taken to grow with y
 BOX_POINTS = 4096  # points between the rows at which a form is tried
+MISSED = 12.0  # rows expected in a place that all miss, from which this is no chance
 SEARCH_SHARE = 0.75  # part of the time for the search; the rest is for the rounding
+# Stages in a row without a better form after which the search ends where only noise is left: of a short form, and of a long one
+PATIENCE, LONG_PATIENCE = 2, 5
+SHORT = 15  # nodes of a short form
 ROUNDED = 6  # forms whose constants are rounded
 
 
@@ -160,8 +164,9 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
 
 
 def _search(data: Data, raw: np.ndarray) -> Judge:
-    """All stages, until a form is exact or the time is over; an interrupt ends the time."""
+    """All stages, until a form is exact, nothing but noise is left to explain, or the time is over; an interrupt ends the time."""
     judge = Judge(data)
+    best, stale = None, 0
     for stage in [lambda: _simplest(judge), *_stages(judge, raw)]:
         try:
             data.clock.check()
@@ -175,6 +180,10 @@ def _search(data: Data, raw: np.ndarray) -> Judge:
         if judge.best is not None:
             logger.info("formula search: closed forms, error %.2e", judge.best.error)
         if judge.solved:
+            break
+        stale = stale + 1 if judge.best is best else 0
+        best = judge.best
+        if best is not None and stale == (PATIENCE if size(best.tree) <= SHORT else LONG_PATIENCE) and judge.only_noise():
             break
     return judge
 
@@ -190,43 +199,61 @@ def _simplest(judge: Judge) -> None:
 
 
 def _grows(judge: Judge) -> bool:
-    """Whether the residuals of the best form grow with y."""
+    """Whether the residuals of the best form grow with the size of its values."""
     if judge.solved or judge.best is None:
         return False
     with np.errstate(all="ignore"):
-        left = np.abs(evaluate(judge.best.tree, judge.data.X) - judge.data.y)
-    order = np.argsort(np.abs(judge.data.y), kind="stable")
+        values = evaluate(judge.best.tree, judge.X) + np.zeros(judge.rows)
+    left = np.abs(values - judge.y)
+    order = np.argsort(np.abs(values), kind="stable")
     third = max(1, len(order) // 3)
     return bool(np.median(left[order[-third:]]) > GROWTH * np.median(left[order[:third]]))
 
 
-def _finite(tree: Tree, X: np.ndarray) -> bool:
-    """Whether a form is finite at random points of the box of the samples."""
+def _with_growing_noise(judge: Judge, raw: np.ndarray, clock: Clock) -> Judge:
+    """The judge of a search under noise that grows with y where that reading gives the shorter description, else the same judge.
+
+    Args:
+        judge: The judge of the search under noise of one size.
+        raw: (inputs,) whether an input keeps its units.
+        clock: The deadline.
+    """
+    if judge.best is None or not _grows(judge):
+        return judge
+    relative = _search(replace(judge.data, relative=True, clock=clock), raw)
+    return relative if relative.best is not None and relative.best.cost < judge.best.cost else judge
+
+
+def _defined(tree: Tree, X: np.ndarray) -> bool:
+    """Whether a form is finite at random points of the box of the rows, or undefined only where the table has no rows for a reason.
+
+    Points whose inputs come from different rows fill the box as the rows would if they knew no limit. A form that is undefined at
+    so many of them that no row could have missed the place by chance has the limit of the table, as sqrt(a - b) where a > b.
+    """
+    generator = np.random.default_rng(0)
     low, high = X.min(0), X.max(0)
-    points = low + (high - low) * np.random.default_rng(0).random((BOX_POINTS, X.shape[1]))
+    points = low + (high - low) * generator.random((BOX_POINTS, X.shape[1]))
+    mixed = np.column_stack([generator.choice(column, BOX_POINTS) for column in X.T])
     with np.errstate(all="ignore"):
-        return bool(np.isfinite(evaluate(tree, points)).all())
+        holes = [float(np.mean(~np.isfinite(evaluate(tree, at) + np.zeros(BOX_POINTS)))) for at in (points, mixed)]
+    return not any(holes) or holes[1] * len(X) > MISSED
 
 
 def find_closed_forms(data: Data) -> list[Form]:
     """Closed forms of a table in its own units, that of the least description length first.
 
-    A form that is not exact is finite everywhere in the box of the data.
+    A form that is not exact is finite everywhere in the box of the data, but for places that the rows avoid.
 
     Args:
         data: The table.
     """
     scales = _scales(np.concatenate([data.X, data.X_val]))
     top = float(np.abs(data.y).max(initial=0.0)) or 1.0
-    size = top * math.sqrt(float(np.mean((data.y / top) ** 2)))
-    y_scale = 1.0 if 1 / MODERATE <= size <= MODERATE else 10.0 ** round(math.log10(size))
+    typical = top * math.sqrt(float(np.mean((data.y / top) ** 2)))
+    y_scale = 1.0 if 1 / MODERATE <= typical <= MODERATE else 10.0 ** round(math.log10(typical))
     search = {"X": data.X / scales, "X_val": data.X_val / scales, "y": data.y / y_scale, "y_val": data.y_val / y_scale}
     scaled = replace(data, **search, clock=data.clock.part(SEARCH_SHARE))
-    judge = _search(scaled, scales == 1)
-    if _grows(judge):
-        relative = _search(replace(scaled, relative=True, clock=data.clock.part(SEARCH_SHARE)), scales == 1)
-        if relative.best is not None and judge.best is not None and relative.best.cost < relative.measure(judge.best.tree).cost:
-            judge = relative
+    judge = _with_growing_noise(_search(scaled, scales == 1), scales == 1, data.clock.part(SEARCH_SHARE))
     if scaled.clock.deadline == -math.inf:
         data.clock.deadline = -math.inf
     units = Judge(replace(data, relative=judge.data.relative))
@@ -237,6 +264,6 @@ def find_closed_forms(data: Data) -> list[Form]:
             found = rounded(units, tree)
         except (OutOfTime, KeyboardInterrupt):
             found = units.measure(gathered(tree))
-        if found.exact or _finite(found.tree, data.X):
+        if found.exact or _defined(found.tree, data.X):
             result.append(found)
     return sorted(result, key=lambda form: form.cost)

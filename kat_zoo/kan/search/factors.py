@@ -21,6 +21,7 @@ from .judge import Judge
 from .tree import Tree, evaluate, monomial, power, product, total
 
 ROWS = 300  # rows of the regression
+LARGE, LEAST_ROWS = 0.1, 40  # size of y, of its root mean square, above which rows count where these weigh by size; rows at least
 GROUPS = 240  # monomials u at most
 TINY = 0.3  # largest |a u| up to which (1 + a u)^r is nearly linear, so that r is not known
 FRACTIONS = sorted(
@@ -29,6 +30,7 @@ FRACTIONS = sorted(
 SPREAD_SCALES = np.array(
     [0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.96, 0.99, 1.03, 1.1, 1.3, 1.6, 2, 3, 5, 8, 14, 30, 100, 300, 1e3, 1e4]
 )
+EDGES = np.array([1.003, 1.01, 1.03, 1.1])
 WAVES = np.concatenate([np.arange(0.5, 8, 0.25), np.arange(8, 30, 0.5)])
 NATURAL = (0.5, 1.0, 2.0, math.pi, 2 * math.pi)  # scales of a wave in the units of the table
 
@@ -76,7 +78,10 @@ def _scales(kind: str, u: np.ndarray) -> np.ndarray:
             else np.empty(0)
         )
     if kind == "1+":
-        return np.concatenate([SPREAD_SCALES, -SPREAD_SCALES]) / top
+        low = float(np.abs(u).min())
+        poles = EDGES / low if low > top / 100 else np.empty(0)  # just outside of the rows
+        natural = [1.0, -1.0] if low < 100 and top > 0.01 else []
+        return np.concatenate([SPREAD_SCALES / top, -SPREAD_SCALES / top, -poles, poles, natural])
     return np.concatenate([SPREAD_SCALES[2:-3], -SPREAD_SCALES[2:-3]]) / top
 
 
@@ -137,9 +142,14 @@ class Products:
         data = judge.data
         known = np.isfinite(target) & (target != 0)
         rows = np.flatnonzero(known)
-        rows = rows[:: max(1, len(rows) // ROWS)]
+        if by_size:  # the smallest values may be noise alone
+            rows = rows[np.argsort(-np.abs(target[rows]), kind="stable")[:ROWS]]
+            large = np.abs(target[rows]) > LARGE * np.sqrt(np.mean(target[known] ** 2))
+            rows = np.sort(rows[: max(int(large.sum()), min(LEAST_ROWS, len(rows)))])
+        else:
+            rows = rows[:: max(1, len(rows) // ROWS)]
         self.X, self.target = data.X[rows], target[rows]
-        self.enough = len(rows) > max(5, 0.9 * min(len(target), ROWS))
+        self.enough = len(rows) > 5 and known.mean() > 0.9
         if not self.enough:
             return
         self.free = [i for i in range(data.inputs) if (data.X[rows, i] != 0).all() and np.ptp(np.abs(data.X[rows, i])) > 0]

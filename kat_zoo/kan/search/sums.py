@@ -21,11 +21,13 @@ import numpy as np
 from .judge import Judge
 from .tree import Tree, evaluate, monomial, power, product, size, total
 
-ROWS = 300  # rows of the regression
+ROWS = 400  # rows of the regression
 BEAM = 32  # sums that are continued
 BRANCH = 12  # continuations of each
 TERMS = 7  # terms of a sum at most
 SOLVED = 1e-7  # relative rest of a regression without noise
+USABLE = 0.6  # part of the rows on which a transform of y has to be defined
+TOSSED = 0.02  # part of the sum of y^2 that rows of the wrong sign may hold
 GAIN = 0.7  # part of the rest that a further term must come below to be worth a fit
 
 
@@ -147,19 +149,42 @@ TRANSFORMS = [
 
 
 def sign_of(X: np.ndarray, y: np.ndarray) -> tuple[float, list[int]] | None:
-    """The sign s and inputs i for which y / prod x_i has the sign s on every row; None where there are none.
+    """The sign s and inputs i for which y / prod x_i has the sign s on every row, or on all but rows so small that noise tossed the sign.
 
     Args:
         X: (N, inputs) samples.
         y: (N,) targets.
     """
     mixed = [i for i in range(X.shape[1]) if X[:, i].min() < 0 < X[:, i].max()][:8]
+    top = float(np.abs(y).max()) or 1.0
+    squares = (y / top) ** 2
+    found: list[tuple[float, float, list[int]]] = []
     for count in range(len(mixed) + 1):
         for chosen in itertools.combinations(mixed, count):
             signs = np.sign(y * X[:, list(chosen)].prod(1))
-            if signs[0] != 0 and (signs == signs[0]).all():
-                return float(signs[0]), list(chosen)
-    return None
+            s = 1.0 if float(squares @ signs) > 0 else -1.0
+            found.append((float(squares[signs != s].sum()), s, list(chosen)))
+            if not (signs != s).any():
+                return s, list(chosen)
+    wrong, s, inputs = min(found, key=lambda option: option[0])
+    return (s, inputs) if wrong < TOSSED * squares.sum() else None
+
+
+def weights(transform: Transform, y: np.ndarray, plain: np.ndarray, by_noise: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Values of T(y) and the weights of the rows in a regression, both 0 where T(y) is undefined.
+
+    Args:
+        transform: The transform T.
+        y: (N,) targets, divided by inputs where their sign varies.
+        plain: (N,) the targets themselves.
+        by_noise: Whether noise of one size in the targets makes the weights, instead of the size of T(y).
+    """
+    with np.errstate(all="ignore"):
+        t = transform.apply(y)
+        least = 1e-12 * np.abs(t[np.isfinite(t)]).max(initial=0)
+        weight = np.abs(y / plain) / transform.slope(y) if by_noise else 1 / np.maximum(np.abs(t), least)
+    good = np.isfinite(t) & np.isfinite(weight)
+    return np.where(good, t, 0.0), np.where(good, weight, 0.0)
 
 
 class Sums:
@@ -167,8 +192,7 @@ class Sums:
 
     def __init__(self, judge: Judge, library: Library) -> None:
         self.judge, self.library = judge, library
-        n = len(judge.data.y)
-        self.rows = np.arange(0, n, max(1, n // ROWS))
+        self.rows = judge.some_rows(ROWS)
         self.values = library.values[self.rows]
         self.y = judge.data.y[self.rows]
         self.signs = sign_of(judge.data.X, judge.data.y)
@@ -185,23 +209,13 @@ class Sums:
         if implicit:
             self._fractions()
 
-    def _weights(self, transform: Transform, y: np.ndarray, by_noise: bool) -> tuple[np.ndarray, np.ndarray]:
-        with np.errstate(all="ignore"):
-            t = transform.apply(y)
-            weight = (
-                np.abs(y / self.y) / transform.slope(y)
-                if by_noise
-                else 1 / np.maximum(np.abs(t), 1e-12 * np.abs(t[np.isfinite(t)]).max(initial=0))
-            )
-        good = np.isfinite(t) & np.isfinite(weight)
-        return np.where(good, t, 0.0), np.where(good, weight, 0.0)
-
     def _explain(self, transform: Transform, by_noise: bool, terms: int) -> None:
         self.judge.data.clock.check()
         sign, odd = self.signs if self.signs is not None and transform.even else (1.0, [])
         with np.errstate(all="ignore"):
-            t, weight = self._weights(transform, self.y / self.judge.data.X[self.rows][:, odd].prod(1), by_noise)
-        if (weight > 0).sum() < 0.9 * len(t):
+            y = self.y / self.judge.data.X[self.rows][:, odd].prod(1)
+            t, weight = weights(transform, np.where(y * sign > 0, y, np.nan) if transform.even else y, self.y, by_noise)
+        if (weight > 0).sum() < USABLE * len(t):
             return
         prefix: list[Tree] = [("x", i) for i in odd]
         A = self.values * weight[:, None]
