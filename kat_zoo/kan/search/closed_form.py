@@ -14,6 +14,7 @@ The table is brought to size 1 first, by powers of ten that inputs of like range
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from functools import partial
 
 import numpy as np
 
-from .compositions import compositions, scaled_terms
+from .compositions import compositions, nested_terms, scaled_terms
 from .factors import Products
 from .judge import Clock, Data, Form, Judge
 from .problem import OutOfTime
@@ -40,6 +41,7 @@ MOST_LINEAR = 20  # inputs of a linear model at most
 GROWTH = 2.0  # ratio of the residuals at large and small y from which noise is taken to grow with y
 BOX_POINTS = 4096  # points between the rows at which a form is tried
 MISSED = 12.0  # rows expected in a place that all miss, from which this is no chance
+LEAST_RANGE = 1.05  # largest value of an input over its least from which its logarithm is tried
 SEARCH_SHARE = 0.75  # part of the time for the search; the rest is for the rounding
 # Stages in a row without a better form after which the search ends where only noise is left: of a short form, and of a long one
 PATIENCE, LONG_PATIENCE = 2, 5
@@ -79,6 +81,17 @@ def _waves(X: np.ndarray) -> list[int]:
     return [i for i in range(X.shape[1]) if 0.2 < high[i] < 20 and low[i] > 0.02 * high[i]]
 
 
+def _logs(X: np.ndarray) -> list[Tree]:
+    """Logarithms of positive inputs, and of quotients of two of like size."""
+    low, high = X.min(0), X.max(0)
+    positive = [i for i in range(X.shape[1]) if low[i] > 0 and high[i] > LEAST_RANGE * low[i]]
+    trees: list[Tree] = [("log", ("x", i)) for i in positive]
+    for i, j in itertools.combinations(positive, 2):
+        if low[i] < high[j] and low[j] < high[i]:
+            trees.append(("log", product(("x", i), power(("x", j), -1))))
+    return trees
+
+
 def _anchored() -> list[tuple[Callable[[np.ndarray], np.ndarray], Callable[[Tree], Tree]]]:
     """Functions of y that are 0 where a term beside a 1 is, with their inverses."""
     one = ("n", 1)
@@ -108,7 +121,7 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
         Products(judge, data.y, same, by_size).run(factors)
 
     def few_terms(most: int) -> None:
-        trees = monomials(data.inputs, most, _waves(data.X) if data.inputs <= 7 else ())
+        trees = monomials(data.inputs, most, _waves(data.X) if data.inputs <= 7 else (), _logs(data.X))
         library = Library.of(trees, data.X)
         Sums(judge, library).run()
 
@@ -120,6 +133,10 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
     def scaled() -> None:
         library = Library.of(scaled_terms(data.X), data.X)
         Sums(judge, library).run([t for t in TRANSFORMS if t.name in ("y", "log", "1/y")], implicit=False, terms=4)
+
+    def nested() -> None:
+        library = Library.of(nested_terms(data.inputs), data.X)
+        Sums(judge, library).run([t for t in TRANSFORMS if t.name in ("y", "log", "1/y", "y^2")], implicit=False, terms=3)
 
     def anchored() -> None:
         for apply, back in _anchored():
@@ -155,6 +172,8 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
         lambda: products(2, False),
         lambda: rest(1),
     ]
+    if data.inputs in (2, 3) and raw.any():
+        stages.insert(stages.index(small) + 2, nested)
     if data.inputs > 5 or not raw.any():
         stages.remove(small)
     elif data.inputs <= 2:

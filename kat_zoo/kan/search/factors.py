@@ -77,7 +77,7 @@ def _scales(kind: str, u: np.ndarray) -> np.ndarray:
             if low > 0
             else np.empty(0)
         )
-    if kind == "1+":
+    if kind in ("1+", "root1", "inverse1", "log1"):
         low = float(np.abs(u).min())
         poles = EDGES / low if low > top / 100 else np.empty(0)  # just outside of the rows
         natural = [1.0, -1.0] if low < 100 and top > 0.01 else []
@@ -89,6 +89,9 @@ _VALUES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "1+": lambda z: 1 + z,
     "expm1": np.expm1,
     "exp1": lambda z: np.exp(z) + 1,
+    "root1": lambda z: np.sqrt(1 + z) - 1,
+    "inverse1": lambda z: 1 / np.sqrt(1 + z) - 1,
+    "log1": np.log1p,
     "tanh": np.tanh,
     "cosh": np.cosh,
     "sin": np.sin,
@@ -131,6 +134,10 @@ class Factor:
             return total(("exp", inner), ("n", -1))
         if self.kind == "exp1":
             return total(("exp", inner), ("n", 1))
+        if self.kind in ("root1", "inverse1"):
+            return total(power(total(("n", 1), inner), 0.5 if self.kind == "root1" else -0.5), ("n", -1))
+        if self.kind == "log1":
+            return ("log", total(("n", 1), inner))
         return (self.kind, inner)
 
 
@@ -212,7 +219,7 @@ class Products:
                     yield "sin", total(a, product(("n", sign), b))
         for row in groups(inputs, most):
             u = monomial(row)
-            for kind in ("1+", "exp", "sin", "cos", "tanh", "expm1", "exp1", "cosh", "log"):
+            for kind in ("1+", "exp", "sin", "cos", "tanh", "expm1", "exp1", "cosh", "log", "root1", "inverse1", "log1"):
                 yield kind, u
 
     def _scan(self, Q: np.ndarray, left: np.ndarray, families: Iterable[tuple[str, Tree]]) -> list[tuple[float, Factor]]:

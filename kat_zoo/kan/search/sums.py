@@ -19,14 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from .judge import Judge
-from .tree import Tree, evaluate, monomial, power, product, size, total
+from .tree import Tree, evaluate, monomial, power, product, size, total, variables
 
 ROWS = 400  # rows of the regression
 BEAM = 32  # sums that are continued
 BRANCH = 12  # continuations of each
 TERMS = 7  # terms of a sum at most
 SOLVED = 1e-7  # relative rest of a regression without noise
-USABLE = 0.6  # part of the rows on which a transform of y has to be defined
+USABLE = 0.5  # part of the rows on which a transform of y has to be defined
+CLEAR = 0.25  # part of the largest arccosh from which its sign is taken for known
 TOSSED = 0.02  # part of the sum of y^2 that rows of the wrong sign may hold
 GAIN = 0.7  # part of the rest that a further term must come below to be worth a fit
 
@@ -134,6 +135,12 @@ def _signed(exponent: float) -> Callable[[Tree, float], Tree]:
     return lambda tree, sign: product(("n", sign), power(tree, exponent))
 
 
+def _arccosh(y: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        t = np.arccosh(y)
+        return np.where(t > CLEAR * np.nanmax(t, initial=0.0), t, np.nan)
+
+
 TRANSFORMS = [
     Transform("y", lambda y: y, lambda y: np.ones_like(y), lambda tree, _: tree),
     Transform("1/y", lambda y: 1 / y, lambda y: y**-2, lambda tree, _: power(tree, -1)),
@@ -143,6 +150,8 @@ TRANSFORMS = [
     Transform("1/sqrt", lambda y: np.abs(y) ** -0.5, lambda y: np.abs(y) ** -1.5, _signed(-2)),
     Transform("sin", lambda y: np.where(np.abs(y) <= math.pi / 2, np.sin(y), np.nan), np.cos, lambda tree, _: ("arcsin", tree)),
     Transform("cos", lambda y: np.where((y >= 0) & (y <= math.pi), np.cos(y), np.nan), np.sin, lambda tree, _: ("arccos", tree)),
+    # arccosh loses the sign of small arguments
+    Transform("cosh", _arccosh, lambda y: 1 / np.sqrt(y * y - 1), lambda tree, _: ("cosh", tree)),
     Transform("exp", np.exp, np.exp, lambda tree, _: ("log", tree)),
     Transform("log", lambda y: np.log(np.abs(y)), lambda y: 1 / np.abs(y), lambda tree, sign: product(("n", sign), ("exp", tree))),
 ]
@@ -256,13 +265,14 @@ class Sums:
                         return
 
 
-def monomials(inputs: int, most: int, waves: Sequence[int] = ()) -> list[Tree]:
-    """Monomials of the inputs, simple ones first, and those times waves of some inputs.
+def monomials(inputs: int, most: int, waves: Sequence[int] = (), logs: Sequence[Tree] = ()) -> list[Tree]:
+    """Monomials of the inputs, simple ones first, and those times waves of some inputs and times logarithms.
 
     Args:
         inputs: Number of inputs.
         most: Number of terms at most.
         waves: Inputs that may be angles.
+        logs: Logarithms of inputs or of their quotients.
     """
     if inputs == 1:
         powers: list[float] = [p * s for p in (1, 2, 3, 4, 5, 6, 8, 10, 12, 0.5, 1.5, 2.5, 1 / 3, 2 / 3) for s in (1, -1)]
@@ -295,6 +305,7 @@ def monomials(inputs: int, most: int, waves: Sequence[int] = ()) -> list[Tree]:
     for a, b in itertools.combinations(waves, 2):
         difference = total(("x", a), product(("n", -1), ("x", b)))
         factors += [({a, b}, ("cos", difference)), ({a, b}, ("sin", difference))]
+    factors += [(variables(tree), tree) for tree in logs]
     for used_inputs, factor in factors:
         trees += [product(tree, factor) for row, tree in small if not any(row[k] for k in used_inputs)]
     return trees
