@@ -36,7 +36,6 @@ logger = logging.getLogger("kat_zoo")
 
 MODERATE = 1e3  # an input whose typical size lies within this factor of 1 keeps its units
 ALIKE = 4.0  # factor within which two inputs' sizes are of one scale
-FEW_ROWS = 20  # rows below which only monomials and short sums of them are tried
 MOST_LINEAR = 20  # inputs of a linear model at most
 GROWTH = 2.0  # ratio of the residuals at large and small y from which noise is taken to grow with y
 BOX_POINTS = 4096  # points between the rows at which a form is tried
@@ -81,14 +80,15 @@ def _waves(X: np.ndarray) -> list[int]:
     return [i for i in range(X.shape[1]) if 0.2 < high[i] < 20 and low[i] > 0.02 * high[i]]
 
 
-def _logs(X: np.ndarray) -> list[Tree]:
-    """Logarithms of positive inputs, and of quotients of two of like size."""
+def _contrasts(X: np.ndarray) -> list[Tree]:
+    """Logarithms of positive inputs, and for two of like size the logarithm of the quotient and the difference of the inverses."""
     low, high = X.min(0), X.max(0)
     positive = [i for i in range(X.shape[1]) if low[i] > 0 and high[i] > LEAST_RANGE * low[i]]
     trees: list[Tree] = [("log", ("x", i)) for i in positive]
     for i, j in itertools.combinations(positive, 2):
         if low[i] < high[j] and low[j] < high[i]:
             trees.append(("log", product(("x", i), power(("x", j), -1))))
+            trees.append(total(power(("x", i), -1), product(("n", -1), power(("x", j), -1))))
     return trees
 
 
@@ -121,7 +121,7 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
         Products(judge, data.y, same, by_size).run(factors)
 
     def few_terms(most: int) -> None:
-        trees = monomials(data.inputs, most, _waves(data.X) if data.inputs <= 7 else (), _logs(data.X))
+        trees = monomials(data.inputs, most, _waves(data.X) if data.inputs <= 7 else (), _contrasts(data.X))
         library = Library.of(trees, data.X)
         Sums(judge, library).run()
 
@@ -157,8 +157,6 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
             if judge.solved:
                 return
 
-    if len(data.y) + len(data.y_val) < FEW_ROWS:  # the forms of the later stages outnumber what so few rows can tell apart
-        return [lambda: products(0, False), lambda: products(0, True), lambda: few_terms(30)]
     stages: list[Callable[[], None]] = [
         lambda: products(1, False),
         lambda: products(1, True),

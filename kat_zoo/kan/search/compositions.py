@@ -19,7 +19,7 @@ from .tree import Tree, evaluate, power, product, total
 
 ROWS = 48  # rows that tell trees apart while they are built
 LARGEST = 1e8  # a value beyond which a tree is of no use
-POLES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # distances of a pole from the rows, relative to their span
+POLES = (0.003, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.0)  # distances of a pole from the rows, relative to their span
 UNARY = ("sin", "cos", "exp", "log", "sqrt", "square", "inverse")
 
 
@@ -133,7 +133,7 @@ def scaled_terms(X: np.ndarray) -> list[Tree]:
             if len(inputs) <= 2:
                 for w in waves[:24]:
                     z = product(("c", float(w)), x)
-                    inner += [product(decay, ("sin", z)), product(decay, ("cos", z))]
+                    terms += [product(decay, ("sin", z)), product(decay, ("cos", z))]
         terms += inner
         others = [other for other in inputs if other != x][:3]
         terms += [product(other, f) for other in others for f in inner if len(inner) < 400]

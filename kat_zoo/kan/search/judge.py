@@ -2,12 +2,14 @@
 
 A form with k constants and s nodes that leaves a root mean square error r on n rows, y of spread 1, costs
 
-    n log(max(r, FLOOR)) + k (log n / 2 + CONSTANT) + s NODE
+    (n - k) log(max(r sqrt(n / (n - k)), FLOOR)) + k (log n / 2 + CONSTANT) + s NODE
 
-nats: the code length of the residuals, of the constants to the precision that n rows give them (Rissanen 1978), and of the
-tree. Constants are fitted on the training rows by Levenberg-Marquardt; the residuals of all rows count, for the few that are held
-out differ from the rest by more than forms do, above all where y spans decades. Whether a form is exact, the held-out rows alone
-tell. Below FLOOR a form is exact and only its length counts.
+nats: the code length of the residuals, of the constants to the precision r / sqrt(n) that the rows give them (Rissanen 1978;
+hence n - k, by which a few rows cannot be fitted by as many constants), and of the tree. A node costs the logarithm of the ten
+or so symbols that it may be, so the best of all forms of one length is not better by chance than its length allows, however
+many were tried. Constants are fitted on the training rows by Levenberg-Marquardt; the residuals of all rows count, for the few
+that are held out differ from the rest by more than forms do, above all where y spans decades. Whether a form is exact, the
+held-out rows alone tell. Below FLOOR a form is exact and only its length counts.
 
 Noise may have one size on all rows, or grow with y. Then each row weighs 1 / y^2, and the code length of its residual holds
 log |y|, so that both readings of a table can be compared.
@@ -232,20 +234,21 @@ class Judge:
 
     def measure(self, tree: Tree) -> Form:
         """A form as it is, its constants untouched."""
-        length = len(constants(tree)) * (0.5 * math.log(self.rows) + CONSTANT) + NODE * size(tree)
+        k = len(constants(tree))
         left = self.residuals(tree)
         with np.errstate(all="ignore"):
             rest = math.sqrt(self.share @ left**2)
             plain = left * self.sizes if self.data.relative else left
             error = math.sqrt(self.held @ plain**2) / self.held_spread
-        if not math.isfinite(rest):
+        if not math.isfinite(rest) or k >= self.rows - 1:
             return Form(tree, math.inf, math.inf)
-        if self.data.relative:
-            nats = self.rows * (math.log(max(rest, FLOOR)) + float(self.share @ np.log(self.sizes / self.spread)))
-        else:
+        if not self.data.relative:
             rest /= self.spread
-            nats = self.rows * math.log(max(rest, FLOOR))
-        return Form(tree, error, nats + length, rest)
+        free = self.rows - k
+        nats = free * math.log(max(rest * math.sqrt(self.rows / free), FLOOR))
+        if self.data.relative:
+            nats += self.rows * float(self.share @ np.log(self.sizes / self.spread))
+        return Form(tree, error, nats + k * (0.5 * math.log(self.rows) + CONSTANT) + NODE * size(tree), rest)
 
     def fit(self, tree: Tree, steps: int = STEPS, thorough: bool = False) -> Tree:
         """The tree with its constants fitted to the training rows, some of them at first."""

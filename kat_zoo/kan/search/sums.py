@@ -6,7 +6,7 @@ explain most of its rest; the best sums of k + 1 terms go on. In the space ortho
 
 Fractions of sums are sums, too: y (1 + d B) = c A is y = c A - d B y, linear in c and d, so the terms y B join the library.
 
-Rows weigh 1 / |T(y)|, as fits y of many decades, or by the noise of T(y) where that of y has one size, 1 / |T'(y)|.
+Rows weigh 1 / |y T'(y)|, as fits y of many decades, or by the noise of T(y) where that of y has one size, 1 / |T'(y)|.
 """
 
 from __future__ import annotations
@@ -186,12 +186,12 @@ def weights(transform: Transform, y: np.ndarray, plain: np.ndarray, by_noise: bo
         transform: The transform T.
         y: (N,) targets, divided by inputs where their sign varies.
         plain: (N,) the targets themselves.
-        by_noise: Whether noise of one size in the targets makes the weights, instead of the size of T(y).
+        by_noise: Whether noise of one size in the targets makes the weights, instead of one relative to each target.
     """
     with np.errstate(all="ignore"):
         t = transform.apply(y)
-        least = 1e-12 * np.abs(t[np.isfinite(t)]).max(initial=0)
-        weight = np.abs(y / plain) / transform.slope(y) if by_noise else 1 / np.maximum(np.abs(t), least)
+        noise = np.abs(y / plain) if by_noise else np.maximum(np.abs(y), 1e-12 * np.abs(y[np.isfinite(y)]).max(initial=0))
+        weight = 1 / (noise * transform.slope(y))
     good = np.isfinite(t) & np.isfinite(weight)
     return np.where(good, t, 0.0), np.where(good, weight, 0.0)
 
@@ -265,14 +265,14 @@ class Sums:
                         return
 
 
-def monomials(inputs: int, most: int, waves: Sequence[int] = (), logs: Sequence[Tree] = ()) -> list[Tree]:
-    """Monomials of the inputs, simple ones first, and those times waves of some inputs and times logarithms.
+def monomials(inputs: int, most: int, waves: Sequence[int] = (), further: Sequence[Tree] = ()) -> list[Tree]:
+    """Monomials of the inputs, simple ones first, and those times waves of some inputs or other factors.
 
     Args:
         inputs: Number of inputs.
         most: Number of terms at most.
         waves: Inputs that may be angles.
-        logs: Logarithms of inputs or of their quotients.
+        further: Other factors, as logarithms and differences of inputs.
     """
     if inputs == 1:
         powers: list[float] = [p * s for p in (1, 2, 3, 4, 5, 6, 8, 10, 12, 0.5, 1.5, 2.5, 1 / 3, 2 / 3) for s in (1, -1)]
@@ -305,7 +305,7 @@ def monomials(inputs: int, most: int, waves: Sequence[int] = (), logs: Sequence[
     for a, b in itertools.combinations(waves, 2):
         difference = total(("x", a), product(("n", -1), ("x", b)))
         factors += [({a, b}, ("cos", difference)), ({a, b}, ("sin", difference))]
-    factors += [(variables(tree), tree) for tree in logs]
+    factors += [(variables(tree), tree) for tree in further]
     for used_inputs, factor in factors:
         trees += [product(tree, factor) for row, tree in small if not any(row[k] for k in used_inputs)]
     return trees
