@@ -31,6 +31,7 @@ from .quadratics import Quadratics
 from .rounding import rounded
 from .sums import TRANSFORMS, Library, Sums, monomials
 from .tree import Tree, evaluate, gathered, power, product, size, substitute, total
+from .useful import useful_inputs
 
 logger = logging.getLogger("kat_zoo")
 
@@ -41,10 +42,11 @@ GROWTH = 2.0  # ratio of the residuals at large and small y from which noise is 
 BOX_POINTS = 4096  # points between the rows at which a form is tried
 MISSED = 12.0  # rows expected in a place that all miss, from which this is no chance
 LEAST_RANGE = 1.05  # largest value of an input over its least from which its logarithm is tried
+USEFUL_SHARE = 0.4  # part of the time for a search without the inputs that seem useless
 SEARCH_SHARE = 0.75  # part of the time for the search; the rest is for the rounding
 # Stages in a row without a better form after which the search ends where only noise is left: of a short form, and of a long one
-PATIENCE, LONG_PATIENCE = 2, 5
-SHORT = 15  # nodes of a short form
+PATIENCE, LONG_PATIENCE = 2, 4
+SHORT = 20  # nodes of a short form
 ROUNDED = 6  # forms whose constants are rounded
 
 
@@ -181,8 +183,27 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
 
 
 def _search(data: Data, raw: np.ndarray) -> Judge:
-    """All stages, until a form is exact, nothing but noise is left to explain, or the time is over; an interrupt ends the time."""
+    """A search in the inputs that seem useful, and in all of them where its forms leave more than noise."""
     judge = Judge(data)
+    useful = useful_inputs(data.X, data.y)
+    if len(useful) < data.inputs:
+        logger.info("formula search: inputs %s first", useful)
+        part = replace(data, X=data.X[:, useful], X_val=data.X_val[:, useful], clock=data.clock.part(USEFUL_SHARE))
+        smaller = Judge(part)
+        _run_stages(smaller, raw[useful])
+        if part.clock.deadline == -math.inf:
+            data.clock.deadline = -math.inf
+        for form in smaller.front():
+            judge.adopt(substitute(form.tree, [("x", i) for i in useful]))
+        if judge.solved or judge.only_noise():
+            return judge
+    _run_stages(judge, raw)
+    return judge
+
+
+def _run_stages(judge: Judge, raw: np.ndarray) -> None:
+    """All stages, until a form is exact, nothing but noise is left to explain, or the time is over; an interrupt ends the time."""
+    data = judge.data
     best, stale = None, 0
     for stage in [lambda: _simplest(judge), *_stages(judge, raw)]:
         try:
@@ -202,7 +223,6 @@ def _search(data: Data, raw: np.ndarray) -> Judge:
         best = judge.best
         if best is not None and stale == (PATIENCE if size(best.tree) <= SHORT else LONG_PATIENCE) and judge.only_noise():
             break
-    return judge
 
 
 def _simplest(judge: Judge) -> None:

@@ -30,6 +30,7 @@ FRACTIONS = sorted(
 SPREAD_SCALES = np.array(
     [0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.96, 0.99, 1.03, 1.1, 1.3, 1.6, 2, 3, 5, 8, 14, 30, 100, 300, 1e3, 1e4]
 )
+DECADES = 30.0  # ratio of the largest to the middle value from which values span decades
 EDGES = np.array([1.003, 1.01, 1.03, 1.1])
 WAVES = np.concatenate([np.arange(0.5, 8, 0.25), np.arange(8, 30, 0.5)])
 NATURAL = (0.5, 1.0, 2.0, math.pi, 2 * math.pi)  # scales of a wave in the units of the table
@@ -65,11 +66,14 @@ def groups(inputs: int, most: int = GROUPS) -> list[tuple[int, ...]]:
 
 
 def _scales(kind: str, u: np.ndarray) -> np.ndarray:
-    top = float(np.abs(u).max())
+    top, middle = float(np.abs(u).max()), float(np.median(np.abs(u)))
     if kind in ("sin", "cos"):
         return np.concatenate([WAVES / top, [s for s in NATURAL if s * top < 1e5]])
+    inner = SPREAD_SCALES[2:-3] / top
+    if middle * DECADES < top:  # values over decades turn from small to large at their middle
+        inner = np.concatenate([inner, SPREAD_SCALES[:-1] / (middle or top)])
     if kind in ("tanh", "cosh"):
-        return SPREAD_SCALES[2:-3] / top
+        return inner
     if kind == "log":
         low = float(np.abs(u).min())
         return (
@@ -82,7 +86,7 @@ def _scales(kind: str, u: np.ndarray) -> np.ndarray:
         poles = EDGES / low if low > top / 100 else np.empty(0)  # just outside of the rows
         natural = [1.0, -1.0] if low < 100 and top > 0.01 else []
         return np.concatenate([SPREAD_SCALES / top, -SPREAD_SCALES / top, -poles, poles, natural])
-    return np.concatenate([SPREAD_SCALES[2:-3], -SPREAD_SCALES[2:-3]]) / top
+    return np.concatenate([inner, -inner])
 
 
 _VALUES: dict[str, Callable[[np.ndarray], np.ndarray]] = {

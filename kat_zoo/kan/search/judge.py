@@ -282,11 +282,18 @@ class Judge:
         if steps > FIRST_STEPS and form.rest > SOLVED:
             fitted = self.fit(fitted, steps - FIRST_STEPS)
             form = self.measure(fitted)
-        self.least = min(self.least, form.rest)
         if form.error < 1e-3 and len(self.data.y) > FIT_ROWS:
             form = self.measure(self.fit(fitted, steps, thorough=True))
+        return self._keep(form)
+
+    def adopt(self, tree: Tree) -> Form | None:
+        """Judge a form whose constants are fitted; None where it is undefined on a row."""
+        return self._keep(self.measure(tree))
+
+    def _keep(self, form: Form) -> Form | None:
         if not math.isfinite(form.cost) or any(abs(c) > EXTREME for c in constants(form.tree)):
             return None
+        self.least = min(self.least, form.rest)
         self.forms[form.tree] = form
         self.solved = self.solved or form.rest < SOLVED
         return form
