@@ -3,11 +3,12 @@
 1. `factors`: products of powers of the inputs, and of those with a function of a monomial.
 2. `sums`: few monomials, with waves of angles, for y, 1 / y, y^2 and others; fractions of sums. `quadratics`: many terms.
 3. The rest that the best forms leave, as a product.
-4. `compositions`: every small composition of functions, terms with a scale inside, and the sums of few of them.
+4. `compositions`: every small composition of functions, terms with a scale inside, functions of two parts, and the sums of few of them.
 5. `sums` of a larger library; `factors` of y - 1, y^2 - 1 and their like; `factors` with two functions.
 
 Every form that a stage proposes has its constants fitted to y and is judged by its description length (`judge`). The search ends
-with the first form that is right to rounding. The best forms then have their constants rounded (`rounding`).
+with the first form that is right to rounding, or some stages after the one whose form leaves nothing but noise. Inputs that seem
+useless (`useful`) are set aside first, and come back where they are missed. The best forms then have their constants rounded (`rounding`).
 
 The table is brought to size 1 first, by powers of ten that inputs of like ranges share, so that v1 - v2 stays a difference.
 """
