@@ -5,13 +5,15 @@ import time
 import numpy as np
 import pytest
 import sympy
+from threadpoolctl import threadpool_limits
 
 from kat_zoo.kan import KANRegressor
 from kat_zoo.kan.search.closed_form import find_closed_forms
-from kat_zoo.kan.search.judge import Clock, Data
+from kat_zoo.kan.search.judge import Clock, Data, Judge
 from kat_zoo.kan.search.rounding import round_numbers
 from kat_zoo.kan.search.sums import pursue
 from kat_zoo.kan.search.tree import constants, evaluate, gathered, size, to_sympy, with_constants
+from kat_zoo.kan.search.useful import useful_inputs
 
 C = 2.998e8
 LAWS = {
@@ -37,10 +39,16 @@ LAWS = {
     "sqrt(x**2 + y**2 - 2*x*y*cos(z))": [(0.5, 5), (0.5, 5), (0, 3)],
     "x/(8.854e-12*(1 + y))": [(0.001, 0.1), (1, 100)],
     "1e10*exp(-x/(8.314*y))": [(4e4, 9e4), (280, 400)],
+    "8.314*x/(y - 4.27e-5) - 0.364/y**2": [(250, 400), (6e-5, 1e-3)],
+    "x*2.998e8**2*(1/sqrt(1 - y**2/2.998e8**2) - 1)": [(1, 10), (1e7, 2.4e8)],
+    "cosh(3*x**2 + 2*x + y)": [(0, 1)] * 2,
+    "x + 8.314*y/(96485*z)*log(u/v)": [(-1, 1), (280, 350), (1, 3), (0.01, 1), (0.01, 1)],
+    "x*exp(y/8.314*(1/z - 1/u))": [(1e3, 1e5), (2e4, 5e4), (280, 320), (280, 320)],
+    "x/y*(1 - exp(-y*z/u))": [(1, 100), (1, 100), (0.001, 0.1), (0.01, 1)],
 }
 SLOW = {
     "exp(-0.3*x)*cos(2*x + 0.5)": [(0, 10)],
-    "x*2.998e8**2*(1/sqrt(1 - y**2/2.998e8**2) - 1)": [(1, 10), (1e7, 2.4e8)],
+    "x*y + sin((x - 1)*(y - 1))": [(-3, 3)] * 2,
     "sqrt((x - y)**2 + (z - u)**2)": [(-1, 1)] * 4,
     "(x + y)/(1 + x*y)": [(-0.9, 0.9)] * 2,
 }
@@ -127,6 +135,86 @@ def test_noise_does_not_change_the_law_and_numbers_are_round():
     y = y + 0.01 * y.std() * np.random.default_rng(1).standard_normal(len(y))
     model = KANRegressor(symbolic=True, max_seconds=20).fit(X, y)
     assert sympy.simplify(model.formula_ - sympy.sympify("1/x_1 + 1/x_2")) == 0 and not model.exact_
+
+
+NOISY = {  # law and its box of exponents of ten: y spans decades, so few rows rise above the noise
+    "x*y/z**2": [(-1, 1), (-1, 1), (-2, 1)],
+    "exp(-x**2/(2*y**2))/y": [(-1, 1), (-1, 1)],
+}
+
+
+def forms_of(X, y, seconds=20):
+    names = sympy.symbols(f"x_1:{X.shape[1] + 1}")
+    held = np.arange(len(y)) % 5 == 0
+    data = Data(X[~held], y[~held], X[held], y[held], Clock(time.process_time() + seconds, time.process_time))
+    with threadpool_limits(1):
+        return [(form, to_sympy(form.tree, names)) for form in find_closed_forms(data)[:1]]
+
+
+@pytest.mark.parametrize("law", NOISY)
+def test_noise_of_one_size_does_not_hide_a_law_over_decades(law):
+    X = 10 ** table("0", NOISY[law], 1000)[0]
+    y = sympy.lambdify(sympy.symbols(list(NAMES[: X.shape[1]])), sympy.sympify(law), "numpy")(*X.T)
+    noisy = y + 0.01 * y.std() * np.random.default_rng(1).standard_normal(len(y))
+    form, _ = forms_of(X, noisy)[0]
+    assert np.mean((evaluate(form.tree, X) - y) ** 2) < (0.01 / 5) ** 2 * y.var()
+
+
+def test_a_law_is_not_refused_for_a_place_that_the_table_avoids():
+    X, _ = table("x*y", [(1, 5)] * 2, 2000)
+    X = X[X[:, 0] > X[:, 1]]
+    y = np.sqrt(X[:, 0] - X[:, 1])
+    y = y + 0.01 * y.std() * np.random.default_rng(1).standard_normal(len(y))
+    assert str(sympy.nsimplify(forms_of(X, y)[0][1])) == "sqrt(x_1 - x_2)"
+
+
+def test_the_search_ends_where_only_noise_is_left():
+    X, y = table("x*y/z", [(1, 5)] * 3, 1000)
+    y = y + 0.01 * y.std() * np.random.default_rng(1).standard_normal(len(y))
+    began = time.process_time()
+    assert str(sympy.nsimplify(forms_of(X, y, np.inf)[0][1])) == "x_1*x_2/x_3"
+    assert time.process_time() - began < 5
+
+
+def test_residuals_are_told_from_noise():
+    X, y = table("x*y", [(1, 5)] * 2, 600)
+    noise = 0.05 * np.random.default_rng(1).standard_normal(len(y))
+    for extra, only in ((0, True), (0.05 * np.sin(3 * X[:, 0]), False), (0.03 * X[:, 0] * X[:, 1], False)):
+        judge = Judge(Data(X[::2], y[::2], X[1::2], y[1::2]))
+        judge.adopt(("*", ("x", 0), ("x", 1)))
+        judge.y = np.concatenate([(y + noise + extra)[::2], (y + noise + extra)[1::2]])
+        assert judge.only_noise() is only
+
+
+def test_few_rows_are_not_overfitted():
+    x = np.linspace(1, 10, 10)[:, None]
+    random = np.random.default_rng(0)
+    for law, text in ((3 * x[:, 0] + 1 + 0.05 * random.standard_normal(10), "3*x_1 + 1"), (12 / x[:, 0], "12/x_1")):
+        y = np.array([float(f"{v:.3e}") for v in law])
+        assert str(sympy.nsimplify(forms_of(x, y)[0][1])) == text
+    form, expression = forms_of(x, random.standard_normal(10))[0]
+    assert expression.is_number and not form.exact
+
+
+def test_useful_inputs_are_found():
+    X, y = table("x*sin(y)", [(0.5, 5), (0, 3)])
+    X = np.column_stack([X, np.random.default_rng(3).normal(size=(len(y), 3))])
+    assert useful_inputs(X, y + 0.01 * np.random.default_rng(1).standard_normal(len(y))) == [0, 1]
+    X, y = table("x*y + z + u", [(1, 5)] * 4)
+    assert useful_inputs(X, y) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("noise", [0, 0.01])
+def test_useless_inputs_cost_little(noise):
+    X, y = table("x + y*z", [(1, 5)] * 3)
+    y = y + noise * y.std() * np.random.default_rng(1).standard_normal(len(y))
+    seconds = []
+    for useless in (0, 3):
+        began = time.process_time()
+        columns = np.random.default_rng(3).normal(size=(len(y), useless))
+        assert sympy.simplify(forms_of(np.column_stack([X, columns]), y)[0][1] - sympy.sympify("x_1 + x_2*x_3")) == 0
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 2 * seconds[0] + 1
 
 
 def test_useless_inputs_change_nothing():

@@ -3,17 +3,19 @@
 1. `factors`: products of powers of the inputs, and of those with a function of a monomial.
 2. `sums`: few monomials, with waves of angles, for y, 1 / y, y^2 and others; fractions of sums. `quadratics`: many terms.
 3. The rest that the best forms leave, as a product.
-4. `compositions`: every small composition of functions, terms with a scale inside, and the sums of few of them.
+4. `compositions`: every small composition of functions, terms with a scale inside, functions of two parts, and the sums of few of them.
 5. `sums` of a larger library; `factors` of y - 1, y^2 - 1 and their like; `factors` with two functions.
 
 Every form that a stage proposes has its constants fitted to y and is judged by its description length (`judge`). The search ends
-with the first form that is right to rounding. The best forms then have their constants rounded (`rounding`).
+with the first form that is right to rounding, or some stages after the one whose form leaves nothing but noise. Inputs that seem
+useless (`useful`) are set aside first, and come back where they are missed. The best forms then have their constants rounded (`rounding`).
 
 The table is brought to size 1 first, by powers of ten that inputs of like ranges share, so that v1 - v2 stays a difference.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable
@@ -22,24 +24,30 @@ from functools import partial
 
 import numpy as np
 
-from .compositions import compositions, scaled_terms
+from .compositions import compositions, nested_terms, scaled_terms
 from .factors import Products
-from .judge import Data, Form, Judge
+from .judge import Clock, Data, Form, Judge
 from .problem import OutOfTime
 from .quadratics import Quadratics
 from .rounding import rounded
 from .sums import TRANSFORMS, Library, Sums, monomials
-from .tree import Tree, evaluate, gathered, power, product, substitute, total
+from .tree import Tree, evaluate, gathered, power, product, size, substitute, total
+from .useful import useful_inputs
 
 logger = logging.getLogger("kat_zoo")
 
 MODERATE = 1e3  # an input whose typical size lies within this factor of 1 keeps its units
 ALIKE = 4.0  # factor within which two inputs' sizes are of one scale
-FEW_ROWS = 20  # rows below which only monomials and short sums of them are tried
 MOST_LINEAR = 20  # inputs of a linear model at most
 GROWTH = 2.0  # ratio of the residuals at large and small y from which noise is taken to grow with y
 BOX_POINTS = 4096  # points between the rows at which a form is tried
+MISSED = 12.0  # rows expected in a place that all miss, from which this is no chance
+LEAST_RANGE = 1.05  # largest value of an input over its least from which its logarithm is tried
+USEFUL_SHARE = 0.4  # part of the time for a search without the inputs that seem useless
 SEARCH_SHARE = 0.75  # part of the time for the search; the rest is for the rounding
+# Stages in a row without a better form after which the search ends where only noise is left: of a short form, and of a long one
+PATIENCE, LONG_PATIENCE = 2, 4
+SHORT = 20  # nodes of a short form
 ROUNDED = 6  # forms whose constants are rounded
 
 
@@ -75,6 +83,18 @@ def _waves(X: np.ndarray) -> list[int]:
     return [i for i in range(X.shape[1]) if 0.2 < high[i] < 20 and low[i] > 0.02 * high[i]]
 
 
+def _contrasts(X: np.ndarray) -> list[Tree]:
+    """Logarithms of positive inputs, and for two of like size the logarithm of the quotient and the difference of the inverses."""
+    low, high = X.min(0), X.max(0)
+    positive = [i for i in range(X.shape[1]) if low[i] > 0 and high[i] > LEAST_RANGE * low[i]]
+    trees: list[Tree] = [("log", ("x", i)) for i in positive]
+    for i, j in itertools.combinations(positive, 2):
+        if low[i] < high[j] and low[j] < high[i]:
+            trees.append(("log", product(("x", i), power(("x", j), -1))))
+            trees.append(total(power(("x", i), -1), product(("n", -1), power(("x", j), -1))))
+    return trees
+
+
 def _anchored() -> list[tuple[Callable[[np.ndarray], np.ndarray], Callable[[Tree], Tree]]]:
     """Functions of y that are 0 where a term beside a 1 is, with their inverses."""
     one = ("n", 1)
@@ -104,7 +124,7 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
         Products(judge, data.y, same, by_size).run(factors)
 
     def few_terms(most: int) -> None:
-        trees = monomials(data.inputs, most, _waves(data.X) if data.inputs <= 7 else ())
+        trees = monomials(data.inputs, most, _waves(data.X) if data.inputs <= 7 else (), _contrasts(data.X))
         library = Library.of(trees, data.X)
         Sums(judge, library).run()
 
@@ -116,6 +136,10 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
     def scaled() -> None:
         library = Library.of(scaled_terms(data.X), data.X)
         Sums(judge, library).run([t for t in TRANSFORMS if t.name in ("y", "log", "1/y")], implicit=False, terms=4)
+
+    def nested() -> None:
+        library = Library.of(nested_terms(data.inputs), data.X)
+        Sums(judge, library).run([t for t in TRANSFORMS if t.name in ("y", "log", "1/y", "y^2")], implicit=False, terms=3)
 
     def anchored() -> None:
         for apply, back in _anchored():
@@ -136,8 +160,6 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
             if judge.solved:
                 return
 
-    if len(data.y) + len(data.y_val) < FEW_ROWS:  # the forms of the later stages outnumber what so few rows can tell apart
-        return [lambda: products(0, False), lambda: products(0, True), lambda: few_terms(30)]
     stages: list[Callable[[], None]] = [
         lambda: products(1, False),
         lambda: products(1, True),
@@ -151,6 +173,8 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
         lambda: products(2, False),
         lambda: rest(1),
     ]
+    if data.inputs in (2, 3) and raw.any():
+        stages.insert(stages.index(small) + 2, nested)
     if data.inputs > 5 or not raw.any():
         stages.remove(small)
     elif data.inputs <= 2:
@@ -160,8 +184,28 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
 
 
 def _search(data: Data, raw: np.ndarray) -> Judge:
-    """All stages, until a form is exact or the time is over; an interrupt ends the time."""
+    """A search in the inputs that seem useful, and in all of them where its forms leave more than noise."""
     judge = Judge(data)
+    useful = useful_inputs(data.X, data.y)
+    if len(useful) < data.inputs:
+        logger.info("formula search: inputs %s first", useful)
+        part = replace(data, X=data.X[:, useful], X_val=data.X_val[:, useful], clock=data.clock.part(USEFUL_SHARE))
+        smaller = Judge(part)
+        _run_stages(smaller, raw[useful])
+        if part.clock.deadline == -math.inf:
+            data.clock.deadline = -math.inf
+        for form in smaller.front():
+            judge.adopt(substitute(form.tree, [("x", i) for i in useful]))
+        if judge.solved or judge.only_noise():
+            return judge
+    _run_stages(judge, raw)
+    return judge
+
+
+def _run_stages(judge: Judge, raw: np.ndarray) -> None:
+    """All stages, until a form is exact, nothing but noise is left to explain, or the time is over; an interrupt ends the time."""
+    data = judge.data
+    best, stale = None, 0
     for stage in [lambda: _simplest(judge), *_stages(judge, raw)]:
         try:
             data.clock.check()
@@ -176,7 +220,10 @@ def _search(data: Data, raw: np.ndarray) -> Judge:
             logger.info("formula search: closed forms, error %.2e", judge.best.error)
         if judge.solved:
             break
-    return judge
+        stale = stale + 1 if judge.best is best else 0
+        best = judge.best
+        if best is not None and stale == (PATIENCE if size(best.tree) <= SHORT else LONG_PATIENCE) and judge.only_noise():
+            break
 
 
 def _simplest(judge: Judge) -> None:
@@ -190,43 +237,61 @@ def _simplest(judge: Judge) -> None:
 
 
 def _grows(judge: Judge) -> bool:
-    """Whether the residuals of the best form grow with y."""
+    """Whether the residuals of the best form grow with the size of its values."""
     if judge.solved or judge.best is None:
         return False
     with np.errstate(all="ignore"):
-        left = np.abs(evaluate(judge.best.tree, judge.data.X) - judge.data.y)
-    order = np.argsort(np.abs(judge.data.y), kind="stable")
+        values = evaluate(judge.best.tree, judge.X) + np.zeros(judge.rows)
+    left = np.abs(values - judge.y)
+    order = np.argsort(np.abs(values), kind="stable")
     third = max(1, len(order) // 3)
     return bool(np.median(left[order[-third:]]) > GROWTH * np.median(left[order[:third]]))
 
 
-def _finite(tree: Tree, X: np.ndarray) -> bool:
-    """Whether a form is finite at random points of the box of the samples."""
+def _with_growing_noise(judge: Judge, raw: np.ndarray, clock: Clock) -> Judge:
+    """The judge of a search under noise that grows with y where that reading gives the shorter description, else the same judge.
+
+    Args:
+        judge: The judge of the search under noise of one size.
+        raw: (inputs,) whether an input keeps its units.
+        clock: The deadline.
+    """
+    if judge.best is None or not _grows(judge):
+        return judge
+    relative = _search(replace(judge.data, relative=True, clock=clock), raw)
+    return relative if relative.best is not None and relative.best.cost < judge.best.cost else judge
+
+
+def _defined(tree: Tree, X: np.ndarray) -> bool:
+    """Whether a form is finite at random points of the box of the rows, or undefined only where the table has no rows for a reason.
+
+    Points whose inputs come from different rows fill the box as the rows would if they knew no limit. A form that is undefined at
+    so many of them that no row could have missed the place by chance has the limit of the table, as sqrt(a - b) where a > b.
+    """
+    generator = np.random.default_rng(0)
     low, high = X.min(0), X.max(0)
-    points = low + (high - low) * np.random.default_rng(0).random((BOX_POINTS, X.shape[1]))
+    points = low + (high - low) * generator.random((BOX_POINTS, X.shape[1]))
+    mixed = np.column_stack([generator.choice(column, BOX_POINTS) for column in X.T])
     with np.errstate(all="ignore"):
-        return bool(np.isfinite(evaluate(tree, points)).all())
+        holes = [float(np.mean(~np.isfinite(evaluate(tree, at) + np.zeros(BOX_POINTS)))) for at in (points, mixed)]
+    return not any(holes) or holes[1] * len(X) > MISSED
 
 
 def find_closed_forms(data: Data) -> list[Form]:
     """Closed forms of a table in its own units, that of the least description length first.
 
-    A form that is not exact is finite everywhere in the box of the data.
+    A form that is not exact is finite everywhere in the box of the data, but for places that the rows avoid.
 
     Args:
         data: The table.
     """
     scales = _scales(np.concatenate([data.X, data.X_val]))
     top = float(np.abs(data.y).max(initial=0.0)) or 1.0
-    size = top * math.sqrt(float(np.mean((data.y / top) ** 2)))
-    y_scale = 1.0 if 1 / MODERATE <= size <= MODERATE else 10.0 ** round(math.log10(size))
+    typical = top * math.sqrt(float(np.mean((data.y / top) ** 2)))
+    y_scale = 1.0 if 1 / MODERATE <= typical <= MODERATE else 10.0 ** round(math.log10(typical))
     search = {"X": data.X / scales, "X_val": data.X_val / scales, "y": data.y / y_scale, "y_val": data.y_val / y_scale}
     scaled = replace(data, **search, clock=data.clock.part(SEARCH_SHARE))
-    judge = _search(scaled, scales == 1)
-    if _grows(judge):
-        relative = _search(replace(scaled, relative=True, clock=data.clock.part(SEARCH_SHARE)), scales == 1)
-        if relative.best is not None and judge.best is not None and relative.best.cost < relative.measure(judge.best.tree).cost:
-            judge = relative
+    judge = _with_growing_noise(_search(scaled, scales == 1), scales == 1, data.clock.part(SEARCH_SHARE))
     if scaled.clock.deadline == -math.inf:
         data.clock.deadline = -math.inf
     units = Judge(replace(data, relative=judge.data.relative))
@@ -237,6 +302,6 @@ def find_closed_forms(data: Data) -> list[Form]:
             found = rounded(units, tree)
         except (OutOfTime, KeyboardInterrupt):
             found = units.measure(gathered(tree))
-        if found.exact or _finite(found.tree, data.X):
+        if found.exact or _defined(found.tree, data.X):
             result.append(found)
     return sorted(result, key=lambda form: form.cost)

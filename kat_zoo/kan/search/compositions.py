@@ -19,6 +19,7 @@ from .tree import Tree, evaluate, power, product, total
 
 ROWS = 48  # rows that tell trees apart while they are built
 LARGEST = 1e8  # a value beyond which a tree is of no use
+POLES = (0.003, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.0)  # distances of a pole from the rows, relative to their span
 UNARY = ("sin", "cos", "exp", "log", "sqrt", "square", "inverse")
 
 
@@ -117,6 +118,10 @@ def scaled_terms(X: np.ndarray) -> list[Tree]:
         waves = np.arange(1, 31 if len(inputs) > 1 else 60) * 1.5 / span
         rates = np.array([0.3, 0.7, 1.5, 3, 6, 12, 25]) / top
         inner: list[Tree] = [x, power(x, 2)]
+        if X[:, i].all():
+            inner += [power(x, -1), power(x, -2)]
+        for d in POLES:
+            inner += [power(total(x, ("c", float(pole))), -1) for pole in (d * span - X[:, i].min(), -d * span - X[:, i].max())]
         for w in waves:
             z = product(("c", float(w)), x)
             inner += [("sin", z), ("cos", z)]
@@ -128,8 +133,25 @@ def scaled_terms(X: np.ndarray) -> list[Tree]:
             if len(inputs) <= 2:
                 for w in waves[:24]:
                     z = product(("c", float(w)), x)
-                    inner += [product(decay, ("sin", z)), product(decay, ("cos", z))]
+                    terms += [product(decay, ("sin", z)), product(decay, ("cos", z))]
         terms += inner
         others = [other for other in inputs if other != x][:3]
         terms += [product(other, f) for other in others for f in inner if len(inner) < 400]
     return terms
+
+
+def nested_terms(inputs: int) -> list[Tree]:
+    """Functions of a product, quotient or sum of two simple parts, as sin((x - 1) (y - 1)), alone and times an input.
+
+    Args:
+        inputs: Number of inputs.
+    """
+    one: Tree = ("n", 1)
+    variables: list[Tree] = [("x", i) for i in range(inputs)]
+    parts = [part for x in variables for part in (x, total(x, one), total(x, ("n", -1)), power(x, 2))]
+    parts += [total(a, product(("n", sign), b)) for a, b in itertools.combinations(variables, 2) for sign in (1, -1)]
+    inner = [product(a, b) for a, b in itertools.combinations_with_replacement(parts, 2)]
+    inner += [product(a, power(b, -1)) for a, b in itertools.permutations(parts, 2)]
+    inner += [total(a, product(("n", sign), b)) for a, b in itertools.combinations(parts, 2) for sign in (1, -1)]
+    outer = [f for z in inner for f in (z, ("sin", z), ("cos", z), ("exp", z), ("log", z), power(z, 0.5), power(z, -1))]
+    return [one, *variables, *outer, *(product(x, f) for x in variables for f in outer if inputs <= 2)]

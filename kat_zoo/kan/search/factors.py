@@ -21,6 +21,7 @@ from .judge import Judge
 from .tree import Tree, evaluate, monomial, power, product, total
 
 ROWS = 300  # rows of the regression
+LARGE, LEAST_ROWS = 0.1, 40  # size of y, of its root mean square, above which rows count where these weigh by size; rows at least
 GROUPS = 240  # monomials u at most
 TINY = 0.3  # largest |a u| up to which (1 + a u)^r is nearly linear, so that r is not known
 FRACTIONS = sorted(
@@ -29,6 +30,8 @@ FRACTIONS = sorted(
 SPREAD_SCALES = np.array(
     [0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.96, 0.99, 1.03, 1.1, 1.3, 1.6, 2, 3, 5, 8, 14, 30, 100, 300, 1e3, 1e4]
 )
+DECADES = 30.0  # ratio of the largest to the middle value from which values span decades
+EDGES = np.array([1.003, 1.01, 1.03, 1.1])
 WAVES = np.concatenate([np.arange(0.5, 8, 0.25), np.arange(8, 30, 0.5)])
 NATURAL = (0.5, 1.0, 2.0, math.pi, 2 * math.pi)  # scales of a wave in the units of the table
 
@@ -63,11 +66,14 @@ def groups(inputs: int, most: int = GROUPS) -> list[tuple[int, ...]]:
 
 
 def _scales(kind: str, u: np.ndarray) -> np.ndarray:
-    top = float(np.abs(u).max())
+    top, middle = float(np.abs(u).max()), float(np.median(np.abs(u)))
     if kind in ("sin", "cos"):
         return np.concatenate([WAVES / top, [s for s in NATURAL if s * top < 1e5]])
+    inner = SPREAD_SCALES[2:-3] / top
+    if middle * DECADES < top:  # values over decades turn from small to large at their middle
+        inner = np.concatenate([inner, SPREAD_SCALES[:-1] / (middle or top)])
     if kind in ("tanh", "cosh"):
-        return SPREAD_SCALES[2:-3] / top
+        return inner
     if kind == "log":
         low = float(np.abs(u).min())
         return (
@@ -75,15 +81,21 @@ def _scales(kind: str, u: np.ndarray) -> np.ndarray:
             if low > 0
             else np.empty(0)
         )
-    if kind == "1+":
-        return np.concatenate([SPREAD_SCALES, -SPREAD_SCALES]) / top
-    return np.concatenate([SPREAD_SCALES[2:-3], -SPREAD_SCALES[2:-3]]) / top
+    if kind in ("1+", "root1", "inverse1", "log1"):
+        low = float(np.abs(u).min())
+        poles = EDGES / low if low > top / 100 else np.empty(0)  # just outside of the rows
+        natural = [1.0, -1.0] if low < 100 and top > 0.01 else []
+        return np.concatenate([SPREAD_SCALES / top, -SPREAD_SCALES / top, -poles, poles, natural])
+    return np.concatenate([inner, -inner])
 
 
 _VALUES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "1+": lambda z: 1 + z,
     "expm1": np.expm1,
     "exp1": lambda z: np.exp(z) + 1,
+    "root1": lambda z: np.sqrt(1 + z) - 1,
+    "inverse1": lambda z: 1 / np.sqrt(1 + z) - 1,
+    "log1": np.log1p,
     "tanh": np.tanh,
     "cosh": np.cosh,
     "sin": np.sin,
@@ -126,6 +138,10 @@ class Factor:
             return total(("exp", inner), ("n", -1))
         if self.kind == "exp1":
             return total(("exp", inner), ("n", 1))
+        if self.kind in ("root1", "inverse1"):
+            return total(power(total(("n", 1), inner), 0.5 if self.kind == "root1" else -0.5), ("n", -1))
+        if self.kind == "log1":
+            return ("log", total(("n", 1), inner))
         return (self.kind, inner)
 
 
@@ -137,9 +153,14 @@ class Products:
         data = judge.data
         known = np.isfinite(target) & (target != 0)
         rows = np.flatnonzero(known)
-        rows = rows[:: max(1, len(rows) // ROWS)]
+        if by_size:  # the smallest values may be noise alone
+            rows = rows[np.argsort(-np.abs(target[rows]), kind="stable")[:ROWS]]
+            large = np.abs(target[rows]) > LARGE * np.sqrt(np.mean(target[known] ** 2))
+            rows = np.sort(rows[: max(int(large.sum()), min(LEAST_ROWS, len(rows)))])
+        else:
+            rows = rows[:: max(1, len(rows) // ROWS)]
         self.X, self.target = data.X[rows], target[rows]
-        self.enough = len(rows) > max(5, 0.9 * min(len(target), ROWS))
+        self.enough = len(rows) > 5 and known.mean() > 0.9
         if not self.enough:
             return
         self.free = [i for i in range(data.inputs) if (data.X[rows, i] != 0).all() and np.ptp(np.abs(data.X[rows, i])) > 0]
@@ -202,7 +223,7 @@ class Products:
                     yield "sin", total(a, product(("n", sign), b))
         for row in groups(inputs, most):
             u = monomial(row)
-            for kind in ("1+", "exp", "sin", "cos", "tanh", "expm1", "exp1", "cosh", "log"):
+            for kind in ("1+", "exp", "sin", "cos", "tanh", "expm1", "exp1", "cosh", "log", "root1", "inverse1", "log1"):
                 yield kind, u
 
     def _scan(self, Q: np.ndarray, left: np.ndarray, families: Iterable[tuple[str, Tree]]) -> list[tuple[float, Factor]]:

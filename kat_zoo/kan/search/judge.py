@@ -2,11 +2,14 @@
 
 A form with k constants and s nodes that leaves a root mean square error r on n rows, y of spread 1, costs
 
-    n log(max(r, FLOOR)) + k (log n / 2 + CONSTANT) + s NODE
+    (n - k) log(max(r sqrt(n / (n - k)), FLOOR)) + k (log n / 2 + CONSTANT) + s NODE
 
-nats: the code length of the residuals, of the constants to the precision that n rows give them (Rissanen 1978), and of the
-tree. Constants are fitted on the training rows by Levenberg-Marquardt; the residuals that count are those of the rows that
-were held out where these are many enough, and of all rows of a small table. Below FLOOR a form is exact and only its length counts.
+nats: the code length of the residuals, of the constants to the precision r / sqrt(n) that the rows give them (Rissanen 1978;
+hence n - k, by which a few rows cannot be fitted by as many constants), and of the tree. A node costs the logarithm of the ten
+or so symbols that it may be, so the best of all forms of one length is not better by chance than its length allows, however
+many were tried. Constants are fitted on the training rows by Levenberg-Marquardt; the residuals of all rows count, for the few
+that are held out differ from the rest by more than forms do, above all where y spans decades. Whether a form is exact, the
+held-out rows alone tell. Below FLOOR a form is exact and only its length counts.
 
 Noise may have one size on all rows, or grow with y. Then each row weighs 1 / y^2, and the code length of its residual holds
 log |y|, so that both readings of a table can be compared.
@@ -14,12 +17,14 @@ log |y|, so that both readings of a table can be compared.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from .problem import OutOfTime
 from .tree import FUNCTIONS, Tree, constants, evaluate, size, walk, with_constants
@@ -32,6 +37,8 @@ ENOUGH_HELD = 40  # held-out rows that judge alone
 FIT_ROWS = 300  # rows on which constants are fitted first
 FIRST_STEPS, WORTH = 6, 30.0  # steps after which a form is given up whose error is so many times the least
 STEPS = 30  # Levenberg-Marquardt steps
+LEAST_TESTED = 50  # rows of a table whose residuals can be told from noise
+CHANCE = 4.0  # standard deviations of a statistic that are taken for chance
 DERIVATIVE_STEP = 1e-5  # of a constant, relative to its size, in a central difference
 
 
@@ -105,13 +112,15 @@ class Form:
 
     Attributes:
         tree: The tree.
-        error: Root mean square error on the rows that judge, relative to the spread of y.
+        error: Root mean square error on the held-out rows, or on all of a small table, relative to the spread of y there.
         cost: Description length in nats.
+        rest: Root mean square residual on all rows, relative to the spread of y, or to y where the noise grows with it.
     """
 
     tree: Tree
     error: float
     cost: float
+    rest: float = math.inf
 
     @property
     def exact(self) -> bool:
@@ -181,62 +190,75 @@ class Judge:
 
     def __init__(self, data: Data) -> None:
         self.data = data
+        self.X, self.y = np.concatenate([data.X, data.X_val]), np.concatenate([data.y, data.y_val])
+        self.rows = len(self.y)
+        train, val = (np.ones(len(y)) if weight is None else weight for y, weight in ((data.y, data.weight), (data.y_val, data.weight_val)))
+        self.share = np.concatenate([train, val]) / (train.sum() + val.sum())
         few = len(data.y_val) < ENOUGH_HELD
-        self.X = np.concatenate([data.X, data.X_val]) if few else data.X_val
-        self.y = np.concatenate([data.y, data.y_val]) if few else data.y_val
-        ones, ones_val = np.ones(len(data.y)), np.ones(len(data.y_val))
-        train = ones if data.weight is None else data.weight
-        val = ones_val if data.weight_val is None else data.weight_val
-        weights = np.concatenate([train, val]) if few else val
-        self.rows = len(data.y) + len(data.y_val)
-        self.share = weights / weights.sum()
+        self.held = self.share if few else np.concatenate([np.zeros(len(train)), val / val.sum()])
         mean = self.share @ self.y
         self.spread = math.sqrt(self.share @ (self.y - mean) ** 2) or 1.0
-        size = math.sqrt(self.share @ self.y**2) or 1.0
-        self.floor = 1e-9 * size  # no row weighs more than this allows where noise grows with y
+        self.held_spread = self.spread if few else math.sqrt(self.held @ (self.y - self.held @ self.y) ** 2) or 1.0
+        self.size = math.sqrt(self.share @ self.y**2) or 1.0
+        self.sizes = np.maximum(np.abs(self.y), 1e-6 * self.size)  # no row weighs more than this allows where noise grows with y
         self.root = np.sqrt(train / train.mean())
         if data.relative:
-            self.root = self.root * size / np.maximum(np.abs(data.y), 1e-6 * size)
-        self.size = size
+            self.root = self.root * self.size / self.sizes[: len(train)]
         self.forms: dict[Tree, Form] = {}
         self.seen: set[Tree] = set()
-        self.least = math.inf  # error of the best form
+        self.least = math.inf  # rest of the best form
+        self.solved = False  # whether a form is right to rounding
 
     @property
     def best(self) -> Form | None:
         """The form of the least cost."""
         return min(self.forms.values(), key=lambda form: form.cost) if self.forms else None
 
-    @property
-    def solved(self) -> bool:
-        """Whether a form is right to rounding."""
-        return any(form.error < SOLVED for form in self.forms.values())
+    def some_rows(self, most: int) -> np.ndarray:
+        """Training rows for a regression: half of them the largest in y, which noise of one size spares, the others evenly spread.
 
-    def loss(self, tree: Tree) -> tuple[float, float]:
-        """Root mean square error relative to y's spread, and nats of the residuals, on the rows that judge."""
+        Args:
+            most: Number of rows at most.
+        """
+        n = len(self.data.y)
+        if n <= most:
+            return np.arange(n)
+        order = np.argsort(-np.abs(self.data.y), kind="stable")
+        rest = np.sort(order[most // 2 :])
+        chosen: np.ndarray = np.sort(np.concatenate([order[: most // 2], rest[:: math.ceil(len(rest) / (most - most // 2))]]))
+        return chosen
+
+    def residuals(self, tree: Tree) -> np.ndarray:
+        """Residuals on all rows, in units of the noise where it grows with y."""
         with np.errstate(all="ignore"):
-            residuals = evaluate(tree, self.X) - self.y
-            error = math.sqrt(self.share @ residuals**2) / self.spread
-            if not math.isfinite(error):
-                return math.inf, math.inf
-            if not self.data.relative:
-                return error, self.rows * math.log(max(error, FLOOR))
-            sizes = np.maximum(np.abs(self.y), 1e-6 * self.size)
-            relative = math.sqrt(self.share @ (residuals / sizes) ** 2)
-            return error, self.rows * (math.log(max(relative, FLOOR)) + float(self.share @ np.log(sizes / self.spread)))
+            left: np.ndarray = evaluate(tree, self.X) - self.y
+        return left / self.sizes if self.data.relative else left
 
     def measure(self, tree: Tree) -> Form:
         """A form as it is, its constants untouched."""
-        error, nats = self.loss(tree)
-        return Form(tree, error, nats + len(constants(tree)) * (0.5 * math.log(self.rows) + CONSTANT) + NODE * size(tree))
+        k = len(constants(tree))
+        left = self.residuals(tree)
+        with np.errstate(all="ignore"):
+            rest = math.sqrt(self.share @ left**2)
+            plain = left * self.sizes if self.data.relative else left
+            error = math.sqrt(self.held @ plain**2) / self.held_spread
+        if not math.isfinite(rest) or k >= self.rows - 1:
+            return Form(tree, math.inf, math.inf)
+        if not self.data.relative:
+            rest /= self.spread
+        free = self.rows - k
+        nats = free * math.log(max(rest * math.sqrt(self.rows / free), FLOOR))
+        if self.data.relative:
+            nats += self.rows * float(self.share @ np.log(self.sizes / self.spread))
+        return Form(tree, error, nats + k * (0.5 * math.log(self.rows) + CONSTANT) + NODE * size(tree), rest)
 
     def fit(self, tree: Tree, steps: int = STEPS, thorough: bool = False) -> Tree:
         """The tree with its constants fitted to the training rows, some of them at first."""
         start = np.array(constants(tree))
         n = len(self.data.y)
-        strides = [max(1, n // FIT_ROWS), 1] if thorough else [max(1, n // FIT_ROWS)]
-        for stride in dict.fromkeys(strides):
-            X, y, root = self.data.X[::stride], self.data.y[::stride], self.root[::stride]
+        for most in dict.fromkeys([min(n, FIT_ROWS), n] if thorough else [min(n, FIT_ROWS)]):
+            rows = self.some_rows(most)
+            X, y, root = self.data.X[rows], self.data.y[rows], self.root[rows]
 
             def residuals(values: np.ndarray, X: np.ndarray = X, y: np.ndarray = y, root: np.ndarray = root) -> np.ndarray:
                 out: np.ndarray = (evaluate(with_constants(tree, values.tolist()), X) - y) * root
@@ -257,25 +279,58 @@ class Judge:
         self.seen.add(key)
         fitted = self.fit(tree, min(steps, FIRST_STEPS))
         form = self.measure(fitted)
-        if form.error > WORTH * min(self.least, 1.0):
+        if form.rest > WORTH * min(self.least, 1.0):
             return None
-        if steps > FIRST_STEPS and form.error > SOLVED:
+        if steps > FIRST_STEPS and form.rest > SOLVED:
             fitted = self.fit(fitted, steps - FIRST_STEPS)
             form = self.measure(fitted)
-        self.least = min(self.least, form.error)
         if form.error < 1e-3 and len(self.data.y) > FIT_ROWS:
             form = self.measure(self.fit(fitted, steps, thorough=True))
+        return self._keep(form)
+
+    def adopt(self, tree: Tree) -> Form | None:
+        """Judge a form whose constants are fitted; None where it is undefined on a row."""
+        return self._keep(self.measure(tree))
+
+    def _keep(self, form: Form) -> Form | None:
         if not math.isfinite(form.cost) or any(abs(c) > EXTREME for c in constants(form.tree)):
             return None
+        self.least = min(self.least, form.rest)
         self.forms[form.tree] = form
+        self.solved = self.solved or form.rest < SOLVED
         if self.data.report is not None:
             self.data.report(form)
         return form
 
+    def only_noise(self) -> bool:
+        """Whether the residuals of the best form look like noise: no smooth function of the inputs explains them, nor do neighbors agree.
+
+        A regression on polynomials of the ranks of the inputs and of the form's values, with the products of two inputs, has the
+        F statistic of chance, and the residual of a row is uncorrelated with that of its nearest row.
+        """
+        if self.best is None or self.rows < LEAST_TESTED:
+            return False
+        left = self.residuals(self.best.tree)
+        left = left - left.mean()
+        if not left.any():
+            return False
+        values = np.column_stack([self.X, self.y + self.residuals(self.best.tree) * (self.sizes if self.data.relative else 1.0)])
+        ranks = 2 * values.argsort(0, kind="stable").argsort(0, kind="stable") / (self.rows - 1.0) - 1
+        columns = [np.ones(self.rows), *ranks.T, *(1.5 * ranks**2 - 0.5).T, *(2.5 * ranks**3 - 1.5 * ranks).T]
+        columns += [ranks[:, i] * ranks[:, j] for i, j in itertools.combinations(range(self.X.shape[1]), 2)]
+        A = np.column_stack(columns[: self.rows // 4])
+        Q, p = np.linalg.qr(A)[0], A.shape[1]
+        explained = float(np.sum((Q.T @ left) ** 2) / (left @ left))
+        statistic = explained / p / max((1 - explained) / (self.rows - p), 1e-300)
+        if statistic > 1 + CHANCE * math.sqrt(2 / p + 2 / (self.rows - p)):
+            return False
+        near = cKDTree(ranks[:, :-1]).query(ranks[:, :-1], 2)[1][:, 1]
+        return bool(abs(left @ left[near]) < CHANCE / math.sqrt(self.rows) * (left @ left))
+
     def front(self) -> list[Form]:
         """Forms that no smaller one beats, from small to large."""
         result: list[Form] = []
-        for form in sorted(self.forms.values(), key=lambda form: (size(form.tree), form.error)):
-            if not result or max(form.error, FLOOR) < 0.99 * max(result[-1].error, FLOOR):
+        for form in sorted(self.forms.values(), key=lambda form: (size(form.tree), form.rest)):
+            if not result or max(form.rest, FLOOR) < 0.99 * max(result[-1].rest, FLOOR):
                 result.append(form)
         return result

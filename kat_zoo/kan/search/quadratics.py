@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .judge import Judge
-from .sums import TRANSFORMS, Transform, pursue, sign_of
+from .sums import TRANSFORMS, USABLE, Transform, pursue, sign_of, weights
 from .tree import Tree, evaluate, monomial, power, product, total, variables
 
 ROWS = 240  # rows of the regression
@@ -35,8 +35,7 @@ class Quadratics:
 
     def __init__(self, judge: Judge, waves: Sequence[int] = ()) -> None:
         self.judge = judge
-        n = len(judge.data.y)
-        rows = np.arange(0, n, max(1, n // ROWS))
+        rows = judge.some_rows(ROWS)
         self.X, self.y = judge.data.X[rows], judge.data.y[rows]
         self.sign, self.odd = sign_of(judge.data.X, judge.data.y) or (0.0, [])
         inputs: list[Tree] = [("x", i) for i in range(self.X.shape[1])]
@@ -49,43 +48,50 @@ class Quadratics:
             if len(self.terms) + len(more) < ROWS // 3:
                 self.terms += more
         self.used = [variables(tree) for tree in self.terms]
+        self.weight = self.t = self.y
         self.values = np.column_stack([evaluate(tree, self.X) + np.zeros(len(self.y)) for tree in self.terms])
 
     def run(self) -> None:
-        """Try every transform of y with every prefactor."""
+        """Try every transform of y with every prefactor, rows weighing alike by the size of T(y), then by the noise of y."""
         if not 3 <= self.X.shape[1] <= 10 or len(self.y) < 60:
             return
-        for transform in TRANSFORMS[:6]:
-            even = transform.even
-            if even and not self.sign:
-                continue
-            prefix = self.odd if even else []
-            with np.errstate(all="ignore"):
-                t = transform.apply(self.y / self.X[:, prefix].prod(1))
-            if not np.isfinite(t).all():
-                continue
-            found = sorted(self._rests(t))[:KEPT]
-            for rest, prefactor in found:
-                if rest < SHARP:
-                    self._choose(t, rest, prefactor, transform, [("x", i) for i in prefix])
-                if self.judge.solved:
-                    return
+        for by_noise in (False, True):
+            for transform in TRANSFORMS[:6]:
+                if transform.even and not self.sign:
+                    continue
+                odd = self.odd if transform.even else []
+                with np.errstate(all="ignore"):
+                    y = self.y / self.X[:, odd].prod(1)
+                    t, weight = weights(transform, np.where(y * self.sign > 0, y, np.nan) if transform.even else y, self.y, by_noise)
+                if (weight > 0).sum() < USABLE * len(t):
+                    continue
+                self.weight, self.t = weight, t * weight
+                for rest, prefactor in sorted(self._rests())[:KEPT]:
+                    if rest < SHARP:
+                        self._choose(rest, prefactor, transform, [("x", i) for i in odd])
+                    if self.judge.solved:
+                        return
 
-    def _choose(self, t: np.ndarray, rest: float, prefactor: tuple[int, ...], transform: Transform, outside: list[Tree]) -> None:
+    def _choose(self, rest: float, prefactor: tuple[int, ...], transform: Transform, outside: list[Tree]) -> None:
         """Submit the polynomials of few terms that leave about as little as the whole one."""
         keep = self._usable(prefactor)
-        A = self.values[:, keep] * (evaluate(monomial(prefactor), self.X) / t)[:, None]
-        one, least = np.ones(len(t)), math.inf
-        for left, support in pursue(A, one, TERMS, beam=6):
+        A = self._columns(prefactor)
+        least = math.inf
+        for left, support in pursue(A, self.t, TERMS, beam=6):
             if left > 0.8 * least and left > ZERO:
                 continue
             least = min(least, left)
             if left < 3 * rest + ZERO:
-                c = np.linalg.lstsq(A[:, support], one, rcond=1e-13)[0]
+                c = np.linalg.lstsq(A[:, support], self.t, rcond=1e-13)[0]
                 inner = total(*(product(("c", float(v)), self.terms[keep[k]]) for v, k in zip(c, support, strict=True)))
                 self.judge.submit(product(*outside, transform.back(product(monomial(prefactor), inner), self.sign)))
                 if self.judge.solved:
                     return
+
+    def _columns(self, prefactor: tuple[int, ...]) -> np.ndarray:
+        """Weighted values of the terms that hold no input of the prefactor, times the prefactor."""
+        values: np.ndarray = self.values[:, self._usable(prefactor)] * (evaluate(monomial(prefactor), self.X) * self.weight)[:, None]
+        return values
 
     def _prefactors(self) -> list[tuple[int, ...]]:
         inputs = self.X.shape[1]
@@ -104,22 +110,22 @@ class Quadratics:
         taken = {i for i, p in enumerate(prefactor) if p}
         return [k for k, used in enumerate(self.used) if not used & taken]
 
-    def _rests(self, t: np.ndarray) -> list[tuple[float, tuple[int, ...]]]:
+    def _rests(self) -> list[tuple[float, tuple[int, ...]]]:
         """Relative rest of the whole polynomial, and the prefactor."""
         result = []
-        one = np.ones(len(t))
+        size, known = float(np.linalg.norm(self.t)) or 1.0, int((self.weight > 0).sum())
         with np.errstate(all="ignore"):
             for n, prefactor in enumerate(self._prefactors()):
                 if n % 50 == 0:
                     self.judge.data.clock.check()
-                A = self.values[:, self._usable(prefactor)] * (evaluate(monomial(prefactor), self.X) / t)[:, None]
+                A = self._columns(prefactor)
                 A /= np.sqrt((A * A).sum(0))
-                if not np.isfinite(A).all() or A.shape[1] > len(t) // 3:
+                if not np.isfinite(A).all() or A.shape[1] > known // 3:
                     continue
                 gram = A.T @ A
                 gram[np.diag_indices(len(gram))] += 1e-13
-                rest = one - A @ np.linalg.solve(gram, one @ A)
-                result.append((float(np.linalg.norm(rest)) / math.sqrt(len(t) - A.shape[1]), prefactor))
+                rest = self.t - A @ np.linalg.solve(gram, self.t @ A)
+                result.append((float(np.linalg.norm(rest)) / size * math.sqrt(known / (known - A.shape[1])), prefactor))
                 if result[-1][0] < FOUND:
                     break
         return result

@@ -6,7 +6,7 @@ explain most of its rest; the best sums of k + 1 terms go on. In the space ortho
 
 Fractions of sums are sums, too: y (1 + d B) = c A is y = c A - d B y, linear in c and d, so the terms y B join the library.
 
-Rows weigh 1 / |T(y)|, as fits y of many decades, or by the noise of T(y) where that of y has one size, 1 / |T'(y)|.
+Rows weigh 1 / |y T'(y)|, as fits y of many decades, or by the noise of T(y) where that of y has one size, 1 / |T'(y)|.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from .judge import Judge
-from .tree import Tree, evaluate, monomial, power, product, size, total
+from .tree import Tree, evaluate, monomial, power, product, size, total, variables
 
-ROWS = 300  # rows of the regression
+ROWS = 400  # rows of the regression
 BEAM = 32  # sums that are continued
 BRANCH = 12  # continuations of each
 TERMS = 7  # terms of a sum at most
 SOLVED = 1e-7  # relative rest of a regression without noise
+USABLE = 0.5  # part of the rows on which a transform of y has to be defined
+CLEAR = 0.25  # part of the largest arccosh from which its sign is taken for known
+TOSSED = 0.02  # part of the sum of y^2 that rows of the wrong sign may hold
 GAIN = 0.7  # part of the rest that a further term must come below to be worth a fit
 
 
@@ -132,6 +135,12 @@ def _signed(exponent: float) -> Callable[[Tree, float], Tree]:
     return lambda tree, sign: product(("n", sign), power(tree, exponent))
 
 
+def _arccosh(y: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        t = np.arccosh(y)
+        return np.where(t > CLEAR * np.nanmax(t, initial=0.0), t, np.nan)
+
+
 TRANSFORMS = [
     Transform("y", lambda y: y, lambda y: np.ones_like(y), lambda tree, _: tree),
     Transform("1/y", lambda y: 1 / y, lambda y: y**-2, lambda tree, _: power(tree, -1)),
@@ -141,25 +150,50 @@ TRANSFORMS = [
     Transform("1/sqrt", lambda y: np.abs(y) ** -0.5, lambda y: np.abs(y) ** -1.5, _signed(-2)),
     Transform("sin", lambda y: np.where(np.abs(y) <= math.pi / 2, np.sin(y), np.nan), np.cos, lambda tree, _: ("arcsin", tree)),
     Transform("cos", lambda y: np.where((y >= 0) & (y <= math.pi), np.cos(y), np.nan), np.sin, lambda tree, _: ("arccos", tree)),
+    # arccosh loses the sign of small arguments
+    Transform("cosh", _arccosh, lambda y: 1 / np.sqrt(y * y - 1), lambda tree, _: ("cosh", tree)),
     Transform("exp", np.exp, np.exp, lambda tree, _: ("log", tree)),
     Transform("log", lambda y: np.log(np.abs(y)), lambda y: 1 / np.abs(y), lambda tree, sign: product(("n", sign), ("exp", tree))),
 ]
 
 
 def sign_of(X: np.ndarray, y: np.ndarray) -> tuple[float, list[int]] | None:
-    """The sign s and inputs i for which y / prod x_i has the sign s on every row; None where there are none.
+    """The sign s and inputs i for which y / prod x_i has the sign s on every row, or on all but rows so small that noise tossed the sign.
 
     Args:
         X: (N, inputs) samples.
         y: (N,) targets.
     """
     mixed = [i for i in range(X.shape[1]) if X[:, i].min() < 0 < X[:, i].max()][:8]
+    top = float(np.abs(y).max()) or 1.0
+    squares = (y / top) ** 2
+    found: list[tuple[float, float, list[int]]] = []
     for count in range(len(mixed) + 1):
         for chosen in itertools.combinations(mixed, count):
             signs = np.sign(y * X[:, list(chosen)].prod(1))
-            if signs[0] != 0 and (signs == signs[0]).all():
-                return float(signs[0]), list(chosen)
-    return None
+            s = 1.0 if float(squares @ signs) > 0 else -1.0
+            found.append((float(squares[signs != s].sum()), s, list(chosen)))
+            if not (signs != s).any():
+                return s, list(chosen)
+    wrong, s, inputs = min(found, key=lambda option: option[0])
+    return (s, inputs) if wrong < TOSSED * squares.sum() else None
+
+
+def weights(transform: Transform, y: np.ndarray, plain: np.ndarray, by_noise: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Values of T(y) and the weights of the rows in a regression, both 0 where T(y) is undefined.
+
+    Args:
+        transform: The transform T.
+        y: (N,) targets, divided by inputs where their sign varies.
+        plain: (N,) the targets themselves.
+        by_noise: Whether noise of one size in the targets makes the weights, instead of one relative to each target.
+    """
+    with np.errstate(all="ignore"):
+        t = transform.apply(y)
+        noise = np.abs(y / plain) if by_noise else np.maximum(np.abs(y), 1e-12 * np.abs(y[np.isfinite(y)]).max(initial=0))
+        weight = 1 / (noise * transform.slope(y))
+    good = np.isfinite(t) & np.isfinite(weight)
+    return np.where(good, t, 0.0), np.where(good, weight, 0.0)
 
 
 class Sums:
@@ -167,8 +201,7 @@ class Sums:
 
     def __init__(self, judge: Judge, library: Library) -> None:
         self.judge, self.library = judge, library
-        n = len(judge.data.y)
-        self.rows = np.arange(0, n, max(1, n // ROWS))
+        self.rows = judge.some_rows(ROWS)
         self.values = library.values[self.rows]
         self.y = judge.data.y[self.rows]
         self.signs = sign_of(judge.data.X, judge.data.y)
@@ -185,23 +218,13 @@ class Sums:
         if implicit:
             self._fractions()
 
-    def _weights(self, transform: Transform, y: np.ndarray, by_noise: bool) -> tuple[np.ndarray, np.ndarray]:
-        with np.errstate(all="ignore"):
-            t = transform.apply(y)
-            weight = (
-                np.abs(y / self.y) / transform.slope(y)
-                if by_noise
-                else 1 / np.maximum(np.abs(t), 1e-12 * np.abs(t[np.isfinite(t)]).max(initial=0))
-            )
-        good = np.isfinite(t) & np.isfinite(weight)
-        return np.where(good, t, 0.0), np.where(good, weight, 0.0)
-
     def _explain(self, transform: Transform, by_noise: bool, terms: int) -> None:
         self.judge.data.clock.check()
         sign, odd = self.signs if self.signs is not None and transform.even else (1.0, [])
         with np.errstate(all="ignore"):
-            t, weight = self._weights(transform, self.y / self.judge.data.X[self.rows][:, odd].prod(1), by_noise)
-        if (weight > 0).sum() < 0.9 * len(t):
+            y = self.y / self.judge.data.X[self.rows][:, odd].prod(1)
+            t, weight = weights(transform, np.where(y * sign > 0, y, np.nan) if transform.even else y, self.y, by_noise)
+        if (weight > 0).sum() < USABLE * len(t):
             return
         prefix: list[Tree] = [("x", i) for i in odd]
         A = self.values * weight[:, None]
@@ -242,13 +265,14 @@ class Sums:
                         return
 
 
-def monomials(inputs: int, most: int, waves: Sequence[int] = ()) -> list[Tree]:
-    """Monomials of the inputs, simple ones first, and those times waves of some inputs.
+def monomials(inputs: int, most: int, waves: Sequence[int] = (), further: Sequence[Tree] = ()) -> list[Tree]:
+    """Monomials of the inputs, simple ones first, and those times waves of some inputs or other factors.
 
     Args:
         inputs: Number of inputs.
         most: Number of terms at most.
         waves: Inputs that may be angles.
+        further: Other factors, as logarithms and differences of inputs.
     """
     if inputs == 1:
         powers: list[float] = [p * s for p in (1, 2, 3, 4, 5, 6, 8, 10, 12, 0.5, 1.5, 2.5, 1 / 3, 2 / 3) for s in (1, -1)]
@@ -281,6 +305,7 @@ def monomials(inputs: int, most: int, waves: Sequence[int] = ()) -> list[Tree]:
     for a, b in itertools.combinations(waves, 2):
         difference = total(("x", a), product(("n", -1), ("x", b)))
         factors += [({a, b}, ("cos", difference)), ({a, b}, ("sin", difference))]
+    factors += [(variables(tree), tree) for tree in further]
     for used_inputs, factor in factors:
         trees += [product(tree, factor) for row, tree in small if not any(row[k] for k in used_inputs)]
     return trees

@@ -39,6 +39,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Any]] = {
     "arccos": (np.arccos, sympy.acos),
     "abs": (np.abs, sympy.Abs),
 }
+COMMON = ("sin", "cos", "exp", "log")
+RARE = 2.0
 LEAVES = ("x", "c", "n", "s")
 FIXED_DENOMINATORS = 12  # an exponent or number of a form with such a denominator prints as a fraction
 
@@ -164,7 +166,10 @@ def substitute(tree: Tree, inputs: Sequence[Tree]) -> Tree:
 
 
 def size(tree: Tree) -> float:
-    """Number of nodes, each operator and operand one; a factor 1 / a counts like a."""
+    """Number of nodes, each operator and operand one; a factor 1 / a counts like a.
+
+    A function that laws seldom hold counts `RARE` nodes more, and so does one of a function.
+    """
     count = 0.0
     for part in walk(tree):
         if part[0] in ("+", "*"):
@@ -173,6 +178,8 @@ def size(tree: Tree) -> float:
             count += {2: 1, -1: 1, 0.5: 1, -2: 2, -0.5: 2}.get(part[2], 2)
         elif part != ("n", -1):
             count += 1
+        if part[0] in FUNCTIONS:
+            count += RARE * (part[0] not in COMMON) + RARE * any(inner[0] in FUNCTIONS for inner in walk(part[1]) if inner[0] != "log")
     return count
 
 
