@@ -18,6 +18,8 @@ Each run is a process of its own on one thread, one after another unless --jobs 
 seconds of that process, Operon counts the time of the wall clock. Rows are added to --out as they come; with --resume those
 that are there are not run again. `length` counts operators and operands of the formula as printed, `law_length` those of the law.
 
+The CSV of a catalogue holds no formulas: its laws are not ours to copy.
+
 With --units the inputs' and the value's units are given, and the constants whose numbers stand in the law (c, G, h, k_B and
 others, `laws.law.CONSTANTS`) by name, value and unit.
 """
@@ -27,12 +29,12 @@ import csv
 import importlib
 import json
 import math
+import multiprocessing
 import os
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,7 @@ def gplearn(X: np.ndarray, y: np.ndarray, seed: int, budget: float, law: Law | N
     return model.predict, str(model._program), str(model._program)
 
 
+SERVER = multiprocessing.get_context("forkserver")  # has imported the libraries once, and forks a process for each run
 METHODS = {"kan": kan, "operon": operon, "gplearn": gplearn}
 MODULES = {"kan": "kat_zoo.kan.sklearn.regressor", "operon": "pyoperon.sklearn", "gplearn": "gplearn.genetic"}
 
@@ -113,17 +116,25 @@ def run(law: Law, method: str, noise: float, seed: int, options: argparse.Namesp
     }
 
 
-def in_own_process(name: str, method: str, noise: float, seed: int, options: argparse.Namespace) -> dict:
-    command = [sys.executable, __file__, "--one", json.dumps([name, method, noise, seed]), "--budget", str(options.budget)]
-    command += ["--catalogue", str(options.catalogue)] if options.catalogue else []
-    command += ["--units"] * options.units + ["--dummies", str(options.dummies)]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    done = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True, check=False)
-    key = {"law": name, "method": method, "noise": noise, "seed": seed}
-    if done.returncode:
-        return key | {"recovered": 0, "error": "inf", "formula": done.stderr.strip().splitlines()[-1:]}
-    result: dict = json.loads(done.stdout.splitlines()[-1])
-    return key | result
+def _child(sender: Connection, law: Law, method: str, noise: float, seed: int, options: argparse.Namespace) -> None:
+    try:
+        sender.send(run(law, method, noise, seed, options))
+    except Exception as error:
+        sender.send({"recovered": 0, "error": "inf", "formula": f"{type(error).__name__}: {error}"})
+
+
+def in_own_process(law: Law, name: str, method: str, noise: float, seed: int, options: argparse.Namespace) -> dict:
+    """A row, from a process that ends with it."""
+    receiver, sender = SERVER.Pipe(False)
+    process = SERVER.Process(target=_child, args=(sender, law, method, noise, seed, options))
+    process.start()
+    sender.close()
+    try:
+        row = receiver.recv()
+    except EOFError:
+        row = {"recovered": 0, "error": "inf", "formula": "the process died"}
+    process.join()
+    return {"law": name, "method": method, "noise": noise, "seed": seed, **row}
 
 
 def summary(rows: list[dict]) -> None:
@@ -168,17 +179,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "kan_laws.csv")
     parser.add_argument("--resume", action="store_true", help="keep the rows of --out")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
     options = parse()
     laws = read_catalogue(options.catalogue) if options.catalogue else LAWS
-    if options.one:
-        name, method, noise, seed = json.loads(options.one)
-        print(json.dumps(run(laws[name], method, noise, seed, options)))
-        return
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    SERVER.set_forkserver_preload(["pandas", *(MODULES[method] for method in ("kan", *options.peers))])
     unknown = sorted(set(options.only or ()) - set(laws))
     if unknown:
         raise SystemExit(f"--only {' '.join(unknown)}: expected names of laws, {', '.join(laws)}")
@@ -191,10 +199,10 @@ def main() -> None:
     tasks = [(name, method, noise, seed) for noise, seed, name, method in keys if (name, method, noise, seed) not in done]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(options.jobs) as pool, tqdm(total=len(tasks), unit="run") as bar:
-        for row in pool.map(lambda task: in_own_process(*task, options), tasks):
-            rows.append(row)
+        for row in pool.map(lambda task: in_own_process(laws[task[0]], *task, options), tasks):
             bar.update()
             tqdm.write(json.dumps({k: v for k, v in row.items() if k != "truth"}))
+            rows.append({k: v for k, v in row.items() if k not in ("formula", "truth") or not options.catalogue})
             with options.out.open("w", newline="") as file:
                 writer = csv.DictWriter(file, FIELDS)
                 writer.writeheader()

@@ -19,11 +19,28 @@ def nodes(expression: sympy.Expr) -> int:
     return sum(1 for _ in sympy.preorder_traversal(expression))
 
 
+def _without_leading_numbers(expression: sympy.Expr) -> sympy.Expr:
+    """Powers of sums with the number before a term taken out: 9/(3 x + 6)^2 is 1/(x + 2)^2."""
+
+    def monic(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
+        for term in base.args if base.is_Add and exponent.is_Number else ():
+            number = term.as_coeff_Mul()[0]
+            if term.free_symbols and number != 1 and (number > 0 or exponent.is_Integer):
+                return number**exponent * sympy.Add(*(part / number for part in base.args)) ** exponent
+        return base**exponent
+
+    found = expression.replace(lambda e: e.is_Pow, lambda e: monic(*e.args))
+    ones = {number: sympy.Integer(1) for number in found.atoms(sympy.Float) if abs(number - 1) < SAME}
+    return found.xreplace(ones)
+
+
 def _arrangements(expression: sympy.Expr) -> Iterator[Callable[[], sympy.Expr]]:
     yield lambda: sympy.together(expression)
     yield lambda: sympy.factor_terms(expression)
     yield lambda: sympy.factor_terms(sympy.together(expression))
     yield lambda: sympy.expand_mul(expression)
+    yield lambda: _without_leading_numbers(expression)
+    yield lambda: _without_leading_numbers(sympy.together(expression))
     if not expression.atoms(sympy.Float):
         yield lambda: sympy.factor(expression)
         yield lambda: sympy.cancel(expression)
