@@ -303,3 +303,18 @@ def test_pursuit_finds_the_terms_of_a_sum():
     A = np.random.default_rng(0).normal(size=(100, 400))
     rest, support = min(pursue(A, 2 * A[:, 7] - 3 * A[:, 300] + 0.1 * A[:, 12]))
     assert rest < 1e-7 and support == (7, 12, 300)
+
+
+def test_no_network_is_trained_where_a_closed_form_leaves_only_noise(monkeypatch):
+    from kat_zoo.kan.sklearn import symbolic
+
+    generator = np.random.default_rng(0)
+    X = generator.uniform(1, 3, (500, 2))
+    y = X[:, 0] * X[:, 1] ** 2
+    noisy = y + 0.01 * y.std() * generator.normal(size=500)
+    trained = []
+    monkeypatch.setattr(symbolic, "find_formulas", lambda *args, **kwargs: trained.append(1) or 1 / 0)
+    model = KANRegressor(symbolic=True, random_state=0).fit(X, noisy)
+    assert str(model.formula_) == "x_1*x_2**2" and not model.exact_ and not trained
+    with pytest.raises(ZeroDivisionError):  # a step is not noise
+        KANRegressor(symbolic=True, random_state=0, max_seconds=3).fit(X, np.floor(3 * X[:, 0]) * np.sin(9 * X[:, 1] ** 2))

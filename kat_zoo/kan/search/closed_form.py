@@ -277,6 +277,17 @@ def _defined(tree: Tree, X: np.ndarray) -> bool:
     return not any(holes) or holes[1] * len(X) > MISSED
 
 
+def leaves_only_noise(data: Data, form: Form) -> bool:
+    """Whether nothing but noise is left of a table by one of its closed forms, so that no other formula can say more.
+
+    Args:
+        data: The table.
+        form: The closed form, in the units of the table.
+    """
+    judge = Judge(data)
+    return judge.adopt(form.tree) is not None and judge.only_noise()
+
+
 def find_closed_forms(data: Data) -> list[Form]:
     """Closed forms of a table in its own units, that of the least description length first.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..formula.expression import complexity
 from ..formula.tidy import nodes
 from ..library import DEFAULT_LIBRARY
+from ..search.closed_form import leaves_only_noise
 from ..search.judge import Clock, Data, Form
 from ..search.problem import EXACT, Candidate, Problem
 from ..search.search import Search, find_formulas
@@ -179,7 +180,7 @@ def former_trees(former: Findings, names: Sequence[str]) -> list[Tree]:
 
 
 def find(table: Table, options: Options, clock: Clock) -> Findings:
-    """Search closed forms first, then, where none is exact, networks.
+    """Search closed forms first, then, where none is exact and more than noise is left, networks.
 
     Args:
         table: The table.
@@ -192,7 +193,8 @@ def find(table: Table, options: Options, clock: Clock) -> Findings:
         part = clock if known else clock.part(CLOSED_SHARE)
         data = table.data(options.units, part, library=options.library, report=options.report)
         laws = find_laws(data, table.names, options.units, options.former)
-        if laws and (known or laws[0].form.exact or part.deadline == -math.inf or clock.over):
+        done = known or part.deadline == -math.inf or clock.over
+        if laws and (done or laws[0].form.exact or leaves_only_noise(data, laws[0].form)):
             return _of_laws(table, laws, None)
     search = find_formulas(table.problem(options.library, clock), options.widths, restarts=options.restarts, seed=options.seed)
     findings = _of_networks(table, search)
