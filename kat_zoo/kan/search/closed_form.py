@@ -40,6 +40,7 @@ MODERATE = 1e3  # an input whose typical size lies within this factor of 1 keeps
 ALIKE = 4.0  # factor within which two inputs' sizes are of one scale
 MOST_LINEAR = 20  # inputs of a linear model at most
 GROWTH = 2.0  # ratio of the residuals at large and small y from which noise is taken to grow with y
+MOST_NOISE = 0.25  # error, relative to the spread of y, above which residuals may be waves that are too fast to tell from noise
 BOX_POINTS = 4096  # points between the rows at which a form is tried
 MISSED = 12.0  # rows expected in a place that all miss, from which this is no chance
 LEAST_RANGE = 1.05  # largest value of an input over its least from which its logarithm is tried
@@ -285,7 +286,7 @@ def leaves_only_noise(data: Data, form: Form) -> bool:
         form: The closed form, in the units of the table.
     """
     judge = Judge(data)
-    return judge.adopt(form.tree) is not None and judge.only_noise()
+    return form.error < MOST_NOISE and judge.adopt(form.tree) is not None and judge.only_noise()
 
 
 def find_closed_forms(data: Data) -> list[Form]:
