@@ -86,8 +86,9 @@ def gpu_kernels() -> list[str]:
     said = "; ".join(f"{kernel} on {arch} spills {count} scalar registers and no vector register" for kernel, arch, count in spilling)
     return [
         *prose("""
-            Triton kernels compiled ahead of time for sm_90: instructions per element (per logit in attention, G = 3 and r = 12; of
-            splines per basis written, per input, per multiply-add), at the smallest and the largest group width or number of outputs. Their speed on a GPU has **not been measured**.
+            Triton kernels compiled ahead of time for sm_90: instructions per element (per logit in attention, G = 3 and r = 12; of splines
+            per basis written, per input, per multiply-add), at the smallest and the largest group width or number of outputs. Their speed
+            on a GPU has **not been measured**.
         """),
         "",
         *table(("kernel", "dtype", "group width", "instructions", "bits a load", "spills, stack bytes and atomics"), lines),

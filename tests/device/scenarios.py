@@ -13,6 +13,7 @@ from pathlib import Path
 
 os.environ["MPLBACKEND"] = "agg"
 
+import numpy as np
 import timm
 import torch
 from standin import register
@@ -20,7 +21,7 @@ from torch import nn
 
 import kat_zoo
 from kat_zoo import analysis, layers
-from kat_zoo.kan import KAN, LAN
+from kat_zoo.kan import KAN, LAN, KANClassifier, KANRegressor
 from kat_zoo.kan.operations import structure
 from kat_zoo.kan.operations.charts import plot_edge, plot_history
 
@@ -238,6 +239,16 @@ def learned_activation_networks():
     net.fit(X, y, steps=2)
     mlp = nn.Sequential(nn.Linear(2, 4), nn.SiLU(), nn.Linear(4, 1)).to(DEVICE)
     here(net(X.float()), LAN.from_mlp(mlp, nn.functional.silu)(X.float()))
+
+
+@scenario
+def estimators():
+    X, y = (t.cpu().numpy() for t in table())
+    for kind, target in ((KANRegressor, y.ravel()), (KANClassifier, (y.ravel() > y.mean()).astype(int))):
+        on_device, on_host = (kind(device=device).fit(X, target) for device in ("standin", None))
+        assert next(on_device.network_.parameters()).device.type == "cpu"
+        np.testing.assert_allclose(on_device.predict(X), on_host.predict(X), atol=1e-4)
+    KANClassifier(symbolic=True, hidden=(), device="standin").fit(X, target)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         smoothness: penalty on the splines' second differences.
         validation_fraction: part of the samples held out to choose the stage.
         random_state: seed, RandomState or None.
+        device: device that the network is trained on; None for the CPU, where predictions are made in any case.
 
     Attributes:
         network_: the KAN on scaled inputs; one logit for two classes, else one per class.
@@ -56,8 +57,9 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         smoothness: float = 1e-4,
         validation_fraction: float = 0.2,
         random_state: Any = 0,
+        device: Any = None,
     ) -> None:
-        super().__init__(hidden, grid_schedule, steps, smoothness, validation_fraction, random_state)
+        super().__init__(hidden, grid_schedule, steps, smoothness, validation_fraction, random_state, device)
         self.l1 = l1
         self.symbolic = symbolic
         self.library = library
@@ -82,8 +84,9 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class, {self.classes_[:1]}: expected at least 2 classes")
         self._scales = Scales.of(X)
-        inputs, labels = self._scales.inputs(X), torch.from_numpy(indices.astype(np.int64))
+        device, inputs = self._device(), self._scales.inputs(X)
         self._scales.sample = typical_rows(inputs, weight)
+        inputs, labels = inputs.to(device), torch.from_numpy(indices.astype(np.int64)).to(device)
         seed = seed_of(self.random_state)
         train, held = split(len(X), self.validation_fraction, seed)
         outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
@@ -93,13 +96,15 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         if len(held):
             data |= {"X_val": inputs[held], "y_val": labels[held]}
             data |= {} if weight is None else {"sample_weight_val": weight[held]}
-        self.network_ = KAN([X.shape[1], *self.hidden, outputs], self.grid_schedule[0], seed=seed)
+        self.network_ = KAN([X.shape[1], *self.hidden, outputs], self.grid_schedule[0], seed=seed).to(device)
         self.history_ = self._train(self.network_, data, self.steps, grid_schedule=self.grid_schedule, l1=self.l1)
         self.__dict__.pop("formula_", None)  # of an earlier fit
         if self.symbolic:
-            additive = KAN([X.shape[1], outputs], self.grid_schedule[0], seed=seed)
+            additive = KAN([X.shape[1], outputs], self.grid_schedule[0], seed=seed).to(device)
             self._train(additive, data, self.steps, grid_schedule=self.grid_schedule)
             self.network_ = self._simplified([additive, self.network_], data)
+        self.network_.cpu()
+        if self.symbolic:
             self.formula_ = self._formula(4)
         return self
 
@@ -118,7 +123,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         """
         held = "" if "X_val" not in data else "_val"
         rows, labels, given = data["X" + held], data["y" + held], data.get("sample_weight" + held)
-        weight = torch.ones(len(rows)).double() if given is None else torch.from_numpy(given)
+        weight = torch.ones(len(rows)).double().to(rows) if given is None else torch.from_numpy(given).to(rows)
 
         def losses_of(network: KAN) -> tuple[float, float]:
             with torch.no_grad():

@@ -143,6 +143,7 @@ class KANEstimator(BaseEstimator):
         smoothness: float,
         validation_fraction: float,
         random_state: Any,
+        device: Any,
     ) -> None:
         self.hidden = hidden
         self.grid_schedule = grid_schedule
@@ -150,6 +151,7 @@ class KANEstimator(BaseEstimator):
         self.smoothness = smoothness
         self.validation_fraction = validation_fraction
         self.random_state = random_state
+        self.device = device
 
     def _check_parameters(self) -> None:
         """Raise a ValueError for wrong parameters: scikit-learn wants constructors that accept all, so `fit` judges them."""
@@ -161,6 +163,20 @@ class KANEstimator(BaseEstimator):
         real("smoothness", self.smoothness, 0.0)
         if not is_real(self.validation_fraction) or not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction={self.validation_fraction!r}: expected a number of at least 0 and below 1")
+
+    def _device(self) -> torch.device:
+        """The device to train on, the CPU by default.
+
+        Raises:
+            ValueError: no device of PyTorch, or one that is not there.
+        """
+        try:
+            return torch.empty(0, device=self.device or "cpu").device
+        except (RuntimeError, AssertionError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"device={self.device!r}: expected a device that PyTorch can use here, or None for the CPU ({reason})"
+            ) from None
 
     @property
     def _names(self) -> Sequence[str] | None:

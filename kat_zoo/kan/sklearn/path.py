@@ -77,7 +77,8 @@ class Path:
         penalties, least = None, math.inf
         if len(held):
             additive = KAN([x.shape[1], y.shape[1]], self.grid_schedule[0], base="zero")
-            penalties = fit_additive(additive, x[train], y[train], weight[train])
+            penalties = fit_additive(additive, *(t[train].cpu() for t in (x, y, weight)))
+            additive = additive.to(x.device)
             best = errors_of(additive), additive, None
         val: dict[str, Any] = {"X_val": x[held], "y_val": y[held], "sample_weight_val": weight[held]} if len(held) else {}
         for l1, smoothness, grid in self.stages(network, len(train), len(held)):
@@ -94,5 +95,6 @@ class Path:
             best = errors, copy.deepcopy(network), history
         _, found, last = best
         if last is None and penalties is not None:
-            fit_additive(found, x, y, weight, penalties)
+            found = found.cpu()
+            fit_additive(found, x.cpu(), y.cpu(), weight.cpu(), penalties)
         return found, last

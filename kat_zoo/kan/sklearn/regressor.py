@@ -70,6 +70,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
             edges, are tried first.
         validation_fraction: part of the samples held out to choose stages and to verify formulas.
         random_state: seed, RandomState or None.
+        device: device that a network is trained on; None for the CPU, where formulas are searched and predictions made in any case.
 
     Attributes:
         network_: the KAN on scaled data; of width [inputs, outputs] where an additive model was as good as any. A closed form
@@ -120,8 +121,9 @@ class KANRegressor(RegressorMixin, KANEstimator):
         smoothness: float = 1e-6,
         validation_fraction: float = 0.2,
         random_state: Any = 0,
+        device: Any = None,
     ) -> None:
-        super().__init__(hidden, grid_schedule, steps, smoothness, validation_fraction, random_state)
+        super().__init__(hidden, grid_schedule, steps, smoothness, validation_fraction, random_state, device)
         self.symbolic = symbolic
         self.widths = widths
         self.library = library
@@ -180,11 +182,13 @@ class KANRegressor(RegressorMixin, KANEstimator):
             rows = Table(X, y, (inputs, targets), weight, train, check, self.held_out_ > 0, self._input_names(), self._scales)
             self._search(rows, former[1], stop)
         else:
-            self.network_ = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed)
+            device = self._device()
+            network = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed).to(device)
             every = torch.ones(len(X)) if weight is None else torch.from_numpy(weight)
             settings = path.Path(self.grid_schedule, self.steps, self.smoothness)
-            parts = torch.from_numpy(train), torch.from_numpy(held)
-            self.network_, self.history_ = settings.fit(self.network_, inputs, targets, every.double(), *parts)
+            tensors = (inputs, targets, every.double(), torch.from_numpy(train), torch.from_numpy(held))
+            network, self.history_ = settings.fit(network, *(t.to(device) for t in tensors))
+            self.network_ = network.cpu()
         return self
 
     def _search(self, table: Table, former: Findings | None, stop: Stop) -> None:
