@@ -127,5 +127,5 @@ def test_names_the_argument_its_value_and_what_would_be_right(message):
 @pytest.mark.parametrize("estimator", [KANRegressor, KANClassifier])
 def test_a_device_that_is_not_there_is_named(estimator):
     X = torch.linspace(0, 1, 30)[:, None].numpy()
-    with pytest.raises(ValueError, match="device='gpu0': expected a device that PyTorch has here"):
+    with pytest.raises(ValueError, match="device='gpu0': expected a device that PyTorch can use here"):
         estimator(device="gpu0").fit(X, (X[:, 0] > 0.5).astype(int))

@@ -78,11 +78,11 @@ def count(build: Callable[[], nn.Module], loss: Loss, precision: str = "no") -> 
     2 under autocast) and fused attention holds, in bytes per image:
 
     * N D (4 + 5 s) + 4 h N: the input of LayerNorm in float32, of qkv, q, k, v, the input of proj; row sums of the softmax;
-    * N D (4 + s + 2 m s): the inputs of LayerNorm, fc1, the activation and fc2; a GR-KAN 4 N D more, the input of act1;
+    * N D (4 + s + 2 m s): the inputs of LayerNorm, fc1, the activation and fc2; a GR-KAN s N D more, the input of act1;
     * 16 N: mean and deviation of both LayerNorms.
 
-    With checkpointing, a block holds its input, 4 N D, and one block at a time the rest. Counting turns off what a GR-KAN saves in float32
-    by computing act1's output again, 4 N D a block: there the count is that much too high.
+    With checkpointing, a block holds its input, 4 N D, and one block at a time the rest. Counting turns off what a GR-KAN saves by
+    computing act1's output again, s N D a block: the count is that much too high.
 
     Args:
         build: function that makes the model, on any device; on `meta` it costs no memory.
