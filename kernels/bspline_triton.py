@@ -104,10 +104,8 @@ def project(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, u: Tensor, spl
             for rows in shared.pieces():
                 products = grad[rows] @ coef.flatten(0, 1).T
                 samples = x[rows].numel()
-                grid = (triton.cdiv(samples, SAMPLES),)
-                spline_pick_kernel[grid](
-                    x[rows], knots, products, u[rows], samples, shared.inputs, *shared.tail, **shared.constants, M=SAMPLES
-                )
+                operands = (x[rows], knots, products, u[rows], samples, shared.inputs, *shared.tail)
+                spline_pick_kernel[triton.cdiv(samples, SAMPLES),](*operands, **shared.constants, M=SAMPLES)
             return
         n = min(triton.next_power_of_2(shared.outputs), 4)
         grid = (triton.cdiv(shared.rows, SAMPLES), shared.inputs)

@@ -77,7 +77,7 @@ class Path:
         penalties, least = None, math.inf
         if len(held):
             additive = KAN([x.shape[1], y.shape[1]], self.grid_schedule[0], base="zero")
-            penalties = fit_additive(additive, *(t[train].cpu() for t in (x, y, weight)))
+            penalties = fit_additive(additive, x[train].cpu(), y[train].cpu(), weight[train].cpu())
             additive = additive.to(x.device)
             best = errors_of(additive), additive, None
         val: dict[str, Any] = {"X_val": x[held], "y_val": y[held], "sample_weight_val": weight[held]} if len(held) else {}
