@@ -76,19 +76,25 @@ def gpu_kernels() -> list[str]:
     for kernel in dict.fromkeys(row["kernel"] for row in found):
         for dtype in ("float32", "bfloat16"):
             chosen = [row for row in found if (row["kernel"], row["dtype"], row["arch"]) == (kernel, dtype, "sm_90")]
+            if not chosen:  # splines are computed in float32 alone
+                continue
             ends = {row["group_width"]: row for row in (chosen[0], chosen[-1])}
             cost = max(row["spills"] + row["stack"] + row["atomics"] for row in chosen)
-            widths, counts = (" and ".join(str(row[key]) for row in ends.values()) for key in ("group_width", "instructions_per_element"))
-            lines.append((kernel, dtype, widths, counts, str(chosen[-1]["load_bits"]), str(cost)))
+            keys = ("group_width", "instructions_per_element", "occupancy", "waves", "bandwidth_share")
+            values = (" and ".join(str(row[key]) for row in ends.values()) for key in keys)
+            lines.append((kernel, dtype, *values, str(chosen[-1]["load_bits"]), str(cost)))
     spilling = sorted({(row["kernel"], row["arch"], row["spills"]) for row in found if row["spills"]})
+    header = ("kernel", "dtype", "group width", "instructions", "occupancy", "waves", "roofline", "bits a load", "spills, stack, atomics")
     said = "; ".join(f"{kernel} on {arch} spills {count} scalar registers and no vector register" for kernel, arch, count in spilling)
     return [
         *prose("""
             Triton kernels compiled ahead of time for sm_90: instructions per element (per logit in attention, G = 3 and r = 12), at the
-            smallest and the largest group width. Their speed on a GPU has **not been measured**.
+            smallest and the largest group width. Occupancy and waves are those of 132 multiprocessors at batch 128; the roofline is the
+            largest share of the memory's bandwidth that the issue of instructions leaves: 1.0 for a kernel that
+            memory alone bounds. Their speed on a GPU has **not been measured**: `make bench-gpu` does it.
         """),
         "",
-        *table(("kernel", "dtype", "group width", "instructions", "bits a load", "spills, stack bytes and atomics"), lines),
+        *table(header, lines),
         "",
         *prose(f"Architectures of the report: {', '.join(sorted({row['arch'] for row in found}))}. Spills among them: {said or 'none'}."),
     ]

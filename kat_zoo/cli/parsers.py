@@ -129,7 +129,7 @@ def bench() -> ArgumentParser:
     parser.add_argument("--device", choices=["cuda", "cpu"], help="default: cuda where torch sees a GPU")
     parser.add_argument("--parts", type=_names(BENCH_PARTS), default=list(BENCH_PARTS), help="some of " + ",".join(BENCH_PARTS))
     parser.add_argument(
-        "--seconds", type=float, default=340.0, help="time after which no figure is begun, the most important first (default: %(default)s)"
+        "--seconds", type=float, default=325.0, help="time after which no figure is begun, the most important first (default: %(default)s)"
     )
     parser.add_argument("--csv", type=Path, help="file of rows, written as they come; rows that it holds are not measured again")
     parser.add_argument("--page", type=Path, help="file of the tables in Markdown, written as the rows come")
