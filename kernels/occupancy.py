@@ -1,9 +1,10 @@
 """How a compiled kernel would fill a GPU, from its registers, shared memory and grid: nothing here is measured."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Multiprocessors(NamedTuple):
+@dataclass(frozen=True)
+class Multiprocessors:
     """A GPU for data centers, or the largest for desktops, of an architecture.
 
     Attributes:
