@@ -76,7 +76,7 @@ def gpu_kernels() -> list[str]:
     for kernel in dict.fromkeys(row["kernel"] for row in found):
         for dtype in ("float32", "bfloat16"):
             chosen = [row for row in found if (row["kernel"], row["dtype"], row["arch"]) == (kernel, dtype, "sm_90")]
-            if not chosen:  # splines are computed in float32 alone
+            if not chosen:  # splines are computed in float32, whatever the inputs
                 continue
             ends = {row["group_width"]: row for row in (chosen[0], chosen[-1])}
             cost = max(row["spills"] + row["stack"] + row["atomics"] for row in chosen)
@@ -88,10 +88,11 @@ def gpu_kernels() -> list[str]:
     said = "; ".join(f"{kernel} on {arch} spills {count} scalar registers and no vector register" for kernel, arch, count in spilling)
     return [
         *prose("""
-            Triton kernels compiled ahead of time for sm_90: instructions per element (per logit in attention, G = 3 and r = 12), at the
-            smallest and the largest group width. Occupancy and waves are those of 132 multiprocessors at batch 128; the roofline is the
-            largest share of the memory's bandwidth that the issue of instructions leaves: 1.0 for a kernel that
-            memory alone bounds. Their speed on a GPU has **not been measured**: `make bench-gpu` does it.
+            Triton kernels compiled ahead of time for sm_90: instructions per element (per logit in attention, G = 3 and r = 12; of splines
+            per basis written, per input, per multiply-add), at the smallest and the largest group width or number of outputs. Occupancy
+            and waves are those of 132 multiprocessors at batch 128; the roofline is the largest share of the memory's bandwidth that the
+            issue of instructions leaves: 1.0 for a kernel that memory alone bounds. Their speed on a GPU has **not been measured**:
+            `make bench-gpu` does it.
         """),
         "",
         *table(header, lines),
