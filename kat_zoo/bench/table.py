@@ -63,11 +63,13 @@ def read(path: Path, device: str, versions: str) -> list[Row]:
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
-    """Write all rows as CSV."""
-    with path.open("w", newline="") as file:
+    """Write all rows as CSV, aside and then renamed: a call that is killed loses none."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         writer.writerows(rows)
+    partial.replace(path)
 
 
 def _rate(row: Row) -> float:

@@ -76,6 +76,13 @@ def test_the_time_ends_and_the_most_important_comes_first(bench, tmp_path, caplo
     assert order[:2] == ["ceilings", "ceilings"] and "compiled" not in str(rows)
 
 
+def test_the_next_call_takes_what_is_left(bench):
+    _, first, page = bench("--parts", "ceilings,splines", "--seconds", "3")
+    assert 0 < len(first) < 14 and f"{14 - len(first)} figures have not been taken yet" in page
+    _, rows, page = bench("--parts", "ceilings,splines")
+    assert rows[: len(first)] == first and len(rows) == 14 and "not been taken" not in page
+
+
 def test_a_file_of_another_device_is_refused(bench, tmp_path, capsys):
     bench("--parts", "ceilings")
     path = tmp_path / "gpu.csv"
