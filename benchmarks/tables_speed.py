@@ -80,18 +80,22 @@ def gpu_kernels() -> list[str]:
                 continue
             ends = {row["group_width"]: row for row in (chosen[0], chosen[-1])}
             cost = max(row["spills"] + row["stack"] + row["atomics"] for row in chosen)
-            widths, counts = (" and ".join(str(row[key]) for row in ends.values()) for key in ("group_width", "instructions_per_element"))
-            lines.append((kernel, dtype, widths, counts, str(chosen[-1]["load_bits"]), str(cost)))
+            keys = ("group_width", "instructions_per_element", "occupancy", "waves", "bandwidth_share")
+            values = (" and ".join(str(row[key]) for row in ends.values()) for key in keys)
+            lines.append((kernel, dtype, *values, str(chosen[-1]["load_bits"]), str(cost)))
     spilling = sorted({(row["kernel"], row["arch"], row["spills"]) for row in found if row["spills"]})
+    header = ("kernel", "dtype", "group width", "instructions", "occupancy", "waves", "roofline", "bits a load", "spills, stack, atomics")
     said = "; ".join(f"{kernel} on {arch} spills {count} scalar registers and no vector register" for kernel, arch, count in spilling)
     return [
         *prose("""
             Triton kernels compiled ahead of time for sm_90: instructions per element (per logit in attention, G = 3 and r = 12; of splines
-            per basis written, per input, per multiply-add), at the smallest and the largest group width or number of outputs. Their speed
-            on a GPU has **not been measured**.
+            per basis written, per input, per multiply-add), at the smallest and the largest group width or number of outputs. Occupancy
+            and waves are those of 132 multiprocessors at batch 128; the roofline is the largest share of the memory's bandwidth that the
+            issue of instructions leaves: 1.0 for a kernel that memory alone bounds. Their speed on a GPU has **not been measured**:
+            `make bench-gpu` does it.
         """),
         "",
-        *table(("kernel", "dtype", "group width", "instructions", "bits a load", "spills, stack bytes and atomics"), lines),
+        *table(header, lines),
         "",
         *prose(f"Architectures of the report: {', '.join(sorted({row['arch'] for row in found}))}. Spills among them: {said or 'none'}."),
     ]

@@ -7,6 +7,9 @@ An element is an input of the rational; of fourier_attention it is a logit, one 
 layer it is a basis that is written, an input or, in the local kernels, a multiply-add.
 instructions_per_element is the number that a thread executes over the elements it handles, everything outside the main loop and the
 padding of tiles included; the branch for inputs whose powers overflow is not taken.
+occupancy is the share of a multiprocessor's warps that the registers and the shared memory of the kernel allow, waves the programs over
+those that the GPU of `occupancy.GPUS` holds at once, bandwidth_share the largest share of the memory's bandwidth that the issue of the
+instructions leaves where each tensor is moved once: for NVIDIA's architectures.
 """
 
 import argparse
@@ -20,6 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from .occupancy import GPUS, bandwidth_share, occupancy
 
 if TYPE_CHECKING:
     from .aot import Launch
@@ -58,7 +63,7 @@ def launch_rational(dtype: torch.dtype, width: int) -> int:
     x = torch.empty(BATCH * TOKENS, GROUPS * width, dtype=dtype)
     numerator, denominator = torch.zeros(1, 6), torch.zeros(GROUPS, 4)
     rational_triton.forward(x, numerator, denominator, 1)
-    rational_triton.backward(x, x, numerator, denominator, 1)
+    rational_triton.backward(torch.empty_like(x), x, numerator, denominator, 1)
     return x.numel()
 
 
@@ -133,7 +138,8 @@ def rows(
 
     Returns:
         A dict per compiled kernel, with the keys kernel, dtype, group_width, arch, registers, stack (bytes), spills
-        (instructions), atomics, divisions (per element), load_bits, instructions_per_element, bytes_per_element.
+        (instructions), atomics, divisions (per element), load_bits, instructions_per_element, bytes_per_element, occupancy, waves,
+        bandwidth_share; the last three are None for architectures without an entry in `occupancy.GPUS`.
 
     Raises:
         ValueError: an unknown arch, kernel or dtype, a width below 1, or TRITON_INTERPRET=1 is set.
@@ -182,16 +188,30 @@ def rows(
                     "load_bits": found.load_bits,
                     "instructions_per_element": round(per_element, 1),
                     "bytes_per_element": round(found.bytes_moved, 2),
+                    **_rooflines(arch, launch, found.registers, per_element * handled),
                 }
             )
         logger.info("%s %s width %d %s: %.1f s", kernel, dtype, width, arch, time.perf_counter() - started)
     return table
 
 
+def _rooflines(arch: str, launch: "Launch", registers: int, instructions: float) -> dict[str, float | None]:
+    """Occupancy, waves and roofline of a launch whose threads execute `instructions` together."""
+    gpu = GPUS.get(arch)
+    if gpu is None:
+        return {"occupancy": None, "waves": None, "bandwidth_share": None}
+    metadata = launch.kernel.metadata
+    resident, waves = occupancy(gpu, registers, metadata.shared, metadata.num_warps, math.prod(launch.grid))
+    # One tensor may stand in for another that is absent.
+    tensors = {(t.data_ptr(), t.shape): t for t in launch.arguments if isinstance(t, torch.Tensor)}
+    share = bandwidth_share(gpu, instructions, sum(t.numel() * t.element_size() for t in tensors.values()))
+    return {"occupancy": round(resident, 3), "waves": round(waves, 2), "bandwidth_share": round(share, 3)}
+
+
 def render(table: Sequence[dict[str, object]]) -> str:
     """Return the rows as a plain-text table with a header."""
     lines = [[key.replace("_per_element", "/element") for key in table[0]]] if table else []
-    lines += [[str(value) for value in row.values()] for row in table]
+    lines += [["-" if value is None else str(value) for value in row.values()] for row in table]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)).rstrip() for line in lines)
 

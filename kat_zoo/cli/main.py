@@ -46,7 +46,7 @@ USERS = {
     "formula": Command("kat_zoo.kan.command:main", "find a formula for a column of a CSV file"),
 }
 MAINTAINERS = {
-    "bench": Command("kat_zoo.cli.bench:run", "time the activation and KAT against GELU, a device copy and timm's ViT", "bench"),
+    "bench": Command("kat_zoo.cli.bench:run", "time kernels and models on a GPU beside PyTorch's and timm's", "bench"),
     "cards": Command("kat_zoo.cli.repositories:cards", "write the model cards, or check that they are current", "cards"),
     "kernels": Command("kat_zoo.kernels.command:main", "report on the compiled GPU kernels (no GPU needed)"),
     "scenes": Command("kat_zoo.train.scenes:main", "compose scenes of Fashion-MNIST items as COCO and ADE20K data"),

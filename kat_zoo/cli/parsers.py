@@ -6,8 +6,7 @@ from pathlib import Path
 
 from .._arguments import ArgumentParser
 
-SIZES = ("tiny", "small", "base")
-DTYPES = ("float32", "bfloat16", "float16")
+BENCH_PARTS = ("ceilings", "rational", "attention", "splines", "models")
 FORMATS = ("onnx", "pt2", "aoti")
 
 
@@ -123,21 +122,17 @@ def cards() -> ArgumentParser:
 def bench() -> ArgumentParser:
     """`kat-zoo bench`."""
     parser = ArgumentParser(
-        prog="kat-zoo bench", description="Time the activation against a device copy and GELU, and KAT against timm's ViT; a table each."
+        prog="kat-zoo bench",
+        description="Time our kernels beside those of PyTorch and our models beside timm's ViT, each checked against float64 first. "
+        "On a CPU, a dry run at tiny sizes.",
     )
-    parser.add_argument("what", choices=["rational"])
     parser.add_argument("--device", choices=["cuda", "cpu"], help="default: cuda where torch sees a GPU")
-    parser.add_argument("--batch-size", type=int, default=128, help="default: %(default)s")
-    parser.add_argument("--tokens", type=int, help="rows of the activation's input; default 197 per image")
+    parser.add_argument("--parts", type=_names(BENCH_PARTS), default=list(BENCH_PARTS), help="some of " + ",".join(BENCH_PARTS))
     parser.add_argument(
-        "--models",
-        type=_names([*SIZES, "none"]),
-        default=list(SIZES),
-        help="some of tiny,small,base; none: the activation alone, at the widths of tiny",
+        "--seconds", type=float, default=325.0, help="time after which no figure is begun, the most important first (default: %(default)s)"
     )
-    parser.add_argument("--dtype", type=_names(DTYPES), default=["float32", "bfloat16"], help="some of " + ",".join(DTYPES))
-    parser.add_argument("--seconds", type=float, default=1.0, help="time of measurement for each number (default: %(default)s)")
-    parser.add_argument("--csv", type=Path, help="file that gets both tables too")
+    parser.add_argument("--csv", type=Path, help="file of rows, written as they come; rows that it holds are not measured again")
+    parser.add_argument("--page", type=Path, help="file of the tables in Markdown, written as the rows come")
     return parser
 
 

@@ -5,12 +5,9 @@ import sys
 
 import pytest
 import torch
-import triton
 
-from kat_zoo.cli import bench
 from kat_zoo.cli import main as cli
 from kat_zoo.hub.samples import SHEET
-from kat_zoo.kernels import cpu_library
 
 EXPORT = ["export", "test_kat", "--format", "pt2"]
 PREDICT = ["predict", str(SHEET), "--model", "test_kat"]
@@ -35,9 +32,12 @@ BAD = [
     (["kernels", "report", "--width", "0"], "width=0: expected an integer of at least 1"),
     (["kernels", "report", "--arch", "sm_90,h100"], "arch='h100'"),
     (["kernels", "report", "--json", "nowhere/x.json"], "--json nowhere/x.json"),
-    (["bench", "rational", "--dtype", ""], "--dtype: '' is empty"),
-    (["bench", "rational", "--seconds", "nan"], "--seconds=nan"),
-    (["bench", "rational", "--csv", "nowhere/x.csv"], "--csv nowhere/x.csv: there is no folder nowhere"),
+    (["bench", "--parts", ""], "--parts: '' is empty"),
+    (["bench", "--parts", "models,kernels"], "'kernels' is not one of ceilings, rational, attention, splines, models"),
+    (["bench", "--seconds", "nan"], "--seconds=nan"),
+    (["bench", "--csv", "nowhere/x.csv"], "--csv nowhere/x.csv: there is no folder nowhere"),
+    (["bench", "--device", "cuda"], "--device cuda: expected --device cpu, as torch sees no GPU"),
+    (["bench", "--csv", "empty.pth"], "--csv empty.pth: expected a file of kat-zoo bench, or none"),
 ]
 
 
@@ -63,13 +63,6 @@ def test_messages_of_libraries_are_not_repeated():
     """A handler at the root would print what huggingface_hub has printed itself. In a new process: pytest has handlers there."""
     code = "import logging; from kat_zoo.cli import main as cli; cli.main(['nothing']); print(logging.getLogger().handlers)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-def test_bench_says_what_it_times(monkeypatch):
-    monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
-    assert bench._activation("cpu")[0] == "C++"
-    monkeypatch.setattr(cpu_library, "load", lambda: None)
-    assert bench._activation("cpu")[0] == "PyTorch"
 
 
 @pytest.mark.parametrize(
