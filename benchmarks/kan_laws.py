@@ -68,7 +68,13 @@ def operon(X: np.ndarray, y: np.ndarray, seed: int, budget: float, law: Law | No
 
     symbols = "add,sub,mul,div,constant,variable,sin,cos,exp,log,sqrt,square,tanh"
     model = SymbolicRegressor(
-        allowed_symbols=symbols, n_threads=1, time_limit=int(budget), max_evaluations=10**9, generations=10**6, random_state=seed
+        allowed_symbols=symbols,
+        optimizer_iterations=10,
+        n_threads=1,
+        max_time=int(budget),
+        max_evaluations=10**9,
+        generations=10**6,
+        random_state=seed,
     )
     model.fit(X, y)
     return model.predict, model.get_model_string(model.model_, 17), model.get_model_string(model.model_, 4)
@@ -142,8 +148,8 @@ def summary(rows: list[dict]) -> None:
     for method, noise in sorted({(row["method"], float(row["noise"])) for row in rows}):
         part = [row for row in rows if row["method"] == method and float(row["noise"]) == noise]
         found = [row for row in part if int(row["recovered"])]
-        seconds = float(np.median([float(row["cpu_seconds"] or 0) for row in part]))
-        ratios = [int(row["length"]) / int(row["law_length"]) for row in found if row["length"] and row["law_length"]]
+        seconds = float(np.median([float(row.get("cpu_seconds") or 0) for row in part]))
+        ratios = [int(row["length"]) / int(row["law_length"]) for row in found if row.get("length") and row.get("law_length")]
         lost = sorted({row["law"] for row in part if not int(row["recovered"])})
         print(
             f"{method}, noise {noise:g}: {len(found)} of {len(part)} recovered ({100 * len(found) / len(part):.0f} %), "
@@ -159,7 +165,7 @@ def draw_shares(rows: list[dict], path: Path) -> None:
     axes = figure.subplots()
     for method, noise in sorted({(row["method"], float(row["noise"])) for row in rows}):
         part = [row for row in rows if row["method"] == method and float(row["noise"]) == noise]
-        times = sorted(float(row["cpu_seconds"]) for row in part if int(row["recovered"]))
+        times = sorted(float(row.get("cpu_seconds") or 0) for row in part if int(row["recovered"]))
         axes.step([0.01, *times], np.arange(len(times) + 1) / len(part), where="post", label=f"{method}, noise {noise:g}")
     axes.set(xscale="log", xlabel="CPU seconds", ylabel="share of laws recovered", ylim=(0, 1))
     axes.legend()
