@@ -48,7 +48,8 @@ def bspline_basis(x: Tensor, knots: Tensor, spline_order: int = 3, derivative: i
             support and vanish beyond the outermost knots.
 
     Returns:
-        (..., C, G + k) in x's dtype. Differentiable in x any number of times; only x is kept for the backward.
+        (..., C, G + k) in x's dtype; NaN in every basis and derivative where x is NaN or infinite, whatever `extrapolate` is.
+        Differentiable in x any number of times; only x is kept for the backward.
 
     Raises:
         ValueError: shapes, dtypes, devices or options that do not fit.
@@ -77,7 +78,7 @@ def spline_linear(
         extrapolate: "linear" or "zero" outside the grid, with the meaning they have for `bspline_basis`.
 
     Returns:
-        (..., C_out) in x's dtype, differentiable in x and coef any number of times.
+        (..., C_out) in x's dtype, differentiable in x and coef any number of times; NaN where any x of the sample is NaN or infinite.
 
     Raises:
         ValueError: shapes, dtypes, devices or options that do not fit.
@@ -214,8 +215,10 @@ def _gpu(reference: Callable[..., Tensor], fake: Callable[..., Tensor], launch: 
         result = fake(*args)
         *operands, spline_order, derivative = args
         sizes = [t.numel() for t in operands if t is not None]
-        if not result.numel() or not all(sizes) or derivative > spline_order:
+        if not result.numel() or not all(sizes):
             return result.zero_()
+        if derivative > spline_order:  # zero, or NaN
+            return _formula(reference)(*args)
         operands = [None if t is None else t.contiguous() for t in operands]
         place = 2 if launch in ("project", "accumulate") else 1
         operands[place] = operands[place].double()

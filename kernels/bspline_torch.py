@@ -47,7 +47,7 @@ def bspline_basis_reference(x: Tensor, knots: Tensor, spline_order: int, derivat
         derivative: number of derivatives with respect to x that are taken.
 
     Returns:
-        (..., C, G + k) in the wider of x's and the knots' dtypes.
+        (..., C, G + k) in the wider of x's and the knots' dtypes; NaN in every basis where x is not finite.
     """
     dtype = torch.promote_types(x.dtype, knots.dtype)
     x, knots = x.to(dtype), knots.to(dtype)
@@ -66,7 +66,8 @@ def bspline_basis_reference(x: Tensor, knots: Tensor, spline_order: int, derivat
     else:
         values = _inside(torch.where(outside.squeeze(-1), fixed, x), knots, spline_order, derivative)
         line = torch.zeros_like(values)
-    return torch.where(outside, line, values)
+    # A factor, not a choice of values, so that the derivative of a position that is not finite is NaN, too.
+    return torch.where(outside, line, values) * torch.where(x.isfinite(), 1.0, float("nan")).unsqueeze(-1)
 
 
 def spline_contract_reference(x: Tensor, knots: Tensor, coef: Tensor, scale: Tensor | None, spline_order: int, derivative: int) -> Tensor:
