@@ -66,8 +66,9 @@ def bspline_basis_reference(x: Tensor, knots: Tensor, spline_order: int, derivat
     else:
         values = _inside(torch.where(outside.squeeze(-1), fixed, x), knots, spline_order, derivative)
         line = torch.zeros_like(values)
-    # A factor, not a choice of values, so that the derivative of a position that is not finite is NaN, too.
-    return torch.where(outside, line, values) * torch.where(x.isfinite(), 1.0, float("nan")).unsqueeze(-1)
+    # One, or NaN, as a factor that depends on x: the derivatives at a position that is not finite are NaN, too.
+    factor = 1 + x * torch.where(x.isfinite(), 0.0, float("nan"))
+    return torch.where(outside, line, values) * factor.unsqueeze(-1)
 
 
 def spline_contract_reference(x: Tensor, knots: Tensor, coef: Tensor, scale: Tensor | None, spline_order: int, derivative: int) -> Tensor:

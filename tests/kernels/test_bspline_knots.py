@@ -128,7 +128,8 @@ def test_a_position_that_is_not_finite_is_nan_in_every_basis(value, extrapolate,
         x.requires_grad_(False)
 
 
-def test_gradients_of_the_reference_are_nan_too():
+@pytest.mark.parametrize(("order", "derivative"), [(3, 0), (3, 3), (0, 0), (1, 2)])
+def test_gradients_of_the_reference_are_nan_too(order, derivative):
     x = torch.tensor([[0.5], [math.nan], [math.inf], [-math.inf]], dtype=torch.float64, requires_grad=True)
-    bspline_basis_reference(x, torch.arange(-3.0, 9, dtype=torch.float64)[None], 3)[..., 2].sum().backward()
+    bspline_basis_reference(x, torch.arange(-3.0, 9, dtype=torch.float64)[None], order, derivative)[..., 2].sum().backward()
     assert x.grad.isnan().squeeze().tolist() == [False, True, True, True]
