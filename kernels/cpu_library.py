@@ -63,12 +63,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 
 
+def _library_path() -> Path | None:
+    folder = Path(__file__).parent
+    candidates = [folder / f"_cpu{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    return next((path for path in candidates if path.exists()), None)
+
+
 @functools.cache
 def load() -> ctypes.CDLL | None:
     """Return the library, or None (announced once in the log) where the package was installed without a C++ compiler."""
-    folder = Path(__file__).parent
-    candidates = [folder / f"_cpu{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    path = next((p for p in candidates if p.exists()), None)
+    path = _library_path()
     if path is None:
         logger.warning(
             "kat_zoo: without its compiled CPU kernels (was there no C++ compiler?) plain PyTorch is used, which is about "
