@@ -157,7 +157,9 @@ def any_spline(data):
     assert torch.equal(basis.isnan(), exact_basis(wide_x).isnan())
     exact = with_gradients(exact_linear, (wide_x, coef.double()), weights)
     steep = 0.0 if not x.numel() else float(exact_basis(wide_x).nan_to_num().abs().max())
-    assert not outputs or [bool(t.isnan().any()) for t in linear] == [bool(t.isnan().any()) for t in exact]  # sums of nothing are 0
+    if not outputs:  # sums of nothing are zero, those of NaN times nothing are a matter of taste
+        return
+    assert [bool(t.isnan().any()) for t in linear] == [bool(t.isnan().any()) for t in exact]
     if dtype == torch.float64:
         torch.testing.assert_close(basis, exact_basis(wide_x), rtol=1e-7, atol=1e-9 * (1 + steep), equal_nan=True)
         compare(linear, exact, dtype, 1e4 * 10**order * (1 + steep))

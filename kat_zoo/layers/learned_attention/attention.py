@@ -96,7 +96,7 @@ class Operators(nn.Sequential):
         if len(self.head_counts) != len(self):
             raise ValueError(f"head_counts={self.head_counts}: expected {len(self)} counts, one for each operator")
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]  # three tensors, not one
         """Give each operator its heads, in order."""
         outs = []
         start = 0
