@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-gpu test-tritons test-floors kill-points test-all lint bench bench-gpu bench-long clean
+.PHONY: demo test test-gpu test-tritons test-floors kill-points test-sanitizers test-all lint bench bench-gpu bench-long clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -55,6 +55,27 @@ test-floors:
 # A tiny run is killed at 200 points and continued each time; about 20 minutes of one core.
 kill-points: $(STAMP)
 	$(BIN)/python tests/train/kill_points.py --points 200
+
+# The C++ library under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer with threads of its own, as OpenMP's
+# barriers are not seen: kernel tests, and the operators on any input. About twenty minutes of one core, ten of them to compile.
+SANITIZED := build/sanitizers
+SANITIZE := g++ -O1 -g -std=gnu++17 -fno-math-errno -fno-trapping-math -fvisibility=hidden -Wno-psabi -fno-omit-frame-pointer -fPIC -shared
+SANITIZED_SOURCES := $(wildcard kernels/*_cpu.cpp) tests/kernels/threads.cpp
+$(SANITIZED)/address.so: $(SANITIZED_SOURCES) $(wildcard kernels/*.h)
+	mkdir -p $(SANITIZED)
+	$(SANITIZE) -fsanitize=address,undefined -fno-sanitize-recover=undefined $(SANITIZED_SOURCES) -o $@
+$(SANITIZED)/thread.so: $(SANITIZED_SOURCES) $(wildcard kernels/*.h)
+	mkdir -p $(SANITIZED)
+	$(SANITIZE) -fsanitize=thread $(SANITIZED_SOURCES) -o $@
+SANITIZED_TESTS := tests/kernels/test_any_input.py tests/kernels/test_bspline.py tests/kernels/test_bspline_knots.py \
+  tests/kernels/test_rational.py tests/kernels/test_fourier_attention.py
+test-sanitizers: $(STAMP) $(SANITIZED)/address.so $(SANITIZED)/thread.so
+	KAT_ZOO_TEST_CPU_LIBRARY=$(SANITIZED)/address.so \
+	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 \
+	  $(BIN)/pytest -q -m 'not gpu and not slow' $(SANITIZED_TESTS)
+	KAT_ZOO_TEST_CPU_LIBRARY=$(SANITIZED)/thread.so KAT_ZOO_TEST_THREADS=1 LD_PRELOAD=$$(g++ -print-file-name=libtsan.so) \
+	  TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 OMP_NUM_THREADS=1 \
+	  setarch -R $(BIN)/pytest -q -m 'not gpu and not slow' $(SANITIZED_TESTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

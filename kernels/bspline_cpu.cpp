@@ -204,7 +204,7 @@ KAT_INLINE void evaluate(const Channel<T, W>& channel, T x, const Shape& s, T* v
   const T u = shared ? (x - channel.first) * channel.inverse_width - static_cast<T>(index - 1) : (x - piece.origin) * piece.scale;
   V sum = Storage<T>::template load<W>(piece.coefficient[degree]);
   for (int n = degree - 1; n >= 0; --n) sum = sum * u + Storage<T>::template load<W>(piece.coefficient[n]);
-  Storage<T>::template store<W>(values, sum);
+  Storage<T>::template store<W>(values, sum + (x - x));  // NaN for an infinite x as for a NaN, also beyond a level edge
   *begin = index == 0 ? channel.edge : (index > s.grid ? s.grid : index) - 1;
 }
 
@@ -380,6 +380,10 @@ KAT_INLINE void accumulate_block(const Job<T, W>& job, int64_t index) {
       for (int64_t b = 0; b < end - begin; ++b) {
         T* __restrict w = channel + tile.first[b];
         const T* __restrict g = job.g + (begin + b) * stride;
+        if (tile.values[0][b] != tile.values[0][b]) {  // every basis of a position that is not finite
+          for (int64_t m = 0; m < s.bases() * stride; ++m) channel[m] += tile.values[0][b];
+          continue;
+        }
         for (int64_t o = 0; o < stride; o += L) {
           const auto v = S::template load<L>(g + o);
           for (int j = 0; j <= spline_order; ++j) {
@@ -404,6 +408,11 @@ KAT_INLINE void dense_tile(const Job<T, W>& job, int64_t index) {
     fill<T, W, K, L>(job, i, begin, end, tile);
     for (int64_t b = 0; b < end - begin; ++b) {
       T* y = job.result + (begin + b) * job.stride + i * s.bases() + tile.first[b] / job.stride;
+      if (tile.values[0][b] != tile.values[0][b]) {
+        y = job.result + (begin + b) * job.stride + i * s.bases();
+        std::fill(y, y + s.bases(), tile.values[0][b]);
+        continue;
+      }
       for (int j = 0; j <= spline_order; ++j) y[j] = tile.values[j][b];
     }
   }

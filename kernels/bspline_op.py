@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import cpu_library, dispatch
+from . import batching, cpu_library, dispatch
+from . import bspline_arguments as arguments
 from .autocast import register_autocast
+from .bspline_arguments import MAX_SPLINE_ORDER as MAX_SPLINE_ORDER
 from .bspline_torch import bspline_basis_reference, spline_accumulate_reference, spline_contract_reference, spline_project_reference
 from .derivatives import register_autograd
 
-MAX_SPLINE_ORDER = 7
 _CONTRACT, _PROJECT, _ACCUMULATE, _DENSE = range(4)
 
 BAD_KNOTS, TOO_NARROW = 3, 4  # of the C library
@@ -47,7 +48,8 @@ def bspline_basis(x: Tensor, knots: Tensor, spline_order: int = 3, derivative: i
             support and vanish beyond the outermost knots.
 
     Returns:
-        (..., C, G + k) in x's dtype. Differentiable in x any number of times; only x is kept for the backward.
+        (..., C, G + k) in x's dtype; NaN in every basis and derivative where x is NaN or infinite, whatever `extrapolate` is.
+        Differentiable in x any number of times; only x is kept for the backward.
 
     Raises:
         ValueError: shapes, dtypes, devices or options that do not fit.
@@ -76,7 +78,7 @@ def spline_linear(
         extrapolate: "linear" or "zero" outside the grid, with the meaning they have for `bspline_basis`.
 
     Returns:
-        (..., C_out) in x's dtype, differentiable in x and coef any number of times.
+        (..., C_out) in x's dtype, differentiable in x and coef any number of times; NaN where any x of the sample is NaN or infinite.
 
     Raises:
         ValueError: shapes, dtypes, devices or options that do not fit.
@@ -85,7 +87,7 @@ def spline_linear(
     if coef.ndim != 3 or coef.shape[0] != x.shape[-1] or coef.shape[1] + 2 * pad != knots.shape[1] - spline_order - 1:
         expected = (x.shape[-1], knots.shape[1] - spline_order - 1 - 2 * pad)
         raise ValueError(f"coef of shape {tuple(coef.shape)}: expected ({expected[0]}, {expected[1]}, C_out)")
-    _check_like_x("coef", coef, x)
+    arguments.check_like_x("coef", coef, x)
     if pad:
         coef = torch.nn.functional.pad(coef, (0, 0, pad, pad))
     rows = x.reshape(-1, x.shape[-1])
@@ -104,7 +106,7 @@ def _prepare(x: Tensor, knots: Tensor, spline_order: int, derivative: int, extra
     """Check the arguments; return float64 knots, and the number of bases that "zero" adds on either side."""
     if x.dtype not in cpu_library.DTYPES:
         raise ValueError(f"x of dtype {x.dtype}: expected float32, float64, bfloat16 or float16")
-    _check_grid(x, knots, spline_order, derivative)
+    arguments.check_grid(x, knots, spline_order, derivative)
     if x.device.type != "mps":
         knots = knots.double()
     if extrapolate == "linear":
@@ -116,66 +118,6 @@ def _prepare(x: Tensor, knots: Tensor, spline_order: int, derivative: int, extra
     steps = torch.arange(1, pad + 1, device=knots.device, dtype=knots.dtype)
     width = (knots[:, -1:] - knots[:, :1]) / (knots.shape[1] - 1)
     return torch.cat([knots[:, :1] - steps.flip(0) * width, knots, knots[:, -1:] + steps * width], 1), pad
-
-
-def _check_grid(x: Tensor, knots: Tensor, spline_order: int, derivative: int) -> None:
-    """Raise ValueError for a degree out of range, or for knots that do not fit x."""
-    if not 0 <= spline_order <= MAX_SPLINE_ORDER:
-        raise ValueError(f"spline_order={spline_order}: expected an integer of at least 0 and at most {MAX_SPLINE_ORDER}")
-    if derivative < 0:
-        raise ValueError(f"derivative={derivative}: expected an integer of at least 0")
-    if x.ndim < 1 or knots.ndim != 2 or knots.shape[0] not in (1, x.shape[-1]) or knots.shape[1] < 2 * spline_order + 2:
-        raise ValueError(
-            f"x of shape {tuple(x.shape)} and knots of shape {tuple(knots.shape)}: "
-            f"expected (..., C) and (1 or C, at least {2 * spline_order + 2})"
-        )
-    if knots.device != x.device:
-        raise ValueError(f"knots on {knots.device}: expected the device of x, {x.device}")
-
-
-def _check_like_x(name: str, tensor: Tensor, x: Tensor) -> None:
-    """Raise ValueError for a dtype or device other than x's."""
-    if tensor.dtype != x.dtype or tensor.device != x.device:
-        raise ValueError(f"{name} of dtype {tensor.dtype} on {tensor.device}: expected those of x, {x.dtype} on {x.device}")
-
-
-def _check_basis(x: Tensor, knots: Tensor, spline_order: int, derivative: int) -> None:
-    """Raise ValueError for arguments of an operator that do not fit: the C library trusts every size."""
-    if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"x of dtype {x.dtype}: expected float32 or float64, the operators' own types")
-    _check_grid(x, knots, spline_order, derivative)
-
-
-def _check_operands(
-    x: Tensor, knots: Tensor, coef: Tensor | None, scale: Tensor | None, grad: Tensor | None, spline_order: int, derivative: int
-) -> None:
-    """As `_check_basis`, for the operators on rows x (B, C): coef (C, bases, O), scale (B, C) and grad (B, O), where they have them."""
-    _check_basis(x, knots, spline_order, derivative)
-    if x.ndim != 2:
-        raise ValueError(f"x of shape {tuple(x.shape)}: expected rows (B, C)")
-    for name, tensor in (("coef", coef), ("scale", scale), ("grad", grad)):
-        if tensor is not None:
-            _check_like_x(name, tensor, x)
-    bases = knots.shape[1] - spline_order - 1
-    if coef is not None and (coef.ndim != 3 or coef.shape[:2] != (x.shape[1], bases)):
-        raise ValueError(f"coef of shape {tuple(coef.shape)}: expected ({x.shape[1]}, {bases}, C_out)")
-    if scale is not None and scale.shape != x.shape:
-        raise ValueError(f"scale of shape {tuple(scale.shape)}: expected that of x, {tuple(x.shape)}")
-    if grad is not None and (grad.ndim != 2 or grad.shape[0] != x.shape[0] or (coef is not None and grad.shape[1] != coef.shape[2])):
-        outputs = "C_out" if coef is None else coef.shape[-1]
-        raise ValueError(f"grad of shape {tuple(grad.shape)}: expected ({x.shape[0]}, {outputs})")
-
-
-def _check_contract(x: Tensor, knots: Tensor, coef: Tensor, scale: Tensor | None, spline_order: int, derivative: int) -> None:
-    _check_operands(x, knots, coef, scale, None, spline_order, derivative)
-
-
-def _check_project(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, spline_order: int, derivative: int) -> None:
-    _check_operands(x, knots, coef, None, grad, spline_order, derivative)
-
-
-def _check_accumulate(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, spline_order: int, derivative: int) -> None:
-    _check_operands(x, knots, None, scale, grad, spline_order, derivative)
 
 
 def _checked(check: Callable[..., None], run: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -273,8 +215,10 @@ def _gpu(reference: Callable[..., Tensor], fake: Callable[..., Tensor], launch: 
         result = fake(*args)
         *operands, spline_order, derivative = args
         sizes = [t.numel() for t in operands if t is not None]
-        if not result.numel() or not all(sizes) or derivative > spline_order:
+        if not result.numel() or not all(sizes):
             return result.zero_()
+        if derivative > spline_order:  # zero, or NaN
+            return _formula(reference)(*args)
         operands = [None if t is None else t.contiguous() for t in operands]
         place = 2 if launch in ("project", "accumulate") else 1
         operands[place] = operands[place].double()
@@ -357,10 +301,10 @@ def _accumulate_backward(ctx: Any, c: Tensor) -> tuple[Tensor | None, ...]:
 
 GPU: dict[str, Callable[..., Tensor]] = {}
 for _name, _check, _cpu, _fake, _reference, _backward in (
-    ("bspline_basis", _check_basis, _basis_cpu, _basis_fake, bspline_basis_reference, _basis_backward),
-    ("spline_contract", _check_contract, _contract_cpu, _contract_fake, spline_contract_reference, _contract_backward),
-    ("spline_project", _check_project, _project_cpu, _project_fake, spline_project_reference, _project_backward),
-    ("spline_accumulate", _check_accumulate, _accumulate_cpu, _accumulate_fake, spline_accumulate_reference, _accumulate_backward),
+    ("bspline_basis", arguments.check_basis, _basis_cpu, _basis_fake, bspline_basis_reference, _basis_backward),
+    ("spline_contract", arguments.check_contract, _contract_cpu, _contract_fake, spline_contract_reference, _contract_backward),
+    ("spline_project", arguments.check_project, _project_cpu, _project_fake, spline_project_reference, _project_backward),
+    ("spline_accumulate", arguments.check_accumulate, _accumulate_cpu, _accumulate_fake, spline_accumulate_reference, _accumulate_backward),
 ):
     GPU[_name] = _checked(_check, _gpu(_reference, _fake, _name.rpartition("_")[2]))
     _LIBRARY.impl(_name, _checked(_check, _cpu), "CPU")
@@ -370,3 +314,4 @@ for _name, _check, _cpu, _fake, _reference, _backward in (
     torch.library.register_fake(f"kat_zoo::{_name}", _checked(_check, _fake), lib=_LIBRARY)
     register_autograd(_LIBRARY, _name, _backward, _setup, _checked(_check, _formula(_reference)))
     register_autocast(_LIBRARY, _name)
+    batching.register_vmap(_LIBRARY, _name, getattr(batching, _name))

@@ -47,7 +47,7 @@ def bspline_basis_reference(x: Tensor, knots: Tensor, spline_order: int, derivat
         derivative: number of derivatives with respect to x that are taken.
 
     Returns:
-        (..., C, G + k) in the wider of x's and the knots' dtypes.
+        (..., C, G + k) in the wider of x's and the knots' dtypes; NaN in every basis where x is not finite.
     """
     dtype = torch.promote_types(x.dtype, knots.dtype)
     x, knots = x.to(dtype), knots.to(dtype)
@@ -66,7 +66,9 @@ def bspline_basis_reference(x: Tensor, knots: Tensor, spline_order: int, derivat
     else:
         values = _inside(torch.where(outside.squeeze(-1), fixed, x), knots, spline_order, derivative)
         line = torch.zeros_like(values)
-    return torch.where(outside, line, values)
+    # One, or NaN, as a factor that depends on x: the derivatives at a position that is not finite are NaN, too.
+    factor = 1 + x * torch.where(x.isfinite(), 0.0, float("nan"))
+    return torch.where(outside, line, values) * factor.unsqueeze(-1)
 
 
 def spline_contract_reference(x: Tensor, knots: Tensor, coef: Tensor, scale: Tensor | None, spline_order: int, derivative: int) -> Tensor:

@@ -72,7 +72,11 @@ def _bases(x, p_knots, GRID, ORDER: tl.constexpr, DERIVATIVE: tl.constexpr, STEP
         for r in tl.static_range(ORDER + 1):
             out = out + (tl.where(beyond == 0, values[r], tl.where(beyond == beyond, 0.0, beyond)),)
         values = out
-    return first, values
+    lost = x - x  # NaN where x is not finite: so is every basis then
+    out = ()
+    for r in tl.static_range(ORDER + 1):
+        out = out + (values[r] + lost,)
+    return first, out
 
 
 @triton.jit
@@ -87,7 +91,8 @@ def _scaled(values, p_scale, offsets, mask, ORDER: tl.constexpr):
 @triton.jit
 def _spread(place, values, ORDER: tl.constexpr):
     """The dense bases: values[r] where place, a basis' distance from the first that is not 0, is r."""
-    tile = tl.where(place == 0, values[0], 0.0)
+    nothing = values[0] - values[0]  # 0, or NaN of a position that is not finite
+    tile = tl.where(place == 0, values[0], nothing)
     for r in tl.static_range(1, ORDER + 1):
         tile += tl.where(place == r, values[r], 0.0)
     return tile

@@ -5,10 +5,10 @@ import functools
 import importlib.machinery
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,11 +18,20 @@ ISAS = ("portable", "avx2", "avx512")
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 _forced_isa: list[int] = []
-_forked = False
+_SOFT = 1  # omp_pause_soft
+_child_loses_pool = _pool_lost = False
 
 
-def _torch_openmp() -> tuple[int | None, int | None]:
-    """Addresses of GOMP_parallel and omp_get_thread_num in the OpenMP runtime that torch itself uses, or None."""
+class _OpenMP(NamedTuple):
+    """Functions of the OpenMP runtime that torch itself uses, or None: two addresses, and the function that ends the caller's pool."""
+
+    parallel: int | None
+    thread_num: int | None
+    pause: Callable[[int], int] | None
+
+
+@functools.cache
+def _torch_openmp() -> _OpenMP:
     root = Path(torch.__file__).parent
     names = [path for folder in (root / "lib", root.parent / "torch.libs") for path in map(str, folder.glob("lib*omp*"))]
     for name in [*names, "libgomp.so.1", "libiomp5.so", "libomp.so.5", "libomp.so"]:
@@ -33,25 +42,37 @@ def _torch_openmp() -> tuple[int | None, int | None]:
         except (OSError, AttributeError):
             continue
         parallel, thread_num = (ctypes.cast(function, ctypes.c_void_p).value for function in functions)
-        return parallel, thread_num
-    return None, None
+        return _OpenMP(parallel, thread_num, getattr(library, "omp_pause_resource_all", None) if "gomp" in name else None)
+    return _OpenMP(None, None, None)
+
+
+def _before_fork() -> None:
+    """End the pool of the thread that forks, as a child has none of its threads and would hang in it; both start one when they need it."""
+    global _child_loses_pool
+    pause = _torch_openmp().pause
+    _child_loses_pool = _pool_lost or pause is None or pause(_SOFT) != 0
 
 
 def _after_fork_in_child() -> None:
-    global _forked
-    _forked = True  # the parent's pool does not exist here: entering it would hang
+    global _pool_lost
+    _pool_lost = _child_loses_pool
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)  # at import: torch may use its pool before the first kernel does
+    # At import: torch may use its pool before the first kernel does.
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+
+
+def _library_path() -> Path | None:
+    folder = Path(__file__).parent
+    candidates = [folder / f"_cpu{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    return next((path for path in candidates if path.exists()), None)
 
 
 @functools.cache
 def load() -> ctypes.CDLL | None:
     """Return the library, or None (announced once in the log) where the package was installed without a C++ compiler."""
-    folder = Path(__file__).parent
-    candidates = [folder / f"_cpu{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    path = next((p for p in candidates if p.exists()), None)
+    path = _library_path()
     if path is None:
         logger.warning(
             "kat_zoo: without its compiled CPU kernels (was there no C++ compiler?) plain PyTorch is used, which is about "
@@ -65,10 +86,10 @@ def load() -> ctypes.CDLL | None:
     library.kat_set_openmp.argtypes = [pointer, pointer]
     library.kat_rational_forward.argtypes = [integer, pointer, pointer, *coefficients, *shape]
     library.kat_rational_backward.argtypes = [integer, pointer, pointer, pointer, *coefficients, pointer, pointer, *shape]
-    parallel, thread_num = _torch_openmp()
-    if parallel is None:
+    openmp = _torch_openmp()
+    if openmp.parallel is None:
         logger.warning("kat_zoo: torch's OpenMP runtime was not found; the CPU kernels run on one thread.")
-    library.kat_set_openmp(parallel, thread_num)
+    library.kat_set_openmp(openmp.parallel, openmp.thread_num)
     return library
 
 
@@ -113,5 +134,5 @@ def check_status(code: int) -> None:
 
 
 def num_threads() -> int:
-    """Threads for a kernel: torch's setting, and one in a forked child, where torch's pool is gone."""
-    return 1 if _forked else torch.get_num_threads()
+    """Threads for a kernel: torch's setting, and one in a forked child that lost torch's pool, as it could not be ended before."""
+    return 1 if _pool_lost else torch.get_num_threads()

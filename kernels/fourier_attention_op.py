@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import cpu_library, dispatch
+from . import batching, cpu_library, dispatch
 from .autocast import register_autocast
 from .derivatives import register_autograd, second_order
 from .fourier_attention_torch import (
@@ -252,3 +252,5 @@ register_autograd(_LIBRARY, "fourier_attention", _autograd, _setup_context, four
 register_autograd(_LIBRARY, "fourier_attention_backward", _autograd_backward, _setup_context_backward, _backward_formula)
 register_autocast(_LIBRARY, "fourier_attention")
 register_autocast(_LIBRARY, "fourier_attention_backward")
+batching.register_vmap(_LIBRARY, "fourier_attention", batching.fourier_attention)
+batching.register_vmap(_LIBRARY, "fourier_attention_backward", batching.fourier_attention_backward)

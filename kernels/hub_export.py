@@ -14,6 +14,7 @@ VERSION = 1
 BACKENDS = ("cpu", "cuda", "rocm")
 MODULES = (
     "autocast",
+    "batching",
     "cpu_library",
     "derivatives",
     "dispatch",

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import cpu_library, dispatch
+from . import batching, cpu_library, dispatch
 from .autocast import register_autocast
 from .derivatives import register_autograd, second_order, seen_through
 from .layout import as_rows, like_rows
@@ -259,3 +259,5 @@ _LIBRARY.impl("rational", _forward_autograd, "Autograd")
 register_autograd(_LIBRARY, "rational_backward", _autograd_backward, _setup_context_backward, rational_backward_reference)
 register_autocast(_LIBRARY, "rational", cast_first=True)
 register_autocast(_LIBRARY, "rational_backward")
+batching.register_vmap(_LIBRARY, "rational", batching.rational)
+batching.register_vmap(_LIBRARY, "rational_backward", batching.rational_backward)

@@ -1,5 +1,7 @@
+import ctypes
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,7 +30,20 @@ for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOK
     os.environ.pop(name, None)
 
 
+def watch(library, own_threads):
+    """Let the kernels come from another build of the C library (`make test-sanitizers`), with torch's threads or with its own."""
+    from kat_zoo.kernels import cpu_library
+
+    cpu_library._library_path = lambda: Path(library)
+    if own_threads:
+        loaded = ctypes.CDLL(library)
+        parallel, number = (ctypes.cast(f, ctypes.c_void_p).value for f in (loaded.kat_test_parallel, loaded.kat_test_thread_num))
+        cpu_library._torch_openmp = lambda: cpu_library._OpenMP(parallel, number, None)
+
+
 def pytest_configure(config):
+    if library := os.environ.get("KAT_ZOO_TEST_CPU_LIBRARY"):
+        watch(library, os.environ.get("KAT_ZOO_TEST_THREADS") == "1")
     if GPU:
         import triton
 

@@ -35,7 +35,7 @@ def _layer(module: Any, x: Tensor) -> AttentionLayer:
     if not hasattr(module, "operators"):
         return AttentionLayer(logits, logits.softmax(-1), (False,) * module.num_heads)
     parts, learnable = [], []
-    for operator, part in zip(module.operators, logits.split(module.head_counts, 1), strict=True):
+    for operator, part in zip(module.operators, logits.split(module.operators.head_counts, 1), strict=True):
         parts.append(operator.attention(part))
         learnable += [bool(list(operator.parameters()))] * part.shape[1]
     return AttentionLayer(logits, torch.cat(parts, 1), tuple(learnable))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .._checks import choice, count
 from ..layers.gr_kan import check_activations
-from ..layers.learned_attention.attention import KArAtAttention, PatchGrid
+from ..layers.learned_attention.attention import KArAtAttention, Operators, PatchGrid
 from ..layers.learned_attention.edges import INITS
 from ..layers.learned_attention.fourier import FourierHeads, OperatorHeads, SoftmaxHeads
 from ..layers.learned_attention.general_heads import GeneralHeads
@@ -116,11 +116,11 @@ class KArAt(VisionTransformer):
             layer: Any = self.blocks[i].attn
             if mode == "universal" and i != self.learnable[0]:
                 first: Any = self.blocks[self.learnable[0]].attn
-                layer.set_operators(first.operators, first.head_counts)
+                layer.set_operators(first.operators)
                 continue
             groups = [(size, len(list(same))) for size, same in groupby(head_sizes(grid_size, rank, i, depth, heads, hybrid_heads, mode))]
             operators = [SoftmaxHeads() if size is None else make(n, num_harmonics=size[0], rank=size[1]) for size, n in groups]
-            layer.set_operators(nn.ModuleList(operators), [n for _, n in groups])
+            layer.set_operators(Operators(operators, [n for _, n in groups]))
         self.patch_grid = self._follow_image_size() if self.dynamic_img_size and learnable else None
         self.register_state_dict_post_hook(_drop_aliases)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_add_aliases)  # type: ignore[no-untyped-call]

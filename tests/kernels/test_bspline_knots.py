@@ -99,3 +99,37 @@ def test_degenerate_knots_do_not_depend_on_the_threads(dtype, threads):
     one = operators(x, knots, 3, 1)[0]
     threads(2)
     assert all(torch.equal(a, b) for a, b in zip(one, operators(x, knots, 3, 1)[0], strict=True))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("extrapolate", ["linear", "zero"])
+@pytest.mark.parametrize("order", [0, 1, 3, 5])
+@pytest.mark.parametrize("spacing", ["uniform", "uneven", "equal"])
+def test_a_position_that_is_not_finite_is_nan_in_every_basis(value, extrapolate, order, spacing):
+    steps = torch.ones(6 + 2 * order) if spacing == "uniform" else torch.arange(1.0, 7 + 2 * order)
+    knots = (steps.cumsum(0) if spacing != "equal" else torch.zeros(6 + 2 * order)).double()[None]
+    x = torch.full((40, 2), float(knots.mean()), dtype=torch.float32)
+    x[7, 1] = value
+    broken = ~x.isfinite()
+    coef = torch.ones(2, 5 + order, 3, requires_grad=True)
+    for derivative in (0, 1, 2, order + 1):
+        for basis in (
+            bspline_basis(x, knots, order, derivative, extrapolate),
+            bspline_basis(x.double(), knots, order, derivative, extrapolate),
+            bspline_basis_reference(x, knots, order, derivative),
+        ):
+            assert torch.equal(basis.isnan(), broken[..., None].expand_as(basis))
+        x.grad, coef.grad = None, None
+        y = spline_linear(x.requires_grad_(), knots, coef, order, derivative, extrapolate)
+        y.sum().backward()
+        assert torch.equal(y.isnan(), broken.any(1, keepdim=True).expand_as(y))
+        assert torch.equal(x.grad.isnan(), broken)
+        assert coef.grad[1].isnan().all() and coef.grad[0].isfinite().all()
+        x.requires_grad_(False)
+
+
+@pytest.mark.parametrize(("order", "derivative"), [(3, 0), (3, 3), (0, 0), (1, 2)])
+def test_gradients_of_the_reference_are_nan_too(order, derivative):
+    x = torch.tensor([[0.5], [math.nan], [math.inf], [-math.inf]], dtype=torch.float64, requires_grad=True)
+    bspline_basis_reference(x, torch.arange(-3.0, 9, dtype=torch.float64)[None], order, derivative)[..., 2].sum().backward()
+    assert x.grad.isnan().squeeze().tolist() == [False, True, True, True]

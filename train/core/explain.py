@@ -83,6 +83,8 @@ def explain(message: str, cls: type) -> str:
         if not option.startswith("--"):
             return f"{stray[1][:SHOWN]}: expected options such as --seed 0"
         return f"{option}: {unknown(option[2:], known)}"
+    if message.startswith("Unexpected config:"):  # of a file with one key and no value
+        return "--config: expected a file of settings, as `seed: 0`"
     return one_line(message)[:300]
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from timm.layers.attention import Attention
 from timm.models._features_fx import register_notrace_function
 from torch import Tensor, nn
 
-from .fourier import OperatorHeads
+from .fourier import OperatorHeads, same_grid
 
 
 @torch.fx.wrap
@@ -77,20 +77,48 @@ def _with_parameters(module: nn.Module, parameters: Mapping[str, Tensor], prefix
     return twin
 
 
+class Operators(nn.Sequential):
+    """The operators of one layer, each for some of its heads: q, k, v (B, num_heads, N, d) -> (B, num_heads, N, d).
+
+    A module with a forward, as PEFT's modules_to_save takes no plain list of modules.
+
+    Args:
+        operators: modules that are called as (q, k, v) on (B, heads, N, d).
+        head_counts: number of heads of each operator.
+
+    Raises:
+        ValueError: there are not as many counts as operators.
+    """
+
+    def __init__(self, operators: Iterable[nn.Module], head_counts: Sequence[int]) -> None:
+        super().__init__(*operators)
+        self.head_counts = list(head_counts)
+        if len(self.head_counts) != len(self):
+            raise ValueError(f"head_counts={self.head_counts}: expected {len(self)} counts, one for each operator")
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]  # three tensors, not one
+        """Give each operator its heads, in order."""
+        outs = []
+        start = 0
+        for i, operator in enumerate(self):
+            stop = start + self.head_counts[i]
+            outs.append(operator(q[:, start:stop], k[:, start:stop], v[:, start:stop]))
+            start = stop
+        return torch.cat(outs, 1) if len(outs) > 1 else outs[0]
+
+
 class KArAtAttention(Attention):
     """timm's Attention (same qkv, proj and norms, same names) whose heads are given by `set_operators`.
 
     A class of its own because timm builds attention layers without telling them the number of tokens or the depth.
     """
 
-    head_counts: list[int]
     dynamic: bool
     __constants__ = ("dynamic",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.operators = nn.ModuleList()
-        self.head_counts = []
+        self.operators = Operators([], [])
         self.dynamic = False
 
     def set_dynamic(self, patch_grid: PatchGrid) -> None:
@@ -113,33 +141,34 @@ class KArAtAttention(Attention):
         return self
 
     @torch.jit.ignore
-    def _interpolated(self, operator: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Call an operator with its parameters on the current grid; gradients flow to the parameters as they are."""
-        grid = self.patch_grid
-        if not isinstance(operator, OperatorHeads) or grid.current == grid.native:
-            return operator(q, k, v)
-        own = dict(operator.named_parameters())
-        parameters = operator.resampled(own, grid.current, grid.native, grid.num_prefix)
+    def _interpolated(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Call the operators with their parameters on the current grid; gradients flow to the parameters as they are."""
+        grid, operators = self.patch_grid, self.operators
+        if same_grid(grid.current, grid.native):
+            return operators(q, k, v)
+        parameters: dict[str, Tensor] = {}
+        for name, operator in operators.named_modules():
+            if isinstance(operator, OperatorHeads):
+                values = operator.resampled(dict(operator.named_parameters()), grid.current, grid.native, grid.num_prefix)
+                parameters |= {f"{name}.{key}": value for key, value in values.items()}
         if torch.compiler.is_compiling():  # which cannot trace a copy
-            return torch.func.functional_call(operator, parameters, (q, k, v))
-        return _with_parameters(operator, parameters)(q, k, v)
+            return torch.func.functional_call(operators, parameters, (q, k, v))
+        return _with_parameters(operators, parameters)(q, k, v)
 
-    def set_operators(self, operators: nn.ModuleList, head_counts: Sequence[int]) -> None:
-        """Give the heads to operators, in order.
+    def set_operators(self, operators: Operators) -> None:
+        """Give the heads to operators, which several layers may share.
 
         Args:
-            operators: modules that are called as (q, k, v) on (B, heads, N, d).
-            head_counts: number of heads of each operator; their sum is num_heads.
+            operators: operators whose heads are num_heads in all.
 
         Raises:
-            ValueError: the counts do not add up, or there is attention dropout, which has no N x N map to drop from.
+            ValueError: the heads do not add up, or there is attention dropout, which has no N x N map to drop from.
         """
-        if sum(head_counts) != self.num_heads or len(head_counts) != len(operators):
-            raise ValueError(f"head_counts={list(head_counts)}: expected {len(operators)} counts that sum to {self.num_heads}")
+        if sum(operators.head_counts) != self.num_heads:
+            raise ValueError(f"head_counts={operators.head_counts}: expected counts that sum to {self.num_heads}")
         if self.attn_drop.p > 0:
             raise ValueError(f"attn_drop_rate={self.attn_drop.p}: expected 0, as there is no attention map to drop from")
         self.operators = operators
-        self.head_counts = list(head_counts)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Attend: (B, N, C) -> (B, N, C).
@@ -152,15 +181,6 @@ class KArAtAttention(Attention):
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         q, k = self.q_norm(q).type_as(v), self.k_norm(k).type_as(v)
-        outs = []
-        start = 0
-        for i, operator in enumerate(self.operators):
-            stop = start + self.head_counts[i]
-            if self.dynamic:
-                outs.append(self._interpolated(operator, q[:, start:stop], k[:, start:stop], v[:, start:stop]))
-            else:
-                outs.append(operator(q[:, start:stop], k[:, start:stop], v[:, start:stop]))
-            start = stop
-        out = torch.cat(outs, 1) if len(outs) > 1 else outs[0]
+        out = self._interpolated(q, k, v) if self.dynamic else self.operators(q, k, v)
         out = self.norm(out.transpose(1, 2).reshape(batch, tokens, self.attn_dim))
         return self.proj_drop(self.proj(out))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from timm.models._features_fx import register_notrace_function
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,6 +12,23 @@ from kat_zoo.kernels import fourier_attention
 
 from ..._checks import choice, count
 from .edges import INITS
+
+
+@torch.fx.wrap
+@register_notrace_function
+def check_tokens(q: Tensor, num_tokens: int) -> Tensor:
+    """Return q (B, h, N, d), or raise ValueError: there are other numbers of tokens than an operator has parameters for."""
+    if q.shape[2] != num_tokens:
+        raise ValueError(
+            f"q of {q.shape[2]} tokens: expected {num_tokens}, as many as the operator has parameters for; another size of image "
+            "needs the model's set_input_size or dynamic_img_size=True, and no token can be left out"
+        )
+    return q
+
+
+def same_grid(new: Sequence[int], old: Sequence[int]) -> bool:
+    """Whether two grids are known to be equal; a symbolic side is not compared, or an exported model would refuse one of its sizes."""
+    return not any(isinstance(side, torch.SymInt) for side in (*new, *old)) and tuple(new) == tuple(old)
 
 
 def resample_tokens(x: Tensor, dim: int, new_grid: Sequence[int], old_grid: Sequence[int], num_prefix: int) -> Tensor:
@@ -66,7 +84,7 @@ class OperatorHeads(nn.Module):
             old_grid: (height, width) of the parameters, in patches.
             num_prefix: number of tokens before the patches.
         """
-        if tuple(new_grid) == tuple(old_grid):
+        if same_grid(new_grid, old_grid):
             return
         for name, value in self.resampled(dict(self.named_parameters()), new_grid, old_grid, num_prefix).items():
             owner, _, leaf = name.rpartition(".")
@@ -83,7 +101,7 @@ class OperatorHeads(nn.Module):
             old_grid: (height, width) of the values, in patches.
             num_prefix: number of tokens before the patches.
         """
-        if tuple(new_grid) == tuple(old_grid):
+        if same_grid(new_grid, old_grid):
             return dict(state)
         factor = old_grid[0] * old_grid[1] / (new_grid[0] * new_grid[1])
         result = {}
@@ -188,7 +206,12 @@ class FourierHeads(OperatorHeads):
         return rows if self.bias is None else rows + self.bias.unsqueeze(-2)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend on (B, h, N, d)."""
+        """Attend on (B, h, N, d).
+
+        Raises:
+            ValueError: another number of tokens than num_tokens.
+        """
+        q = check_tokens(q, self.w.shape[1])
         a: Tensor = self.a
         b: Tensor = self.b
         if self.cos_scale is not None and self.sin_scale is not None:

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..._checks import choice, count
 from .edges import Edges
-from .fourier import OperatorHeads, reset_map
+from .fourier import OperatorHeads, check_tokens, reset_map
 
 logger = logging.getLogger("kat_zoo")
 
@@ -141,13 +141,17 @@ class GeneralHeads(OperatorHeads):
         """Attend on (B, h, N, d).
 
         Raises:
-            ValueError: traced by torch.fx.symbolic_trace, which cannot follow a loop over tiles.
+            ValueError: another number of tokens than num_tokens, or traced by torch.fx.symbolic_trace, which cannot follow a loop
+                over tiles.
         """
         if isinstance(q, torch.fx.Proxy):
             raise self._refused("torch.fx.symbolic_trace", "torch.export.export, or timm's create_feature_extractor")
+        q = check_tokens(q, self.w.shape[1] if self.inner is None else self.inner.coefficients.shape[-1])
+        # An exported model of any number of tokens cannot hold a number of tiles.
+        tiles = [q] if isinstance(q.shape[2], torch.SymInt) else q.split(TILE_QUERIES, 2)
         # Under functional_call, a tile recomputed in the backward would find the module's own parameters again: keep it.
         if all(isinstance(p, nn.Parameter) for p in self.parameters()):
-            tiles = [checkpoint(self._tile, tile, k, v, use_reentrant=False) for tile in q.split(TILE_QUERIES, 2)]
+            outs = [checkpoint(self._tile, tile, k, v, use_reentrant=False) for tile in tiles]
         else:
-            tiles = [self._tile(tile, k, v) for tile in q.split(TILE_QUERIES, 2)]
-        return torch.cat(tiles, 2)
+            outs = [self._tile(tile, k, v) for tile in tiles]
+        return torch.cat(outs, 2)
