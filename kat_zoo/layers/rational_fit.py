@@ -92,11 +92,11 @@ def fit_rational_to_samples(
     values = samples.detach().double().flatten().cpu().numpy()
     low, high = _checks.interval("range", (values.min(), values.max()) if range is None else range)
     m, n = _checks.order("order", order)
-    if weights is not None and (weights.shape != samples.shape or weights.min() < 0 or not weights.sum() > 0):
+    masses = None if weights is None else weights.detach().double().flatten().cpu().numpy()
+    if weights is not None and masses is not None and (weights.shape != samples.shape or masses.min() < 0 or not masses.sum() > 0):
         raise ValueError(
             f"weights of shape {tuple(weights.shape)}: expected at least 0, with a sum above 0, for samples {tuple(samples.shape)}"
         )
-    masses = None if weights is None else weights.detach().double().flatten().cpu().numpy()
     counts, edges = np.histogram(values, NUM_BINS, weights=masses)
     centers = ((edges[:-1] + edges[1:]) / 2)[counts > 0]
     density = counts[counts > 0] / counts.sum()
@@ -133,11 +133,14 @@ def _weighted_fit(x: np.ndarray, y: np.ndarray, weights: np.ndarray, m: int, n: 
         rows = np.column_stack([w * y, (w * y)[:, None] * magnitudes])
         rows -= basis @ (basis.T @ rows)
         scales = np.linalg.norm(rows[:, 1:], axis=0) + 1e-300
-        q = nnls(-rows[:, 1:] / scales, rows[:, 0])[0] / scales
-        error = np.linalg.norm(numerator(q)[1])
-        if error < smallest:
-            best, smallest = q, error
-        elif error > 0.999 * smallest:
+        try:
+            q = nnls(-rows[:, 1:] / scales, rows[:, 0])[0] / scales
+        except RuntimeError:  # it gives up now and then, where the problem is nearly singular; the best so far is the start
+            break
+        norm = np.linalg.norm(numerator(q)[1])
+        if norm < smallest:
+            best, smallest = q, norm
+        elif norm > 0.999 * smallest:
             break
     # Coefficients that start at their bound often stay there, whence three starts, a few milliseconds each.
     for lift in (1e-9, 1e-4, 1e-2):

@@ -14,7 +14,7 @@ from ..kernels import rational
 from ..layers.init import FIT_RANGE, FUNCTIONS, rational_coefficients
 from ..layers.rational_fit import fit_rational, fit_rational_to_samples
 
-ROWS = 512  # tokens kept per MLP
+ROWS = 256  # tokens kept per MLP
 MARGIN = 0.25  # of a group's range, on either side: other images reach beyond those measured
 
 # Norms that do not care about the order of their channels, whatever their class is called in a version of timm.
@@ -165,9 +165,7 @@ def fit_groups(
         low, high = measured.low[group].min().item(), measured.high[group].max().item()
         margin = MARGIN * (high - low) or 1.0  # dead channels hold a single value
         samples = measured.rows[:, group]
-        weights = importance[group].expand_as(samples)
-        if not weights.sum() > 0:
-            weights = torch.ones_like(samples)
+        weights = importance[group].expand_as(samples) if importance[group].sum() > 0 else torch.ones_like(samples)
         fits.append(fit_rational_to_samples(activation, samples, order, weights, (low - margin, high + margin))[:2])
     return GroupFits(channels, torch.stack([a for a, _ in fits]), torch.stack([b for _, b in fits]))
 
