@@ -13,10 +13,11 @@ from ._lazy import lazy
 if TYPE_CHECKING:
     __version__: str
     from . import models as models
+    from .transfer import to_kat as to_kat
     from .transfer import vit_to_karat as vit_to_karat
     from .transfer import vit_to_kat as vit_to_kat
 
-__all__ = ["__version__", "models", "vit_to_karat", "vit_to_kat"]
+__all__ = ["__version__", "models", "to_kat", "vit_to_karat", "vit_to_kat"]
 
 
 def _register() -> None:
@@ -39,7 +40,7 @@ def _register() -> None:
 if Path((sys.argv or [""])[0]).name not in ("kat-zoo", "kat-zoo.exe") and sys.orig_argv[1:3] != ["-m", "kat_zoo"]:
     _register()
 
-_get, _ = lazy(__name__, {"vit_to_karat": "transfer", "vit_to_kat": "transfer"})
+_get, _ = lazy(__name__, {"to_kat": "transfer", "vit_to_karat": "transfer", "vit_to_kat": "transfer"})
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ FOLDERS = {"kat_zoo": "kat_zoo", "kat_zoo.kernels": "kernels", "kat_zoo.train": 
 
 # Package -> its public names: __all__, and all that dir() and an editor show.
 PUBLIC = {
-    "kat_zoo": "__version__ models vit_to_karat vit_to_kat",
+    "kat_zoo": "__version__ models to_kat vit_to_karat vit_to_kat",
     "kat_zoo.analysis": "AttentionLayer NotApplicable Plane PowerLaw attention_quality capture_attention fit_power_law loss_surface "
     "measure_costs plot_attention_maps plot_costs plot_curves plot_histograms plot_landscape plot_power_law plot_quality plot_spectra "
     "principal_plane singular_values",
@@ -34,7 +34,7 @@ PUBLIC = {
     "kat_zoo.layers": "FourierHeads GRKAN GeneralHeads GroupRational KANLinear KANMlp KArAtAttention fit_rational",
     "kat_zoo.models": "KAT KATMixer KArAt MixerViT PixelClassifier",
     "kat_zoo.train": "DetectionRecipe Recipe SegmentationRecipe read_run train",
-    "kat_zoo.transfer": "vit_to_karat vit_to_kat",
+    "kat_zoo.transfer": "to_kat vit_to_karat vit_to_kat",
 }
 
 

@@ -26,12 +26,16 @@ def check_plain_vit(vit: Any) -> None:
     if type(vit) is not VisionTransformer:
         raise ValueError(
             f"vit of class {type(vit).__name__}: expected timm's plain VisionTransformer (distilled and other relatives hold parts of "
-            "their own)"
+            "their own, which kat_zoo.to_kat keeps)"
         )
     if type(vit.patch_embed) is not PatchEmbed or not isinstance(vit.patch_embed.norm, nn.Identity):
-        raise ValueError(f"patch_embed of class {type(vit.patch_embed).__name__}: expected timm's PatchEmbed without a norm")
+        raise ValueError(
+            f"patch_embed of class {type(vit.patch_embed).__name__}: expected timm's PatchEmbed without a norm, or kat_zoo.to_kat"
+        )
     if vit.attn_pool is not None:
-        raise ValueError(f"global_pool={vit.global_pool!r}: expected no attention pooling, which has an MLP of its own")
+        raise ValueError(
+            f"global_pool={vit.global_pool!r}: expected no attention pooling, which has an MLP of its own that kat_zoo.to_kat converts"
+        )
     for i, block in enumerate(vit.blocks):
         parts = (block, Block), (getattr(block, "mlp", None), Mlp), (getattr(block, "attn", None), Attention)
         for part, kind in parts:

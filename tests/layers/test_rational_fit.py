@@ -96,6 +96,54 @@ def test_fit_to_samples_is_better_where_the_samples_are():
     assert error(F.gelu, *best, low, high) < 20 * largest  # the tails are not given up
 
 
+def rms(fit, samples):
+    y = rational_reference(samples[:, None], fit[0][None], fit[1][None])[:, 0]
+    return (y - F.gelu(samples)).square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("order, most", [((5, 4), 3.5e-3), ((8, 7), 2e-4)])
+def test_a_few_outliers_do_not_spoil_the_bulk(order, most):
+    # The minimax fit on [-6, 6] is off by 2.2e-3 there, that of order (5, 4) up to the outliers by 9e-3.
+    bulk = 1.5 * torch.randn(50_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fit = fit_rational_to_samples(F.gelu, torch.cat([bulk, torch.full((1,), 30.0, dtype=torch.float64)]), order)
+    assert rms(fit, bulk) < most
+    outlier = rational_reference(torch.tensor([[30.0]], dtype=torch.float64), fit[0][None], fit[1][None])
+    assert outlier.item() == pytest.approx(30, abs=0.2)
+
+
+def test_no_neighbor_of_a_fit_to_samples_is_better():
+    # The objective written out: histogram and a thousandth of it spread over the range, on a finer grid and without its code.
+    samples = 2 * torch.randn(50_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a, b, _ = fit_rational_to_samples(F.gelu, samples)
+    points = torch.linspace(samples.min().item(), samples.max().item(), 1001, dtype=torch.float64)
+
+    def objective(a, b):
+        return rms((a, b), samples) ** 2 + 1e-3 * rms((a, b), points) ** 2
+
+    least = objective(a, b)
+    generator = torch.Generator().manual_seed(1)
+    for scale in (1e-2, 1e-3, 1e-4):
+        for _ in range(100):
+            near = [c * (1 + scale * torch.randn(c.shape, generator=generator, dtype=torch.float64)) for c in (a, b)]
+            assert objective(*near) > 0.98 * least
+
+
+def test_weights_of_samples_count_like_repetitions():
+    samples = torch.randn(2_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = torch.arange(2_000) % 3
+    weighted = fit_rational_to_samples(F.gelu, samples, weights=weights.double())
+    repeated = fit_rational_to_samples(F.gelu, samples.repeat_interleave(weights), range=(samples.min().item(), samples.max().item()))
+    x = torch.linspace(-2.5, 2.5, 101, dtype=torch.float64)[:, None]
+    values = [rational_reference(x, a[None], b[None]) for a, b, _ in (weighted, repeated)]
+    torch.testing.assert_close(*values, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("weights", [torch.ones(3), torch.zeros(4), -torch.ones(4)], ids=str)
+def test_bad_weights(weights):
+    with pytest.raises(ValueError, match="weights of shape .*: expected"):
+        fit_rational_to_samples(F.gelu, torch.arange(4.0), weights=weights)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

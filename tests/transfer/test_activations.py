@@ -1,6 +1,7 @@
 """vit_to_kat: the KAT computes the ViT's function, for every activation and option it accepts, and refuses the rest."""
 
 import json
+import sys
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from timm.models.vision_transformer import ParallelScalingBlock
 from torch import nn
 
 from kat_zoo import vit_to_kat
+from kat_zoo.layers.init import _coefficients as rational_coefficients_cache
 
 
 def images(count, seed, size=64):
@@ -62,7 +64,76 @@ def test_activations(act, bound):
     assert report.relative_logits_error <= bound
     assert relative_error(kat, vit, images(8, seed=2)) <= 1.5 * bound
     assert torch.equal(kat.blocks[2].mlp.act1(torch.ones(2, 8)), torch.ones(2, 8))
-    assert torch.equal(kat.blocks[2].mlp.fc2.weight, vit.blocks[2].mlp.fc2.weight)
+    columns = [sorted(model.blocks[2].mlp.fc2.weight.T.tolist()) for model in (kat, vit)]
+    assert columns[0] == columns[1] and kat.blocks[2].mlp.act2.order == (8, 7)
+
+
+@torch.no_grad()
+def uneven(depth=2):
+    """A ViT whose channels reach differently far, some to 20, with a layer scale that hides what its blocks compute."""
+    vit = realistic(depth=depth, init_values=1e-5, scale=1.5)
+    for block in vit.blocks:
+        reach = torch.linspace(0.1, 1, 192)[torch.randperm(192, generator=torch.Generator().manual_seed(0))]
+        block.mlp.fc1.weight *= reach[:, None] ** 2
+        block.mlp.fc1.bias[:3] -= 18
+        block.ls2.gamma.fill_(1e-5)
+    return vit
+
+
+def test_a_calibrated_kat_is_saved_and_loads_again():
+    kat, _ = vit_to_kat(uneven(), images(8, seed=1))
+    assert kat.blocks[0].mlp.act2.weight_numerator.shape == (8, 9) and kat.blocks[0].mlp.act2.weight_denominator.shape == (8, 7)
+    again = timm.create_model(kat.pretrained_cfg["architecture"], **json.loads(json.dumps(kat._model_args)))
+    again.load_state_dict(kat.state_dict())
+    x = images(4, seed=3)
+    assert torch.equal(again.eval()(x), kat(x))
+
+
+def test_a_calibrated_kat_loads_without_scipy(monkeypatch):
+    kat, _ = vit_to_kat(uneven(1), images(8, seed=1))
+    rational_coefficients_cache.cache_clear()
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    timm.create_model(kat.pretrained_cfg["architecture"], **kat._model_args).load_state_dict(kat.state_dict())
+
+
+def test_the_report_sees_every_mlp_behind_its_layer_scale():
+    vit = uneven()
+    x = images(8, seed=1)
+    kat, report = vit_to_kat(vit, x)
+    inputs = []
+    hook = vit.blocks[1].mlp.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    with torch.no_grad():
+        vit(x)
+        hook.remove()
+        outputs = [model.blocks[1].mlp(inputs[0]) - vit.blocks[1].mlp.fc2.bias for model in (vit, kat)]
+    measured = ((outputs[1] - outputs[0]).norm() / outputs[0].norm()).item()
+    fit = report.blocks[1]
+    assert fit.output_error == pytest.approx(measured, rel=0.1, abs=1e-6)
+    assert list(fit.output_errors) == ["default", "one fit", "groups"]
+    assert fit.output_error < 0.6 * fit.output_errors["one fit"] < 0.1 * fit.output_errors["default"]
+    assert fit.output_error > 100 * report.relative_logits_error  # the layer scale hides it there
+    assert fit.bulk_error <= fit.max_error and fit.range[0] < -18
+    first = str(report).splitlines()[1].split()[0]
+    assert first == max(report.blocks, key=lambda fit: fit.output_error).name
+
+
+def test_order():
+    kat, _ = vit_to_kat(realistic(depth=1), images(8, seed=1), order=(5, 4))
+    assert kat.blocks[0].mlp.act2.order == (5, 4) and "order" not in kat._model_args
+    kat, _ = vit_to_kat(realistic(depth=1), init_range=(-4, 4), order=(6, 5))
+    assert kat.blocks[0].mlp.act2.order == (6, 5) and kat._model_args["order"] == [6, 5]
+    with pytest.raises(ValueError, match="order"):
+        vit_to_kat(realistic(depth=1), order=(9, 4))
+
+
+def test_other_images_may_reach_farther():
+    vit = uneven()
+    kat, _ = vit_to_kat(vit, images(8, seed=1))
+    mlps = vit.blocks[0].mlp, kat.blocks[0].mlp
+    x = vit.blocks[0].norm2(1.2 * torch.randn(64, 64, generator=torch.Generator().manual_seed(5)))
+    with torch.no_grad():
+        expected, y = (mlp(1.15 * x) for mlp in mlps)  # a sixth beyond every norm's output
+        assert (y - expected).norm() < 0.01 * expected.norm()
 
 
 @pytest.mark.parametrize("calibrate", [True, False])
@@ -131,7 +202,9 @@ def test_init_range_is_the_range_of_the_fit():
     assert narrow.range == (-3, 3) and narrow.max_error < 2e-3 < wide.max_error
     x = images(4, seed=1)
     _, report = vit_to_kat(vit, x, init_range=(-3, 3))
-    assert report.blocks[0] == narrow and not report.calibrated
+    same = ("range", "max_error", "rms_error")
+    assert [getattr(report.blocks[0], name) for name in same] == [getattr(narrow, name) for name in same] and not report.calibrated
+    assert list(report.blocks[0].output_errors) == ["init_range"]
     kat, report = vit_to_kat(vit)
     assert report.blocks[0].range == (-6, 6) and not report.calibrated
     _, measured = vit_to_kat(vit, x, init_range=(-6, 6))

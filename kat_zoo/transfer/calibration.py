@@ -1,0 +1,198 @@
+"""Rationals in place of an MLP's activation: measure its arguments, group channels of like range, fit each group."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.layers.grn import GlobalResponseNorm
+from torch import Tensor, nn
+
+from ..kernels import rational
+from ..layers.init import FIT_RANGE, FUNCTIONS, rational_coefficients
+from ..layers.rational_fit import fit_rational, fit_rational_to_samples
+
+ROWS = 256  # tokens kept per MLP
+MARGIN = 0.25  # of a group's range, on either side: other images reach beyond those measured
+
+# Norms that do not care about the order of their channels, whatever their class is called in a version of timm.
+NORMS = (nn.Identity, nn.LayerNorm, nn.RMSNorm, nn.BatchNorm2d, GlobalResponseNorm)
+
+
+@dataclass(frozen=True)
+class PreActivations:
+    """Arguments of one activation over some images.
+
+    Attributes:
+        rows: (tokens, hidden) float32 on the CPU, a random subset of all tokens.
+        low: (hidden,) smallest argument of each channel, over all tokens.
+        high: (hidden,) largest argument of each channel, over all tokens.
+    """
+
+    rows: Tensor
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
+class GroupFits:
+    """Rationals of one activation.
+
+    Attributes:
+        channels: (hidden,) permutation of the channels that puts those of a group beside each other.
+        numerator: (num_groups or 1, m + 1) float64.
+        denominator: (num_groups or 1, n) float64.
+    """
+
+    channels: Tensor
+    numerator: Tensor
+    denominator: Tensor
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Rational of every channel in the order before the permutation; (tokens, hidden)."""
+        out = torch.empty_like(rows)
+        out[:, self.channels] = rational(rows[:, self.channels], self.numerator, self.denominator)
+        return out
+
+
+def channel_dim(mlp: Any) -> int:
+    """Dimension of an MLP's channels: 1 for convolutions, -1 for linear layers."""
+    return 1 if isinstance(mlp.fc2, nn.Conv2d) else -1
+
+
+def portable(activation: nn.Module) -> nn.Module:
+    """Copy of an activation that takes float64 tensors on the CPU."""
+    return copy.deepcopy(activation).cpu().double()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients, restored afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+class Recorder:
+    """Hook in front of an activation that keeps its arguments.
+
+    Args:
+        dim: dimension of the channels.
+        share: number of tokens to keep of each call.
+    """
+
+    def __init__(self, dim: int, share: int) -> None:
+        self.dim, self.share = dim, share
+        self.generator = torch.Generator().manual_seed(0)
+        self.rows: list[Tensor] = []
+        self.extremes: list[Tensor] = []
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor]) -> None:
+        """Keep a random subset of the tokens, and the range of every channel."""
+        rows = inputs[0].movedim(self.dim, -1).flatten(0, -2)
+        self.extremes.append(torch.stack([rows.amin(0), rows.amax(0)]).float().cpu())
+        # At random: evenly spaced tokens may be the same patches of every image.
+        chosen = torch.randperm(len(rows), generator=self.generator)[: self.share]
+        self.rows.append(rows[chosen.to(rows.device)].float().cpu())
+
+    def result(self) -> PreActivations:
+        """Everything kept so far."""
+        extremes = torch.stack(self.extremes)
+        return PreActivations(torch.cat(self.rows), extremes[:, 0].amin(0), extremes[:, 1].amax(0))
+
+
+def observe(model: nn.Module, mlps: Mapping[str, Any], batches: Sequence[Tensor]) -> tuple[dict[str, PreActivations], list[Tensor]]:
+    """Run a model and watch the arguments of its activations.
+
+    Args:
+        model: model in eval mode.
+        mlps: MLPs of the model by name, each with act and fc2.
+        batches: inputs of the model.
+
+    Returns:
+        (pre_activations, outputs): arguments by the MLP's name, without MLPs that the model does not call, and the model's outputs.
+    """
+    share = -(-ROWS // len(batches))
+    recorders = {name: Recorder(channel_dim(mlp), share) for name, mlp in mlps.items()}
+    hooks = [mlp.act.register_forward_pre_hook(recorders[name]) for name, mlp in mlps.items()]
+    try:
+        outputs = [model(batch) for batch in batches]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: recorder.result() for name, recorder in recorders.items() if recorder.rows}, outputs
+
+
+def uniform_fit(activation: nn.Module, interval: tuple[float, float], order: tuple[int, int], channels: int) -> GroupFits:
+    """One minimax fit for all channels, from the table where it is there (no scipy needed)."""
+    numerator, denominator = _minimax(activation, interval, order)
+    return GroupFits(torch.arange(channels), numerator[None], denominator[None])
+
+
+def _minimax(activation: nn.Module, interval: tuple[float, float], order: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    if interval == FIT_RANGE and order == (5, 4):
+        x = torch.linspace(*interval, 101, dtype=torch.float64)
+        for name, function in FUNCTIONS.items():
+            if name != "swish" and torch.equal(function(x), activation(x.clone())):  # which may work in place
+                return rational_coefficients(name)
+    return fit_rational(activation, interval, order)[:2]
+
+
+def fit_groups(
+    activation: nn.Module, measured: PreActivations, importance: Tensor, order: tuple[int, int], num_groups: int, permute: bool
+) -> GroupFits:
+    """Fit a rational to the arguments of each group of channels.
+
+    Args:
+        activation: elementwise function of a float64 tensor.
+        measured: arguments of the activation.
+        importance: (hidden,) weight of each channel's squared error.
+        order: degrees (m, n) of numerator and denominator.
+        num_groups: number of groups, which divides the channels.
+        permute: whether channels may change places, so that those whose arguments reach equally far share a group.
+    """
+    reach = torch.maximum(-measured.low, measured.high)
+    channels = torch.argsort(reach, stable=True) if permute else torch.arange(len(reach))
+    fits = []
+    for group in channels.view(num_groups, -1):
+        low, high = measured.low[group].min().item(), measured.high[group].max().item()
+        margin = MARGIN * (high - low) or 1.0  # dead channels hold a single value
+        samples = measured.rows[:, group]
+        weights = importance[group].expand_as(samples) if importance[group].sum() > 0 else torch.ones_like(samples)
+        fits.append(fit_rational_to_samples(activation, samples, order, weights, (low - margin, high + margin))[:2])
+    return GroupFits(channels, torch.stack([a for a, _ in fits]), torch.stack([b for _, b in fits]))
+
+
+def column_weights(mlp: Any) -> Tensor:
+    """Squared norm of the column of fc2 that each hidden channel is multiplied with; (hidden,) float32 on the CPU."""
+    return mlp.fc2.weight.detach().flatten(1).float().square().sum(0).cpu()
+
+
+def may_permute(mlp: Any) -> bool:
+    """Whether the hidden channels of an MLP may change places: no gate, and nothing between that knows channels by their place."""
+    fc1 = getattr(mlp, "fc1", None)
+    gated = fc1 is None or len(fc1.weight) != mlp.fc2.weight.shape[1]
+    return not gated and all(isinstance(getattr(mlp, name, nn.Identity()), NORMS) for name in ("norm", "grn"))
+
+
+@torch.no_grad()
+def permute_hidden(mlp: Any, channels: Tensor) -> None:
+    """Put the hidden channels of an MLP into another order, which changes nothing it computes; in place.
+
+    Args:
+        mlp: MLP that `may_permute` accepts.
+        channels: permutation of the hidden channels.
+    """
+    for name, tensor in [*mlp.named_parameters(), *mlp.named_buffers()]:
+        layer = name.partition(".")[0]
+        if layer in ("fc1", "norm", "grn") and tensor.ndim:
+            tensor.copy_(tensor[channels.to(tensor.device)])
+        elif name == "fc2.weight":
+            tensor.copy_(tensor[:, channels.to(tensor.device)])
