@@ -100,9 +100,16 @@ def test_clamped_repeated_and_nearly_equal_knots():
 def test_not_finite_numbers_pass_through_as_on_the_cpu():
     x, knots, coef, _ = operands("spline_contract", 6, 2, 3, 5, 3, True, torch.float32, False)
     x[0, 0], x[1, 0], x[2, 1] = torch.nan, torch.inf, -torch.inf
-    found = bspline_op.GPU["spline_contract"](x, knots, coef, None, 3, 0)
-    expected = torch.ops.kat_zoo.spline_contract(x, knots, coef, None, 3, 0)
-    assert torch.equal(found.isfinite(), expected.isfinite()) and found[0].isnan().all() and not found[:3].isfinite().any()
+    grad = torch.ones(6, 3)
+    for name, tensors in {
+        "spline_contract": (x, knots, coef, None),
+        "spline_project": (grad, x, knots, coef),
+        "spline_accumulate": (grad, x, knots, None),
+        "bspline_basis": (x, knots),
+    }.items():
+        found = bspline_op.GPU[name](*tensors, 3, 0)
+        expected = getattr(torch.ops.kat_zoo, name)(*tensors, 3, 0)
+        assert found.isnan().any() and torch.equal(found.isnan(), expected.isnan()), name
 
 
 def test_strides_shared_knots_and_nothing_at_all():
