@@ -112,7 +112,7 @@ def find_mlps(model: nn.Module) -> tuple[dict[str, Any], tuple[str, ...]]:
 def _channels(model: nn.Module) -> int:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            return module.in_channels * (1 if module.groups == 1 else module.groups)
+            return module.in_channels
     return _config(model).get("input_size", (3, 224, 224))[0]
 
 
