@@ -162,8 +162,9 @@ def laws() -> list[str]:
         *prose("""
             1,000 rows, one seed, one thread. A law counts as recovered where the formula has a relative squared error of at most 1.2e-7
             on 2,000 fresh rows of the same box and no undefined function; with noise s, of at most (s / 5)^2. That is the measure of
-            published comparisons; an approximation as good as that counts, too. Ours had 20 CPU seconds a law and Operon five seconds
-            of the clock, on a machine that did other work as well. The search was developed while both lists, our own and
+            published comparisons; an approximation as good as that counts, too. Ours had 20 CPU seconds a law, on a machine that did other
+            work as well. Operon had five seconds of the clock and its own rules for ending, which ended most runs before: with
+            restarts it would find more. The search was developed while both lists, our own and
             76 laws of FastSRB (arXiv 2508.14481), were in sight, so the rows say little about laws that nobody has seen. With units, the
             constants whose numbers stand in a law are given by name.
         """),
