@@ -57,7 +57,7 @@ kill-points: $(STAMP)
 	$(BIN)/python tests/train/kill_points.py --points 200
 
 # The C++ library under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer with threads of its own, as OpenMP's
-# barriers are not seen: kernel tests, and the operators on any input. About twenty minutes of one core, ten of them to compile.
+# barriers are not seen: kernel tests, and the operators on any input. About ten minutes of two cores.
 SANITIZED := build/sanitizers
 SANITIZE := g++ -O1 -g -std=gnu++17 -fno-math-errno -fno-trapping-math -fvisibility=hidden -Wno-psabi -fno-omit-frame-pointer -fPIC -shared
 SANITIZED_SOURCES := $(wildcard kernels/*_cpu.cpp) tests/kernels/threads.cpp
