@@ -159,5 +159,5 @@ def test_optimizers_of_timm_train_a_kat(name, lr):
 
 def test_wrong_arguments_of_a_model_are_named():
     for kwargs in ({"depht": 2}, {"img_size": "28"}):
-        with pytest.raises(ValueError, match="model.kwargs=.*: expected arguments of kat_pico_patch4_28"):
+        with pytest.raises(ValueError, match="model.kwargs=.*: kat_pico_patch4_28 has no argument depht; did you mean depth"):
             build_model(ModelConfig(name="kat_pico_patch4_28", kwargs=kwargs), 10)
