@@ -158,6 +158,9 @@ def test_optimizers_of_timm_train_a_kat(name, lr):
 
 
 def test_wrong_arguments_of_a_model_are_named():
-    for kwargs in ({"depht": 2}, {"img_size": "28"}):
-        with pytest.raises(ValueError, match="model.kwargs=.*: kat_pico_patch4_28 has no argument depht; did you mean depth"):
+    for kwargs, message in (
+        ({"depht": 2}, "model.kwargs=.*: kat_pico_patch4_28 has no argument depht; did you mean depth"),
+        ({"img_size": "28"}, "img_size='28': expected an integer of at least 1, or"),
+    ):
+        with pytest.raises(ValueError, match=message):
             build_model(ModelConfig(name="kat_pico_patch4_28", kwargs=kwargs), 10)
