@@ -47,7 +47,7 @@ test-all: test
 FLOORS := build/floors
 test-floors:
 	test -x $(FLOORS)/bin/python || $(PYTHON) -m venv $(FLOORS)
-	$(PYTHON) tests/floors.py train kan dense export > $(FLOORS)/floors.txt
+	$(PYTHON) tests/floors.py train kan formula dense export > $(FLOORS)/floors.txt
 	$(FLOORS)/bin/pip install --quiet --disable-pip-version-check -r $(FLOORS)/floors.txt 'pytest==8.3.5' 'hypothesis==6.100.0' 'setuptools>=77'
 	$(FLOORS)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	$(FLOORS)/bin/pytest -m 'not slow and not gpu' --ignore tests/kernels/test_hub_export.py

@@ -26,7 +26,7 @@ SECTIONS = (
     ("Learned activations", "python benchmarks/atlas.py", learning.atlas),
     ("What matters in a KArAt", "python benchmarks/karat_ablations.py --resume", learning.karat_ablations),
     ("Formulas", "python benchmarks/kan_formula.py --seeds 20 --targets toy", learning.formulas),
-    ("Laws of science", "python benchmarks/kan_laws.py --noise 0 0.01 0.1 --budget 20", learning.laws),
+    ("Laws of science", "python benchmarks/kan_laws.py --noise 0 0.01 --budget 20", learning.laws),
     ("Small tables", "python benchmarks/kan_tables.py", learning.small_tables),
     ("Linear probe, fine-tuning, LP-FT", "python benchmarks/lp_ft.py", learning.lp_ft),
     ("Detection and segmentation", "python benchmarks/dense_proof.py --resume", learning.dense),

@@ -164,9 +164,10 @@ def laws() -> list[str]:
             on 2,000 fresh rows of the same box and no undefined function; with noise s, of at most (s / 5)^2. That is the measure of
             published comparisons; an approximation as good as that counts, too. Ours had 20 CPU seconds a law, on a machine that did other
             work as well. Operon had five seconds of the clock and its own rules for ending, which ended most runs before: with
-            restarts it would find more. The search was developed while both lists, our own and
-            76 laws of FastSRB (arXiv 2508.14481), were in sight, so the rows say little about laws that nobody has seen. With units, the
-            constants whose numbers stand in a law are given by name.
+            restarts it would find more. The search was developed while both lists, our
+            own and 76 laws of FastSRB (arXiv 2508.14481), were in sight, so the rows say little about laws that nobody has seen. The rows
+            of FastSRB come from the same command with `--catalogue FILE --noise 0 0.01 0.1`, those of Operon with `--peers operon
+            --budget 5 --resume` after that.
         """),
         "",
         *table(head, lines),

@@ -18,6 +18,8 @@ def floors(requirements):
     """`name>=1.2` as `name==1.2`; of several floors of one package the highest."""
     found = {}
     for requirement in requirements:
+        if requirement.startswith("kat_zoo["):  # an extra of our own, which is named by itself
+            continue
         name, extra, version = re.match(r"([\w.-]+)(\[[\w,]+\])?>=([\d.]+)", requirement).groups()
         parts = tuple(map(int, version.split(".")))
         found[name] = max(found.get(name, ((), "", "")), (parts, extra or "", version))

@@ -218,7 +218,8 @@ def test_frozen_splines_stay():
 
 
 def test_tables_of_pandas():
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     x = torch.rand(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).numpy()
     table = pandas.DataFrame(x, columns=["a", "b"])
     assert KAN([2, 1]).fit(table, table[["a"]], steps=3).best == KAN([2, 1]).fit(x, x[:, :1], steps=3).best

@@ -100,7 +100,6 @@ def test_accelerate_reads_the_configurations():
         assert sum(type(module).__name__ == wrapped for module in timm.create_model(name).modules()) >= 4
 
 
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="it is about CPUs")
 @pytest.mark.parametrize("precision, feature, warned", [("bf16", "avx2", True), ("bf16", "amx_bf16", False), ("no", "avx2", False)])
 def test_bfloat16_is_warned_of_where_it_is_emulated(precision, feature, warned, monkeypatch, caplog):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {feature: True})
@@ -109,7 +108,6 @@ def test_bfloat16_is_warned_of_where_it_is_emulated(precision, feature, warned, 
     assert ("no bfloat16 instructions: it is several times slower than float32 here, which is --precision no" in caplog.text) == warned
 
 
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="float16 is fine on GPUs")
 def test_float16_is_refused_where_it_would_be_float32(recipe):
     with pytest.raises(ValueError, match="precision is fp16, but there is no GPU"):
         train(change(recipe, system={"precision": "fp16"}))

@@ -65,7 +65,7 @@ def tidy(expression: sympy.Expr, variables: Sequence[str], X: np.ndarray) -> sym
                 other = arrange()
                 if nodes(other) < nodes(best) and np.abs(to_numpy(other, variables)(*X.T) - values).max() <= SAME * size:
                     best = other
-            except (sympy.PolynomialError, ValueError, TypeError, NotImplementedError):
+            except (sympy.PolynomialError, ValueError, TypeError, NotImplementedError):  # SymPy's, where it has no rule
                 continue
     return best
 
