@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-gpu test-tritons test-floors kill-points test-sanitizers test-all lint bench bench-gpu bench-long clean
+.PHONY: demo test test-gpu test-tritons test-floors fuzz kill-points test-sanitizers test-all lint bench bench-gpu bench-long clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,6 +41,11 @@ test-tritons: $(STAMP)
 
 test-all: test
 	$(BIN)/pytest -m 'slow and not gpu'
+
+# Random input of other seeds than the suites': operators against their references, files against their loaders; ten minutes.
+fuzz: $(STAMP)
+	$(BIN)/pytest --hypothesis-profile=fuzz -m 'not gpu' tests/test_random_bytes.py tests/kernels/test_any_input.py \
+	  tests/kernels/test_bspline_knots.py tests/kan/test_state_machine.py
 
 # The default suite with the oldest versions that pyproject.toml allows, in an environment of its own (a few GB).
 # Without the extra `test`: the package `kernels` needs a newer huggingface_hub than the floors.

@@ -3,6 +3,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -28,6 +29,11 @@ os.environ |= {
 }
 for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "TRANSFORMERS_CACHE"):
     os.environ.pop(name, None)
+
+# The same examples every time, so that a change is judged by what it changed; `make fuzz` draws others.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("fuzz", derandomize=False, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 
 def watch(library, own_threads):

@@ -168,7 +168,5 @@ class AnyOrder(RuleBasedStateMachine):
             torch.testing.assert_close(last, y, equal_nan=True)
 
 
-AnyOrder.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+AnyOrder.TestCase.settings = settings(max_examples=20, stateful_step_count=10, suppress_health_check=list(HealthCheck))
 TestAnyOrder = AnyOrder.TestCase

@@ -40,7 +40,7 @@ def operators(x, knots, order, derivative, outputs=3):
 
 
 @given(st.data(), st.integers(0, 7), st.integers(1, 6), st.integers(0, 2))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_repeated_and_almost_equal_knots_give_what_the_reference_gives(data, order, grid, derivative):
     count = grid + 2 * order + 1
     knots = torch.tensor(sorted(data.draw(st.lists(KNOTS, min_size=count, max_size=count))), dtype=torch.float64)

@@ -97,9 +97,9 @@ def check_coco(content: Any, annotations: Path, folder: Path, masks: bool, stric
         if not isinstance(annotation, dict):
             raise ValueError(f"{annotations}: annotation number {i} is {str(annotation)[:40]!r}: expected an object")
         place = f"{annotations}: annotation {annotation.get('id')} of image {annotation.get('image_id')}"
-        if annotation.get("image_id") not in images:
+        if not is_count(annotation.get("image_id"), 0) or annotation["image_id"] not in images:
             raise ValueError(f"{place}: there is no such image")
-        if annotation.get("category_id") not in categories:
+        if not is_count(annotation.get("category_id"), 0) or annotation["category_id"] not in categories:
             raise ValueError(f"{place}: category_id {annotation.get('category_id')} is not among the categories")
         record = _checked(annotation, images[annotation["image_id"]], masks, place, faults)
         if record is not None:
