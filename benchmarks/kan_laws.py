@@ -14,8 +14,10 @@ A law is recovered when the formula with all digits has a relative squared error
 box and no undefined function; with noise s (a part of y's standard deviation), of at most (s / 5)^2. The measure is that of the
 published comparisons, and a formula that is as good as the law without being it counts; the CSV has the formulas.
 
-Each run is a process of its own on one thread, one after another unless --jobs says otherwise. Ours and gplearn are given CPU
-seconds of that process, Operon counts the time of the wall clock. Rows are added to --out as they come; with --resume those
+Each run is a process of its own on one thread, one after another unless --jobs says otherwise, and each method has the same CPU
+seconds. Peers see inputs and values divided by their sizes (Operon computes in float32), and their formulas are those of such inputs.
+Operon starts anew every quarter of its time, and the start with the least error on a fifth of the rows, held out, is its answer.
+Rows are added to --out as they come; with --resume those
 that are there are not run again. `length` counts operators and operands of the formula as printed, `law_length` those of the law.
 
 The CSV of a catalogue holds no formulas: its laws are not ours to copy.
@@ -25,6 +27,7 @@ others, `laws.law.CONSTANTS`) by name, value and unit.
 """
 
 import argparse
+import contextlib
 import csv
 import importlib
 import json
@@ -63,33 +66,53 @@ def kan(X: np.ndarray, y: np.ndarray, seed: int, budget: float, law: Law | None)
     return lambda X: model.predict(pandas.DataFrame(X, columns=names)), str(model.formula(round=None)), str(model.formula_)
 
 
+def _of_size_one(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+    """Sizes that peers' inputs and values are divided by: Operon computes in float32, gplearn's constants lie in [-1, 1]."""
+    return np.sqrt((X * X).mean(0)), float(np.sqrt((y * y).mean()))
+
+
 def operon(X: np.ndarray, y: np.ndarray, seed: int, budget: float, law: Law | None) -> tuple:
     from pyoperon.sklearn import SymbolicRegressor
 
-    symbols = "add,sub,mul,div,constant,variable,sin,cos,exp,log,sqrt,square,tanh"
-    model = SymbolicRegressor(
-        allowed_symbols=symbols,
-        optimizer_iterations=10,
-        n_threads=1,
-        max_time=int(budget),
-        max_evaluations=10**9,
-        generations=10**6,
-        random_state=seed,
-    )
-    model.fit(X, y)
-    return model.predict, model.get_model_string(model.model_, 17), model.get_model_string(model.model_, 4)
+    scale, y_scale = _of_size_one(X, y)
+    X, y = X / scale, y / y_scale
+    held_out = np.random.default_rng(seed).permutation(len(y)) < len(y) // 5
+    best, model = math.inf, None
+    began = time.process_time()
+    while (left := budget - (time.process_time() - began)) >= 1 and best > 1e-13:  # float32's last digits
+        start = SymbolicRegressor(
+            allowed_symbols="add,sub,mul,div,constant,variable,sin,cos,exp,log,sqrt,square",
+            optimizer_iterations=10,
+            epsilon=1e-14,
+            n_threads=1,
+            max_time=max(1, int(min(left, budget / 4))),
+            max_evaluations=10**9,
+            generations=10**6,
+            random_state=seed,
+        )
+        seed += 1000
+        with contextlib.suppress(ValueError):  # it refuses its own prediction where that is not finite
+            start.fit(X[~held_out], y[~held_out])
+            error = float(np.mean((start.predict(X[held_out]) - y[held_out]) ** 2))
+            if error < best:
+                best, model = error, start
+    if model is None:
+        raise ValueError("no model with finite predictions")
+    printed = model.get_model_string(model.model_, 17), model.get_model_string(model.model_, 4)
+    return lambda X: y_scale * model.predict(X / scale), *printed
 
 
 def gplearn(X: np.ndarray, y: np.ndarray, seed: int, budget: float, law: Law | None) -> tuple:
     from gplearn.genetic import SymbolicRegressor
 
+    scale, y_scale = _of_size_one(X, y)
     functions = ("add", "sub", "mul", "div", "sin", "cos", "sqrt", "log")
     model = SymbolicRegressor(population_size=2000, generations=1, function_set=functions, random_state=seed, warm_start=True)
     began = time.process_time()
     while not model.__dict__.get("_program") or time.process_time() - began < budget:
-        model.fit(X, y)
+        model.fit(X / scale, y / y_scale)
         model.set_params(generations=model.generations + 1)
-    return model.predict, str(model._program), str(model._program)
+    return lambda X: y_scale * model.predict(X / scale), str(model._program), str(model._program)
 
 
 SERVER = multiprocessing.get_context("forkserver")  # has imported the libraries once, and forks a process for each run

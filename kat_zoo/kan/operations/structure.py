@@ -96,10 +96,10 @@ def detect_separability(function: Function, x: Tensor, mode: str = "add", thresh
     interactions = mixed * spread[:, None] * spread / y.std(correction=0).clamp(min=1e-12)
     interactions.fill_diagonal_(0)
     near = interactions > threshold
-    return Separability(_connected(near | near.T), interactions)
+    return Separability(connected(near | near.T), interactions)
 
 
-def _connected(near: Tensor) -> list[list[int]]:
+def connected(near: Tensor) -> list[list[int]]:
     """Groups of numbers that are linked, directly or through others, by a symmetric matrix of booleans."""
     groups: list[list[int]] = []
     left = set(range(len(near)))

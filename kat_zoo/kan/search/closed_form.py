@@ -1,10 +1,11 @@
 """Closed forms of a table, from cheap stages to expensive ones, all under one deadline.
 
-1. `factors`: products of powers of the inputs, and of those with a function of a monomial.
+1. `factors`: products of powers of the inputs, and of those with a function of a monomial. `affine`: a function of one, and a constant.
 2. `sums`: few monomials, with waves of angles, for y, 1 / y, y^2 and others; fractions of sums. `quadratics`: many terms.
 3. The rest that the best forms leave, as a product.
-4. `compositions`: every small composition of functions, terms with a scale inside, functions of two parts, and the sums of few of them.
-5. `sums` of a larger library; `factors` of y - 1, y^2 - 1 and their like; `factors` with two functions.
+4. `guided`: parts of the table that a network shows, each searched like a table.
+5. `compositions`: every small composition of functions, terms with a scale inside, functions of two parts, and the sums of few of them.
+6. `sums` of a larger library; `factors` of y - 1, y^2 - 1 and their like; `factors` with two functions.
 
 Every form that a stage proposes has its constants fitted to y and is judged by its description length (`judge`). The search ends
 with the first form that is right to rounding, or some stages after the one whose form leaves nothing but noise. Inputs that seem
@@ -24,8 +25,10 @@ from functools import partial
 
 import numpy as np
 
+from .affine import affine
 from .compositions import compositions, nested_terms, scaled_terms
 from .factors import Products
+from .guided import guided
 from .judge import Clock, Data, Form, Judge
 from .problem import OutOfTime
 from .quadratics import Quadratics
@@ -111,12 +114,13 @@ def _anchored() -> list[tuple[Callable[[np.ndarray], np.ndarray], Callable[[Tree
     ]
 
 
-def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
+def _stages(judge: Judge, raw: np.ndarray, depth: int) -> list[Callable[[], None]]:
     """The stages in their order.
 
     Args:
         judge: The judge of the scaled table.
         raw: (inputs,) whether an input keeps its units.
+        depth: Number of splits that led to the table.
     """
     data = judge.data
     same: Callable[[Tree], Tree] = lambda tree: tree  # noqa: E731 (the identity)
@@ -164,9 +168,11 @@ def _stages(judge: Judge, raw: np.ndarray) -> list[Callable[[], None]]:
     stages: list[Callable[[], None]] = [
         lambda: products(1, False),
         lambda: products(1, True),
+        lambda: affine(judge),
         lambda: few_terms(600),
         quadratics,
         lambda: rest(0),
+        lambda: guided(judge, _solve_part, depth),
         small,
         scaled,
         lambda: few_terms(3000),
@@ -203,11 +209,25 @@ def _search(data: Data, raw: np.ndarray) -> Judge:
     return judge
 
 
-def _run_stages(judge: Judge, raw: np.ndarray) -> None:
+def _solve_part(data: Data, depth: int) -> Judge:
+    """The search of a table that is part of another; an interrupt or the deadline ends that of the other, too.
+
+    Args:
+        data: The table.
+        depth: Number of splits that led to it.
+    """
+    judge = Judge(data)
+    _run_stages(judge, np.ones(data.inputs, bool), depth)
+    if data.clock.deadline == -math.inf:
+        raise KeyboardInterrupt
+    return judge
+
+
+def _run_stages(judge: Judge, raw: np.ndarray, depth: int = 0) -> None:
     """All stages, until a form is exact, nothing but noise is left to explain, or the time is over; an interrupt ends the time."""
     data = judge.data
     best, stale = None, 0
-    for stage in [lambda: _simplest(judge), *_stages(judge, raw)]:
+    for stage in [lambda: _simplest(judge), *_stages(judge, raw, depth)]:
         try:
             data.clock.check()
             stage()

@@ -30,6 +30,7 @@ FRACTIONS = sorted(
 SPREAD_SCALES = np.array(
     [0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.96, 0.99, 1.03, 1.1, 1.3, 1.6, 2, 3, 5, 8, 14, 30, 100, 300, 1e3, 1e4]
 )
+PLAIN, CLEAR = ("exp", "sin", "cos", "log", "1+"), 0.1  # kinds of which the best is tried, if it leaves no more than such a part
 DECADES = 30.0  # ratio of the largest to the middle value from which values span decades
 EDGES = np.array([1.003, 1.01, 1.03, 1.1])
 WAVES = np.concatenate([np.arange(0.5, 8, 0.25), np.arange(8, 30, 0.5)])
@@ -65,7 +66,13 @@ def groups(inputs: int, most: int = GROUPS) -> list[tuple[int, ...]]:
     return sorted(found, key=lambda row: (sum(map(abs, row)) + sum(p < 0 for p in row) / 4, row.count(0)))[:most]
 
 
-def _scales(kind: str, u: np.ndarray) -> np.ndarray:
+def scales(kind: str, u: np.ndarray) -> np.ndarray:
+    """Scales a at which a function f(a u) of a kind is tried.
+
+    Args:
+        kind: Name of the function.
+        u: (N,) values of the monomial.
+    """
     top, middle = float(np.abs(u).max()), float(np.median(np.abs(u)))
     if kind in ("sin", "cos"):
         return np.concatenate([WAVES / top, [s for s in NATURAL if s * top < 1e5]])
@@ -190,7 +197,8 @@ class Products:
             if np.linalg.norm(self.left) < 1e-9 * self.size or self.judge.solved or not factors:
                 return
             firsts = self._scan(self.Q, self.left, self._families(most))
-            for _, factor in firsts[:8]:
+            plain = [next((pair for pair in firsts if pair[1].kind == kind), None) for kind in PLAIN]
+            for _, factor in dict.fromkeys(firsts[:8] + [pair for pair in plain if pair is not None and pair[0] < CLEAR]):
                 self._submit([self._refined([factor], 0)])
                 if self.judge.solved:
                     return
@@ -239,17 +247,17 @@ class Products:
             u = values[argument]
             if not np.isfinite(u).all() or (kind == "log" and (u <= 0).any()):
                 continue
-            scales = np.ones(1) if kind in ("sum", "exp") else _scales(kind, u)
-            if not len(scales):
+            tried = np.ones(1) if kind in ("sum", "exp") else scales(kind, u)
+            if not len(tried):
                 continue
-            z = np.outer(u, scales)
+            z = np.outer(u, tried)
             columns = (z if kind == "exp" else np.log(np.abs(_VALUES[kind](z)))) * self.weight[:, None]
             rest = self._project(columns, Q)
             norms = np.sqrt((rest * rest).sum(0))
             good = np.isfinite(norms) & (norms > 1e-6 * np.sqrt((columns * columns).sum(0)))
             score = np.where(good, np.abs(target @ np.where(good, rest, 0.0)) / np.where(good, norms, 1.0), 0.0)
             k = int(score.argmax())
-            found.append((1 - float(score[k]) ** 2, Factor(kind, argument, float(scales[k]))))
+            found.append((1 - float(score[k]) ** 2, Factor(kind, argument, float(tried[k]))))
         return sorted(found, key=lambda pair: pair[0])
 
     def _misfit(self, factors: Sequence[Factor]) -> float:

@@ -39,6 +39,7 @@ FIRST_STEPS, WORTH = 6, 30.0  # steps after which a form is given up whose error
 STEPS = 30  # Levenberg-Marquardt steps
 LEAST_TESTED = 50  # rows of a table whose residuals can be told from noise
 CHANCE = 4.0  # standard deviations of a statistic that are taken for chance
+PLAIN = 12  # nodes of a form that explains a table of a network to the network's error, and is not one of many that do
 DERIVATIVE_STEP = 1e-5  # of a constant, relative to its size, in a central difference
 
 
@@ -87,6 +88,7 @@ class Data:
         weight_val: (M,) weights of X_val.
         library: Names of the functions and powers that a form may hold, None for all; products are always allowed.
         report: Function that is called with every form that is kept; None for no reports.
+        floor: Relative error below which forms are equally good, as where y comes from a network that is not more exact.
     """
 
     X: np.ndarray
@@ -99,6 +101,7 @@ class Data:
     weight_val: np.ndarray | None = None
     library: Sequence[str] | None = None
     report: Callable[[Form], None] | None = None
+    floor: float = FLOOR
 
     @property
     def inputs(self) -> int:
@@ -247,7 +250,7 @@ class Judge:
         if not self.data.relative:
             rest /= self.spread
         free = self.rows - k
-        nats = free * math.log(max(rest * math.sqrt(self.rows / free), FLOOR))
+        nats = free * math.log(max(rest * math.sqrt(self.rows / free), self.data.floor))
         if self.data.relative:
             nats += self.rows * float(self.share @ np.log(self.sizes / self.spread))
         return Form(tree, error, nats + k * (0.5 * math.log(self.rows) + CONSTANT) + NODE * size(tree), rest)
@@ -310,6 +313,8 @@ class Judge:
         """
         if self.best is None or self.rows < LEAST_TESTED:
             return False
+        if self.data.floor > FLOOR:
+            return self.best.rest < self.data.floor and size(self.best.tree) <= PLAIN
         left = self.residuals(self.best.tree)
         left = left - left.mean()
         if not left.any():
@@ -331,6 +336,6 @@ class Judge:
         """Forms that no smaller one beats, from small to large."""
         result: list[Form] = []
         for form in sorted(self.forms.values(), key=lambda form: (size(form.tree), form.rest)):
-            if not result or max(form.rest, FLOOR) < 0.99 * max(result[-1].rest, FLOOR):
+            if not result or max(form.rest, self.data.floor) < 0.99 * max(result[-1].rest, self.data.floor):
                 result.append(form)
         return result

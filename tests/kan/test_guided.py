@@ -1,0 +1,113 @@
+import time
+
+import numpy as np
+import pandas
+import pytest
+
+from kat_zoo.kan import KANRegressor
+from kat_zoo.kan.search.closed_form import _solve_part
+from kat_zoo.kan.search.guided import guided
+from kat_zoo.kan.search.judge import Clock, Data, Judge
+from kat_zoo.kan.search.tree import evaluate
+
+
+def table(law, inputs, low=0.5, high=2.0):
+    X = np.random.default_rng(0).uniform(low, high, (700, inputs))
+    y = law(*X.T)
+    return Data(X[:500], y[:500], X[500:], y[500:])
+
+
+def tables_of(data):
+    """The tables that are searched when the search itself finds nothing."""
+    seen = []
+
+    def solve(part, depth):
+        assert depth == 1
+        seen.append(part)
+        return Judge(part)
+
+    guided(Judge(data), solve, 0)
+    return seen
+
+
+@pytest.mark.slow
+def test_groups_that_do_not_interact_are_solved_alone_and_joined():
+    data = table(lambda a, b, c: np.log(1 + a * b) + np.cos(3 * c), 3)
+    judge = Judge(data)
+    guided(judge, _solve_part, 0)
+    assert judge.solved
+    fresh = np.random.default_rng(1).uniform(0.5, 2, (100, 3))
+    a, b, c = fresh.T
+    np.testing.assert_allclose(evaluate(judge.best.tree, fresh), np.log(1 + a * b) + np.cos(3 * c), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("law", "groups"),
+    [
+        (lambda a, b, c, d: np.sin(a * b) * np.exp(-c / d), [2, 2]),
+        (lambda a, b, c, d: np.sqrt(np.sin(a * b) + np.exp(c * d)), [2, 2]),
+        (lambda a, b, c, d: 1 / (np.sin(a) + np.exp(b * c) * d), [1, 3]),
+    ],
+)
+def test_a_part_is_a_table_of_its_inputs_to_the_networks_error(law, groups):
+    data = table(law, 4)
+    first = tables_of(data)[0]
+    size = first.X.shape[1]
+    assert size in groups
+    columns = [next(i for i in range(4) if np.isin(column, data.X[:, i]).all()) for column in first.X.T]
+    held = np.tile(np.full(4, 1.3), (len(first.X), 1))
+    held[:, columns] = first.X
+    exact = law(*held.T)
+    outer = {0: exact, 1: exact**2, 2: 1 / exact}
+    match = max(abs(np.corrcoef(first.y, values)[0, 1]) for values in outer.values())
+    assert 1 - match < 1e-3 and first.floor < 0.1
+
+
+@pytest.mark.parametrize(
+    ("law", "joined"),
+    [
+        (lambda a, b, c: np.exp(np.sin(a * b) * c), lambda a, b: a * b),
+        (lambda a, b, c: np.exp(np.cos(a - b) * c), lambda a, b: a - b),
+        (lambda a, b, c: np.sin(a / b + c), lambda a, b: a / b),
+        (lambda a, b, c: np.sin(a * a + b * b) + c * (a * a + b * b), lambda a, b: a * a + b * b),
+    ],
+)
+def test_two_inputs_that_enter_as_one_become_one(law, joined):
+    data = table(law, 3)
+    wanted = joined(*data.X.T[:2])
+    assert any(part.X.shape == (500, 2) and np.allclose(part.X[:, 0], wanted) and (part.y == data.y).all() for part in tables_of(data))
+
+
+def test_noise_alone_and_few_rows_have_no_parts():
+    data = table(lambda a, b: a * b, 2)
+    noise = np.random.default_rng(0).standard_normal(700)
+    assert not tables_of(Data(data.X, noise[:500], data.X_val, noise[500:]))
+    assert not tables_of(Data(data.X[:60], data.y[:60], data.X_val[:20], data.y_val[:20]))
+
+
+def test_the_deadline_holds_while_parts_are_searched():
+    data = table(lambda a, b, c, d: np.sin(a * b) * np.exp(-c / d), 4)
+    data.clock = Clock(time.process_time() - 1, time.process_time)
+    judge = Judge(data)
+    with pytest.raises(Exception, match="^$") as error:
+        guided(judge, _solve_part, 0)
+    assert type(error.value).__name__ == "OutOfTime"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("inputs", "law"),
+    [
+        (5, lambda a, b, c, d, e: np.sin(a * b + c) * np.exp(d) / (1 + e * e)),
+        (5, lambda a, b, c, d, e: np.log(1 + a * b) + e * np.sin(c * d)),
+        (6, lambda a, b, c, d, e, f: np.sin(a * b) * np.exp(-c * d) / (e + f * f)),
+        (6, lambda a, b, c, d, e, f: a * np.exp(-b * c) + d * np.sin(e * f)),
+    ],
+)
+def test_laws_that_only_their_parts_show(inputs, law):
+    X = np.random.default_rng(7).uniform(0.5, 2, (1200, inputs))
+    y = law(*X.T)
+    names = list("abcdef"[:inputs])
+    model = KANRegressor(symbolic=True, random_state=0, max_seconds=300).fit(pandas.DataFrame(X[:1000], columns=names), y[:1000])
+    assert model.exact_
+    np.testing.assert_allclose(model.predict(pandas.DataFrame(X[1000:], columns=names)), y[1000:], rtol=1e-6)
