@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -151,12 +152,21 @@ def share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
 
 
 def signaled(accelerator: Accelerator, signals: list[int]) -> bool:
-    """Whether any process has received a stop signal; every process calls it, and all get the same answer."""
+    """Whether any process has received a stop signal; every process calls it, and all get the same answer.
+
+    The hosts ask each other: through the devices the answer would be waited for after every update.
+    """
     if accelerator.num_processes == 1:
         return bool(signals)
-    if signals:
-        accelerator.set_trigger()
-    return accelerator.check_trigger()
+    received = torch.tensor(len(signals))
+    torch.distributed.all_reduce(received, group=_hosts(torch.distributed.group.WORLD))
+    return bool(received)
+
+
+@cache
+def _hosts(world: Any) -> Any:
+    """A group of all processes of `world` that exchanges tensors on CPUs."""
+    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
 
 
 @contextmanager
@@ -177,5 +187,5 @@ def evaluation(precision: str) -> Iterator[Accelerator]:
 
 
 def _global_batches() -> DataLoaderConfiguration:
-    """A loader's batch is the global one, so that a run does not depend on the number of processes."""
-    return DataLoaderConfiguration(split_batches=True)
+    """A loader's batch is the global one, so that a run does not depend on the number of processes; its way to a GPU is not waited for."""
+    return DataLoaderConfiguration(split_batches=True, non_blocking=True)
