@@ -198,7 +198,8 @@ def edges(x, c, basis):
         top, bottom = sum(c[i] * x**i for i in range(6)), sum(c[5 + j] * x**j for j in range(1, 5))
         return (top / (1 + bottom.abs())).sum(-1)
     t = (x - c[1]) / torch.exp(c[2])
-    return (c[0] * {"dog": t, "morlet": torch.cos(5 * t)}[basis] * torch.exp(-(t**2) / 2)).sum(-1)
+    wave = {"dog": t, "morlet": torch.cos(5 * t), "mexican_hat": (t**2 - 1) * 2 / 3**0.5 / math.pi**0.25}[basis]
+    return (c[0] * wave * torch.exp(-(t**2) / 2)).sum(-1)
 
 
 def simplex(rows):
@@ -228,7 +229,10 @@ def any_operator(draw, heads, tokens):
             return rows + p["bias"].unsqueeze(-2) if options["w_bias"] else rows
 
         return FourierHeads(heads, tokens, harmonics, rank, **options), literal
-    basis, order = draw(st.sampled_from(["fourier", "rational", "dog", "morlet"])), draw(st.sampled_from(["w_phi", "phi_w", "phi_phi"]))
+    basis, order = (
+        draw(st.sampled_from(["fourier", "rational", "dog", "morlet", "mexican_hat"])),
+        draw(st.sampled_from(["w_phi", "phi_w", "phi_phi"])),
+    )
     base = draw(st.sampled_from(["zero", "identity", "silu"]))
     projection = draw(st.sampled_from(["none", "none", "simplex"]))
 
