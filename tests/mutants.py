@@ -61,9 +61,13 @@ TESTS = {
     "kernels/rational*.py": f"kernels/test_rational.py {OPERATORS} kernels/test_rational_triton.py",
     "kernels/fourier*.py": f"kernels/test_fourier_attention.py {OPERATORS} kernels/test_fourier_attention_triton.py",
     "kernels/hub_*.py": "kernels/test_hub_export.py",
-    "kernels/*.py": f"kernels/test_dispatch.py {OPERATORS} kernels/test_occupancy.py kernels/test_compilers.py kernels/test_rational.py "
-    "kernels/test_fourier_attention.py kernels/test_bspline.py kernels/test_fork.py kernels/test_bspline_aot.py "
-    "kernels/test_rational_aot.py",
+    "kernels/occupancy.py": "kernels/test_occupancy.py",
+    "kernels/assembly.py": "kernels/test_occupancy.py kernels/test_report.py kernels/test_bspline_aot.py kernels/test_rational_aot.py",
+    "kernels/report.py": "kernels/test_report.py kernels/test_bspline_aot.py kernels/test_rational_aot.py",
+    "kernels/command.py": "kernels/test_report.py",
+    "kernels/aot.py": "kernels/test_compilers.py kernels/test_bspline_aot.py kernels/test_rational_aot.py",
+    "kernels/cpu_library.py": "kernels/test_dispatch.py kernels/test_compilers.py kernels/test_fork.py kernels/test_any_input.py",
+    "kernels/*.py": f"kernels/test_dispatch.py {OPERATORS} kernels/test_fourier_attention.py kernels/test_rational.py",
     "kan/sklearn/*.py": "kan/test_estimator_features.py kan/test_additive.py kan/test_stop.py kan/test_bad_arguments.py kan/test_units.py "
     "kan/test_regressor.py",
     "kan/search/*.py": "kan/test_search.py kan/test_closed_form.py kan/test_units.py",
