@@ -81,7 +81,7 @@ TESTS = {
     "kan/command.py": "kan/test_command.py",
     "kan/*.py": "kan/test_network.py kan/test_structure.py kan/test_bad_arguments.py kan/test_training.py kan/test_symbolic.py "
     "kan/test_torch_features.py kan/test_pruning.py kan/test_state_machine.py",
-    "train/core/config.py": "train/test_config.py train/test_recipes.py",
+    "train/core/config.py": "train/test_defaults.py train/test_config.py train/test_recipes.py",
     "train/core/explain.py": "train/test_config.py train/test_recipes.py train/test_hostile.py",
     "train/core/yaml_file.py": "train/test_hostile.py train/test_config.py",
     "train/core/ranges.py": "train/test_config.py train/test_hostile.py",
@@ -89,7 +89,7 @@ TESTS = {
     "train/test_detection_data.py train/test_data.py test_images.py",
     "train/core/workers.py": "train/test_workers.py train/test_guards.py train/test_loader.py",
     "train/core/zero.py": "train/test_zero.py",
-    "train/core/*.py": "train/test_ends.py train/test_no_synchronization.py train/test_guards.py train/test_resume.py "
+    "train/core/*.py": "train/test_defaults.py train/test_ends.py train/test_no_synchronization.py train/test_guards.py train/test_resume.py "
     "train/test_run_folder.py train/test_config.py train/test_classification.py train/test_loader.py train/test_launch.py "
     "train/test_distributed.py train/test_modes.py",
 }
@@ -179,7 +179,7 @@ def run_tests(tree: Path, tests: list[str], log: Path) -> tuple[str, str]:
         os.dup2(output, 2)
         os.environ["PYTHONPATH"] = str(tree)
         sys.path.insert(0, str(tree))
-        os.chdir(ROOT)
+        os.chdir(tree)  # `python -c` in a test looks there first
         import pytest
 
         code = pytest.main(["-x", "-q", "--tb=line", "-p", "no:cacheprovider", "-m", "not gpu and not slow", *tests])
