@@ -89,7 +89,8 @@ TESTS = {
     "train/test_detection_data.py train/test_data.py test_images.py",
     "train/core/workers.py": "train/test_workers.py train/test_guards.py train/test_loader.py",
     "train/core/zero.py": "train/test_zero.py",
-    "train/core/*.py": "train/test_defaults.py train/test_ends.py train/test_no_synchronization.py train/test_guards.py train/test_resume.py "
+    "train/core/*.py": "train/test_defaults.py train/test_ends.py train/test_no_synchronization.py train/test_guards.py "
+    "train/test_resume.py "
     "train/test_run_folder.py train/test_config.py train/test_classification.py train/test_loader.py train/test_launch.py "
     "train/test_distributed.py train/test_modes.py",
 }
