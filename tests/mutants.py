@@ -79,8 +79,11 @@ TESTS = {
     "kan/operations/symbolic.py": "kan/test_symbolic.py kan/test_bad_arguments.py kan/test_structure.py",
     "kan/lan.py": "kan/test_lan.py kan/test_bad_arguments.py",
     "kan/command.py": "kan/test_command.py",
-    "kan/*.py": "kan/test_network.py kan/test_structure.py kan/test_bad_arguments.py kan/test_training.py kan/test_symbolic.py "
-    "kan/test_torch_features.py kan/test_pruning.py kan/test_state_machine.py",
+    "kan/library.py": "kan/test_symbolic.py kan/test_network.py",
+    "kan/tables.py": "kan/test_network.py kan/test_files.py kan/test_structure.py",
+    "kan/operations/[dfnl]*.py": "kan/test_training.py kan/test_structure.py kan/test_network.py kan/test_bad_arguments.py",
+    "kan/*.py": "kan/test_network.py kan/test_structure.py kan/test_bad_arguments.py kan/test_pruning.py kan/test_training.py "
+    "kan/test_torch_features.py kan/test_state_machine.py",
     "train/core/config.py": "train/test_defaults.py train/test_config.py train/test_recipes.py",
     "train/core/explain.py": "train/test_config.py train/test_recipes.py train/test_hostile.py",
     "train/core/yaml_file.py": "train/test_hostile.py train/test_config.py",
