@@ -1,7 +1,7 @@
 """Do the tests bite? Changes one place of a module at a time and runs the module's tests, which must fail.
 
-    .venv/bin/python tests/mutants.py layers kernels kan train    # samples of 50 places, each room on a core, one to two hours in all
-    .venv/bin/python tests/mutants.py --report
+    make test-mutants                             # samples of 40 places of four rooms, two to four hours of one core
+    .venv/bin/python tests/mutants.py --report    # what was found so far
 
 The changes are cosmic-ray's: an operator, a comparison, a number, a condition, a loop, a decorator. A place is drawn first, then its
 change, so that a sum with six other operators counts no more than a `not`. Places in annotations and error messages are left out.
@@ -14,9 +14,11 @@ source from there. The tests run in a fork of this process, which has imported P
 import argparse
 import ast
 import compileall
+import contextlib
 import csv
 import fnmatch
 import hashlib
+import importlib
 import importlib.util
 import os
 import re
@@ -30,7 +32,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "mutants"
 COLUMNS = ("module", "line", "column", "change", "before", "after", "result", "seconds", "killed_by")
-LIMIT = 300  # seconds for the tests of a module; a change that makes them hang is found, too
+LIMIT = 400  # seconds for the tests of a module
 
 # Room -> pattern of its modules; `*` crosses folders.
 ROOMS = {
@@ -71,7 +73,7 @@ TESTS = {
     "kan/sklearn/*.py": "kan/test_estimator_features.py kan/test_additive.py kan/test_stop.py kan/test_bad_arguments.py kan/test_units.py "
     "kan/test_regressor.py",
     "kan/search/*.py": "kan/test_search.py kan/test_closed_form.py kan/test_units.py",
-    "kan/formula/*.py": "kan/test_formula.py kan/test_symbolic.py kan/test_units.py kan/test_closed_form.py",
+    "kan/formula/*.py": "kan/test_formula.py kan/test_symbolic.py kan/test_units.py",
     "kan/operations/files.py": "kan/test_files.py kan/test_bad_arguments.py",
     "kan/operations/plot.py": "kan/test_plot.py",
     "kan/operations/charts.py": "kan/test_plot.py kan/test_structure.py kan/test_symbolic.py",
@@ -97,6 +99,10 @@ TESTS = {
     "train/test_run_folder.py train/test_config.py train/test_classification.py train/test_loader.py train/test_launch.py "
     "train/test_distributed.py train/test_modes.py",
 }
+
+
+# Room -> libraries that are imported once, before the forks. Not those that pytest wants to import itself: hypothesis, and anyio by timm.
+PRELOADED = {"kan": ("matplotlib.figure", "pandas", "scipy.optimize", "scipy.stats", "sklearn.pipeline", "sympy")}
 
 
 def tests_of(module: str) -> list[str]:
@@ -173,7 +179,7 @@ def run_tests(tree: Path, tests: list[str], log: Path) -> tuple[str, str]:
     """Run tests in a fork, on the package in `tree`.
 
     Returns:
-        "survived", "killed", or "too long", and the test that failed first.
+        "survived", "killed", or "too long", which on a busy machine may be either, and the test that failed first.
     """
     child = os.fork()
     if not child:
@@ -186,9 +192,11 @@ def run_tests(tree: Path, tests: list[str], log: Path) -> tuple[str, str]:
         os.chdir(tree)  # `python -c` in a test looks there first
         import pytest
 
-        code = pytest.main(["-x", "-q", "--tb=line", "-p", "no:cacheprovider", "-m", "not gpu and not slow", *tests])
+        code = 70
+        with contextlib.suppress(Exception):  # an error of pytest's own is told apart from a test that fails
+            code = int(pytest.main(["-x", "-q", "--tb=line", "-p", "no:cacheprovider", "-m", "not gpu and not slow", *tests]))
         sys.stdout.flush()
-        os._exit(int(code))
+        os._exit(code)
     began, status = time.monotonic(), None
     while status is None and time.monotonic() - began < LIMIT:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -198,10 +206,12 @@ def run_tests(tree: Path, tests: list[str], log: Path) -> tuple[str, str]:
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
         return "too long", ""
+    if not os.WIFEXITED(status) or os.WEXITSTATUS(status) > 5:
+        raise SystemExit(f"pytest ended with status {status}: see {log}")
     failed = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(\S+)", log.read_text(errors="replace"), re.MULTILINE)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+    if os.WEXITSTATUS(status) == 0:
         return "survived", ""
-    return "killed", failed[1] if failed else f"status {status}"
+    return "killed", failed[1].removeprefix("../../../tests/") if failed else "import"
 
 
 def try_room(room: str, number: int, again: bool) -> None:
@@ -209,6 +219,8 @@ def try_room(room: str, number: int, again: bool) -> None:
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
+    for name in PRELOADED.get(room, ()):
+        importlib.import_module(name)
     tree, table = FOLDER / room, FOLDER / f"{room}.csv"
     copy(tree)
     rows = list(csv.DictReader(table.open())) if table.exists() else []
@@ -221,7 +233,7 @@ def try_room(room: str, number: int, again: bool) -> None:
         before, after = next((a.strip(), b.strip()) for a, b in lines if a != b)
         change = name.removeprefix("core/")
         key = (module, change, before, after, str(column))
-        if key in known and not (again and known[key]["result"] == "survived"):
+        if key in known and not (again and known[key]["result"] != "killed"):
             continue
         path.write_text(changed)
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
@@ -247,7 +259,7 @@ def report() -> None:
     """Print how many changes were found in each room, and the ones that were not."""
     for table in sorted(FOLDER.glob("*.csv")):
         rows = list(csv.DictReader(table.open()))
-        alive = [row for row in rows if row["result"] == "survived"]
+        alive = [row for row in rows if row["result"] != "killed"]
         print(f"{table.stem}: {len(rows) - len(alive)} of {len(rows)} found, {1 - len(alive) / max(1, len(rows)):.0%}")
         for row in alive:
             print(f"  {row['module']}:{row['line']}: {row['before']}  ->  {row['after']}")
@@ -256,7 +268,7 @@ def report() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rooms", nargs="*", choices=[*ROOMS, []], help="rooms, each in a process of its own")
-    parser.add_argument("--number", type=int, default=50, help="places in each room; default: %(default)s")
+    parser.add_argument("--number", type=int, default=40, help="places in each room; default: %(default)s")
     parser.add_argument("--again", action="store_true", help="try the survivors again")
     parser.add_argument("--report", action="store_true", help="only print the results")
     options = parser.parse_args()
