@@ -62,7 +62,7 @@ TESTS = {
     "kernels/bspline*.py": f"kernels/test_bspline.py kernels/test_bspline_knots.py {OPERATORS} kernels/test_bspline_triton.py",
     "kernels/rational*.py": f"kernels/test_rational.py {OPERATORS} kernels/test_rational_triton.py",
     "kernels/fourier*.py": f"kernels/test_fourier_attention.py {OPERATORS} kernels/test_fourier_attention_triton.py",
-    "kernels/hub_*.py": "kernels/test_hub_export.py",
+    "kernels/hub_*.py": "layers/test_hub_layers.py kernels/test_hub_export.py",
     "kernels/occupancy.py": "kernels/test_occupancy.py",
     "kernels/assembly.py": "kernels/test_occupancy.py kernels/test_report.py kernels/test_bspline_aot.py kernels/test_rational_aot.py",
     "kernels/report.py": "kernels/test_report.py kernels/test_bspline_aot.py kernels/test_rational_aot.py",
@@ -97,7 +97,7 @@ TESTS = {
     "train/core/*.py": "train/test_defaults.py train/test_ends.py train/test_no_synchronization.py train/test_guards.py "
     "train/test_resume.py "
     "train/test_run_folder.py train/test_config.py train/test_classification.py train/test_loader.py train/test_launch.py "
-    "train/test_distributed.py train/test_modes.py",
+    "train/test_distributed.py train/test_hub_data.py train/test_modes.py",
 }
 
 

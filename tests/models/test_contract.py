@@ -14,6 +14,8 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from kat_zoo.models import PixelClassifier
 
+from .tracing import prepare_for_fx
+
 NAMES = [n for n in timm.list_models() if model_entrypoint(n).__module__.startswith("kat_zoo.")]
 
 
@@ -248,24 +250,12 @@ def test_jit_script(name):
     assert_every_parameter_has_a_gradient(model)
 
 
-def traces_fused_attention():
-    """Whether torch.fx can follow timm's call of torch's fused attention; torch 2.8 wants a bool for `is_causal`, not its stand-in."""
-    try:
-        torch.fx.symbolic_trace(lambda q, causal: torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=causal))
-    except TypeError:
-        return False
-    return True
-
-
 # timm's PatchEmbed and Attention annotate attributes in __init__; torch.jit says so when it meets them behind fx.
 @pytest.mark.filterwarnings("ignore:The TorchScript type system doesn't support instance-level:UserWarning")
 @pytest.mark.parametrize("name", CAPTURES)
 def test_fx_and_fx_script(name):
     model, x = create(name), images(name)
-    if not traces_fused_attention():  # timm's own ViTs neither, then
-        for module in model.modules():
-            if hasattr(module, "fused_attn"):
-                module.fused_attn = False
+    prepare_for_fx(model)
     tracer = NodePathTracer(leaf_modules=tuple(get_notrace_modules()), autowrap_functions=tuple(get_notrace_functions()))
     traced = torch.fx.GraphModule(model, tracer.trace(model))
     torch.testing.assert_close(traced(x), model(x))
