@@ -104,6 +104,8 @@ def _check_precision(precision: str, key: str) -> None:
 
 def _computes_bf16() -> bool:
     """Whether the CPU has instructions for bfloat16, as torch sees it."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.8
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
