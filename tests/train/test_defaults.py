@@ -6,7 +6,6 @@ import json
 import pytest
 
 from kat_zoo.train.classification.recipe import ModelConfig, Recipe
-from kat_zoo.train.core import processes
 from kat_zoo.train.core.config import EmaConfig, OptimizerConfig, RunRecipe, ScheduleConfig, SystemConfig
 from kat_zoo.train.core.log import JsonlLog, read_log
 
@@ -53,9 +52,3 @@ def test_a_log_that_begins_anew_keeps_the_start_alone(tmp_path):
     assert read_log(path) == rows[:5]
     JsonlLog(path)
     assert read_log(path) == rows[:2]
-
-
-def test_bfloat16_instructions_are_found_by_old_versions_of_torch(monkeypatch):
-    now = processes._computes_bf16()
-    monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)
-    assert processes._computes_bf16() == now
