@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -197,7 +197,7 @@ class Run:
         norm = norm if ahead else float(norm)
         progress.update += 1
         if ahead:
-            skip = 1 - norm.isfinite().float()
+            skip = 1 - torch.isfinite(cast(Tensor, norm)).float()
             self.optimizer.optimizer.found_inf = skip  # type: ignore[attr-defined]  # the one that accelerate wraps
             self.optimizer.step()
             if self.ema is not None:
