@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-gpu test-tritons test-floors fuzz kill-points test-sanitizers test-all lint bench bench-gpu bench-long clean
+.PHONY: demo test test-gpu test-tritons test-floors fuzz kill-points test-mutants test-sanitizers test-all lint bench bench-gpu bench-long clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -47,7 +47,7 @@ fuzz: $(STAMP)
 	$(BIN)/pytest --hypothesis-profile=fuzz -m 'not gpu' tests/test_random_bytes.py tests/kernels/test_any_input.py \
 	  tests/kernels/test_bspline_knots.py tests/kan/test_state_machine.py
 
-# The default suite with the oldest versions that pyproject.toml allows, in an environment of its own (a few GB).
+# The default suite with the oldest versions that pyproject.toml allows, in an environment of its own (a few GB), half an hour of two cores.
 # Without the extra `test`: the package `kernels` needs a newer huggingface_hub than the floors.
 FLOORS := build/floors
 test-floors:
@@ -57,7 +57,14 @@ test-floors:
 	$(FLOORS)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	$(FLOORS)/bin/pytest -m 'not slow and not gpu' --ignore tests/kernels/test_hub_export.py
 
-# A tiny run is killed at 200 points and continued each time; about 20 minutes of one core.
+# Do the tests bite? A sample of changes to layers, kernels' Python, the KAN core and the core of training, one at a time; hours of one core.
+# It goes on where it was stopped; the survivors are printed.
+MUTANTS := build/cosmic-ray
+test-mutants: $(STAMP)
+	test -d $(MUTANTS) || $(BIN)/pip install --quiet --disable-pip-version-check --target $(MUTANTS) 'cosmic-ray==8.7.0'
+	PYTHONPATH=$(MUTANTS) $(BIN)/python tests/mutants.py layers kernels kan train
+
+# A tiny run is killed at 200 points and continued each time; about 20 minutes of one core. kill_points.py --first N goes on at point N.
 kill-points: $(STAMP)
 	$(BIN)/python tests/train/kill_points.py --points 200
 

@@ -156,7 +156,8 @@ def pictures(work: Path, count: int = 4) -> None:
     detectors = {
         name: open_detector(work / f"detection_{name}_0") for name in BACKBONES if (work / f"detection_{name}_0" / "result.json").exists()
     }
-    figure = Figure(figsize=(2.6 * count, 2.7 * (len(detectors) + 1)), dpi=100, layout="constrained")
+    # A panel has as many pixels as a drawing, SIDE: its labels stay as large as they were drawn.
+    figure = Figure(figsize=(2.7 * count, 2.8 * (len(detectors) + 1)), dpi=200, layout="constrained")
     grid = figure.subplots(len(detectors) + 1, count)
     for column, record in enumerate(split.images[:count]):
         with Image.open(split.folder / record["file_name"]) as file:

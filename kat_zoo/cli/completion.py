@@ -4,15 +4,27 @@ The script holds all words, so that completing starts no Python.
 """
 
 import argparse
+import ast
 import shlex
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 
 from . import parsers
 from .main import COMMANDS
 
 Choices = dict[str, tuple[str, ...]]  # option -> its choices; none where they are not known
+
+# Modules of commands that take seconds to import: their options are read from the source.
+SOURCES = {
+    "analyze": ("kat_zoo.train.classification.analyze",),
+    "formula": ("kat_zoo.kan.command",),
+    "kernels": ("kat_zoo.kernels.report", "kat_zoo.kernels.hub_export"),
+    "recipes": ("kat_zoo.train.recipes",),
+    "scenes": ("kat_zoo.train.scenes",),
+}
 
 
 @dataclass(frozen=True)
@@ -40,8 +52,8 @@ def _words(name: str, text: str, parser: str) -> Words:
         return Words(text, _settings(name))
     if not parser and hasattr(parsers, name):
         parser = name
-    if not parser:  # its parser is in a module that takes seconds to import
-        return Words(text, {"--help": ()})
+    if name in SOURCES:
+        return Words(text, _read_options(name), _read_subcommands() if name == "kernels" else ())
     actions = getattr(parsers, parser)()._actions
     choices = [(option, action.choices or ()) for action in actions for option in action.option_strings]
     options = {option: tuple(map(str, values)) for option, values in choices if option.startswith("--")}
@@ -65,6 +77,34 @@ def _settings(command: str) -> Choices:
             choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ("true", "false") if hint is bool else ()
             options[f"--{key}"] = tuple(dict.fromkeys((*options.get(f"--{key}", ()), *map(str, choices))))
     return options
+
+
+def _source(module: str) -> ast.Module:
+    """The source of a module, which is not imported, nor is anything below the packages of `kat_zoo`."""
+    package, *names = module.split(".")[1:]
+    spec = find_spec(f"kat_zoo.{package}")
+    assert spec is not None and spec.submodule_search_locations is not None
+    return ast.parse(Path(spec.submodule_search_locations[0], *names).with_suffix(".py").read_text())
+
+
+def _read_options(command: str) -> Choices:
+    """The options that a command adds to a parser, or the fields of its settings, a class named ...Config."""
+    options: Choices = {"--help": ()}
+    for node in (node for module in SOURCES[command] for node in ast.walk(_source(module))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
+            choices = [keyword.value for keyword in node.keywords if keyword.arg == "choices" and isinstance(keyword.value, ast.Tuple)]
+            values = tuple(str(ast.literal_eval(choice)) for choice in (choices[0].elts if choices else ()))
+            options |= {name: values for name in map(ast.literal_eval, node.args) if name.startswith("--")}
+        elif isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+            fields = [line.target.id for line in node.body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
+            options |= {f"--{field}": () for field in fields}
+    return options
+
+
+def _read_subcommands() -> tuple[str, ...]:
+    """The subcommands of `kat-zoo kernels`."""
+    tables = (node for node in _source("kat_zoo.kernels.command").body if isinstance(node, ast.Assign))
+    return tuple(next(ast.literal_eval(node.value) for node in tables if ast.unparse(node.targets[0]) == "SUBCOMMANDS"))
 
 
 def bash(commands: Mapping[str, Words]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
 from safetensors import SafetensorError, safe_open
 from timm.models import resolve_pretrained_cfg
 
@@ -126,6 +127,13 @@ def _refused(path: Path, hub_id: str, reason: str) -> WeightsError:
     )
 
 
+def _drop_beginnings(repo: str, cache_dir: str | Path | None) -> None:
+    """Remove what has been received of unfinished files of a repository."""
+    blobs = Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "blobs"
+    for path in blobs.glob("*.incomplete"):
+        path.unlink(missing_ok=True)
+
+
 def _download(hub_id: str, files: tuple[str, ...], cache_dir: str | Path | None) -> Path:
     """Return the path in the cache of the first of the files that the repository has; timm looks for them in the same order."""
     repo, _, revision = hub_id.partition("@")
@@ -135,6 +143,8 @@ def _download(hub_id: str, files: tuple[str, ...], cache_dir: str | Path | None)
         except Exception as error:  # the HTTP client's errors differ with the version of huggingface_hub
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
                 continue
+            if "onsistency check" in str(error):  # huggingface_hub before 1.0 would go on with it the next time, wrong as it is
+                _drop_beginnings(repo, cache_dir)
             cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
             raise WeightsError(f"cannot download {file} from the Hub repository {repo}: {one_line(cause)}") from error
     raise WeightsError(f"the Hub repository {repo} (revision {revision or 'main'}) has no {' or '.join(files)}")

@@ -1,13 +1,14 @@
 """The scripts for the shells, asked as the shells ask them; zsh and fish where they are installed."""
 
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 
-from kat_zoo.cli.completion import words
-from kat_zoo.cli.main import COMMANDS
+from kat_zoo.cli.completion import SOURCES, words
+from kat_zoo.cli.main import COMMANDS, main
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,10 @@ def complete(script, *typed):
         (("train", "--schedule.warmup_e"), {"--schedule.warmup_epochs"}),
         (("predict", "runs/mi"), set()),  # left to the files
         (("completion", ""), {"bash", "zsh", "fish"}),
+        (("formula", "--targ"), {"--target", "--target-units"}),
+        (("scenes", "--min"), {"--min_visible"}),
+        (("kernels", ""), {"report", "hub-export"}),
+        (("kernels", "report", "--ar"), {"--arch"}),
     ],
 )
 def test_bash_offers_commands_options_and_choices(scripts, typed, offered):
@@ -52,6 +57,16 @@ def test_bash_offers_commands_options_and_choices(scripts, typed, offered):
 
 def test_every_command_is_completed():
     assert words().keys() == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("command", SOURCES)
+def test_options_read_from_the_source_are_those_of_the_help(command, capsys):
+    helped = set()
+    for subcommand in ("report", "hub-export") if command == "kernels" else ("",):
+        with pytest.raises(SystemExit):
+            main([command, *filter(None, [subcommand]), "--help"])
+        helped |= set(re.findall(r"^ +(?:-\w, )?(--[\w-]+)", capsys.readouterr().out, re.MULTILINE))
+    assert len(helped) >= 2 and helped - {"--config", "--print_config"} == words()[command].options.keys()
 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")

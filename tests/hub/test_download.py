@@ -137,9 +137,14 @@ SAYS = {
     resized: "has size",
     html: "should be of size",
     html_as_a_file: "begins with b'<!DOCTYPE html>",
-    portal: "missing the 'X-Repo-Commit' header",
+    portal: "missing the 'X-Repo-Commit' header|does not seem to be on huggingface.co",  # the newer and the older huggingface_hub
     down: "503",
 }
+
+
+def cached(folder):
+    """Contents of the files that are cached; older versions of huggingface_hub keep beginnings, too, to go on with."""
+    return [path.read_bytes() for path in folder.rglob("hub_cache/models--adamdad--test/blobs/*") if path.suffix != ".incomplete"]
 
 
 @pytest.mark.parametrize("damage", SAYS, ids=lambda f: f.__name__)
@@ -155,8 +160,7 @@ def test_bad_answers(hub, tmp_path, monkeypatch, file, damage):
     with pytest.raises(WeightsError, match=SAYS[damage]) as caught:
         load()
     assert file in str(caught.value) and "adamdad/test" in str(caught.value)
-    cached = list(tmp_path.rglob("hub_cache/models--adamdad--test/blobs/*"))
-    assert [path.read_bytes() for path in cached] == [config("test_kat", depth=1)]
+    assert cached(tmp_path) == [config("test_kat", depth=1)]
     hub.damage = {}
     assert_loaded(load(), expected)
 
@@ -200,8 +204,7 @@ def test_files_that_are_no_weights(hub, tmp_path, file, name):
     hub.add("adamdad/test", {"config.json": config("test_kat", depth=1), file: bad})
     with pytest.raises(WeightsError, match=f"^{file} of the Hub repository adamdad/test is .* removed from the cache"):
         load()
-    cached = list(tmp_path.rglob("hub_cache/models--adamdad--test/blobs/*"))
-    assert [path.read_bytes() for path in cached] == [config("test_kat", depth=1)]
+    assert cached(tmp_path) == [config("test_kat", depth=1)]
     hub.add("adamdad/test", {file: good})
     assert_loaded(load(), expected)
 

@@ -91,11 +91,9 @@ def test_a_stale_card_is_noticed(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", cards.published())
-def test_card_metadata(hub, name):
-    """huggingface_hub reads the front matter, the Hub's validator is asked, and the sources are kept apart."""
-    card = ModelCard((CARDS / f"{name}.md").read_text())
-    card.validate()
-    data = card.data
+def test_card_metadata(name):
+    """huggingface_hub reads the front matter, and the sources are kept apart."""
+    data = ModelCard((CARDS / f"{name}.md").read_text()).data
     assert (data.license, data.library_name, data.pipeline_tag) == ("mit", "timm", "image-classification")
     assert "transformers" not in data.tags and data.datasets and data.model_name == name
     for told, known in zip(data.eval_results, zoo.load_results()[name], strict=True):

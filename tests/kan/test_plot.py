@@ -66,3 +66,11 @@ def test_history_without_held_out_data_has_one_curve():
         for held_out in ((), (x[:9], x[:9, :1]))
     ]
     assert labels == [{"training", "kept"}, {"training", "held out", "kept"}]
+
+
+def test_names_stand_outside_of_their_nodes():
+    model, x = network()
+    axes = model.plot(x, variables=["a", "b"], outputs=["f"]).axes[0]
+    height = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    floors = [y for dots in axes.collections for y in dots.get_offsets()[:, 1]]
+    assert height["a"] == height["b"] < min(floors) and height["f"] > max(floors)

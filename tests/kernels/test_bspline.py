@@ -144,6 +144,7 @@ def test_operator_contract():
         ({"derivative": -1}, "derivative=-1"),
         ({"extrapolate": "no"}, "extrapolate='no'"),
         ({"knots": torch.zeros(2, 5)}, "knots"),
+        ({"x": torch.tensor(0.0)}, r"x of shape \(\)"),
         ({"x": torch.zeros(3, 4, dtype=torch.int64)}, "dtype"),
         ({"coef": torch.zeros(4, 9, 1)}, "coef of shape"),
         ({"coef": torch.zeros(4, 8, 1).double()}, "coef of dtype"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kat_zoo.kernels import cpu_library, dispatch, fourier_attention, fourier_attention_reference
+from kat_zoo.kernels.fourier_attention_torch import fourier_attention_portable
 
 module = importlib.import_module("kat_zoo.kernels.fourier_attention_op")
 NAMES = ("out", "dq", "dk", "dv", "da", "db", "dw")
@@ -69,6 +70,14 @@ def test_tiled_pytorch_form_equals_the_reference(monkeypatch):
     tensors, grad = inputs(2, 2, 150, 8, 6, 3, 2)
     expected = results(fourier_attention_reference, tensors, grad, torch.float64)
     assert_all_close(results(fourier_attention, tensors, grad), expected, 2e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_form_of_exported_models_equals_the_reference(size):
+    (q, k, v, a, b, w), _ = inputs(*size, dtype=torch.float64)
+    out, z = fourier_attention_portable(q, k, v, a, b, w, 0.3)
+    torch.testing.assert_close(out, fourier_attention_reference(q, k, v, a, b, w, 0.3))
+    torch.testing.assert_close(z @ (w.mT @ v), out)
 
 
 def test_scale_is_used():

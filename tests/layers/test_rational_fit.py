@@ -184,3 +184,8 @@ def test_variance_gain(init, gain):
 def test_unknown_init_lists_the_known_ones():
     with pytest.raises(ValueError, match="'sinus'.*identity, relu"):
         rational_coefficients("sinus")
+
+
+def test_the_default_order_is_that_of_the_published_models():
+    for fit in (fit_rational(torch.tanh, (-2, 2)), fit_rational_to_samples(torch.tanh, torch.linspace(-2, 2, 101))):
+        assert [len(coefficients) for coefficients in fit[:2]] == [6, 4]

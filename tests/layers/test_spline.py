@@ -91,3 +91,17 @@ def test_autocast_keeps_the_splines_precision():
     assert net[1].coef.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="coef of dtype torch.float32 .*: expected those of x"):
         net[1](h)  # without autocast a layer refuses another type, as nn.Linear does
+
+
+def test_a_grid_may_repeat_knots_outside_alone():
+    layer = KANLinear(1, 2, grid_size=2, spline_order=2)
+    coef = torch.rand(1, 4, 2)
+    layer.set_grid(torch.tensor([[-1.0, -1, -1, 0.2, 1, 1, 1]]), coef)
+    torch.testing.assert_close(layer(torch.tensor([[-1.0], [1.0]])), torch.stack([coef[0, 0], coef[0, 3]]) + layer_base(layer))
+    for knots in ([-3.0, -2, -1, -1, 1, 2, 3], [-3.0, -2, -1, 0, 1, 3, 2], [-3.0, -2, -1, 2, 1, 2, 3]):
+        with pytest.raises(ValueError, match="knots decrease, or repeat inside the grid"):
+            layer.set_grid(torch.tensor([knots]), coef)
+
+
+def layer_base(layer):
+    return torch.nn.functional.silu(torch.tensor([[-1.0], [1.0]])) @ layer.base_weight.T

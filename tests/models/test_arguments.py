@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import timm
 
+import kat_zoo  # noqa: F401 (registers the models)
+
 MODELS = {
     "test_kat": {"num_groups": 4, "order": [3, 2]},
     "test_karat": {"grid_size": [1, 2, 1, 2, 1, 2], "rank": 3, "layers": [0, -1], "hybrid_heads": 1},

@@ -14,6 +14,8 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from kat_zoo.models import PixelClassifier
 
+from .tracing import prepare_for_fx
+
 NAMES = [n for n in timm.list_models() if model_entrypoint(n).__module__.startswith("kat_zoo.")]
 
 
@@ -253,6 +255,7 @@ def test_jit_script(name):
 @pytest.mark.parametrize("name", CAPTURES)
 def test_fx_and_fx_script(name):
     model, x = create(name), images(name)
+    prepare_for_fx(model)
     tracer = NodePathTracer(leaf_modules=tuple(get_notrace_modules()), autowrap_functions=tuple(get_notrace_functions()))
     traced = torch.fx.GraphModule(model, tracer.trace(model))
     torch.testing.assert_close(traced(x), model(x))

@@ -65,6 +65,8 @@ def losses(name, steps=20):
     return torch.tensor(values)
 
 
+# Torch 2.8 says of the first operator that it is overridden, as is asked for.
+@pytest.mark.filterwarnings("ignore:Warning only once for all operators:UserWarning")
 @pytest.mark.parametrize(
     ("name", "operators"),
     [

@@ -11,6 +11,8 @@ from kat_zoo.kernels import fourier_attention_reference
 from kat_zoo.layers.learned_attention.fourier import SoftmaxHeads, resample_tokens
 from kat_zoo.models.karat import learnable_layers
 
+from .tracing import prepare_for_fx
+
 X = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
 
 
@@ -82,6 +84,7 @@ def test_one_layer_is_the_formula(options):
 )
 def test_forward_backward_and_captures(options):
     model = create(depth=2, **options)
+    prepare_for_fx(model)
     y = model(X)
     y.square().mean().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 from safetensors.torch import load_file, save_file
@@ -40,11 +41,14 @@ def folder(tmp_path):
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("kind", WRONG)
+OLD = pytest.mark.skipif(torch.complex64 not in safetensors.torch._SIZE, reason="safetensors before 0.7 has no complex numbers")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=OLD) if kind == "complex" else kind for kind in WRONG])
 def test_every_way_into_a_model_names_the_tensor_and_the_value(kind, folder):
     change, message = WRONG[kind]
     path = folder / "model.safetensors"
-    weights = load_file(path)
+    weights = {key: value.clone() for key, value in load_file(path).items()}  # the file they are mapped from is written again
     save_file(weights | {"head.bias": change(weights["head.bias"])}, path, {"format": "pt"})
     with pytest.raises(ValueError, match=message):
         create_model(NAME, checkpoint=path, **SMALL)
@@ -57,7 +61,7 @@ def test_every_way_into_a_model_names_the_tensor_and_the_value(kind, folder):
 
 def test_a_backbone_and_a_model_of_timms_own(folder, tmp_path):
     path = folder / "model.safetensors"
-    weights = load_file(path)
+    weights = {key: value.clone() for key, value in load_file(path).items()}
     name = "blocks.0.norm1.weight"
     save_file(weights | {name: put(float("nan"))(weights[name])}, path, {"format": "pt"})
     with pytest.raises(ValueError, match=r"blocks.0.norm1.weight\[3\]=nan"):
@@ -71,7 +75,7 @@ def test_a_backbone_and_a_model_of_timms_own(folder, tmp_path):
 
 def test_narrower_and_wider_numbers_that_fit_are_right(folder):
     path = folder / "model.safetensors"
-    weights = load_file(path)
+    weights = {key: value.clone() for key, value in load_file(path).items()}
     for dtype in (torch.bfloat16, torch.float64):
         save_file({key: value.to(dtype) for key, value in weights.items()}, path, {"format": "pt"})
         model = open_model(str(folder)).model

@@ -97,13 +97,14 @@ def outcome(folder: Path) -> dict[str, Any]:
     }
 
 
-def kill_points(data: Path, work: Path, points: int) -> list[str]:
+def kill_points(data: Path, work: Path, points: int, first: int = 0) -> list[str]:
     """Kill and continue a run at many points.
 
     Args:
         data: folder with Fashion-MNIST's four files, or small ones in their format.
         work: folder for the runs.
         points: number of points.
+        first: number of the first point that is tried; those before it were tried by an earlier call.
 
     Returns:
         A sentence for each run that ended otherwise than the one that was left alone.
@@ -115,7 +116,7 @@ def kill_points(data: Path, work: Path, points: int) -> list[str]:
     seconds, operations, expected = time.perf_counter() - began, count.value, outcome(work / "whole")
     print(f"left alone: {seconds:.1f} s, {operations} operations on files", flush=True)
     wrong = []
-    for point in range(points):
+    for point in range(first, points):
         plan = recipe(work / f"point{point}", data)
         if point % 2:
             number = SIGNALS[point // 2 % len(SIGNALS)]
@@ -148,6 +149,7 @@ def kill_points(data: Path, work: Path, points: int) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=200, help="default: %(default)s")
+    parser.add_argument("--first", type=int, default=0, help="begin at this point, to go on where an earlier call was stopped")
     parser.add_argument("--data", type=Path, help="folder of Fashion-MNIST's files; by default small ones are made")
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="kill_points"))
@@ -159,8 +161,8 @@ def main() -> int:
         assert spec and spec.loader
         spec.loader.exec_module(module := module_from_spec(spec))
         data = module.write_fashion_mnist(work / "data")
-    wrong = kill_points(data, work, options.points)
-    print(f"{options.points - len(wrong)} of {options.points} runs ended bit for bit as the one that was left alone", *wrong, sep="\n")
+    wrong, tried = kill_points(data, work, options.points, options.first), options.points - options.first
+    print(f"{tried - len(wrong)} of {tried} runs ended bit for bit as the one that was left alone", *wrong, sep="\n")
     return 1 if wrong else 0
 
 

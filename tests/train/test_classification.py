@@ -216,7 +216,7 @@ def test_progressive_resolution_is_resumed_where_it_stood(recipe, tmp_path):
 
 
 def test_a_stream_is_resumed_where_it_stood(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
     root = write_parquet(tmp_path / "parquet")
     data = {"dataset": "hub", "root": root, "streaming": True, "samples": 32, "batch_size": 8, "shuffle_buffer": 4}
     whole = change(recipe, data=data, system={"checkpoint_every": 1, "keep_checkpoints": 100}, output=str(tmp_path / "whole"))  # fmt: skip

@@ -187,3 +187,13 @@ def test_eight_images_can_be_learned_by_heart(tmp_path):
     )
     result = train(recipe)
     assert result.box["ap50"] >= 95 and result.mask["ap50"] >= 95
+
+
+def test_labels_of_a_drawing_lie_on_their_color():
+    found = {"boxes": torch.tensor([[8.0, 8, 56, 56]]), "labels": torch.tensor([2])}
+    picture = draw(torch.zeros(1, 64, 64, dtype=torch.uint8), found, ("Shoe", "Bag"))
+    color = torch.tensor(colors(2)[1])[:, None, None]
+    zoom = picture.shape[-1] // 64
+    label = picture[:, 8 * zoom + 2 : 8 * zoom + 20, 8 * zoom + 2 : 8 * zoom + 40]
+    on_color, white = (label == color).all(0), (label == 255).all(0)
+    assert on_color[:14, :20].float().mean() > 0.3 and white.sum() > 20  # letters, large enough to read

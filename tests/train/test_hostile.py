@@ -89,7 +89,7 @@ def test_the_layout_of_a_sharded_checkpoint_is_read(tmp_path):
 
 
 def test_the_state_of_a_stream_of_an_older_version_is_read(short, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
     root = write_parquet(tmp_path / "parquet")
     data = {"dataset": "hub", "root": root, "streaming": True, "samples": 32, "batch_size": 8}
     recipe = change(short, data=data)

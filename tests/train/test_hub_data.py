@@ -198,11 +198,11 @@ def test_what_cannot_be_a_stream_is_refused(tmp_path, parquet):
 @pytest.fixture(autouse=True)
 def no_nap(monkeypatch):
     """`datasets` sleeps for seconds after each pass through shuffled shards, in case Arrow's threads still run."""
-    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
 
 
 def test_a_truncated_shard_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
     for name, first in (("train-0", 0), ("train-1", 8), ("val-0", 200)):
         write_tar(tmp_path / f"{name}.tar", range(first, first + 8))
     shard = tmp_path / "train-1.tar"

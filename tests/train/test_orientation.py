@@ -46,7 +46,7 @@ def test_classes_in_folders(tmp_path):
 def test_rows_of_the_hub_by_index_and_as_a_stream(streaming, tmp_path, monkeypatch):
     import datasets
 
-    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
     rows = [{"bytes": rotated(tmp_path / "x.jpg", flag).read_bytes(), "path": "x.jpg"} for flag in FLAGS]
     (tmp_path / "data").mkdir()

@@ -73,7 +73,8 @@ def begin(
     memory_format = torch.channels_last if system.channels_last else torch.contiguous_format
     model.to(accelerator.device).to(memory_format=memory_format)
     ema = ModelEmaV3(model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup) if recipe.ema.decay else None
-    bare, optimizer = model, create_optimizer(model, recipe.optimizer)
+    sharded = accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
+    bare, optimizer = model, create_optimizer(model, recipe.optimizer, fused=accelerator.device.type == "cuda" and not sharded)
     dataset = getattr(train_batches, "dataset", None)
     images = len(dataset) if isinstance(dataset, Sized) else 0
     scheduler = create_scheduler(optimizer, recipe.schedule, updates_per_epoch)

@@ -6,30 +6,36 @@ import torch
 from timm.optim import Muon, create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
-from torch import nn
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
 
 from .config import OptimizerConfig, ScheduleConfig
 
 RATIONALS = ("weight_numerator", "weight_denominator")
+FUSED = ("adam", "adamw", "momentum", "nesterov", "sgd")  # PyTorch's own, whose fused versions skip by themselves
 
 
-def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def create_optimizer(model: nn.Module, config: OptimizerConfig, *, fused: bool = False) -> torch.optim.Optimizer:
     """Create the optimizer of timm, its parameter groups split where rational coefficients are treated differently.
 
     Args:
         model: the bare model; parameters without `requires_grad` are left out.
         config: optimizer settings.
+        fused: whether to take PyTorch's fused version of Adam, AdamW and SGD; `config.kwargs` has the last word.
 
     Returns:
         The optimizer. Each group has `lr_scale`, which timm's schedulers multiply in.
     """
+    kwargs = dict(config.kwargs)
+    if fused and not kwargs.keys() & {"fused", "foreach"} and config.name.lower() in FUSED:
+        kwargs["fused"] = True
     optimizer = create_optimizer_v2(
         model,
         opt=config.name,
         lr=config.lr,
         weight_decay=config.weight_decay,
         layer_decay=config.layer_decay,
-        **config.kwargs,
+        **kwargs,
     )
     rationals = {id(p) for name, p in model.named_parameters() if name.endswith(RATIONALS)}
     # Rows of coefficients are no matrix: Muon, which would orthogonalise them, has AdamW for what is none.
@@ -47,6 +53,37 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.O
             split.append({**group, "params": ours, "lr_scale": scale * config.rational_lr_scale, "weight_decay": decay, **fallback})
     optimizer.param_groups[:] = split
     return optimizer
+
+
+def skips_by_itself(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer leaves out a step where the tensor `found_inf` is 1, as PyTorch's fused ones do.
+
+    Args:
+        optimizer: optimizer that accelerate has prepared.
+    """
+    return getattr(getattr(optimizer, "optimizer", None), "_step_supports_amp_scaling", False)
+
+
+@torch.no_grad()
+def average(ema: ModelEmaV3, model: nn.Module, step: int, skip: Tensor) -> None:
+    """`ema.update(model, step)`, or nothing where the update was skipped, without a look at `skip`.
+
+    Args:
+        ema: averaged weights, changed in place.
+        model: model whose weights are added.
+        step: number of updates done, this one included.
+        skip: scalar on the device, 1 where the update was skipped, else 0.
+    """
+    averages, weights = [], []
+    for mean, weight in zip(ema.module.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            averages.append(mean)
+            weights.append(weight)
+        else:  # counts, which go on
+            mean.copy_(weight)
+    differences = torch._foreach_sub(weights, averages)
+    torch._foreach_mul_(differences, (1 - skip) * (1 - ema.get_decay(step)))
+    torch._foreach_add_(averages, differences)
 
 
 def create_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, updates_per_epoch: int) -> Scheduler:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,8 @@ def _check_precision(precision: str, key: str) -> None:
 
 def _computes_bf16() -> bool:
     """Whether the CPU has instructions for bfloat16, as torch sees it."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.8
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
@@ -151,12 +154,21 @@ def share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
 
 
 def signaled(accelerator: Accelerator, signals: list[int]) -> bool:
-    """Whether any process has received a stop signal; every process calls it, and all get the same answer."""
+    """Whether any process has received a stop signal; every process calls it, and all get the same answer.
+
+    The hosts ask each other: through the devices the answer would be waited for after every update.
+    """
     if accelerator.num_processes == 1:
         return bool(signals)
-    if signals:
-        accelerator.set_trigger()
-    return accelerator.check_trigger()
+    received = torch.tensor(len(signals))
+    torch.distributed.all_reduce(received, group=_hosts(torch.distributed.group.WORLD))
+    return bool(received)
+
+
+@cache
+def _hosts(world: Any) -> Any:
+    """A group of all processes of `world` that exchanges tensors on CPUs."""
+    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
 
 
 @contextmanager
@@ -177,5 +189,5 @@ def evaluation(precision: str) -> Iterator[Accelerator]:
 
 
 def _global_batches() -> DataLoaderConfiguration:
-    """A loader's batch is the global one, so that a run does not depend on the number of processes."""
-    return DataLoaderConfiguration(split_batches=True)
+    """A loader's batch is the global one, so that a run does not depend on the number of processes; its way to a GPU is not waited for."""
+    return DataLoaderConfiguration(split_batches=True, non_blocking=True)

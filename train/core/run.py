@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -36,6 +36,7 @@ from .checkpoint import (
 from .config import RunRecipe
 from .lock import release
 from .log import JsonlLog, read_log
+from .optim import average, skips_by_itself
 from .processes import signaled
 from .runs import OLD_WEIGHTS
 
@@ -89,6 +90,7 @@ class Run:
     losses: dict[str, list[Tensor]]
     config: Mapping[str, Any]
     signals: list[int] = field(default_factory=list)
+    _unread: list[tuple[int, Tensor | float, dict[str, int]]] = field(default_factory=list)  # update, gradient norm, losses by then
     _skipped_in_a_row: int = 0
     _clock: tuple[float, int] = (0.0, 0)
     _share: Tensor | None = None
@@ -182,34 +184,69 @@ class Run:
     def update(self) -> None:
         """One optimizer update from the accumulated gradients, skipped if they are not finite; then log and save where due.
 
+        An optimizer that skips by itself is told so by a tensor, and the norm is read when a log, a checkpoint or `max_skipped` asks for
+        it: the host does not wait for the device, and can be several updates ahead.
+
         Raises:
             TrainingDiverged: too many updates in a row were skipped.
         """
         accelerator, progress, system = self.accelerator, self.progress, self.recipe.system
         # The norm of the gradient averaged over all processes: each of them sees the same NaN.
-        norm = float(accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_grad or math.inf))
-        finite = math.isfinite(norm)
-        if finite or accelerator.scaler is not None:  # fp16's scaler skips by itself, and adapts
-            self.optimizer.step()
-        self.optimizer.zero_grad()
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_grad or math.inf)
+        ahead = skips_by_itself(self.optimizer) and accelerator.scaler is None and type(norm) is Tensor
+        norm = norm if ahead else float(norm)
         progress.update += 1
+        if ahead:
+            skip = 1 - torch.isfinite(cast(Tensor, norm)).float()
+            self.optimizer.optimizer.found_inf = skip  # type: ignore[attr-defined]  # the one that accelerate wraps
+            self.optimizer.step()
+            if self.ema is not None:
+                average(self.ema, self.bare, progress.update, skip)
+        else:
+            finite = math.isfinite(norm)
+            if finite or accelerator.scaler is not None:  # fp16's scaler skips by itself, and adapts
+                self.optimizer.step()
+            if finite and self.ema is not None:
+                self.ema.update(self.bare, step=progress.update)
+        self.optimizer.zero_grad()
         self.scheduler.step_update(progress.update)
-        if finite and self.ema is not None:
-            self.ema.update(self.bare, step=progress.update)
         self.bar.update()
-        self._skipped_in_a_row = 0 if finite else self._skipped_in_a_row + 1
-        if not finite:
-            self._skip(norm)
-        if progress.update % self.log_every == 0 and self.losses:
-            self._log_losses(norm)
+        self._unread.append((progress.update, norm, {name: len(values) for name, values in self.losses.items()}))
+        log_due = progress.update % self.log_every == 0
         # At the end of an epoch before the evaluation, which may fail: the epoch is then not lost.
-        if progress.update % (system.checkpoint_every or self.updates_per_epoch) == 0 or progress.update % self.updates_per_epoch == 0:
+        save_due = (
+            progress.update % (system.checkpoint_every or self.updates_per_epoch) == 0 or progress.update % self.updates_per_epoch == 0
+        )
+        if not ahead or log_due or save_due or len(self._unread) >= system.max_skipped:
+            norm = self._read_norms()
+        if log_due and self.losses:
+            self._log_losses(norm)
+        if save_due:
             self.save()
 
-    def _skip(self, norm: float) -> None:
+    def _read_norms(self) -> float:
+        """Read the gradient norms since the last time, count and report the skipped updates, and return the last one.
+
+        Raises:
+            TrainingDiverged: too many updates in a row were skipped.
+        """
+        unread, self._unread = self._unread, []
+        value, spoiled = math.nan, {}
+        for update, norm, losses in unread:
+            value = float(norm)
+            if math.isfinite(value):
+                self._skipped_in_a_row = 0
+            else:
+                self._skip(update, value)
+                spoiled = losses
+        self.losses = {name: values[spoiled.get(name, 0) :] for name, values in self.losses.items()}
+        self.losses = {name: values for name, values in self.losses.items() if values}
+        return value
+
+    def _skip(self, update: int, norm: float) -> None:
         self.progress.skipped += 1
-        self.losses.clear()
-        logger.warning("update %d skipped: the gradient norm is %s", self.progress.update, norm)
+        self._skipped_in_a_row += 1
+        logger.warning("update %d skipped: the gradient norm is %s", update, norm)
         if self._skipped_in_a_row >= self.recipe.system.max_skipped:
             good = next(reversed(list_checkpoints(self.folder)), "none")  # each was saved after a finite loss, see `good`
             raise TrainingDiverged(f"no finite gradient in {self._skipped_in_a_row} updates in a row; last good checkpoint: {good}")
@@ -274,6 +311,7 @@ class Run:
         Returns:
             The newest good checkpoint: this one, or the one before; None where there is none.
         """
+        self._read_norms()
         if not self.good:
             before = next(reversed(list_checkpoints(self.folder)), None)
             logger.warning("update %d is not saved, for its loss or weights are not finite; kept: %s", self.progress.update, before)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
@@ -91,8 +92,17 @@ def draw(image: Tensor, found: dict[str, Tensor], classes: Sequence[str]) -> Ten
             picture = draw_segmentation_masks(picture, mask, alpha=0.4, colors=[color])
     scores = [f" {score:.0%}" for score in found["scores"].tolist()] if "scores" in found else [""] * len(labels)
     names = [f"{classes[label - 1]}{score}" for label, score in zip(labels, scores, strict=True)]
-    boxes = zoom * found["boxes"]
-    return draw_bounding_boxes(picture, boxes, names, colors=chosen, width=2, label_colors="white", label_background_colors=chosen)
+    return draw_bounding_boxes(
+        picture,
+        zoom * found["boxes"],
+        names,
+        colors=chosen,
+        width=2,
+        font=str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")),  # Pillow's own cannot be enlarged
+        font_size=14,
+        label_colors="white",
+        fill_labels=True,
+    )
 
 
 def main(argv: Sequence[str]) -> int:
