@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-gpu test-tritons test-floors fuzz kill-points test-mutants test-sanitizers test-all lint bench bench-gpu bench-long clean
+.PHONY: demo test test-gpu test-tritons test-floors fuzz kill-points test-mutants test-sanitizers test-all lint docs bench bench-gpu bench-long clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -97,6 +97,10 @@ lint: $(STAMP)
 	cd build/lint && ../../$(BIN)/lint-imports --no-logo --no-cache ../../pyproject.toml
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kat_zoo
 
+# The site, into build/docs; every page of the gallery runs. A warning is an error, and nothing is fetched from a network.
+docs: $(STAMP)
+	OMP_NUM_THREADS=2 $(BIN)/python -m sphinx -b html -W -n --keep-going docs build/docs
+
 # Measures again what needs no long training, and writes the tables; for a quiet machine. kan_speed.py stands beside peers: the extra `bench`.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/rational.py
@@ -131,4 +135,4 @@ bench-long: $(STAMP)
 	$(BIN)/python benchmarks/tables.py
 
 clean:
-	rm -rf build *.egg-info $(VENV)
+	rm -rf build docs/auto_gallery *.egg-info $(VENV)

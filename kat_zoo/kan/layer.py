@@ -96,7 +96,7 @@ class KANLayer(nn.Module):
 
     @property
     def active(self) -> Tensor:
-        """(sub-nodes, inputs) bool: edges that are not pruned."""
+        """Edges that are not pruned, (sub-nodes, inputs) bool."""
         return (self.spline.mask != 0) | (self.function >= 0)
 
     def symbolic_edges(self, x: Tensor) -> Iterator[SymbolicEdges]:

@@ -221,7 +221,7 @@ class Recipe(RunRecipe):
 
     @property
     def after_probe(self) -> "Recipe":
-        """The recipe of the training that is left after the probe: in mode linear_probe nothing, without updates, schedule and average."""
+        """Recipe of the training that is left after the probe. In mode linear_probe it has no updates, schedule or average."""
         if self.mode != "linear_probe":
             return self
         return replace(self, schedule=replace(self.schedule, epochs=0), ema=replace(self.ema, decay=0.0))

@@ -203,7 +203,7 @@ class RunRecipe:
 
     @property
     def batch_size(self) -> int:
-        """Images per update: `data.batch_size`; each task has a `data` of its own."""
+        """Images per update, the `data.batch_size` of the task's own `data`."""
         return cast(Any, self).data.batch_size
 
     def __post_init__(self) -> None:

@@ -53,7 +53,7 @@ class RunFolder:
 
     @property
     def weights(self) -> Path:
-        """The file of the last weights: the averaged ones where there are any."""
+        """File of the last weights, which are the averaged ones where there are any."""
         new = self.folder / WEIGHTS
         return new if new.is_file() else self.folder / OLD_WEIGHTS
 
