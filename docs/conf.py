@@ -53,7 +53,8 @@ myst_heading_anchors = 4
 copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
 
-SKLEARN = "get_metadata_routing, set_fit_request, set_predict_request, set_score_request"  # written by scikit-learn, with references into its own site
+# Written by scikit-learn, with references into its own site.
+SKLEARN = "get_metadata_routing, set_fit_request, set_predict_request, set_score_request"
 autosummary_generate = False  # one page for each package, with the names that it lists
 autodoc_member_order = "groupwise"
 autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": SKLEARN}

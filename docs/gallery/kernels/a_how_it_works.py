@@ -16,7 +16,8 @@ from kat_zoo.kernels import bspline_basis, fourier_attention, rational, rational
 # %%
 # Which code runs
 # ---------------
-# A CUDA tensor takes Triton's kernels. A CPU tensor takes the compiled library, which chooses the processor's widest instructions when it runs, or
+# A CUDA tensor takes Triton's kernels. A CPU tensor takes the compiled library, which chooses the processor's widest instructions when
+# it runs, or
 # PyTorch where no compiler was at hand at installation; the log says so once. The reference in float64 is the oracle of all tests.
 torch.manual_seed(0)
 x = torch.randn(512, 64, requires_grad=True)

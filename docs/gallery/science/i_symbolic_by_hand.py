@@ -7,7 +7,6 @@ Look at the picture, remove an edge, choose a function from the suggestions, tra
 
 import time
 
-import matplotlib.pyplot as plt
 import torch
 
 from kat_zoo.kan import KAN

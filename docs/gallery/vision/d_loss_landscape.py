@@ -2,7 +2,8 @@
 A loss landscape
 ================
 
-The plane of the two principal directions of a training's path, and the loss on it. Here the shipped KAT has a new head, and 128 of the images that
+The plane of the two principal directions of a training's path, and the loss on it. Here the shipped KAT has a new head, and 128 of the
+images that
 ship are learned in a few steps; `kat-zoo analyze RUN --what landscape` draws the same for a run folder.
 """
 

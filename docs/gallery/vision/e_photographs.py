@@ -2,7 +2,8 @@
 Photographs of any size
 =======================
 
-A detector on a plain ViT takes photographs as they are: the backbone accepts any size, and a pyramid of four scales feeds torchvision's heads.
+A detector on a plain ViT takes photographs as they are: the backbone accepts any size, and a pyramid of four scales feeds torchvision's
+heads.
 This one has random weights, so it shows the way of the data, not objects: what the pyramid sees, and where the first stage looks.
 Trained detectors are in :doc:`the guide </dense>`.
 """

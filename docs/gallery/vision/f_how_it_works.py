@@ -43,7 +43,8 @@ legend = axes.legend()
 # %%
 # KArAt: the softmax is learned
 # -----------------------------
-# Attention becomes :math:`W \Phi(A) V` with :math:`A = QK^\top/\sqrt d`, where :math:`\Phi` holds a Fourier series of few harmonics for each
+# Attention becomes :math:`W \Phi(A) V` with :math:`A = QK^\top/\sqrt d`, where :math:`\Phi` holds a Fourier series of few harmonics for
+# each
 # pair of key and rank (arXiv 2503.10632, section 4). As it is a sum over keys, no map of all pairs is held in memory.
 heads = FourierHeads(num_heads=3, num_tokens=16, num_harmonics=3, rank=4)
 print({name: tuple(value.shape) for name, value in heads.named_parameters()})
