@@ -90,6 +90,7 @@ nitpick_ignore_regex = [
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "auto_gallery",
+    "subsection_order": [f"gallery/{door}" for door in ("science", "vision", "kernels")],
     "filename_pattern": r"/\w+\.py$",
     "abort_on_example_error": True,
     "download_all_examples": False,

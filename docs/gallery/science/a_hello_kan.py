@@ -22,8 +22,8 @@ X, X_val, Y, Y_val = X[:1000], X[1000:], Y[:1000], Y[1000:]
 
 # %%
 # Penalties on the size and the entropy of the edges leave few of them.
-model = KAN([2, 5, 1], grid_size=3, dtype=torch.float64)
-model.fit(X, Y, X_val, Y_val, optimizer="lbfgs", steps=20, l1=1e-2, entropy=1e-3)
+model = KAN([2, 5, 1], grid_size=3, dtype=torch.float64, seed=1)
+model.fit(X, Y, X_val, Y_val, optimizer="lbfgs", steps=40, l1=3e-2, entropy=6e-2, early_stopping=False)
 figure = model.plot(X)
 
 # %%

@@ -28,14 +28,15 @@ Y = target(X)
 X, X_test, Y, Y_test = X[:2000], X[2000:], Y[:2000], Y[2000:]
 
 # %%
-# Each grid starts from the coarser one, which keeps the function.
+# Each grid starts from the coarser one, which keeps the function. Far from the goal L-BFGS gets stuck less often than
+# Levenberg-Marquardt, which is the better one near it.
 grids = (3, 5, 10)
 figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
-for width in ([4, 2, 1, 1], [4, 5, 1]):
+for width in ([4, 4, 2, 1], [4, 9, 1]):
     start, errors = time.perf_counter(), []
-    model = KAN(width, grid_size=3, dtype=torch.float64, seed=1)
+    model = KAN(width, grid_size=3, dtype=torch.float64)
     for grid in grids:
-        model.fit(X, Y, grid_schedule=(grid,), steps=25)
+        model.fit(X, Y, grid_schedule=(grid,), steps=40, optimizer="lbfgs" if grid == 3 else "lm")
         errors.append((model(X_test) - Y_test).square().mean().sqrt().item())
     print(width, [f"{error:.1e}" for error in errors], f"{time.perf_counter() - start:.1f} s")
     axes.plot(grids, errors, "o-", label=str(width))
