@@ -99,7 +99,7 @@ lint: $(STAMP)
 
 # The site, into build/docs; every page of the gallery runs. A warning is an error, and nothing is fetched from a network.
 docs: $(STAMP)
-	OMP_NUM_THREADS=2 $(BIN)/python -m sphinx -b html -W -n --keep-going docs build/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W -n --keep-going docs build/docs
 
 # Measures again what needs no long training, and writes the tables; for a quiet machine. kan_speed.py stands beside peers: the extra `bench`.
 bench: $(STAMP)

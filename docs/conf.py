@@ -96,7 +96,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "remove_config_comments": True,
-    "image_scrapers": ("matplotlib",),
+    "image_scrapers": ("matplotlib", "figures.scrape"),
     "matplotlib_animations": False,
     "within_subsection_order": "FileNameSortKey",
     "min_reported_time": 0,

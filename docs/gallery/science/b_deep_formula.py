@@ -41,4 +41,5 @@ for width in ([4, 4, 2, 1], [4, 9, 1]):
     print(width, [f"{error:.1e}" for error in errors], f"{time.perf_counter() - start:.1f} s")
     axes.plot(grids, errors, "o-", label=str(width))
 axes.set(xlabel="grid size", ylabel="test RMSE", xscale="log", yscale="log", xticks=grids, xticklabels=grids)
+axes.minorticks_off()
 legend = axes.legend()

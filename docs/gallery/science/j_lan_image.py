@@ -30,7 +30,7 @@ for axis, learned in zip(axes[1:], (False, True), strict=True):
     for activation in model.activations:
         activation.coef.requires_grad_(learned)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-3)
-    for _ in range(200):
+    for _ in range(500):
         optimizer.zero_grad()
         (model(X) - Y).square().mean().backward()
         optimizer.step()
