@@ -3,7 +3,7 @@ A mobility edge
 ===============
 
 In a quasiperiodic chain some eigenstates are extended and others are localized. For the mosaic model the edge between them is known:
-$|E V| = 1$. The states come from diagonalized matrices, and a network learns which ones are extended.
+:math:`|E V| = 1`. The states come from diagonalized matrices, and a network learns which ones are extended.
 
 `benchmarks/kan_paper.py` has the three models of the paper, at 300 sites.
 """

@@ -3,8 +3,8 @@ How a KAN works
 ===============
 
 An edge of a Kolmogorov-Arnold network computes a function of one number; a node adds the functions that reach it:
-$y_j = \sum_i \varphi_{ij}(x_i)$. Each function is a spline with a smooth base function beside it,
-$\varphi(x) = s\,\mathrm{silu}(x) + \sum_k c_k B_k(x)$ (arXiv 2404.19756).
+:math:`y_j = \sum_i \varphi_{ij}(x_i)`. Each function is a spline with a smooth base function beside it,
+:math:`\varphi(x) = s\,\mathrm{silu}(x) + \sum_k c_k B_k(x)` (arXiv 2404.19756).
 """
 
 import matplotlib.pyplot as plt
@@ -51,6 +51,6 @@ legend = axes.legend()
 # %%
 # From edges to symbols
 # ---------------------
-# An edge becomes $c f(a x + b) + d$: (a, b) are searched on a grid of starts and refined, (c, d) are a linear regression. `KANRegressor`
+# An edge becomes :math:`c f(a x + b) + d`: (a, b) are searched on a grid of starts and refined, (c, d) are a linear regression. `KANRegressor`
 # tries
 # closed forms first, and networks only for tables that no closed form explains: :doc:`/kan` has its steps.

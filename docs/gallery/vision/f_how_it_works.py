@@ -16,7 +16,7 @@ from kat_zoo.layers import FourierHeads, GroupRational, fit_rational
 # The MLP of a block becomes `act1, fc1, act2, fc2`, where an activation is a rational function for each of 8 groups of channels
 # (arXiv 2409.10594, section 4):
 #
-# .. math:: y = \frac{a_0 + a_1 x + \dots + a_5 x^5}{1 + |b_1||x| + \dots + |b_4||x|^4}
+# .. math:: y = \frac{a_0 + a_1 x + \cdots + a_5 x^5}{1 + |b_1||x| + \cdots + |b_4||x|^4}
 #
 # The denominator is at least 1, so there are no poles. The numerator is shared; each group has a denominator of its own.
 x = torch.linspace(-5, 5, 300)
