@@ -2,7 +2,8 @@ r"""
 A deep formula
 ==============
 
-:math:`\exp\left(\frac{1}{2}\left(\sin \pi(x_1^2+x_2^2) + \sin \pi(x_3^2+x_4^2)\right)\right)` needs three layers. A network of the formula's
+:math:`\exp\left(\frac{1}{2}\left(\sin \pi(x_1^2+x_2^2) + \sin \pi(x_3^2+x_4^2)\right)\right)` needs three layers. A network of the
+formula's
 own shape
 learns it; one of two layers does not.
 
