@@ -108,9 +108,10 @@ sphinx_gallery_conf = {
 OUTSIDE = re.compile(r"\[`?([^\]`]+)`?\]\(\.\./(model_cards|benchmarks/results|[^)#]*\.md)\)")
 
 
-def name_files_outside(_app: Sphinx, _docname: str, source: list[str]) -> None:
-    """Write a file's path where the site has no page to link to."""
-    source[0] = OUTSIDE.sub(lambda link: f"`{link[2]}`", source[0])
+def name_files_outside(_app: Sphinx, docname: str, source: list[str]) -> None:
+    """Write a file's path where the site has no page to link to; in a folder of docs/, "../" leads to a page."""
+    if "/" not in docname:
+        source[0] = OUTSIDE.sub(lambda link: f"`{link[2]}`", source[0])
 
 
 def escape_docstring(_app: Sphinx, _kind: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:

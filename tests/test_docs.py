@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import get_type_hints
@@ -93,3 +94,15 @@ def test_pages_load_nothing_from_a_network():
     sources = [*DOCS.rglob("*.md"), *DOCS.rglob("*.rst"), *DOCS.rglob("*.css"), DOCS / "conf.py"]
     for source in sources:
         assert not re.search(r"<(?:script|link|img)[^>]*https?://|@import|url\(['\"]?https?://", source.read_text()), source
+
+
+def test_only_links_that_leave_the_site_become_names():
+    source = "[a guide](../kan.md), [a table](../benchmarks/results/x.md), [a folder](../model_cards), [data](../benchmarks/x.csv)"
+    hook = runpy.run_path(str(DOCS / "conf.py"))["name_files_outside"]
+    for page, expected in (
+        ("science/index", source),
+        ("results", "`kan.md`, `benchmarks/results/x.md`, `model_cards`, [data](../benchmarks/x.csv)"),
+    ):
+        text = [source]
+        hook(None, page, text)
+        assert text == [expected]
