@@ -99,10 +99,8 @@ def test_pages_load_nothing_from_a_network():
 def test_only_links_that_leave_the_site_become_names():
     source = "[a guide](../kan.md), [a table](../benchmarks/results/x.md), [a folder](../model_cards), [data](../benchmarks/x.csv)"
     hook = runpy.run_path(str(DOCS / "conf.py"))["name_files_outside"]
-    for page, expected in (
-        ("science/index", source),
-        ("results", "`kan.md`, `benchmarks/results/x.md`, `model_cards`, [data](../benchmarks/x.csv)"),
-    ):
+    named = "`kan.md`, `benchmarks/results/x.md`, `model_cards`, [data](../benchmarks/x.csv)"
+    for page, expected in (("science/index", source), ("results", named)):
         text = [source]
         hook(None, page, text)
         assert text == [expected]
