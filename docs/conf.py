@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "kat_zoo"
 author = "the authors of kat_zoo"
-copyright = "MIT license"
 version = release = installed_version("kat_zoo")
 
 extensions = [
@@ -40,7 +39,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],
-    "footer_start": ["copyright"],
+    "footer_start": [],
     "footer_end": ["sphinx-version"],
     "pygments_light_style": "tango",
     "pygments_dark_style": "monokai",
