@@ -94,6 +94,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
+    "capture_repr": (),  # a page shows pictures and printed lines
     "remove_config_comments": True,
     "image_scrapers": ("matplotlib", "figures.scrape"),
     "matplotlib_animations": False,

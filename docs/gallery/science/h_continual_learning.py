@@ -17,6 +17,7 @@ from torch import nn
 from kat_zoo.kan import KAN
 
 start = time.perf_counter()
+torch.manual_seed(0)
 centers = [-0.8, -0.4, 0.0, 0.4, 0.8]
 X = torch.linspace(-1, 1, 500, dtype=torch.float64)[:, None]
 Y = sum(torch.exp(-300 * (X - center) ** 2) for center in centers)

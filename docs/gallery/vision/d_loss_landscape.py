@@ -45,7 +45,7 @@ def loss(model):
 plane = principal_plane(states, [name for name, _ in model.named_parameters()])
 print("variance of the path in the plane:", [f"{part:.0%}" for part in plane.explained])
 with tempfile.TemporaryDirectory() as folder:
-    surface = loss_surface(model, plane, loss, size=9)
+    surface = loss_surface(model, plane, loss, size=7)
     picture = plt.imread(plot_landscape({"KAT": (plane, surface)}, Path(folder) / "landscape.png"))
 figure, axes = plt.subplots(figsize=(8, 8 * picture.shape[0] / picture.shape[1]), layout="constrained")
 axes.imshow(picture)

@@ -17,7 +17,7 @@ from kat_zoo.dense import mask_rcnn
 torch.manual_seed(0)
 photographs = [torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255 for image in load_sample_images().images]
 photographs[1] = photographs[1][:, :300]  # sizes may differ
-detector = mask_rcnn("kat_tiny_patch16_224", num_classes=91, min_size=192, box_score_thresh=0.0).eval()
+detector = mask_rcnn("kat_tiny_patch16_224", num_classes=91, min_size=128, box_score_thresh=0.0).eval()
 with torch.no_grad():
     batch, _ = detector.transform(photographs)
     features = detector.backbone(batch.tensors)
