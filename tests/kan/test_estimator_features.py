@@ -12,7 +12,7 @@ from kat_zoo.kan import KANClassifier, KANRegressor
 from kat_zoo.kan.search.closed_form import find_closed_forms
 from kat_zoo.kan.search.judge import Form
 from kat_zoo.kan.sklearn import closed, progress, symbolic, table
-from kat_zoo.kan.sklearn.estimator import Scales
+from kat_zoo.kan.sklearn.scales import Scales
 
 
 def noisy(n=200, seed=0):

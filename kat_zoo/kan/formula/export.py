@@ -105,3 +105,13 @@ def _symbols(expression: sympy.Expr, variables: Sequence[str]) -> list[sympy.Sym
     if numeric:
         raise ValueError(f"the expression holds numeric edges, {', '.join(sorted({str(f.func) for f in numeric}))}: expected none")
     return symbols
+
+
+def to_latex(expression: Any) -> str:
+    """LaTeX of a formula.
+
+    Args:
+        expression: SymPy expression, or a list of them.
+    """
+    text: str = sympy.latex(expression)
+    return text
