@@ -19,11 +19,14 @@ class Loss(ABC):
     Attributes:
         scale: variance of a working residual where the loss fixes it, None where it is estimated.
         least: smallest penalty of a block, as `kat_zoo.kan.gam.reml.solve` takes it.
+        exact: whether one step is the answer.
+        selects: whether lines may have penalties of their own, which drops columns.
     """
 
     scale: float | None = None
     least = 1e-7
-    exact = False  # whether one step is the answer
+    exact = False
+    selects = True
 
     @abstractmethod
     def start(self, y: np.ndarray, weight: np.ndarray) -> float:
@@ -128,6 +131,7 @@ class Logistic(Loss):
 
     scale = 1.0
     least = 1e-4
+    selects = False  # where classes can be told apart, one of several columns that tell alike would stay, and the others be lost
 
     def start(self, y: np.ndarray, weight: np.ndarray) -> float:
         """The logit of the mean."""

@@ -208,7 +208,7 @@ def fit(
         products = (
             None if every is None else every.select(np.arange(1 + len(columns) + len(curves) * Terms(basis, columns, curved).curve_count))
         )
-        for shared in (True, False):
+        for shared in (True, False) if loss.selects else (True,):
             terms = Terms(basis, columns, curves, order=order, shared=shared)
             fits.append(fit_terms(terms, loss, x, y, weight, offset, None, directions, products))
     best = min(fits, key=lambda fitted: fitted.criterion)

@@ -13,7 +13,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from ..gam.bands import deviations
 from ..gam.basis import Basis
 from ..gam.losses import LARGEST, Loss
-from ..gam.model import Fitted, fit
+from ..gam.model import Fitted, fit, fit_terms
 from ..gam.network import to_network
 from ..model import KAN
 
@@ -105,7 +105,9 @@ def fit_numeric(task: Task, x: np.ndarray, y: np.ndarray, weight: np.ndarray, ra
     def one(output: int, offset: np.ndarray | None = None) -> Fitted:
         return fit(basis, task.losses[output], parts, y[:, output], weight, offset, order, task.interactions, order_of_rows, directions)
 
-    fits = _choices(one, y) if task.classes and y.shape[1] > 1 else [one(output) for output in range(y.shape[1])]
+    fits = (
+        _choices(one, task.losses, parts, y, weight) if task.classes and y.shape[1] > 1 else [one(output) for output in range(y.shape[1])]
+    )
     answer = Answer(to_network(fits, x.shape[1], columns), fits, columns)
     if bootstrap:
         for output, fitted in enumerate(fits):
@@ -113,16 +115,28 @@ def fit_numeric(task: Task, x: np.ndarray, y: np.ndarray, weight: np.ndarray, ra
     return answer
 
 
-def _choices(one: Callable[[int, np.ndarray | None], Fitted], y: np.ndarray) -> list[Fitted]:
-    """Models of the logits of several classes: each in turn, as a logit against the others as they are."""
+def _choices(
+    one: Callable[[int, np.ndarray | None], Fitted], losses: Sequence[Loss], x: np.ndarray, y: np.ndarray, weight: np.ndarray
+) -> list[Fitted]:
+    """Models of the logits of several classes: each in turn, as a logit against the others as they are.
+
+    Args:
+        one: fit of the model of a class, given the known part of its logit.
+        losses: loss of each class.
+        x: (N, C) rows.
+        y: (N, classes) 1 for the class of a row, else 0.
+        weight: (N,) positive weights.
+    """
     fits: list[Fitted] = []
     logits = np.zeros(y.shape)
-    for _ in range(SWEEPS):
-        for output in range(y.shape[1]):
-            offset = -logsumexp(np.delete(logits, output, 1), axis=1)
-            fitted = one(output, offset)
-            fits[output : output + 1] = [fitted]
-            logits[:, output] = np.clip(fitted.eta - offset, -LARGEST, LARGEST)
+    for sweep in range(SWEEPS):
+        for k in range(y.shape[1]):
+            offset = -logsumexp(np.delete(logits, k, 1), axis=1)
+            if sweep:  # the terms stay, their coefficients follow the other classes
+                fits[k] = fit_terms(fits[k].terms, losses[k], x, y[:, k], weight, offset, offset + logits[:, k])
+            else:
+                fits.append(one(k, offset))
+            logits[:, k] = np.clip(fits[k].eta - offset, -LARGEST, LARGEST)
     return fits
 
 
