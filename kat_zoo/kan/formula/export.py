@@ -11,7 +11,7 @@ import sympy
 # Functions that torch and SymPy call by the same name.
 _TORCH = ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cosh", "asin", "acos", "atan", "atanh")
 
-_C_NAMES = frozenset(  # keywords of C and names that math.h declares
+C_NAMES = frozenset(  # keywords of C and names that math.h declares
     """
     acos acosh asin asinh atan atan2 atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 fabs floor fmax fmin fmod frexp gamma hypot
     j0 j1 jn ldexp lgamma log log10 log1p log2 modf pow rint round sin sinh sqrt tan tanh tgamma trunc y0 y1 yn auto break case
@@ -68,6 +68,18 @@ def to_torch(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., 
     return function
 
 
+def c_expression(expression: sympy.Expr) -> str:
+    """A formula as an expression of C (math.h, POSIX j0 and j1 for Bessel functions).
+
+    Args:
+        expression: the formula.
+    """
+    bessel = [(lambda n, x: n == 0, lambda n, x: f"j0({x})"), (lambda n, x: n == 1, lambda n, x: f"j1({x})")]
+    # SymPy passes the arguments as text to the second function of a pair, as expressions to the first.
+    text: str = sympy.ccode(expression, user_functions={"besselj": bessel, "gamma": "tgamma"})
+    return text
+
+
 def to_c(expression: sympy.Expr, variables: Sequence[str], name: str = "formula") -> str:
     """A C function `double name(double x_1, ...)` (math.h, POSIX j0 and j1 for Bessel functions).
 
@@ -81,10 +93,8 @@ def to_c(expression: sympy.Expr, variables: Sequence[str], name: str = "formula"
             the formula uses for something else.
     """
     symbols = _symbols(expression, variables)
-    bessel = [(lambda n, x: n == 0, lambda n, x: f"j0({x})"), (lambda n, x: n == 1, lambda n, x: f"j1({x})")]
-    # SymPy passes the arguments as text to the second function of a pair, as expressions to the first.
-    body = sympy.ccode(expression, user_functions={"besselj": bessel, "gamma": "tgamma"})
-    taken = _C_NAMES | set(re.findall(r"[a-z]\w*(?=\()", body))
+    body = c_expression(expression)
+    taken = C_NAMES | set(re.findall(r"[a-z]\w*(?=\()", body))
     for text in (name, *map(str, symbols)):
         if not re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII):
             raise ValueError(f"{text!r} is not a name in C: expected letters, digits and underscores")

@@ -204,13 +204,21 @@ def read_table(estimator: Any, X: Any, reset: bool) -> list[np.ndarray]:
     if not len(X):
         raise ValueError(f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is required.")
     series = [X[name] for name in X.columns] if len(set(X.columns)) == len(X.columns) else [X.iloc[:, n] for n in range(X.shape[1])]
-    table = [_read(name, one) for name, one in zip(X.columns, series, strict=True)]
+    table = [read_column(name, one) for name, one in zip(X.columns, series, strict=True)]
     refuse_infinity({str(name): column for name, column in zip(X.columns, table, strict=True) if column.dtype != object})
     return table
 
 
-def _read(name: Any, series: Any) -> np.ndarray:
-    """One column of a data frame."""
+def read_column(name: Any, series: Any) -> np.ndarray:
+    """One column of a data frame: float64 with NaN, or objects with None, for missing values.
+
+    Args:
+        name: name of the column, for messages.
+        series: the column.
+
+    Raises:
+        ValueError: neither numbers nor categories.
+    """
     kind = str(series.dtype).lower()
     if not kind.startswith(("categor", "enum", "string", "object", "str")):
         if kind.startswith(("date", "time", "period", "interval", "duration")):

@@ -4,7 +4,7 @@ import statistics
 
 from compare_report import by_row, equal_time, results_table
 from compare_rows import MAIN
-from tables_data import HERE, Row, mean, one, percent, prose, rows, select, shipped, table
+from readme_data import HERE, Row, mean, one, percent, prose, rows, select, shipped, table
 
 from kat_zoo.hub import registry
 
