@@ -72,7 +72,15 @@ def test_estimators_with_categories_and_missing_values(number, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"extrapolate": "zero"}, {"base": "zero"}, {"spline_order": 1}, {"spline_order": 0, "base": "sin"}, {"base": "identity"}]
+    "options",
+    [
+        {"extrapolate": "zero"},
+        {"base": "zero"},
+        {"spline_order": 1},
+        {"spline_order": 0, "base": "sin"},
+        {"spline_order": 0, "extrapolate": "zero"},
+        {"base": "identity"},
+    ],
 )
 def test_networks_with_products_and_functions(options, tmp_path):
     network = KAN([3, [2, 2], 2], grid_size=4, mult_arity=3, **options)

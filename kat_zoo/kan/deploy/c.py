@@ -71,7 +71,8 @@ def array(kind: str, name: str, values: np.ndarray) -> str:
 def _head(program: Program, name: str) -> str:
     lines = [f"/* void {name}(const double *x, double *y): {len(program.columns)} columns, {_width(program)} results.", ""]
     for column, (text, values) in enumerate(zip(names_of(program.columns), program.categories, strict=True)):
-        codes = ", ".join(f"{code} = {'missing' if v is None else text_}" for code, (v, text_) in enumerate(zip(values, names_of(values))))
+        labels = ["missing" if v is None else label for v, label in zip(values, names_of(values), strict=True)]
+        codes = ", ".join(f"{code} = {label}" for code, label in enumerate(labels))
         lines.append(f"   x[{column}]: {text}" + (f" ({codes}; -1 for others)" if values else ""))
     return "\n".join([*lines, "*/"])
 
@@ -128,9 +129,8 @@ def _steps(layer: Layer, n: int) -> list[str]:
             lines.append(f"    s{n}[{out}] += h{n}[{i}];")
             continue
         body = c_expression(get_function(name).expression(sympy.Symbol("t")))
-        lines.append(
-            f"    {{ const double t = {number(a)} * h{n}[{i}] + {number(b)}; s{n}[{out}] += {number(c)} * ({body}) + {number(d)}; (void)t; }}"
-        )
+        argument, value = f"{number(a)} * h{n}[{i}] + {number(b)}", f"{number(c)} * ({body}) + {number(d)}"
+        lines.append(f"    {{ const double t = {argument}; (void)t; s{n}[{out}] += {value}; }}")
     lines.append(f"    double h{n + 1}[{layer.sums + layer.products}];")
     if layer.sums:
         lines.append(f"    for (int o = 0; o < {layer.sums}; o++) h{n + 1}[o] = s{n}[o];")

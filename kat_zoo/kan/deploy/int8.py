@@ -8,6 +8,7 @@ of the segment, an entry by half a step of its scale, and a product by the error
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -87,11 +88,13 @@ class Int8:
 
     def outputs_of(self, X: np.ndarray) -> np.ndarray:
         """Outputs (N, outputs) before the link, for rows (N, columns) of numbers: units of y, logarithms of rates, or logits."""
-        return self._nodes(X)[0] * self.program.spread + self.program.shift
+        found: np.ndarray = self._nodes(X)[0] * self.program.spread + self.program.shift
+        return found
 
     def bound(self, X: np.ndarray) -> np.ndarray:
         """Bounds (N, outputs) of the error of `outputs_of`, for rows (N, columns) of numbers."""
-        return self._nodes(X)[1] * np.abs(self.program.spread)
+        found: np.ndarray = self._nodes(X)[1] * np.abs(self.program.spread)
+        return found
 
     def __call__(self, X: Any) -> np.ndarray:
         """Predictions (N, outputs) for a table, as those of the program."""
@@ -202,7 +205,7 @@ def _largest_bend(layer: Layer, edge: int, a: float, b: float) -> float:
     powers = np.arange(layer.pieces.shape[2])
     factors = powers * (powers - 1)
     most = 0.0
-    for first, last in zip(marks[:-1], marks[1:], strict=True):
+    for first, last in pairwise(marks.tolist()):
         piece = int(np.searchsorted(layer.ends[i], (first + last) / 2, side="right"))
         t = np.linspace(first, last, max(2, 8 * (len(powers) - 4) + 2)) - layer.origins[i, piece]
         second = (layer.pieces[edge, piece] * factors)[2:] @ t[None] ** (powers[2:, None] - 2)

@@ -50,9 +50,11 @@ class Input:
     def values(self, x: np.ndarray) -> np.ndarray:
         """Values (N,) for a column (N,)."""
         if self.kind == "missing":
-            return np.isnan(x).astype(np.float64)
+            x = np.where(np.isnan(x), 1.0, 0.0)
+            return x
         if self.kind == "category":
-            return (x == self.code).astype(np.float64)
+            x = np.where(x == self.code, 1.0, 0.0)
+            return x
         scaled: np.ndarray = np.where(np.isnan(x), self.fill, np.clip((x - self.center) / self.half, self.low, self.high))
         return scaled
 
@@ -173,10 +175,11 @@ class Program:
     def linked(self, y: np.ndarray) -> np.ndarray:
         """Predictions of outputs (N, outputs) in units of y, logarithms of rates, or logits."""
         if self.link == "exp":
-            return np.exp(y)
+            y = np.exp(y)
         if self.link == "sigmoid":
             p = 1 / (1 + np.exp(-y))
-            return np.concatenate([1 - p, p], 1)
+            both: np.ndarray = np.concatenate([1 - p, p], 1)
+            return both
         if self.link == "softmax":
             e = np.exp(y - y.max(1, keepdims=True))
             shares: np.ndarray = e / e.sum(1, keepdims=True)
@@ -198,7 +201,8 @@ class Program:
         h = self.scaled(x)
         for layer in self.layers:
             h = layer(h)
-        return h * self.spread + self.shift
+        h = h * self.spread + self.shift
+        return h
 
     def __call__(self, X: Any) -> np.ndarray:
         """Predictions (N, outputs); probabilities of the classes for a classifier.
@@ -299,13 +303,14 @@ def _layer(layer: Any) -> Layer:
 
 def _pieces(knots: np.ndarray, coef: np.ndarray, order: int, zero: bool) -> np.ndarray:
     """Polynomials (S, K) of a spline, the first and the last outside its grid."""
+    if zero and order:  # SciPy knows the polynomials between the inner knots alone, so the outer ones become inner ones
+        far = np.arange(1, order + 1)
+        knots = np.concatenate([knots[0] - far[::-1], knots, knots[-1] + far])
+        coef = np.pad(coef, order)
     c = PPoly.from_spline(BSpline(knots, coef, order)).c[::-1].T  # (intervals, order + 1), constant first
-    if zero:
-        inside = c if len(c) == len(knots) - 1 else c[:]
-        left = right = np.zeros((1, c.shape[1]))
-    else:
-        inside = c[order : len(c) - order]
-        left, right = np.zeros((1, c.shape[1])), np.zeros((1, c.shape[1]))
+    inside = c[order : len(c) - order]
+    left, right = np.zeros((1, c.shape[1])), np.zeros((1, c.shape[1]))
+    if not zero:
         width = knots[-order - 1] - knots[-order - 2]
         powers = np.arange(c.shape[1])
         left[0, :2] = inside[0, :2]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ..library import get_function
 from .program import Layer, Program, to_numpy
 
-
 NUMBERS = {"center": "center", "half": "width", "low": "low", "high": "high", "fill": "fill"}  # buffer of each number of an input
 
 
@@ -23,6 +22,14 @@ class LayerModule(nn.Module):
     Args:
         layer: the layer.
     """
+
+    ends: Tensor
+    origins: Tensor
+    pieces: Tensor
+    source: Tensor
+    first: Tensor
+    incidence: Tensor
+    base_weight: Tensor
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
@@ -83,6 +90,18 @@ class ProgramModule(nn.Module):
         program: the program.
     """
 
+    column: Tensor
+    center: Tensor
+    width: Tensor
+    low: Tensor
+    high: Tensor
+    fill: Tensor
+    category_code: Tensor
+    missing: Tensor
+    category: Tensor
+    spread: Tensor
+    shift: Tensor
+
     def __init__(self, program: Program) -> None:
         super().__init__()
         self.link = program.link
@@ -90,10 +109,8 @@ class ProgramModule(nn.Module):
         kinds = np.array([("number", "missing", "category").index(one.kind) for one in program.inputs])
         self.plain = bool((kinds == 0).all() and all(np.isinf(one.high) for one in program.inputs))
         arrays: dict[str, Any] = {"column": np.array([one.column for one in program.inputs])}
-        arrays |= {
-            text: np.array([getattr(one, name) for one in program.inputs], float) for name, text in NUMBERS.items()
-        }
-        arrays |= {"code": np.array([one.code for one in program.inputs], float), "missing": kinds == 1, "category": kinds == 2}
+        arrays |= {text: np.array([getattr(one, name) for one in program.inputs], float) for name, text in NUMBERS.items()}
+        arrays |= {"category_code": np.array([one.code for one in program.inputs], float), "missing": kinds == 1, "category": kinds == 2}
         arrays |= {"spread": np.asarray(program.spread, float), "shift": np.asarray(program.shift, float)}
         for name, values in arrays.items():
             self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(values)))
@@ -106,7 +123,7 @@ class ProgramModule(nn.Module):
             lost = torch.isnan(raw)
             scaled = torch.where(lost, self.fill, torch.minimum(torch.maximum(scaled, self.low), self.high))
             scaled = torch.where(self.missing, lost.to(scaled.dtype), scaled)
-            scaled = torch.where(self.category, (raw == self.code).to(scaled.dtype), scaled)
+            scaled = torch.where(self.category, (raw == self.category_code).to(scaled.dtype), scaled)
         h = scaled
         for layer in self.layers:
             h = layer(h)
@@ -156,6 +173,8 @@ def to_onnx(model: Any, path: str | Path) -> None:
     done = torch.onnx.export(
         module, (x,), input_names=["x"], output_names=["y"], dynamo=True, dynamic_shapes={"x": {0: rows}}, verbose=False
     )
+    if done is None:
+        raise ValueError(f"{path}: torch.onnx.export returned nothing: expected a program")
     done.save(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found = session.run(None, {"x": x.numpy()})[0]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import keyword
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import sympy
 
 # Functions that torch and SymPy call by the same name.
 _TORCH = ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cosh", "asin", "acos", "atan", "atanh")
+
+_READABLE = re.compile(r"[A-Za-z]+\d*(_[A-Za-z0-9]+)?", re.ASCII)  # SymPy sets these well: x_1, alpha, v_max
+_LATEX = {c: f"\\{c}" for c in "%#&$_{}"} | {"\\": r"\backslash{}", "^": r"\hat{}", "~": r"\sim{}", " ": r"\ ", "\n": r"\ "}
 
 C_NAMES = frozenset(  # keywords of C and names that math.h declares
     """
@@ -85,23 +89,78 @@ def to_c(expression: sympy.Expr, variables: Sequence[str], name: str = "formula"
 
     Args:
         expression: formula of the variables.
-        variables: names of the function's arguments, in their order.
+        variables: names of the function's arguments, in their order; a comment tells those that C does not allow, and are replaced.
         name: name of the function.
 
     Raises:
-        ValueError: the expression holds other variables, or numeric edges (phi_l_i_j); a name that C does not allow, or that
-            the formula uses for something else.
+        ValueError: the expression holds other variables, or numeric edges (phi_l_i_j); a name of the function that C does not
+            allow.
     """
-    symbols = _symbols(expression, variables)
-    body = c_expression(expression)
-    taken = C_NAMES | set(re.findall(r"[a-z]\w*(?=\()", body))
-    for text in (name, *map(str, symbols)):
-        if not re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII):
-            raise ValueError(f"{text!r} is not a name in C: expected letters, digits and underscores")
-        if text in taken or text.startswith("M_") or (text == name and name in variables):
-            raise ValueError(f"{text!r} means something else in C: expected another name")
-    arguments = ", ".join(f"double {symbol}" for symbol in symbols)
-    return f"double {name}({arguments}) {{\n    return {body};\n}}\n"
+    _symbols(expression, variables)
+    if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) or name in C_NAMES or name.startswith("M_"):
+        raise ValueError(f"name={name!r}: expected a name that is free in C: letters, digits and underscores")
+    safe = safe_names(variables, {name})
+    renamed = {sympy.Symbol(v): sympy.Symbol(s) for v, s in zip(variables, safe, strict=True)}
+    body = c_expression(expression.xreplace(renamed))
+    told = [f"{s}: {_plain(v)}" for v, s in zip(variables, safe, strict=True) if v != s]
+    head = f"/* {', '.join(told)} */\n" if told else ""
+    return f"{head}double {name}({', '.join(f'double {s}' for s in safe)}) {{\n    return {body};\n}}\n"
+
+
+def safe_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """Names that C, Python and SymPy all read as variables: those that are, and others made from those that are not.
+
+    Args:
+        names: any distinct texts.
+        taken: names that mean something else.
+    """
+    used = {*taken, *(name for name in names if _is_free(name))}
+    found = []
+    for name in names:
+        safe = name if _is_free(name) and name not in taken else ""
+        if not safe:
+            stem = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "x"
+            stem = stem if stem[0].isalpha() else f"x_{stem}"
+            number = 0
+            while not safe or safe in used or not _is_free(safe):
+                safe = stem if number == 0 and stem != name else f"{stem}_{number}"
+                number += 1
+            used.add(safe)
+        found.append(safe)
+    return found
+
+
+def _is_free(name: str) -> bool:
+    """Whether a text is a name, and means nothing in C, Python or SymPy."""
+    return bool(
+        re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII)
+        and name not in C_NAMES
+        and not name.startswith("M_")
+        and not keyword.iskeyword(name)
+        and not hasattr(sympy, name)
+    )
+
+
+def to_text(expression: sympy.Expr) -> tuple[str, dict[str, str]]:
+    """A formula as text that SymPy reads back, whatever its variables are called.
+
+    `sympy.sympify(text)` has the safe names as symbols.
+
+    Args:
+        expression: the formula.
+
+    Returns:
+        The text, and the name of each variable by the safe name that stands for it.
+    """
+    names = sorted(str(symbol) for symbol in expression.free_symbols)
+    safe = safe_names(names)
+    renamed = {sympy.Symbol(v): sympy.Symbol(s) for v, s in zip(names, safe, strict=True)}
+    return sympy.sstr(expression.xreplace(renamed)), dict(zip(safe, names, strict=True))
+
+
+def _plain(name: str) -> str:
+    """A name as part of a comment in C."""
+    return "".join(c if c.isprintable() else " " for c in name).replace("*/", "* /").replace("\\", "/")
 
 
 def _symbols(expression: sympy.Expr, variables: Sequence[str]) -> list[sympy.Symbol]:
@@ -118,10 +177,17 @@ def _symbols(expression: sympy.Expr, variables: Sequence[str]) -> list[sympy.Sym
 
 
 def to_latex(expression: Any) -> str:
-    """LaTeX of a formula.
+    """LaTeX of a formula; names that LaTeX would not set as they are become upright text, their special characters escaped.
 
     Args:
         expression: SymPy expression, or a list of them.
     """
-    text: str = sympy.latex(expression)
+    listed = expression if isinstance(expression, list) else [expression]
+    symbols = set().union(*(one.free_symbols for one in listed)) if listed else set()
+    names = {symbol: _latex_name(str(symbol)) for symbol in symbols if not _READABLE.fullmatch(str(symbol))}
+    text: str = sympy.latex(expression, symbol_names=names)
     return text
+
+
+def _latex_name(name: str) -> str:
+    return f"\\mathrm{{{''.join(_LATEX.get(c, c) for c in name)}}}"

@@ -54,4 +54,5 @@ def deviations(fitted: Fitted, loss: Loss, x: np.ndarray, y: np.ndarray, weight:
         change = np.zeros(len(full.coefficients))
         change[active] = solve(moments, blocks, kept * share, 1.0, 0.0, steps=0).coefficients * np.sqrt(share)
         found.append(spline_coefficients(terms, change))
-    return np.stack(found) - np.mean(found, 0)
+    changes: np.ndarray = np.stack(found) - np.mean(found, 0)
+    return changes

@@ -56,7 +56,8 @@ class Squared(Loss):
 
     def values(self, y: np.ndarray, eta: np.ndarray) -> np.ndarray:
         """(y - eta)^2 / 2."""
-        return (y - eta) ** 2 / 2
+        found: np.ndarray = (y - eta) ** 2 / 2
+        return found
 
 
 @dataclass
@@ -79,7 +80,8 @@ class Huber(Loss):
     def values(self, y: np.ndarray, eta: np.ndarray) -> np.ndarray:
         """Huber's function of the residuals."""
         residual = np.abs(y - eta)
-        return np.where(residual <= self.size, residual**2 / 2, self.size * (residual - self.size / 2))
+        found: np.ndarray = np.where(residual <= self.size, residual**2 / 2, self.size * (residual - self.size / 2))
+        return found
 
 
 @dataclass
@@ -103,7 +105,8 @@ class Quantile(Loss):
 
     def values(self, y: np.ndarray, eta: np.ndarray) -> np.ndarray:
         """The pinball loss."""
-        return np.maximum(self.part * (y - eta), (self.part - 1) * (y - eta))
+        found: np.ndarray = np.maximum(self.part * (y - eta), (self.part - 1) * (y - eta))
+        return found
 
 
 class Poisson(Loss):
@@ -123,7 +126,8 @@ class Poisson(Loss):
     def values(self, y: np.ndarray, eta: np.ndarray) -> np.ndarray:
         """Negative log-likelihood without the terms of y alone."""
         eta = np.clip(eta, -LARGEST, LARGEST)
-        return np.exp(eta) - y * eta
+        found: np.ndarray = np.exp(eta) - y * eta
+        return found
 
 
 class Logistic(Loss):
@@ -146,4 +150,5 @@ class Logistic(Loss):
 
     def values(self, y: np.ndarray, eta: np.ndarray) -> np.ndarray:
         """Cross-entropy."""
-        return np.logaddexp(0.0, eta) - y * eta
+        found: np.ndarray = np.logaddexp(0.0, eta) - y * eta
+        return found

@@ -58,7 +58,7 @@ class Terms:
     @property
     def curve_count(self) -> int:
         """Number of curves of a column."""
-        return self.basis.functions.shape[2] - 1
+        return int(self.basis.functions.shape[2]) - 1
 
     def blocks(self) -> np.ndarray:
         """Block of each column of `design`."""
@@ -158,7 +158,7 @@ def fit_terms(
             break
         former = value
     if directions is not None and directions.any():
-        every = np.append(penalties, 0.0)[blocks]  # the last stands for the constant
+        every = np.append(solution.penalties, 0.0)[blocks]  # the last stands for the constant
         former = np.inf
         for _ in range(1 if loss.exact else ITERATIONS):
             factor, target = loss.working(y, eta, weight)

@@ -31,8 +31,8 @@ def to_network(fits: Sequence[Fitted], inputs: int, columns: np.ndarray) -> KAN:
     for output, fitted in enumerate(fits):
         factors += [(output, *factor) for factor in _factors(fitted)]
     outputs = len(fits)
-    width = [inputs, [outputs, len(factors)], outputs] if factors else [inputs, outputs]
-    network = KAN(width, grid_size, SPLINE_ORDER, base="zero", noise_scale=0.0)
+    width: list[int | list[int]] = [inputs, [outputs, len(factors)], outputs] if factors else [inputs, outputs]
+    network = KAN([*width], grid_size, SPLINE_ORDER, base="zero", noise_scale=0.0)
     first = network.layers[0]
     knots = first.spline.knots.clone()
     knots[columns] = torch.from_numpy(basis.knots)

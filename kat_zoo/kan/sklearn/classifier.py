@@ -152,6 +152,8 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         return self
 
     def _formula(self, round: int | None) -> Any:
+        if isinstance(self._scales, Columns):
+            raise ValueError("symbolic=False, there is no formula: expected KANClassifier(symbolic=True)")
         found = self._scales.expressions(self.network_, self._names, round)
         return found[0] if len(self.classes_) == 2 else found
 

@@ -128,7 +128,7 @@ class KANEstimator(BaseEstimator):
             given = [given.get(name, 0) for name in names]
         if not _is_list(given) or len(given) != len(names) or not all(direction in (-1, 0, 1) for direction in given):
             raise ValueError(f"monotonic_cst={self.monotonic_cst!r}: expected -1, 0 or 1 for each of {len(names)} columns, or a dict")
-        found = np.asarray(given, dtype=int)[owners]
+        found: np.ndarray = np.asarray(given, dtype=int)[owners]
         wrong = [names[i] for i in np.unique(owners[found != 0]) if isinstance(self._columns.columns[i], Category)]
         if wrong:
             raise ValueError(f"monotonic_cst={self.monotonic_cst!r}: expected 0 for {wrong[0]!r}, a column of categories")

@@ -207,7 +207,8 @@ class KANRegressor(RegressorMixin, FormulaSearch):
     def _loss(self) -> Loss:
         if self.loss == "quantile":
             return Quantile(self.quantile)
-        return {"squared": Squared, "huber": Huber, "poisson": Poisson}[self.loss]()
+        kinds: dict[str, type[Loss]] = {"squared": Squared, "huber": Huber, "poisson": Poisson}
+        return kinds[self.loss]()
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -78,7 +78,8 @@ def _pairs(network: KAN, output: int) -> dict[tuple[int, int], list[int]]:
     if len(network.layers) < 2:
         return {}
     first, last = network.layers
-    active, found = first.active.numpy(), {}
+    active = first.active.numpy()
+    found: dict[tuple[int, int], list[int]] = {}
     for number in range(first.n_mult):
         if int(last.function[output, first.n_sum + number]) >= 0:
             node = first.n_sum + 2 * number
@@ -108,7 +109,7 @@ def _draw_column(axes: Axes, network: KAN, columns: Columns, bands: Bands, numbe
     if isinstance(column, Category):
         at = np.arange(len(own))
         one, zero = np.ones(1), np.zeros(1)
-        height = [float((_effect(network, i, output, one) - _effect(network, i, output, zero))[0]) * spread for i in own]
+        height = [float((_effect(network, int(i), output, one) - _effect(network, int(i), output, zero))[0]) * spread for i in own]
         doubt = [_step_deviation(network, bands, int(i), output) * BAND * spread for i in own]
         axes.bar(at, height, yerr=doubt, color=NUMERIC, width=0.7, ecolor="0.3", capsize=2)
         axes.set_xticks(at, plain([str(name.partition("=")[2])[:14] for name in column.names]), rotation=40, ha="right", fontsize=7)
@@ -139,7 +140,7 @@ def _draw_curve(
     axes.plot(units, y, color=NUMERIC)
     density = axes.twinx()
     counts, _, _ = density.hist(column.center + column.half * known[(known >= low) & (known <= high)], 30, color="0.75", zorder=0)
-    density.set(ylim=(0, 5 * max(counts.max(), 1)), yticks=[])
+    density.set(ylim=(0, 5 * max(float(np.max(counts)), 1.0)), yticks=[])
     axes.set_zorder(density.get_zorder() + 1)
     axes.patch.set_visible(False)
     if column.missing:
