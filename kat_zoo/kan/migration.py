@@ -78,7 +78,7 @@ def refuse_arguments(given: Iterable[str], known: Iterable[str]) -> None:
     """Answer keyword arguments that a function does not have.
 
     Args:
-        given: their names.
+        given: names of the arguments.
         known: names of the arguments that the function has.
 
     Raises:

@@ -201,8 +201,8 @@ class Program:
         h = self.scaled(x)
         for layer in self.layers:
             h = layer(h)
-        h = h * self.spread + self.shift
-        return h
+        found: np.ndarray = h * self.spread + self.shift
+        return found
 
     def __call__(self, X: Any) -> np.ndarray:
         """Predictions (N, outputs); probabilities of the classes for a classifier.

@@ -211,7 +211,9 @@ def fit(
         for shared in (True, False) if loss.selects else (True,):
             terms = Terms(basis, columns, curves, order=order, shared=shared)
             fits.append(fit_terms(terms, loss, x, y, weight, offset, None, directions, products))
-    best = min(fits, key=lambda fitted: fitted.criterion)
+    best = fits[0]
+    for trial in fits[1:]:
+        best = trial if _is_better(trial, best, loss, y, weight) else best
     if not interactions or x.shape[1] < 2:
         return best
     rows = np.arange(len(x)) if rank is None else rank[:ROWS]
@@ -233,7 +235,7 @@ def fit(
         pairs = pairs + [(int(among[i]), int(among[j])) for i, j in found]
         terms = Terms(basis, columns, curved, pairs, order, best.terms.shared)
         trial = fit_terms(terms, loss, x, y, weight, offset, best.eta, directions)
-        if trial.criterion >= best.criterion:
+        if not _is_better(trial, best, loss, y, weight):
             break
         best = trial
     return best
@@ -254,6 +256,17 @@ def _candidates(basis: Basis, x: np.ndarray, y: np.ndarray, weight: np.ndarray) 
         scores[at, 1] = (products**2 / np.maximum(np.einsum("n,ncq->cq", weight, values**2), 1e-300)).sum(1)
     lines = np.sort(np.argsort(-scores[:, 0], kind="stable")[:LINES])
     return lines, np.sort(curved[np.argsort(-scores[curved, 1], kind="stable")[:CURVES]])
+
+
+def _is_better(trial: Fitted, best: Fitted, loss: Loss, y: np.ndarray, weight: np.ndarray) -> bool:
+    """Whether a model is better by cross-validation, and not for the sake of one row or two, as outliers would have it."""
+    if not trial.criterion < best.criterion:
+        return False
+    gain = loss.values(y, best.eta) - loss.values(y, trial.eta)
+    share = weight / weight.sum()
+    mean = float(share @ gain)
+    doubt = float(np.sqrt(share @ (gain - mean) ** 2 / weight.sum()))
+    return trial.solution.parameters <= best.solution.parameters or mean > doubt
 
 
 def _importance(fitted: Fitted, x: np.ndarray, weight: np.ndarray) -> np.ndarray:

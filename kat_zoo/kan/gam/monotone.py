@@ -35,7 +35,7 @@ def solve_monotone(
         if not len(used):
             continue
         at = place[used]
-        if len(used) < len(columns):  # the line alone
+        if len(used) < len(columns) or len(columns) == 1:  # the line alone
             change[at[0], at[0]], low[at[0]] = direction, 0.0
             continue
         steps = np.diff(functions / size[at], axis=0)

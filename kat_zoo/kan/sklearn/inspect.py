@@ -82,7 +82,7 @@ class Judged:
         Raises:
             ValueError: too few held-out rows for it.
         """
-        rows = len(self.inputs)
+        rows = max(len(self.inputs), round(float(self.weight.sum())))  # a row of weight two is two rows
         part = coverage * (1 + 1 / rows)
         if part > 1:
             least = math.ceil(1 / (1 / coverage - 1))

@@ -27,7 +27,7 @@ WORTH = 0.05  # part of the residuals' variance that they must explain on held-o
 
 @dataclass
 class Task:
-    """What is fitted.
+    """Losses and limits of a fit.
 
     Attributes:
         losses: Loss of each output; of each class for more than two classes.
@@ -80,7 +80,7 @@ def fit_numeric(task: Task, x: np.ndarray, y: np.ndarray, weight: np.ndarray, ra
     """An additive model with pairwise terms for each output, as one network.
 
     Args:
-        task: what is fitted.
+        task: losses and limits.
         x: (N, inputs) scaled inputs.
         y: (N, outputs) targets.
         weight: (N,) positive weights.

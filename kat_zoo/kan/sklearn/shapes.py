@@ -20,6 +20,7 @@ Bands = tuple[np.ndarray, list[np.ndarray]]
 POINTS = 200  # of a curve
 SIDE = 60  # of a map
 BAND = 1.645  # standard deviations of a band of 90 %
+SMALL = 0.005  # effect, relative to the strongest, that is not drawn
 SHOWN = (0.002, 0.998)  # quantiles of the rows between which a curve is drawn
 
 
@@ -53,7 +54,8 @@ def plot_shapes(network: KAN, columns: Columns, bands: Bands | None, output: int
     for pair, nodes in _pairs(network, output).items():
         effect = sum(edges[:, a, pair[0]] * edges[:, a + 1, pair[1]] for a in nodes) * spread
         panels.append((float(np.std(effect)), (pair, nodes)))
-    panels = sorted(panels, key=lambda panel: -panel[0])[:most]
+    strongest = max((size for size, _ in panels), default=0.0)
+    panels = sorted((panel for panel in panels if panel[0] > SMALL * strongest), key=lambda panel: -panel[0])[:most]
     if not panels:
         figure = new_figure(3.2, 2.6)
         figure.text(0.5, 0.5, "no column has an effect", ha="center")
