@@ -158,6 +158,7 @@ class KANEstimator(BaseEstimator):
         intervals and importances, and whether a network with hidden layers may try. Then all rows are fitted.
         """
         scales = self._columns
+        self._device()  # a wrong one is told before work begins
         inputs = scales.inputs(table)
         owners = scales.owners
         task = Task(losses, bool(self.interactions), self._directions(owners), classes)
