@@ -35,7 +35,7 @@ def messy(n=150, seed=0):
     X = pd.DataFrame(
         {
             "size (cm) */": generator.lognormal(0, 1, n),
-            "color": generator.choice(["red", "green", "bl\\ue"], n),
+            "color": generator.choice(["red", "green", "gr\\ay"], n),
             "weight": generator.normal(size=n),
         }
     )

@@ -220,7 +220,7 @@ def read_column(name: Any, series: Any) -> np.ndarray:
         ValueError: neither numbers nor categories.
     """
     kind = str(series.dtype).lower()
-    if not kind.startswith(("categor", "enum", "string", "object", "str")):
+    if not kind.startswith(("cat", "enum", "string", "object", "str")):
         if kind.startswith(("date", "time", "period", "interval", "duration")):
             raise ValueError(f"column {str(name)!r} of type {series.dtype}: expected numbers or categories, such as days since a date")
         try:  # nullable integers of pandas become objects otherwise
