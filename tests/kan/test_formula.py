@@ -129,9 +129,9 @@ def test_names_are_no_functions_and_no_mathematics(tmp_path):
 @pytest.mark.parametrize(
     ("expression", "variables", "name", "head"),
     [
-        ("2*a", ["int"], "formula", "/* int_1: int */\ndouble formula(double int_1)"),
-        ("exp(a)", ["exp"], "formula", "/* exp_1: exp */\ndouble formula(double exp_1)"),
-        ("a", ["a"], "a", "/* a_1: a */\ndouble a(double a_1)"),
+        ("2*a", ["int"], "formula", "/* int_0: int */\ndouble formula(double int_0)"),
+        ("exp(a)", ["exp"], "formula", "/* exp_0: exp */\ndouble formula(double exp_0)"),
+        ("a", ["a"], "a", "/* a_0: a */\ndouble a(double a_0)"),
         ("a", ["a"], "f", "double f(double a)"),
     ],
 )
