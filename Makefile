@@ -97,7 +97,7 @@ lint: $(STAMP)
 	cd build/lint && ../../$(BIN)/lint-imports --no-logo --no-cache ../../pyproject.toml
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kat_zoo
 
-# Measures again what needs no long training, and writes the tables; for a quiet machine. kan_speed.py stands beside peers: the extra `bench`.
+# Measures again what needs no long training, and writes the tables; for a quiet machine. kan_speed.py and tables.py stand beside peers: the extra `bench`.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/rational.py
 	$(BIN)/python benchmarks/kat_model.py
@@ -108,14 +108,14 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/kan_formula.py --seeds 8 --targets distance
 	$(BIN)/python benchmarks/kan_formula.py --seeds 4
 	$(BIN)/python benchmarks/kan_formula.py --seeds 4 --noise 0.01
-	$(BIN)/python benchmarks/kan_tables.py
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,bench]'
 	$(BIN)/python benchmarks/kan_speed.py
+	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/atlas.py
 	$(BIN)/python benchmarks/lp_ft.py
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/loader.py --passes 2
-	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/readme.py
 
 # On a machine with a GPU, in under six minutes; what is left then is measured by the same command again.
 bench-gpu: $(STAMP)
@@ -128,7 +128,7 @@ bench-long: $(STAMP)
 	$(BIN)/python benchmarks/scaling.py --resume
 	$(BIN)/python benchmarks/karat_ablations.py --resume
 	$(BIN)/python benchmarks/dense_proof.py --resume
-	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/readme.py
 
 clean:
 	rm -rf build *.egg-info $(VENV)

@@ -34,9 +34,11 @@ class KAN(Network):
         seed: seed of the initial values; torch's global generator is left alone.
         device: device of the parameters.
         dtype: type of the parameters.
+        **unknown: any other argument, which is refused; pykan's are answered with the words to write.
 
     Raises:
         ValueError: a width, size or option that makes no sense.
+        TypeError: an argument that is not there.
     """
 
     # Functions whose first argument is the network: help() and editors show all of their arguments.
@@ -88,9 +90,9 @@ class KAN(Network):
 
     def latex(self, variables: Sequence[str] | None = None, round: int | None = 4, X: Any = None) -> list[str]:
         """LaTeX of each output's formula; arguments and errors as in `formula`."""
-        import sympy
+        from .formula.export import to_latex
 
-        return [sympy.latex(expression) for expression in self.formula(variables, round, X)]
+        return [to_latex(expression) for expression in self.formula(variables, round, X)]
 
     @classmethod
     def from_formula(
