@@ -47,6 +47,7 @@ class KAN(Network):
     prune = pruning.prune
     prune_inputs = pruning.prune_inputs
     remove_edge = pruning.remove_edge
+    restore_edge = pruning.restore_edge
     remove_node = pruning.remove_node
     expand_width = edit.expand_width
     expand_depth = edit.expand_depth

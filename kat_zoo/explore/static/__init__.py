@@ -1,0 +1,1 @@
+"""Files of the page: they are served as they are."""
