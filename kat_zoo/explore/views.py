@@ -24,6 +24,7 @@ BETA = 3.0  # steepness of an edge's opacity tanh(BETA * score), as in the KAN p
 PREVIEW_ROWS = 2000  # rows by which a preview of pruning is made
 SHOWN_COLUMNS = 60  # columns of the preview of a table
 CANDIDATES = 8
+MOST_NUMERIC = 24  # edges without a formula in a formula that is shown
 
 
 def finite(values: Any) -> list[float | None]:
@@ -182,6 +183,9 @@ def formula_view(state: State) -> dict[str, Any] | None:
     view: dict[str, Any] = {"front": _front(state, problem), "chosen": state.chosen}
     if state.network is None:
         return view
+    numeric = sum(state.network.edge_kind(*edge) == "numeric" for edge in state.network.edges())
+    if numeric > MOST_NUMERIC:
+        return view | {"too_long": True}
     full, printed = state.expressions()
     predicted = state.predict(problem.X[problem.check])
     step = -(-len(predicted) // MOST_POINTS)
