@@ -28,6 +28,7 @@ LETTERS = "wxzk"  # of names that SymPy's printers take for plain letters
 INDEXED = re.compile(r"([^\W\d_]+)_(\w+)")
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 LATEX = str.maketrans({c: f"\\{c}" for c in "#$%&_{}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "\n": " "})
+EDGE = re.compile(r"phi_(\d+)_(\d+)_(\d+)")
 MOST_TERMS = 4000  # nodes of an expression that is typeset
 
 Tree = list[Any]  # [tag, text or list of trees]
@@ -57,7 +58,7 @@ def mathml_tree(expression: sympy.Expr, problem: Problem) -> Tree:
     if sum(1 for _ in itertools.islice(sympy.preorder_traversal(expression), MOST_TERMS + 1)) > MOST_TERMS:
         return ["mtext", "a formula of more than 4,000 parts"]
     symbols, stands = _stand_ins(problem)
-    text = mathml(_named_edges(expression).xreplace(symbols), printer="presentation", mul_symbol="None")
+    text = mathml(expression.xreplace(symbols), printer="presentation", mul_symbol="None")
     return _tree(ElementTree.fromstring(_characters(text)), stands)
 
 
@@ -66,21 +67,15 @@ def _characters(text: str) -> str:
     return re.sub(r"&(?!lt;|gt;|amp;|quot;|#)\w+;", lambda match: html.unescape(match[0]), text)
 
 
-def _named_edges(expression: sympy.Expr) -> sympy.Expr:
-    """The expression with edges phi_l_i_j called by their place."""
-    return expression.replace(
-        lambda part: isinstance(part, AppliedUndef),
-        lambda part: sympy.Function("phi_" + "".join(str(part.func).split("_")[1:]))(*part.args),
-    )
-
-
 def _tree(element: ElementTree.Element, stands: dict[str, str]) -> Tree:
     children = [_tree(child, stands) for child in element]
     if children:
         return [element.tag, children]
-    text = (element.text or "").strip()
+    text = (element.text or "").strip().replace("\u2147", "e")  # a double-struck e, which is not how books set it
     if element.tag == "mi" and text in stands:
         return _name_tree(stands[text])
+    if match := EDGE.fullmatch(text):
+        return ["msub", [["mi", "φ"], ["mtext", ",".join(match.groups())]]]
     return [element.tag, text]
 
 
@@ -112,7 +107,7 @@ def typeset(printed: sympy.Expr, problem: Problem) -> dict[str, Any]:
         problem: the columns in use.
     """
     names = {sympy.Symbol(symbol): latex_name(name) for symbol, name in zip(problem.symbols, problem.inputs, strict=True)}
-    latex = sympy.latex(_named_edges(printed), symbol_names=names)
+    latex = sympy.latex(printed, symbol_names=names)
     return {
         "math": mathml_tree(printed, problem),
         "target": _name_tree(label(problem.target)),
@@ -162,7 +157,7 @@ def code_of(full: sympy.Expr, printed: sympy.Expr, problem: Problem) -> dict[str
 def _numpy(expression: sympy.Expr, names: Sequence[str]) -> str:
     printer = SciPyPrinter({"fully_qualified_modules": True})
     body = printer.doprint(expression)
-    modules = [f"import {module}" for module in ("numpy", "scipy.special") if f"{module}." in body]
+    modules = [f"import {module}" for module in ("numpy", "scipy.constants", "scipy.special") if f"{module}." in body]
     return "\n".join([*modules, "", "", f"def formula({', '.join(names)}):", f"    return {body}", ""]).lstrip("\n")
 
 

@@ -298,7 +298,7 @@ def remove_edge(state: State, report: Report, *, edge: Sequence[int]) -> Outcome
     network = copy.deepcopy(state.need_network())
     layer, i, j = edge_of(network, edge)
     A = state.scales.inputs(state.need_problem().X)
-    mean = float(network.layers[layer].edges(network.activations(A)[layer])[:, j, i].mean())
+    mean = float(network.layers[layer].edges(network.activations(A)[layer])[:, j, i].detach().mean())
     network.remove_edge(layer, i, j, mean)
     return Outcome(state.changed(network), f"Remove edge {layer},{i},{j}", [f"model.remove_edge({layer}, {i}, {j}, mean={mean!r})"])
 

@@ -155,14 +155,21 @@ def parse_table(data: bytes, name: str = "table.csv") -> Table:
 def _decode(data: bytes, name: str, notes: list[str]) -> str:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         notes.append("Read as UTF-16.")
-        return data.decode("utf-16", errors="replace")
+        return _some(data.decode("utf-16", errors="replace"), name)
     if b"\0" in data[:4096] or not data.strip():
         raise ValueError(f"{name} is {'not a text file' if data.strip() else 'empty'}: expected a CSV file")
     try:
-        return data.decode("utf-8-sig")  # Excel begins its files with a byte order mark
+        return _some(data.decode("utf-8-sig"), name)  # Excel begins its files with a byte order mark
     except UnicodeDecodeError:
         notes.append("The file is not in UTF-8; it was read as Windows-1252.")
         return data.decode("cp1252", errors="replace")
+
+
+def _some(text: str, name: str) -> str:
+    """The text, or a ValueError where there is none."""
+    if not text.strip():
+        raise ValueError(f"{name} is empty: expected a CSV file")
+    return text
 
 
 def _separator(text: str) -> str:
@@ -192,6 +199,8 @@ def _rows(text: str, separator: str, name: str) -> list[tuple[int, list[str]]]:
                 raise ValueError(f"{name} has more than {MAX_ROWS:,} rows: expected at most that; a sample says as much")
     except csv.Error as error:
         raise ValueError(f"{name}, line {reader.line_num} ({error}): expected a CSV file") from None
+    if not rows:
+        raise ValueError(f"{name} has empty cells alone: expected a header and rows of numbers")
     return rows
 
 

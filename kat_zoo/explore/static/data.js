@@ -164,7 +164,7 @@ function line(column, tell, shown) {
       {},
       h("span", { class: "name wrap" }, id),
       column.bars
-        ? h("span", { class: "facts" }, bars(column.bars), h("span", { class: "muted" }, `${digits(column.low)} … ${digits(column.high)}`), column.missing > 0 && h("span", { class: "warn" }, plural(column.missing, "gap")))
+        ? h("span", { class: "facts" }, bars(column.bars), h("span", { class: "muted" }, `${digits(column.low, 3)} … ${digits(column.high, 3)}`), column.missing > 0 && h("span", { class: "warn" }, plural(column.missing, "gap")))
         : h("span", { class: "muted" }, column.text ? "words" : "empty"),
     ),
     h("td", {}, !column.text && h("input", { class: "unit", type: "text", maxlength: 20, "aria-label": `unit of ${id}`, "data-key": `unit ${id}`, value: units[id] ?? "", oninput: (event) => (units[id] = event.target.value.trim()) })),

@@ -52,13 +52,13 @@ export function formula(...trees) {
   return node;
 }
 
-// A number in at most four digits.
-export function digits(value) {
+// A number in few digits.
+export function digits(value, count = 4) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  const text = size >= 1e5 || size < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(4)));
-  return text.replace("e+", "e").replace("-", "−");
+  const text = size >= 1e5 || size < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(count)));
+  return text.replace(".0e", "e").replace("e+", "e").replaceAll("-", "−");
 }
 
 export function percent(share) {

@@ -58,6 +58,8 @@ function residuals({ residuals: [predicted, left] }) {
       ys: [...left, 0],
       label: "Residuals against predictions on the held-out rows",
       x: "predicted",
+      width: 480,
+      height: 240,
       y: "target − predicted",
       draw: (x, y, box) => [
         svg("line", { class: "axis", x1: box.left, x2: box.right, y1: y(0), y2: y(0) }),
@@ -79,6 +81,8 @@ function front(found, { actions, busy }) {
       xs: lengths,
       ys: errors,
       logY: true,
+      width: 480,
+      height: 240,
       label: "Formulas of the search: length against error",
       x: "length (nodes)",
       y: "error",

@@ -1,7 +1,7 @@
 // 3. The network: nodes, and edges drawn as little plots in their transparency.
 
 import { digits, h, heading, percent, plural, redraw, svg } from "./dom.js";
-import { density, path, plot, range } from "./plots.js";
+import { density, path, plot, range, wide } from "./plots.js";
 
 const FEW = 14; // edges of a layer in one row
 const LEAST = 0.08; // opacity of the weakest edge that is still seen
@@ -104,9 +104,15 @@ function drawing(found, { selected, actions }) {
   return picture;
 }
 
+// A thousandth of the largest edge of the layer: below it a curve is drawn flat.
+function leastSpan(found, [layer]) {
+  const spans = found.edges.filter((edge) => edge.edge[0] === layer).map((edge) => Math.max(...edge.curve) - Math.min(...edge.curve));
+  return 1e-3 * Math.max(...spans, 1e-12);
+}
+
 function box(found, edge, x, y, side, selected, actions) {
   const chosen = selected?.edge && name(selected.edge) === name(edge.edge);
-  const [low, high] = range(edge.curve, 0);
+  const [low, high] = wide(range(edge.curve, 0), leastSpan(found, edge.edge));
   const inner = side - 8;
   const px = (n) => x - inner / 2 + (n / (edge.curve.length - 1)) * inner;
   const py = (value) => y + inner / 2 - ((value - low) / (high - low)) * inner;
@@ -222,6 +228,7 @@ export function edgePlot(found, shown, fits = [], label = "") {
     label: label || `Function of the edge ${edgeTitle(found, shown.edge)} with the data's density`,
     x: nodeName(found, shown.edge[0], shown.edge[1]),
     height: 210,
+    least: leastSpan(found, shown.edge),
     below: density(shown.density),
     draw: (x, y) => [
       shown.points[0].map((value, n) => value !== null && shown.points[1][n] !== null && svg("circle", { class: "point", cx: x(value), cy: y(shown.points[1][n]), r: 1.6 })),

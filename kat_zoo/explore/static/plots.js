@@ -51,19 +51,39 @@ function nice([low, high], wanted) {
   return found;
 }
 
+// Whole powers of ten; in a range of few decades their multiples by 2 and 5, too.
+function decades([low, high]) {
+  const every = Math.max(1, Math.ceil((high - low) / 5));
+  const found = [];
+  for (let power = Math.floor(low); power <= high; power += 1) {
+    for (const times of high - low < 2 ? [1, 2, 5] : [1]) {
+      const value = power + Math.log10(times);
+      if (value >= low && value <= high && power % every === 0) found.push(value);
+    }
+  }
+  return found;
+}
+
+// A range that is not so narrow that rounding errors look like a function.
+export function wide([low, high], least) {
+  if (high - low >= least) return [low, high];
+  const middle = (low + high) / 2;
+  return [middle - least / 2, middle + least / 2];
+}
+
 // A frame with axes; `draw` gets the scales and returns the marks.
-export function plot({ xs, ys, label, x: xlabel, y: ylabel, logY = false, width = 320, height = 200, draw, below }) {
-  const box = { left: 46, right: width - 10, top: 10, bottom: height - 34 };
+export function plot({ xs, ys, label, x: xlabel, y: ylabel, logY = false, width = 320, height = 200, least = 0, draw, below }) {
+  const box = { left: ylabel ? 66 : 46, right: width - 10, top: 10, bottom: height - 34 };
   const to = logY ? (value) => Math.log10(Math.max(value ?? 1e-17, 1e-17)) : (value) => value;
   const xr = range(xs);
-  const yr = range(ys.map((value) => (value === null ? null : to(value))), 0.08);
+  const yr = wide(range(ys.map((value) => (value === null ? null : to(value))), 0.08), least);
   const x = scale(xr, box.left, box.right);
   const yy = scale(yr, box.bottom, box.top);
   const y = (value) => yy(to(value));
   const xt = nice(xr, 4);
   let yt = nice(yr, 4);
-  if (logY) yt = yt.filter((value) => Number.isInteger(value));
-  const tick = (value) => (logY ? `1e${value}`.replace("-", "−") : digits(value));
+  if (logY) yt = decades(yr);
+  const tick = (value) => digits(logY ? Number((10 ** value).toPrecision(6)) : value);
   return svg(
     "svg",
     { class: "plot", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },

@@ -47,7 +47,7 @@ export function train(root, { view, busy, actions }) {
     slider("seed", "Start", { min: 0, max: 9, text: (value) => `number ${value}` }),
     h(
       "div",
-      { class: "row" },
+      { class: "three" },
       h("button", { "data-key": "train", disabled: busy, onclick: () => actions.step("train", { ...options(), seed: settings.seed, hidden: Array(settings.layers).fill(settings.nodes) }) }, network ? "New network" : "Train"),
       h("button", { "data-key": "train on", disabled: busy || !network, title: "Goes on with the present network", onclick: () => actions.step("train", { ...options(), grid_size: Math.max(settings.grid, network.grid_size) }) }, "Train on"),
       h("button", { "data-key": "polish", disabled: busy || !network, title: "Trains on without sparsity", onclick: () => actions.step("train", { ...options(), sparsity: 0, grid_size: Math.max(settings.grid, network.grid_size) }) }, "Polish"),

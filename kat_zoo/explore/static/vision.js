@@ -46,6 +46,7 @@ function draw(root, session) {
     ),
     state === "loading" && h("div", { class: "card skeleton tall", "aria-label": "The models answer" }),
     answers && state !== "loading" && h("div", { class: "models" }, answers.models.map((model) => card(model, answers.classes))),
+    answers && state !== "loading" && answers.models.filter((model) => model.activations.length).map(activations),
   );
 }
 
@@ -71,8 +72,7 @@ function card(model, classes) {
     h("p", { class: "muted" }, `${model.parameters.toLocaleString("en")} parameters`),
     h("div", { class: "row" }, h("img", { src: model.input, alt: "The image as the model sees it", class: "seen" }), h("p", { class: "answer" }, order[0][1], h("span", { class: "muted" }, ` ${(100 * order[0][0]).toFixed(1)} %`))),
     h("ul", { class: "shares" }, order.slice(0, 4).map(([share, label]) => h("li", {}, h("span", {}, label), meter(share), h("span", { class: "muted" }, `${(100 * share).toFixed(1)} %`)))),
-    model.attention.map((layer, n) => h("figure", {}, h("figcaption", { class: "muted" }, `Where the ${n ? "last" : "first"} layer looks, head by head`), h("div", { class: "maps" }, layer.heads.map((source, head) => h("img", { src: source, alt: `Attention of head ${head + 1}` }))))),
-    model.activations.length > 0 && activations(model),
+    model.attention.map((layer, n) => h("figure", {}, h("figcaption", { class: "muted" }, `Where the ${n ? "last" : "first"} layer looks, by head`), h("div", { class: "maps" }, layer.heads.map((source, head) => h("img", { src: source, alt: `Attention of head ${head + 1}` }))))),
   );
 }
 
@@ -82,9 +82,9 @@ function meter(share) {
 
 function activations(model) {
   return h(
-    "details",
-    { open: true, "data-key": `activations ${model.name}` },
-    h("summary", {}, "Learned activations, and this image's own inputs to them"),
+    "section",
+    { class: "card", "aria-label": `Learned activations of ${model.name}` },
+    heading(null, null, `Learned activations of ${model.name.split(".")[0]}`, h("span", { class: "muted" }, "a curve for each group; in blue, this image's own inputs")),
     h(
       "div",
       { class: "activations" },

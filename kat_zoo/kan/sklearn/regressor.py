@@ -352,6 +352,29 @@ class KANRegressor(RegressorMixin, KANEstimator):
         subject.spread, subject.numbers_with_units = self._unit, getattr(self, "constant_units_", ())
         return explain(subject, folder)
 
+    def explore(self, X: Any = None, y: Any = None, **options: Any) -> Any:
+        """Open the page of `kat-zoo explore` on the fitted network.
+
+        Args:
+            X: (N, features) samples; some 2000 of the fit by default.
+            y: (N,) targets; the estimator's own predictions by default.
+            **options: further arguments of `kat_zoo.explore.explore`.
+
+        Returns:
+            The page, with `url` and `close`.
+
+        Raises:
+            ValueError: several outputs, or a formula that no network computes.
+        """
+        check_is_fitted(self)
+        if not hasattr(self, "network_") or self.network_.nodes[-1] != 1:
+            raise ValueError("explore: expected an estimator of one output that has a network_")
+        scales = self._scales
+        X = scales.sample.numpy() * scales.half + scales.center if X is None else checked(self, X, reset=False)
+        given = {"center": scales.center.tolist(), "half": scales.half.tolist(), "shift": scales.shift.item(), "spread": scales.spread.item()}
+        y = self.predict(X) if y is None else y
+        return self.network_.explore(X, y, names=self._input_names(), scales=given, **options)
+
     def _formula(self, round: int | None) -> Any:
         if hasattr(self, "estimators_"):
             return [one.formula(round) for one in self.estimators_]
