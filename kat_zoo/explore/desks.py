@@ -135,7 +135,7 @@ class Desk:
         pool: processes that wait.
         name: secret name of the session.
         saved: the session as bytes, as the last whole step or part of a training left it.
-        view: what the page shows of it.
+        view: JSON that the page shows.
         process: the worker process; None until the first request, and after it was ended.
         listeners: queues of news, one for each page that is open.
         busy: name of the step that is being made; empty where none is.

@@ -57,7 +57,7 @@ def _planets(g: np.random.Generator) -> dict[str, np.ndarray]:
 
 def _messy(g: np.random.Generator) -> dict[str, np.ndarray]:
     t, p = g.uniform(-5, 30, 160), g.uniform(980, 1040, 160)
-    return {"Temperatur [°C]": t, "Druck [hPa]": p, "Dichte": p / (2.8705 * (t + 273.15)) * (1 + 0.002 * g.normal(size=160))}
+    return {"temperature [°C]": t, "pressure [hPa]": p, "density": p / (2.8705 * (t + 273.15)) * (1 + 0.002 * g.normal(size=160))}
 
 
 EXAMPLES = {
@@ -83,13 +83,13 @@ def example_csv(name: str) -> bytes:
     messy = name == "messy"
     separator = ";" if messy else ","
     out = io.StringIO()
-    out.write(separator.join([*columns, *(["Ort", ""] if messy else [])]) + "\n")
+    out.write(separator.join([*columns, *(["place", ""] if messy else [])]) + "\n")
     for n, row in enumerate(np.column_stack(list(columns.values())).tolist()):
         cells = [repr(value) for value in row]
         if messy:
             cells = [f"{value:.4f}".replace(".", ",") for value in row] + [("Bern", "Zürich", "Genève")[n % 3], ""]
             if n % 23 == 7:
-                cells[n % 3] = ("", "n/a", "defekt")[n % 3]
+                cells[n % 3] = ("", "n/a", "broken")[n % 3]
             if n == 50:
                 cells = cells[:2]
         out.write(separator.join(cells) + "\n")

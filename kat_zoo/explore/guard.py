@@ -19,7 +19,7 @@ HEADERS = {
 
 
 class TooLarge(Exception):
-    """A body has more bytes than the server reads."""
+    """A body has more bytes than the server reads; whoever reads a body answers with its text."""
 
 
 class Guard:
@@ -50,24 +50,15 @@ class Guard:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self.most_bytes:
-                raise TooLarge
+                raise TooLarge(self._size_text())
             return message
 
-        started = False
-
         async def with_headers(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 message["headers"] = [*message["headers"], *((key.encode(), value.encode()) for key, value in HEADERS.items())]
             await send(message)
 
-        try:
-            await self.app({**scope, "path": path, "raw_path": path.encode(), "root_path": ""}, bounded, with_headers)
-        except TooLarge:
-            if started:
-                raise
-            await PlainTextResponse(self._size_text(), 413, HEADERS)(scope, receive, send)
+        await self.app({**scope, "path": path, "raw_path": path.encode(), "root_path": ""}, bounded, with_headers)
 
     def _size_text(self) -> str:
         return f"The body is too large: expected at most {self.most_bytes // 1_000_000} MB."

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from .desks import Busy, Desk, Lost, Pool, Refused
 from .examples import EXAMPLES
-from .guard import Guard
+from .guard import Guard, TooLarge
 from .tables import MAX_BYTES
 
 HEARTBEAT = 15.0  # seconds between two signs of life of an event stream
@@ -266,6 +266,8 @@ def _plain_errors(handler: Handler) -> Handler:
             return _error(409, "A step is being made: wait for its end, or stop it.")
         except Refused as error:
             return _error(422, str(error))
+        except TooLarge as error:
+            return _error(413, str(error))
         except ValueError as error:
             return _error(400, str(error))
         except Lost:

@@ -34,7 +34,7 @@ print(f"held-out error {np.sqrt(np.mean(error**2)) / (np.std(Y[check]) or 1.0):.
 
 
 class Session:
-    """What a user has done. `do` makes a step; every state before it is kept.
+    """The steps of a user. `do` makes one; every state before it is kept.
 
     Attributes:
         steps: steps so far, also those that were undone.
@@ -137,7 +137,7 @@ class Session:
         """A session that repeats the steps of another.
 
         Args:
-            text: what `to_json` gave.
+            text: JSON of `to_json`.
             report: function that takes news of its progress.
 
         Raises:

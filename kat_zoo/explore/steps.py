@@ -57,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step has done.
+    """The result of a step.
 
     Attributes:
         state: the state after it.

@@ -108,7 +108,7 @@ def _activations(model: nn.Module) -> list[tuple[str, GroupRational]]:
 
 
 def _inputs_of_activations(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """What each learned activation gets of this image."""
+    """Inputs of each learned activation for this image."""
     seen: dict[str, Tensor] = {}
     hooks = [
         act.register_forward_pre_hook(lambda _, args, name=name: seen.__setitem__(name, args[0].detach()))

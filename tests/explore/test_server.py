@@ -177,7 +177,7 @@ def training(client, path, server):
 
 
 def test_a_training_stops_within_half_a_second_and_keeps_what_was_done(client, path, training):
-    desk, thread, result = training
+    _, thread, result = training
     busy = step(client, path, "prune", threshold=0.1)
     assert busy.status_code == 409 and client.get(path).json()["busy"] == "train"
     began = time.monotonic()
@@ -229,7 +229,8 @@ def test_idle_sessions_end(client, server):
 
 def footprint():
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return {"files": len(os.listdir("/proc/self/fd")), "threads": threading.active_count(), "memory": pages * os.sysconf("SC_PAGE_SIZE")}
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    return {"files": files, "threads": threading.active_count(), "memory": pages * os.sysconf("SC_PAGE_SIZE")}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

@@ -239,7 +239,9 @@ def test_an_estimator_opens_its_page(monkeypatch):
     X = generator.uniform(100, 300, (200, 2))
     model = KANRegressor(hidden=(2,)).fit(X, X[:, 0] * X[:, 1])
     seen = {}
-    monkeypatch.setattr("kat_zoo.explore.command.Page", lambda server, port: seen.update(server=server) or seen.setdefault("page", Started()))
+    monkeypatch.setattr(
+        "kat_zoo.explore.command.Page", lambda server, port: seen.update(server=server) or seen.setdefault("page", Started())
+    )
     assert model.explore(browser=False) is seen["page"]
     session = Session.from_bytes(seen["server"].first)
     np.testing.assert_allclose(session.state.predict(X[:9]), model.predict(X[:9]), rtol=1e-9)

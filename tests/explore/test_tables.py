@@ -30,10 +30,10 @@ def test_every_example_has_a_target_and_inputs(name):
 def test_the_messy_example_tells_all_of_its_faults():
     table = example_table("messy")
     text = " ".join(table.notes)
-    for part in ("Windows-1252", "semicolons", "decimal commas", "line 52", "'Ort' holds words", "is empty", "without a number"):
+    for part in ("Windows-1252", "semicolons", "decimal commas", "line 52", "'place' holds words", "is empty", "without a number"):
         assert part in text, part
     assert [c.text for c in table.columns] == [False, False, False, True, True]
-    assert table.columns[0].unit == "°C" and len(table.numbers(table.numeric[:2], "Dichte")[1]) == 152
+    assert table.columns[0].unit == "°C" and len(table.numbers(table.numeric[:2], "density")[1]) == 152
 
 
 @pytest.mark.parametrize(

@@ -371,7 +371,12 @@ class KANRegressor(RegressorMixin, KANEstimator):
             raise ValueError("explore: expected an estimator of one output that has a network_")
         scales = self._scales
         X = scales.sample.numpy() * scales.half + scales.center if X is None else checked(self, X, reset=False)
-        given = {"center": scales.center.tolist(), "half": scales.half.tolist(), "shift": scales.shift.item(), "spread": scales.spread.item()}
+        given = {
+            "center": scales.center.tolist(),
+            "half": scales.half.tolist(),
+            "shift": scales.shift.item(),
+            "spread": scales.spread.item(),
+        }
         y = self.predict(X) if y is None else y
         return self.network_.explore(X, y, names=self._input_names(), scales=given, **options)
 

@@ -93,10 +93,10 @@ def test_a_messy_file(user):
     tab = user.open()
     upload(tab, "messung.csv", example_csv("messy"))
     user.click(tab.get_by_text("remarks about the file"))
-    for note in ("Cells are separated by semicolons.", "Numbers have decimal commas.", "'Ort' holds words"):
+    for note in ("Cells are separated by semicolons.", "Numbers have decimal commas.", "'place' holds words"):
         expect(tab.get_by_text(note, exact=False)).to_be_visible()
-    expect(tab.get_by_label("unit of Temperatur [°C]")).to_have_value("°C")
-    expect(tab.get_by_label("Ort explains")).to_be_disabled()
+    expect(tab.get_by_label("unit of temperature [°C]")).to_have_value("°C")
+    expect(tab.get_by_label("place explains")).to_be_disabled()
     train(user, tab, steps=2)
     expect(tab.get_by_text("some edges are splines")).to_be_visible()
 
@@ -179,7 +179,9 @@ def test_a_column_of_gaps(user):
     refused = tab.get_by_role("alert")
     user.click(button(tab, "Change"))
     user.allowed = ("422",)
-    tab.get_by_label("Drop a CSV file, or choose one").set_input_files({"name": "words.csv", "mimeType": "text/csv", "buffer": b"a,b\nx,y\n"})
+    tab.get_by_label("Drop a CSV file, or choose one").set_input_files(
+        {"name": "words.csv", "mimeType": "text/csv", "buffer": b"a,b\nx,y\n"}
+    )
     expect(refused).to_contain_text("no column of numbers")
     expect(tab.get_by_text("exact on 8 held-out rows")).to_be_visible()
 
