@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._checks import choice
+from .outcome import Outcome, Report, Step
 from .state import State
-from .steps import STEPS, Outcome, Report, Step
+from .steps import STEPS
 
 MOST_STEPS = 200  # steps that can be undone; the oldest states go
 VERSION = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import sympy
@@ -105,10 +106,25 @@ class Scales:
         scale = 1.0 if NATURAL[0] <= spread <= NATURAL[1] else spread
         return cls(tuple(center), tuple(half), mean if abs(mean) > FAR * spread and scale != 1.0 else 0.0, scale)
 
-    @property
-    def plain(self) -> bool:
-        """Whether nothing is scaled."""
-        return self == Scales.none(len(self.half))
+    @classmethod
+    def read(cls, fields: dict[str, Any], inputs: int) -> Scales:
+        """Scales from JSON.
+
+        Args:
+            fields: center, half, shift and spread.
+            inputs: number of inputs.
+
+        Raises:
+            ValueError: other fields, or another number of inputs.
+        """
+        try:
+            center, half = (tuple(float(value) for value in fields[name]) for name in ("center", "half"))
+            found = cls(center, half, float(fields["shift"]), float(fields["spread"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"scales: expected center, half, shift and spread ({error})") from None
+        if len(center) != inputs or len(half) != inputs or not all((*half, found.spread)):
+            raise ValueError(f"scales of {len(center)} inputs: expected {inputs}, and no scale of 0")
+        return found
 
     def inputs(self, X: np.ndarray) -> torch.Tensor:
         """(N, inputs) of the network."""

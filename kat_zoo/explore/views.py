@@ -13,8 +13,9 @@ from ..kan import KAN
 from ..kan.library import function_names
 from ..kan.operations.pruning import attribute
 from .formulas import code_of, mathml_tree, typeset, verdict
+from .outcome import edge_of
 from .state import Problem, State, strengths
-from .steps import MOST_GRID, MOST_WIDTH, edge_of
+from .training import MOST_GRID, MOST_WIDTH
 
 BINS = 24  # bars of a histogram
 THUMBNAIL, CURVE = 32, 160  # points of a small and a large curve
@@ -67,13 +68,13 @@ def network_view(state: State) -> dict[str, Any] | None:
     scores = attribute(network, A)
     with torch.no_grad():
         values = network.activations(A)
-    edges = []
+    edges: list[dict[str, Any]] = []
     for number_, (layer, h) in enumerate(zip(network.layers, values, strict=False)):
         curves = _curves(network, number_, h)
         for j in range(layer.spline.out_features):
             for i in range(layer.spline.in_features):
                 score = float(scores.edges[number_][j, i])
-                edge = {"edge": [number_, i, j], "kind": network.edge_kind(number_, i, j), "score": number(score)}
+                edge: dict[str, Any] = {"edge": [number_, i, j], "kind": network.edge_kind(number_, i, j), "score": number(score)}
                 edge |= {"opacity": number(np.tanh(BETA * score)), "curve": finite(curves[:, j, i])}
                 edges.append(edge)
     drawn = sorted(edges, key=lambda edge: -(edge["score"] or 0))[:MOST_DRAWN]

@@ -39,7 +39,7 @@ def path(client):
     client.delete(f"api/sessions/{name}")
 
 
-def step(client, path, name, **options):
+def step(client, path, name, /, **options):
     return client.post(f"{path}/steps", json={"name": name, "options": options})
 
 
