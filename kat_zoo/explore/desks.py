@@ -92,15 +92,14 @@ class Pool:
         self._filling: asyncio.Task[None] | None = None
 
     async def take(self) -> Process:
-        """A process without a session; another is started in its place."""
+        """A process without a session."""
+        if self._filling is not None:  # one that is being started is sooner ready than another
+            await self._filling
         while self.waiting:
             process = self.waiting.popleft()
             if process.alive:
-                self.fill()
                 return process
-        process = await Process.start()
-        self.fill()
-        return process
+        return await Process.start()
 
     async def give(self, process: Process) -> None:
         """Take a process back whose session has ended."""
@@ -194,6 +193,7 @@ class Desk:
                 self.process = await self.pool.take()
                 await self.process.send({"request": "load"}, self.saved)
                 await self._answer()
+                self.pool.fill()  # not before: two that start at once are slower than one after the other
             if self._stopping:
                 raise Refused("Stopped.")
             await self.process.send({"request": request, "options": options}, blob)

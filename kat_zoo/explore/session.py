@@ -163,6 +163,5 @@ class Session:
     @classmethod
     def from_bytes(cls, data: bytes) -> Session:
         """The session of `to_bytes`."""
-        session = pickle.loads(data)
-        assert isinstance(session, cls)
+        session: Session = pickle.loads(data)
         return session

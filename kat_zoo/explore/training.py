@@ -68,9 +68,9 @@ def train(
             outcome = _trained(after, done, hidden, float(sparsity), lines)
             report({"progress": done / chunks, "loss": losses[-1], "outcome": outcome})
     except KeyboardInterrupt:
-        if outcome is None:
-            raise
-    assert outcome is not None  # chunks is at least 1
+        pass  # the parts that were done stay
+    if outcome is None:
+        raise KeyboardInterrupt
     return outcome
 
 

@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from .. import models as zoo_models  # noqa: F401  (registers the models)
 from ..analysis.attention import capture_attention, token_maps
 from ..analysis.output import NotApplicable
-from ..hub.facts import DERIVED
+from ..hub.registry import shipped_models
 from ..hub.samples import SHEET, load_samples
 from ..images import UNREADABLE, convert, read_image
 from ..layers import GroupRational
@@ -28,12 +27,6 @@ from ..layers import GroupRational
 MOST_PIXELS = 40_000_000
 CURVE, BINS = 80, 40
 SHOWN_LAYERS = 2  # first and last layers of attention
-
-
-def shipped() -> list[str]:
-    """Names of the models whose weights are files of the package, each file once."""
-    files = ((name, getattr(get_pretrained_cfg(name), "file", None)) for name in timm.list_pretrained() if name not in DERIVED)
-    return [name for name, file in files if file and Path(file).exists()]
 
 
 @lru_cache(maxsize=8)
@@ -83,7 +76,7 @@ def compare(data: bytes) -> dict[str, Any]:
         image = convert(read_image(io.BytesIO(data)), "L")
     except UNREADABLE as error:
         raise ValueError(f"the file cannot be read as an image ({error}): expected PNG, JPEG, WebP or another that Pillow reads") from None
-    return {"classes": list(load_samples().classes), "models": [_answers(name, image) for name in shipped()]}
+    return {"classes": list(load_samples().classes), "models": [_answers(name, image) for name in shipped_models()]}
 
 
 def _answers(name: str, image: Image.Image) -> dict[str, Any]:

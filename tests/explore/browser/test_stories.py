@@ -297,7 +297,7 @@ def test_the_keyboard_alone(user):
     tab.keyboard.press("Enter")
     expect(tab.locator("#symbols .badge")).to_have_text("removed")
     unnamed = "[...document.querySelectorAll('button, input, select, [role=button]')].filter((one) => !one.closest('[hidden]') && "
-    unnamed += "!(one.innerText || one.getAttribute('aria-label') || one.closest('label')?.innerText || '').trim()).length"
+    unnamed += "!(one.textContent || one.getAttribute('aria-label') || one.closest('label')?.innerText || '').trim()).length"
     assert tab.evaluate(unnamed) == 0
 
 
