@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import signal
 import sys
@@ -40,7 +41,10 @@ class Process:
     async def start(cls) -> Process:
         """Start a process; it takes a few seconds until it answers."""
         pipe = asyncio.subprocess.PIPE
-        return cls(await asyncio.create_subprocess_exec(sys.executable, "-m", "kat_zoo.explore.worker", stdin=pipe, stdout=pipe))
+        arguments = (sys.executable, "-m", "kat_zoo.explore.worker")
+        # Python 3.11 and later then imports nothing from the folder in which the command was called.
+        environment = os.environ | {"PYTHONSAFEPATH": "1"}
+        return cls(await asyncio.create_subprocess_exec(*arguments, stdin=pipe, stdout=pipe, env=environment))
 
     @property
     def pid(self) -> int:
@@ -170,7 +174,7 @@ class Desk:
             Lost: the worker has ended.
         """
         self.used = time.monotonic()
-        if self.busy or (step and self._lock.locked()):
+        if self.busy:
             raise Busy
         if step:
             self.busy, self.news, self._partial = str((options or {}).get("name", request)), {}, b""

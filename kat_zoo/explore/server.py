@@ -156,12 +156,19 @@ class Server:
     async def edge(self, request: Request) -> Response:
         """One edge."""
         edge = [int(text) for text in request.query_params.get("edge", "").split(",")]
-        return JSONResponse((await self.desk(request).ask("edge", {"edge": edge}))[0])
+        return await self._glance(request, "edge", {"edge": edge})
 
     async def prune(self, request: Request) -> Response:
         """A preview of pruning."""
         threshold = float(request.query_params.get("threshold", ""))
-        return JSONResponse((await self.desk(request).ask("prune", {"threshold": threshold}))[0])
+        return await self._glance(request, "prune", {"threshold": threshold})
+
+    async def _glance(self, request: Request, name: str, options: dict[str, Any]) -> Response:
+        """A look at the session; null while a step is being made, after which the page asks again."""
+        try:
+            return JSONResponse((await self.desk(request).ask(name, options))[0])
+        except Busy:
+            return JSONResponse(None)
 
     async def download(self, request: Request) -> Response:
         """A file to keep."""

@@ -29,7 +29,7 @@ const actions = {
     try {
       return await session.prune(threshold);
     } catch (error) {
-      if (error.status !== 409) complain(error.message);
+      complain(error.message);
       return null;
     }
   },
@@ -152,6 +152,7 @@ function past() {
 }
 
 function draw() {
+  peek(null);
   const context = { ...store, busy: Boolean(store.busy), session, actions };
   document.body.classList.toggle("working", context.busy);
   for (const [id, panel] of Object.entries({ data, train, network, symbols, formula })) panel(at(id), context);
@@ -164,19 +165,21 @@ function draw() {
 let shown = null;
 async function peek(edge, event) {
   clearTimeout(peek.timer);
+  peek.current = null;
   shown?.remove();
   shown = null;
   if (!edge || store.busy) return;
   const { clientX, clientY } = event;
   peek.timer = setTimeout(async () => {
     const key = edge.join();
+    const place = known;
     try {
-      known[key] ??= await session.edge(edge);
+      place[key] ??= await session.edge(edge);
     } catch {
       return;
     }
-    if (peek.current !== key || !store.view?.network) return;
-    shown = h("div", { class: "peek card", "aria-hidden": "true" }, edgePlot(store.view.network, known[key]));
+    if (peek.current !== key || place !== known || !place[key] || !store.view?.network) return;
+    shown = h("div", { class: "peek card", "aria-hidden": "true" }, edgePlot(store.view.network, place[key]));
     shown.style.left = `${Math.max(8, Math.min(clientX + 24, window.innerWidth - 348))}px`;
     shown.style.top = `${Math.max(8, Math.min(clientY - 120, window.innerHeight - 260))}px`;
     document.body.append(shown);

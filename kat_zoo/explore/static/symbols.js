@@ -23,13 +23,14 @@ export function symbols(root, context) {
       session.edge(edge).then(
         (shown) => {
           if (asked?.key !== key) return;
+          if (!shown) return void (asked = null); // a step is being made: the page asks again after it
           asked.shown = shown;
           draw(root, context, shown);
         },
         (error) => {
           if (asked?.key !== key) return;
           asked = null;
-          if (error.status !== 409) redraw(root, heading("h-symbols", "4", "Symbols"), h("p", { class: "muted" }, error.message));
+          redraw(root, heading("h-symbols", "4", "Symbols"), h("p", { class: "muted" }, error.message));
         },
       );
     } else asked = null;
