@@ -40,7 +40,7 @@ def by_hand(tab: Tab) -> None:
     click(tab, "Train")
     click(tab, "Edge y → node 1.5", exact=False)
     tab.get_by_label("Prune below this score", exact=True).fill("-1")
-    expect(tab.locator("#prune-preview")).to_contain_text("would go")
+    expect(tab.locator("#prune-preview")).to_contain_text("edges would go")
     expect(tab.locator("#symbols .candidates")).to_be_visible()
     save(tab, "network.png")
 
