@@ -236,6 +236,7 @@ def footprint():
     return {"files": files, "threads": threading.active_count(), "memory": pages * os.sysconf("SC_PAGE_SIZE")}
 
 
+@pytest.mark.slow  # half a minute
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_200_sessions_leave_memory_threads_and_files_flat(client, server):
     def visit():
