@@ -107,7 +107,7 @@ class Pool:
 
     async def give(self, process: Process) -> None:
         """Take a process back whose session has ended."""
-        if not process.alive or len(self.waiting) >= SPARE:
+        if not process.alive or len(self.waiting) > SPARE:  # one more than `fill` starts, so that a process is used again
             await process.end()
         else:
             self.waiting.append(process)

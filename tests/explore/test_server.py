@@ -254,7 +254,7 @@ def test_200_sessions_leave_memory_threads_and_files_flat(client, server):
     after = footprint()
     assert after["files"] <= before["files"] + 2 and after["threads"] <= before["threads"] + 1, (before, after)
     assert after["memory"] - before["memory"] < 20e6, (before, after)
-    assert not server.desks and len(server.pool.waiting) <= 1
+    assert not server.desks and len(server.pool.waiting) <= 2
 
 
 def test_the_next_session_of_a_process_sees_nothing_of_the_last(client, path):
