@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-gpu test-tritons test-floors fuzz kill-points test-mutants test-sanitizers test-all lint bench bench-gpu bench-long clean
+.PHONY: demo test test-browser test-gpu test-tritons test-floors fuzz kill-points test-mutants test-sanitizers test-all lint bench bench-gpu bench-long clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,7 +25,13 @@ demo: $(VENV)/.demo
 	$(BIN)/kat-zoo demo --out demo
 
 test: $(STAMP)
-	$(BIN)/pytest -m 'not slow and not gpu'
+	$(BIN)/pytest -m 'not slow and not gpu and not browser'
+
+# Whole stories on the page of kat-zoo explore; under four minutes on two quiet cores. Chromium comes from Debian where this is root on it.
+test-browser: $(STAMP)
+	command -v chromium chromium-browser google-chrome > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
+	  apt-get update -qq && apt-get install -y -qq chromium; } || { echo "test-browser: install Chromium (Debian: apt install chromium)"; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m browser tests/explore/browser
 
 # On a machine with a GPU, in under three minutes. Every other suite hides the GPU and interprets Triton's kernels.
 test-gpu: $(STAMP)
@@ -40,7 +46,7 @@ test-tritons: $(STAMP)
 	done
 
 test-all: test
-	$(BIN)/pytest -m 'slow and not gpu'
+	$(BIN)/pytest -m 'slow and not gpu and not browser'
 
 # Random input of other seeds than the suites': operators against their references, files against their loaders; ten minutes.
 fuzz: $(STAMP)

@@ -187,9 +187,12 @@ def _stages(judge: Judge, raw: np.ndarray, depth: int) -> list[Callable[[], None
         stages.insert(stages.index(small) + 2, nested)
     if data.inputs > 5 or not raw.any():
         stages.remove(small)
-    elif data.inputs <= 2:  # little can be split, and compositions reach far
-        stages = [stage for stage in stages if stage not in (parts, scaled)]
-        stages[stages.index(small) : stages.index(small) + 1] = [scaled, small, parts]
+    elif data.inputs <= 2:
+        stages.remove(scaled)
+        stages.insert(stages.index(small), scaled)
+    if data.inputs <= 2:  # little can be split, and compositions reach far
+        stages.remove(parts)
+        stages.insert(stages.index(anchored), parts)
     return stages
 
 

@@ -13,7 +13,7 @@ from ..._checks import choice, count, is_integer, is_real, real
 from ..gam.losses import Huber, Loss, Poisson, Quantile, Squared
 from ..operations.symbolic import check_library
 from . import shapes
-from .columns import Columns
+from .columns import Column, Columns
 from .formulas import FormulaSearch
 from .stop import Stop, interruptible
 from .validation import checked
@@ -325,3 +325,38 @@ class KANRegressor(RegressorMixin, FormulaSearch):
         if not hasattr(self, "network_"):
             raise ValueError(f"formula_={self.formula_}: expected functions of the library for a picture of a network")
         return super().plot(**options)
+
+    def explore(self, X: Any = None, y: Any = None, **options: Any) -> Any:
+        """Open the page of `kat-zoo explore` on the fitted network.
+
+        Args:
+            X: (N, features) samples; some 2000 of the fit by default.
+            y: (N,) targets; the estimator's own predictions by default.
+            **options: further arguments of `kat_zoo.explore.explore`.
+
+        Returns:
+            The page, with `url` and `close`.
+
+        Raises:
+            ValueError: several outputs, a formula that no network computes, categories, missing values, or loss="poisson".
+        """
+        check_is_fitted(self)
+        if not hasattr(self, "network_") or self.network_.nodes[-1] != 1:
+            raise ValueError("explore: expected an estimator of one output that has a network_")
+        scales = self._scales
+        if isinstance(scales, Columns):
+            numbers = [column for column in scales.columns if isinstance(column, Column) and not column.missing]
+            if len(numbers) < len(scales.columns) or scales.link != "identity":
+                raise ValueError("explore: expected columns of numbers without missing values, and not loss='poisson'")
+            center, half = (np.array([getattr(column, name) for column in numbers]) for name in ("center", "half"))
+        else:
+            center, half = scales.center, scales.half
+        X = scales.sample.numpy() * half + center if X is None else checked(self, X, reset=False)
+        given = {
+            "center": center.tolist(),
+            "half": half.tolist(),
+            "shift": float(np.ravel(scales.shift)[0]),
+            "spread": float(np.ravel(scales.spread)[0]),
+        }
+        y = self.predict(X) if y is None else y
+        return self.network_.explore(X, y, names=self._input_names(), scales=given, **options)
