@@ -54,7 +54,7 @@ class LayerModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inputs) to (N, sums + products)."""
-        y = x.new_zeros(len(x), self.subnodes)
+        y = x.new_zeros(x.shape[0], self.subnodes)  # len(x) would fix the number of rows of an exported program
         if self.splines:
             v = x[:, self.source]
             place = (v[:, :, None] >= self.ends).sum(2) + self.first
