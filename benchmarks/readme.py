@@ -26,7 +26,7 @@ SECTIONS = (
     ("Learned activations", "python benchmarks/atlas.py", learning.atlas),
     ("What matters in a KArAt", "python benchmarks/karat_ablations.py --resume", learning.karat_ablations),
     ("Formulas", "python benchmarks/kan_formula.py --seeds 20 --targets toy", learning.formulas),
-    ("Laws of science", "python benchmarks/kan_laws.py --noise 0 0.01 --budget 20", learning.laws),
+    ("Laws of science", "python benchmarks/kan_laws.py --noise 0 0.01 --budget 10 --peers operon gplearn", learning.laws),
     ("Tables", "python benchmarks/tables.py", learning.small_tables),
     ("Linear probe, fine-tuning, LP-FT", "python benchmarks/lp_ft.py", learning.lp_ft),
     ("Detection and segmentation", "python benchmarks/dense_proof.py --resume", learning.dense),
@@ -77,7 +77,7 @@ def highlights() -> str:
             "[comparison](docs/results.md#is-a-kan-better-here)",
         ),
         (
-            "laws of science found in 1,000 rows, 76 of FastSRB, one seed, without noise and with 1 % (pyoperon with its defaults)",
+            "laws of science found in 1,000 rows, 76 of FastSRB, one seed, 10 CPU s a law, without noise and with 1 % (pyoperon, the same)",
             f"**{laws['kan', '0.0']}** and **{laws['kan', '0.01']} %** ({laws['operon', '0.0']} and {laws['operon', '0.01']} %)",
             "[laws](docs/results.md#laws-of-science)",
         ),
