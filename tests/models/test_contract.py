@@ -13,6 +13,7 @@ from timm.optim import param_groups_layer_decay
 from torchvision.models.feature_extraction import NodePathTracer
 
 from kat_zoo.models import PixelClassifier
+from kat_zoo.models.kat_of_vit import SOURCES
 
 from .tracing import prepare_for_fx
 
@@ -62,8 +63,9 @@ DISTINCT = {signature(name): name for name in reversed(NAMES)}.values()
 
 
 def marked(names):
-    """Names that shrink to the same model, and baselines of 224 px, whose pico differs in size alone, are slow tests."""
-    slow = [n for n in names if n not in DISTINCT or (n.endswith("_224") and n.startswith(("vit_", "kat_mixer")))]
+    """Slow: names that shrink to the same model, baselines of 224 px, whose pico differs in size alone, KATs of ViTs but one."""
+    of_vits = {name.split(".")[0] for name in SOURCES} - {"kat_base_patch16_vit_224"}
+    slow = [n for n in names if n not in DISTINCT or n in of_vits or (n.endswith("_224") and n.startswith(("vit_", "kat_mixer")))]
     return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in names]
 
 
