@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/few_shot.py --wheels WHEELS --csv benchmarks/results/few_shot.csv
 
 WHEELS is the folder that the command at the top of dinov2.py fills: a derivative of DINOv2 ViT-S/14 (Apache-2.0). The data are those of
-Debian's package dataset-fashion-mnist (or --data FOLDER), the first 50 training images of each class and 1,000 test images, at 112 px.
+Debian's package dataset-fashion-mnist (or --data FOLDER), the first training images of each class and the first test images, at 112 px.
 `calibrated` is `kat_zoo.vit_to_kat` on 16 of the training images, `weights` the fit of the tags of `kat_zoo.models.kat_of_vit`, which
 sees no image. `agree` is the share of test images where a model's probe says what the ViT's does, `features` the relative error of class
 tokens. Logistic regression with C chosen by five-fold cross-validation on the training images; five neighbors by cosine.
@@ -30,7 +30,7 @@ from kat_zoo import vit_to_kat
 from kat_zoo.models.kat_of_vit import checkpoint_filter_fn
 
 COLUMNS = ("model", "train_images", "test_images", "features", "probe", "agree", "knn", "cpu_seconds")
-PER_CLASS, TEST_IMAGES, SIZE = 50, 1000, 112
+SIZE = 112
 
 
 def read(folder, split):
@@ -71,10 +71,12 @@ def main():
     parser.add_argument("--wheels", type=Path, required=True)
     parser.add_argument("--csv", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
+    parser.add_argument("--per-class", type=int, default=50, help="training images of each class")
+    parser.add_argument("--test", type=int, default=1000, help="test images")
     options = parser.parse_args()
     (x, y), (x_test, y_test) = read(options.data, "train"), read(options.data, "t10k")
-    chosen = np.concatenate([np.flatnonzero(y == label)[:PER_CLASS] for label in range(10)])
-    x, y, x_test, y_test = x[chosen], y[chosen], x_test[:TEST_IMAGES], y_test[:TEST_IMAGES]
+    chosen = np.concatenate([np.flatnonzero(y == label)[: options.per_class] for label in range(10)])
+    x, y, x_test, y_test = x[chosen], y[chosen], x_test[: options.test], y_test[: options.test]
     warnings.simplefilter("ignore", ConvergenceWarning)  # of the weakest regularization, which is not chosen
     rows, first = [], None
     for name, make in models(options.wheels, x[:: len(x) // 16][:16]).items():
@@ -94,10 +96,10 @@ def main():
         row |= {key: f"{100 * value:.1f}" for key, value in shares.items()}
         rows.append({**row, "cpu_seconds": round(time.process_time() - start)})
         print(rows[-1], flush=True)
-    with options.csv.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+        with options.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 if __name__ == "__main__":
