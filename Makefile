@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-browser test-gpu test-tritons test-floors fuzz kill-points test-mutants test-sanitizers test-all lint bench bench-gpu bench-long clean
+.PHONY: demo test test-browser test-gpu test-tritons test-floors fuzz kill-points test-mutants test-sanitizers test-all lint dist bench bench-gpu bench-long clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -102,6 +102,25 @@ lint: $(STAMP)
 	rm -rf build/lint build/lib* build/bdist* build/temp* && CC=false CXX=false $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/lint .
 	cd build/lint && ../../$(BIN)/lint-imports --no-logo --no-cache ../../pyproject.toml
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kat_zoo
+
+# The source distribution, and from it a wheel for each platform, by Zig in an environment of its own; then what PyPI and auditwheel say of
+# them. Zig builds its C++ library once for a platform, which takes minutes.
+DIST := build/dist
+PLATFORMS := manylinux_2_28_x86_64 manylinux_2_28_aarch64 macosx_11_0_arm64 win_amd64
+dist:
+	rm -rf dist $(DIST)/source
+	test -x $(DIST)/bin/python || $(PYTHON) -m venv $(DIST)
+	$(DIST)/bin/pip install --quiet --disable-pip-version-check 'build>=1.2' 'twine>=6.1' 'auditwheel>=6.1' 'setuptools>=77' 'ziglang>=0.13'
+	$(DIST)/bin/python -m build --sdist --outdir dist .
+	mkdir -p $(DIST)/source && tar -xzf dist/kat_zoo-*.tar.gz -C $(DIST)/source --strip-components 1
+	for platform in $(PLATFORMS); do \
+	  rm -rf $(DIST)/source/build && \
+	  KAT_ZOO_PLATFORM=$$platform $(DIST)/bin/python -m build --wheel --no-isolation --outdir dist $(DIST)/source || exit 1; \
+	done
+	$(DIST)/bin/twine check --strict dist/*
+	for wheel in dist/*manylinux*.whl; do \
+	  $(DIST)/bin/auditwheel show $$wheel | tr '\n' ' ' | grep -Eo 'following platform tag: "manylinux_2_(5|12|17|24|28)_[a-z0-9_]*"' || exit 1; \
+	done
 
 # Measures again what needs no long training, and writes the tables; for a quiet machine. kan_speed.py and tables.py stand beside peers: the extra `bench`.
 bench: $(STAMP)
