@@ -161,11 +161,13 @@ def laws() -> list[str]:
     head = ("laws", "method", "noise", "recovered", "median CPU s", "length over the law's")
     return [
         *prose("""
-            1,000 rows, one thread, 10 CPU seconds a law for each method, on a machine that did other work as well. A law counts as recovered where the formula has a relative squared error of at most 1.2e-7
-            on 2,000 fresh rows of the same box and no undefined function; with noise s, of at most (s / 5)^2. That is the measure of
-            published comparisons; an approximation as good as that counts, too. Peers see inputs and values divided by their sizes. Operon starts anew every
-            quarter of its time, and the start with the least error on held-out rows counts. The search was developed while both lists,
-            our own and 76 laws of FastSRB (arXiv 2508.14481), were in sight, so the rows say little about laws that nobody has seen. The rows of FastSRB come from the same command with `--catalogue FILE --noise 0 0.01 0.1`.
+            1,000 rows, one thread, 10 CPU seconds a law for each method, on a machine that did other work as well. A law counts as
+            recovered where the formula has a relative squared error of at most 1.2e-7 on 2,000 fresh rows of the same box and no undefined
+            function; with noise s, of at most (s / 5)^2. That is the measure of published comparisons; an approximation as good as that
+            counts, too. Peers see inputs and values divided by their sizes. Operon starts anew every quarter of its time, and the start
+            with the least error on held-out rows counts. The search was developed while both lists, our own and 76 laws of FastSRB (arXiv
+            2508.14481), were in sight, so the rows say little about laws that nobody has seen. The rows of FastSRB come from the same
+            command with `--catalogue FILE --noise 0 0.01 0.1`.
         """),
         "",
         *table(head, lines),

@@ -13,7 +13,6 @@ from pathlib import Path
 
 os.environ["MPLBACKEND"] = "agg"
 
-import numpy as np
 import timm
 import torch
 from standin import register
