@@ -89,7 +89,7 @@ def convert_mlps(weights: dict[str, Any], model: KAT, act_layer: str) -> None:
     Raises:
         ModuleNotFoundError: scipy is not installed (`pip install 'kat_zoo[kan]'`).
     """
-    activation: nn.Module = create_act_layer(act_layer)  # type: ignore[assignment]
+    activation: nn.Module = create_act_layer(act_layer)
     for name, module in model.named_modules():
         mlp = f"{name}."
         if not isinstance(module, GRKAN) or f"{mlp}fc1.weight" not in weights:

@@ -37,6 +37,7 @@ def check_plain_vit(vit: Any) -> None:
         )
     _check_pool(vit)
     other = "; kat_zoo.to_kat keeps blocks of every kind"
+    block: Any
     for i, block in enumerate(vit.blocks):
         parts = (block, Block), (getattr(block, "mlp", None), Mlp), (getattr(block, "attn", None), Attention)
         for part, kind in parts:
@@ -44,8 +45,9 @@ def check_plain_vit(vit: Any) -> None:
                 raise ValueError(f"blocks.{i} with {type(part).__name__}: expected timm's {kind.__name__}{other}")
         if getattr(block.attn, "gate", None) is not None:
             raise ValueError(f"blocks.{i} with gated attention: expected timm's Attention without a gate{other}")
-        if any(True for _ in block.mlp.act.parameters()):
-            raise ValueError(f"blocks.{i} with activation {type(block.mlp.act).__name__}: expected one without parameters{other}")
+        activation: Any = block.mlp.act
+        if any(True for _ in activation.parameters()):
+            raise ValueError(f"blocks.{i} with activation {type(activation).__name__}: expected one without parameters{other}")
 
 
 def _check_pool(vit: Any) -> None:

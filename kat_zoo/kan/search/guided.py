@@ -20,6 +20,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -217,8 +218,8 @@ def _table(data: Data, X: np.ndarray, X_val: np.ndarray, y: np.ndarray, error: f
         error: Relative error of the values.
     """
     floor = max(FLOOR, SLACK * error)
-    parts = {"X": X, "y": y[: len(X)], "X_val": X_val, "y_val": y[len(X) :]}
-    return replace(data, **parts, weight=None, weight_val=None, relative=False, floor=floor)
+    noise: dict[str, Any] = {"weight": None, "weight_val": None, "relative": False, "floor": floor}
+    return replace(data, X=X, y=y[: len(X)], X_val=X_val, y_val=y[len(X) :], **noise)
 
 
 def _bare(tree: Tree, mode: str) -> Tree:
@@ -300,10 +301,10 @@ class Guide:
         """Rows at which inputs are held; for products those at which the function is large tell most."""
         X = self.judge.data.X
         if outer.mode == "add":
-            return X[np.linspace(0, len(X) - 1, BASES).astype(int)]
+            return np.asarray(X[np.linspace(0, len(X) - 1, BASES).astype(int)])
         with torch.no_grad():
             order = np.argsort(-function(torch.from_numpy(X)).abs().numpy()[:, 0], kind="stable")
-        return X[order[: len(order) // 2][:: max(1, len(order) // 2 // BASES)]]
+        return np.asarray(X[order[: len(order) // 2][:: max(1, len(order) // 2 // BASES)]])
 
     def _joined(self, split: Split) -> None:
         """Search the parts, and submit their forms joined."""
