@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-gpu test-tritons test-floors fuzz kill-points test-mutants test-sanitizers test-all lint docs bench bench-gpu bench-long clean
+.PHONY: demo test test-browser test-gpu test-tritons test-floors fuzz kill-points test-mutants test-sanitizers test-all lint docs dist bench bench-gpu bench-long clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,7 +25,13 @@ demo: $(VENV)/.demo
 	$(BIN)/kat-zoo demo --out demo
 
 test: $(STAMP)
-	$(BIN)/pytest -m 'not slow and not gpu'
+	$(BIN)/pytest -m 'not slow and not gpu and not browser'
+
+# Whole stories on the page of kat-zoo explore; under four minutes on two quiet cores. Chromium comes from Debian where this is root on it.
+test-browser: $(STAMP)
+	command -v chromium chromium-browser google-chrome > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
+	  apt-get update -qq && apt-get install -y -qq chromium; } || { echo "test-browser: install Chromium (Debian: apt install chromium)"; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m browser tests/explore/browser
 
 # On a machine with a GPU, in under three minutes. Every other suite hides the GPU and interprets Triton's kernels.
 test-gpu: $(STAMP)
@@ -40,7 +46,7 @@ test-tritons: $(STAMP)
 	done
 
 test-all: test
-	$(BIN)/pytest -m 'slow and not gpu'
+	$(BIN)/pytest -m 'slow and not gpu and not browser'
 
 # Random input of other seeds than the suites': operators against their references, files against their loaders; ten minutes.
 fuzz: $(STAMP)
@@ -101,7 +107,26 @@ lint: $(STAMP)
 docs: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W -n --keep-going docs build/docs
 
-# Measures again what needs no long training, and writes the tables; for a quiet machine. kan_speed.py stands beside peers: the extra `bench`.
+# The source distribution, and from it a wheel for each platform, by Zig in an environment of its own; then what PyPI and auditwheel say of
+# them. Zig builds its C++ library once for a platform, which takes minutes.
+DIST := build/dist
+PLATFORMS := manylinux_2_28_x86_64 manylinux_2_28_aarch64 macosx_11_0_arm64 win_amd64
+dist:
+	rm -rf dist $(DIST)/source
+	test -x $(DIST)/bin/python || $(PYTHON) -m venv $(DIST)
+	$(DIST)/bin/pip install --quiet --disable-pip-version-check 'build>=1.2' 'twine>=6.1' 'auditwheel>=6.1' 'setuptools>=77' 'ziglang>=0.13'
+	$(DIST)/bin/python -m build --sdist --outdir dist .
+	mkdir -p $(DIST)/source && tar -xzf dist/kat_zoo-*.tar.gz -C $(DIST)/source --strip-components 1
+	for platform in $(PLATFORMS); do \
+	  rm -rf $(DIST)/source/build && \
+	  KAT_ZOO_PLATFORM=$$platform $(DIST)/bin/python -m build --wheel --no-isolation --outdir dist $(DIST)/source || exit 1; \
+	done
+	$(DIST)/bin/twine check --strict dist/*
+	for wheel in dist/*manylinux*.whl; do \
+	  $(DIST)/bin/auditwheel show $$wheel | tr '\n' ' ' | grep -Eo 'following platform tag: "manylinux_2_(5|12|17|24|28)_[a-z0-9_]*"' || exit 1; \
+	done
+
+# Measures again what needs no long training, and writes the tables; for a quiet machine. kan_speed.py and tables.py stand beside peers: the extra `bench`.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/rational.py
 	$(BIN)/python benchmarks/kat_model.py
@@ -112,14 +137,14 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/kan_formula.py --seeds 8 --targets distance
 	$(BIN)/python benchmarks/kan_formula.py --seeds 4
 	$(BIN)/python benchmarks/kan_formula.py --seeds 4 --noise 0.01
-	$(BIN)/python benchmarks/kan_tables.py
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,bench]'
 	$(BIN)/python benchmarks/kan_speed.py
+	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/atlas.py
 	$(BIN)/python benchmarks/lp_ft.py
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/loader.py --passes 2
-	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/readme.py
 
 # On a machine with a GPU, in under six minutes; what is left then is measured by the same command again.
 bench-gpu: $(STAMP)
@@ -132,7 +157,7 @@ bench-long: $(STAMP)
 	$(BIN)/python benchmarks/scaling.py --resume
 	$(BIN)/python benchmarks/karat_ablations.py --resume
 	$(BIN)/python benchmarks/dense_proof.py --resume
-	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/readme.py
 
 clean:
 	rm -rf build docs/auto_gallery *.egg-info $(VENV)

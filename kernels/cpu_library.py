@@ -65,7 +65,8 @@ if hasattr(os, "register_at_fork"):
 
 def _library_path() -> Path | None:
     folder = Path(__file__).parent
-    candidates = [folder / f"_cpu{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    # The plain suffix comes last: the library knows no Python's ABI, and one with a tag is left of an older build.
+    candidates = [folder / f"_cpu{suffix}" for suffix in reversed(importlib.machinery.EXTENSION_SUFFIXES)]
     return next((path for path in candidates if path.exists()), None)
 
 

@@ -8,6 +8,9 @@
 #include "rational_cpu_wide.h"
 
 #include <new>
+#if KAT_X86
+#include <cpuid.h>
+#endif
 
 namespace kat {
 
@@ -144,13 +147,15 @@ KAT_EXPORT void kat_set_openmp(void* parallel, void* thread_num) {
   kat::omp_thread_num = reinterpret_cast<kat::OmpThreadNum>(thread_num);
 }
 
+// By the instruction itself: __builtin_cpu_supports reads a table of the compiler's runtime library, which stays empty under Zig.
 KAT_EXPORT int kat_best_isa() {
 #if KAT_X86
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512vl");
-  return avx2 && avx512 ? kat::kAvx512 : avx2 ? kat::kAvx2 : kat::kPortable;
+  const auto all = [](unsigned bits, unsigned wanted) { return (bits & wanted) == wanted; };
+  unsigned a, b, c, d, kept, high;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !all(c, bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C)) return kat::kPortable;
+  __asm__("xgetbv" : "=a"(kept), "=d"(high) : "c"(0));  // registers that the operating system keeps
+  if (!all(kept, 0x6) || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !all(b, bit_AVX2 | bit_BMI | bit_BMI2)) return kat::kPortable;
+  return all(kept, 0xe6) && all(b, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL) ? kat::kAvx512 : kat::kAvx2;
 #else
   return kat::kPortable;
 #endif

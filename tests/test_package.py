@@ -27,6 +27,7 @@ PUBLIC = {
     "measure_costs plot_attention_maps plot_costs plot_curves plot_histograms plot_landscape plot_power_law plot_quality plot_spectra "
     "principal_plane singular_values",
     "kat_zoo.dense": "SimpleFeaturePyramid ViTFeatures accept_any_size dpt faster_rcnn fcos mask_rcnn retinanet upernet",
+    "kat_zoo.explore": "Session Table example_table explore parse_table read_table",
     "kat_zoo.hub": "convert pull push",
     "kat_zoo.kan": "KAN KANClassifier KANRegressor LAN from_formula register_function",
     "kat_zoo.kernels": "bspline_basis bspline_basis_reference fourier_attention fourier_attention_reference rational rational_reference "

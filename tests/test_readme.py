@@ -146,6 +146,6 @@ def test_the_readme_is_short():
 
 
 def test_tables_are_current():
-    """Fails when a result, a model or the text around it has changed: run `python benchmarks/tables.py`."""
-    done = subprocess.run([sys.executable, ROOT / "benchmarks" / "tables.py", "--check"], capture_output=True, text=True)
+    """Fails when a result, a model or the text around it has changed: run `python benchmarks/readme.py`."""
+    done = subprocess.run([sys.executable, ROOT / "benchmarks" / "readme.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

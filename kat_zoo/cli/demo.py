@@ -16,7 +16,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import Tensor, nn
 
 from .. import models as zoo_models  # noqa: F401  (registers the models)
-from ..hub.facts import DERIVED
+from ..hub.registry import shipped_models
 from ..hub.samples import Samples, load_samples
 from ..layers import GroupRational
 from ..transfer import vit_to_kat
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 
 ROUNDS = 9
 REFERENCE = "vit_mlp_pico_patch4_28"  # what speeds are relative to; untrained where its weights do not ship
-
-
-def shipped_models() -> list[str]:
-    """Names (architecture.tag) of the registered models whose weights are files of the package, each file once."""
-    files = ((name, getattr(get_pretrained_cfg(name), "file", None)) for name in timm.list_pretrained() if name not in DERIVED)
-    return [name for name, file in files if file and Path(file).exists()]
 
 
 @torch.inference_mode()

@@ -111,6 +111,20 @@ def env() -> ArgumentParser:
     return ArgumentParser(prog="kat-zoo env", description="Versions, device and kernels, for a report of a bug.")
 
 
+def explore() -> ArgumentParser:
+    """`kat-zoo explore`."""
+    parser = ArgumentParser(
+        prog="kat-zoo explore",
+        description="Open a page in the browser on which a KAN is trained, pruned and read as a formula by clicks. "
+        "It is served to this machine alone, and every file stays on it.",
+    )
+    parser.add_argument("data", nargs="?", type=Path, help="CSV file to begin with; the page takes others")
+    parser.add_argument("--target", help="column to explain (default: the last one of numbers)")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: any that is free)")
+    parser.add_argument("--no-browser", dest="browser", action="store_false", help="print the address and open nothing")
+    return parser
+
+
 def cards() -> ArgumentParser:
     """`kat-zoo cards`."""
     parser = ArgumentParser(prog="kat-zoo cards", description="Write the cards of the registered weights, or check that they are current.")

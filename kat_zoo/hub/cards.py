@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
 from ..models.kat import UPSTREAM_FILES
+from ..models.kat_of_vit import SOURCES
 from .facts import DERIVED, dataset, family
 from .registry import Entry, Result, entry, measure, names
 
@@ -15,6 +16,12 @@ AUTHORS_TRAINING = (
     "By the authors, on ImageNet-1K: 300 epochs at batch 1024, AdamW (learning rate 1e-3, weight decay 0.05), cosine "
     "schedule with 5 epochs of warm-up, label smoothing 0.1, mixup 0.8, cutmix 1.0, RandAugment m9, random erasing 0.25, "
     "EMA 0.9999{start}. None of it was repeated here."
+)
+CONVERTED = (
+    "Not trained: made of timm's `{source}` while its weights are loaded. Every linear layer, norm and embedding is the ViT's. Of the "
+    "rationals, of degrees 8 and 7, the first of each block is the identity; the second follows the ViT's activation on the arguments "
+    "that the block's weights let one expect, one for each of 8 groups of hidden channels that reach equally far, which needs scipy "
+    "(`pip install 'kat_zoo[kan]'`). `kat_zoo.vit_to_kat(\"{source}\", images)` with 16 images of one's own is several times closer."
 )
 USAGE = """\
 ```python
@@ -26,15 +33,22 @@ model = timm.create_model("{load}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=model))
 image = transform(Image.open("image.png").convert("{mode}")).unsqueeze(0)
 
-top{top} = model(image).softmax(1).topk({top})  # classification
-maps = {maps}  # feature maps, (B, C, H, W) each
+{classify}maps = {maps}  # feature maps, (B, C, H, W) each
 embedding = model.forward_head(model.forward_features(image), pre_logits=True)  # (B, {width})
 ```
 """
 
 
+CLASSIFY = "top{top} = model(image).softmax(1).topk({top})  # classification\n"
+
+
 def _source_name(result: Result, ours: str) -> str:
     return f"reported by the authors, not measured by {ours}" if result.source == "authors" else ours
+
+
+def _classifies(item: Entry) -> bool:
+    """Whether the outputs are classes: those of a ViT trained on more than ImageNet's are features."""
+    return item.name not in SOURCES or item.num_classes == 1000
 
 
 def metadata(item: Entry, title: str, source: str) -> ModelCardData:
@@ -61,12 +75,13 @@ def metadata(item: Entry, title: str, source: str) -> ModelCardData:
         )
         for result in item.results
     ]
+    task = "image-classification" if _classifies(item) else "image-feature-extraction"
     return ModelCardData(
         license=item.license or None,
         library_name="timm",
-        tags=["image-classification", "timm", "kat-zoo", "kolmogorov-arnold-network"],
+        tags=[task, "timm", "kat-zoo", "kolmogorov-arnold-network"],
         datasets=[name for name in datasets if name] or None,
-        pipeline_tag="image-classification",
+        pipeline_tag=task,
         model_name=title,
         eval_results=evaluations or None,
     )
@@ -78,14 +93,15 @@ def _details(item: Entry) -> str:
     where = {"package": "in the kat_zoo package", "none": "none"}.get(item.weights, "")
     repository, pth = item.weights.removeprefix("hub:"), UPSTREAM_FILES.get(item.name)
     rows = [
-        ("Type", "image classification, feature backbone"),
+        ("Type", "image classification, feature backbone" if _classifies(item) else "feature backbone"),
         ("Parameters (M)", f"{size.params / 1e6:.2f}"),
         ("GMACs", f"{size.gmacs:#.3g}, and {size.attention_gmacs:#.3g} inside attention"),
         ("Activations (M)", f"{size.activations / 1e6:.1f}"),
         ("Image size", " x ".join(map(str, item.input_size))),
-        ("Classes", str(item.num_classes)),
+        ("Classes" if _classifies(item) else "Outputs", str(item.num_classes or size.num_features)),
         ("Paper", about.paper if about else ""),
         ("Weights", where or (f"[{repository}](https://huggingface.co/{repository})" if repository != item.weights else item.weights)),
+        ("Converted from", f"timm's `{SOURCES[item.name]}`, by its authors' license" if item.name in SOURCES else ""),
         ("The same as .pth", f"`{pth}` in `adamdad/kat_pretained`" if pth else ""),
         ("License", item.license),
     ]
@@ -108,6 +124,8 @@ def _results(results: Sequence[Result]) -> str:
 def _training(item: Entry) -> str:
     if item.weights == "none":
         return "Not trained."
+    if item.name in SOURCES:
+        return CONVERTED.format(source=SOURCES[item.name])
     if item.name in DERIVED:
         return DERIVED[item.name]
     if item.weights == "package":
@@ -147,15 +165,16 @@ def render(item: Entry, title: str = "", load: str = "", training: str = "", mea
     usage = USAGE.format(
         load=load or item.name,
         maps=maps,
-        top=min(5, item.num_classes),
+        classify=CLASSIFY.format(top=min(5, item.num_classes)) if _classifies(item) else "",
         mode="L" if item.input_size[0] == 1 else "RGB",
         width=item.size.num_features,
     )
     if load.startswith("local-dir:"):
         usage = f"In the folder of this card:\n\n{usage}"
     limits = (
-        f"Made for images of {item.input_size[1]} x {item.input_size[2]} of the kind it was trained on; its "
-        "probabilities are not calibrated, and it has no class for anything else. Not for decisions about people."
+        f"Made for images of {item.input_size[1]} x {item.input_size[2]} of the kind it was trained on"
+        + ("; its probabilities are not calibrated, and it has no class for anything else" if _classifies(item) else "")
+        + ". Not for decisions about people."
     )
     sections = [
         ("", about.description if about else "An image classifier of the kat_zoo package."),

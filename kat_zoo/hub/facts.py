@@ -56,7 +56,7 @@ class Family:
 FAMILIES = {
     "kat": Family(
         "A Kolmogorov-Arnold Transformer (KAT): a vision transformer whose MLPs are group-rational KAN layers. The "
-        "activation of each of 8 channel groups is a learned rational function P(x)/Q(x) of degrees 5 and 4.",
+        "activation of each of 8 channel groups is a learned rational function P(x)/Q(x), of degrees 5 and 4 unless said otherwise.",
         "[Kolmogorov-Arnold Transformer](https://arxiv.org/abs/2409.10594) (Yang and Wang, ICLR 2025)",
         "@inproceedings{yang2025kolmogorov,\n"
         "  title={Kolmogorov-Arnold Transformer},\n"

@@ -22,6 +22,7 @@ from .. import models as models
 from ..kernels.flops import OPERATOR_FLOPS
 from ..layers import KANLinear
 from ..models._pretrained import require_model
+from .facts import DERIVED
 
 RESULTS = Path(__file__).parent.parent / "weights" / "results.json"
 PREFIX = f"{models.__name__}."
@@ -200,3 +201,9 @@ def table(entries: Sequence[Entry]) -> str:
         "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip() + "\n"
         for line in lines
     )
+
+
+def shipped_models() -> list[str]:
+    """Names (architecture.tag) of the registered models whose weights are files of the package, each file once."""
+    files = ((name, getattr(get_pretrained_cfg(name), "file", None)) for name in timm.list_pretrained() if name not in DERIVED)
+    return [name for name, file in files if file and Path(file).exists()]

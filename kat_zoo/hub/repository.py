@@ -28,7 +28,9 @@ from .samples import load_samples
 
 WEIGHTS, CONFIG, CARD, RECIPE, RESULT = "model.safetensors", "config.json", "README.md", "recipe.yaml", "result.json"
 RUN_FILES = (CONFIG, "metrics.jsonl", "curves.csv", "curves.png")  # besides weights, recipe, result and card
-OWN_FILES = (WEIGHTS, CARD, RECIPE, RESULT, *RUN_FILES)  # what push writes, and therefore removes where it is out of date
+CODE = "modeling_kat_zoo.py"  # for transformers' trust_remote_code
+REMOTE_MODELS = ("kat_tiny_patch16_224", "kat_small_patch16_224", "kat_base_patch16_224", "kat_pico_patch4_28")  # those it knows
+OWN_FILES = (WEIGHTS, CARD, RECIPE, RESULT, CODE, *RUN_FILES)  # what push writes, and therefore removes where it is out of date
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,20 @@ def model_config(
     config.get("model_args", {}).pop("num_classes", None)
     for key in ("tag", "license", "origin_url", "label_names", "label_descriptions"):  # of the registry's weights, not of these
         config["pretrained_cfg"].pop(key, None)
+    if config["architecture"] in REMOTE_MODELS:
+        config["auto_map"] = {"AutoModelForImageClassification": f"{CODE.removesuffix('.py')}.KatForImageClassification"}
     return config | {"kat_zoo": asdict(origin or Origin())}
+
+
+def write_code(config: Mapping[str, Any], folder: Path) -> None:
+    """Write the code that config.json names, which lets transformers load the model without this package.
+
+    Args:
+        config: content of config.json.
+        folder: folder to write to; nothing is written for a model without such code.
+    """
+    if "auto_map" in config:
+        (folder / CODE).write_bytes((Path(__file__).parent / CODE).read_bytes())
 
 
 def dumps(config: Mapping[str, Any]) -> bytes:
@@ -125,6 +140,7 @@ def save_model(
     metadata = {"format": "pt", "architecture": config["architecture"], **grid_metadata(model)}
     (folder / WEIGHTS).write_bytes(serialize(model.state_dict(), metadata))
     (folder / CONFIG).write_bytes(dumps(config))
+    write_code(config, folder)
 
 
 def label_names(config: Mapping[str, Any]) -> list[str]:
@@ -267,6 +283,7 @@ def lay_out(run: Path, folder: Path, repo: str, weights: str = "last", license: 
         config["kat_zoo"]["training"] += " These are the weights of the best evaluation, chosen on the split that was evaluated."
         (folder / CONFIG).write_bytes(dumps(config))
     (folder / WEIGHTS).write_bytes(source.read_bytes())
+    write_code(config, folder)
     (folder / CARD).write_text(folder_card(folder, config, repo, license))
 
 

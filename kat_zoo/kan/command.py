@@ -200,7 +200,9 @@ def _search(options: Namespace, X: np.ndarray, y: np.ndarray, inputs: Sequence[s
 
 
 def _print(regressor: KANRegressor, options: Namespace, inputs: list[str]) -> None:
-    from sympy import Symbol, latex, sstr
+    from sympy import Symbol, sstr
+
+    from .formula.export import to_latex
 
     to_names = {Symbol(f"x_{i + 1}"): Symbol(name) for i, name in enumerate(inputs)}
     print(f"{'complexity':>10}  {'held-out RMSE' if regressor.held_out_ else 'training RMSE':>13}  {options.target} =")
@@ -211,7 +213,7 @@ def _print(regressor: KANRegressor, options: Namespace, inputs: list[str]) -> No
     for value, unit in getattr(regressor, "constant_units_", ()):
         print(f"{value:.6g} is in {unit}")
     if options.latex:
-        print(latex(found))
+        print(to_latex(found))
 
 
 def main(argv: Sequence[str]) -> int:

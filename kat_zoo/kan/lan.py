@@ -14,10 +14,20 @@ from torch import Tensor, nn
 from .._checks import count, interval, is_count
 from ..kernels.bspline_op import MAX_SPLINE_ORDER, wide
 from ..layers.spline import BASES, check_base, uniform_knots
+from .migration import hint
 from .operations.fit_options import FitOptions
 from .operations.fit_run import History
 from .operations.training import train
 from .tables import TableModule
+
+# Operations of a KAN that a network with activations on nodes does not have.
+EDGES = frozenset(
+    (
+        *("attribute", "auto_symbolic", "edge", "edge_kind", "edges", "expand_depth", "expand_width", "fix_symbolic", "formula"),
+        *("from_formula", "latex", "load", "num_edges", "plot", "prune", "prune_inputs", "refine", "remove_edge", "remove_node"),
+        *("save", "suggest_symbolic", "unfix", "update_grid"),
+    )
+)
 
 
 class NodeActivation(nn.Module):
@@ -109,6 +119,14 @@ class LAN(TableModule):
                 linear.bias.uniform_(-math.pi if base == "sin" else -0.1, math.pi if base == "sin" else 0.1, generator=generator)
         if device is not None or dtype is not None:
             self.to(device=device, dtype=dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        """nn.Module's parameters, buffers and modules; operations that belong to edges are answered by name."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            told = f"; {name} belongs to activations on edges: expected a KAN" if name in EDGES else hint(name)
+            raise AttributeError(f"{error}{told}") from None
 
     @property
     def nodes(self) -> list[int]:

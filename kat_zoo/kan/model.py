@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,9 +35,11 @@ class KAN(Network):
         seed: seed of the initial values; torch's global generator is left alone.
         device: device of the parameters.
         dtype: type of the parameters.
+        **unknown: any other argument, which is refused; pykan's are answered with the words to write.
 
     Raises:
         ValueError: a width, size or option that makes no sense.
+        TypeError: an argument that is not there.
     """
 
     # Functions whose first argument is the network: help() and editors show all of their arguments.
@@ -47,6 +50,7 @@ class KAN(Network):
     prune = pruning.prune
     prune_inputs = pruning.prune_inputs
     remove_edge = pruning.remove_edge
+    restore_edge = pruning.restore_edge
     remove_node = pruning.remove_node
     expand_width = edit.expand_width
     expand_depth = edit.expand_depth
@@ -88,9 +92,30 @@ class KAN(Network):
 
     def latex(self, variables: Sequence[str] | None = None, round: int | None = 4, X: Any = None) -> list[str]:
         """LaTeX of each output's formula; arguments and errors as in `formula`."""
-        import sympy
+        from .formula.export import to_latex
 
-        return [sympy.latex(expression) for expression in self.formula(variables, round, X)]
+        return [to_latex(expression) for expression in self.formula(variables, round, X)]
+
+    def explore(self, X: Any, y: Any = None, **options: Any) -> Any:
+        """Open the page of `kat-zoo explore` on this network of one output and its data.
+
+        Args:
+            X: (N, inputs) samples.
+            y: (N,) targets; the network's own values by default.
+            **options: further arguments of `kat_zoo.explore.explore`, such as names of the inputs.
+
+        Returns:
+            The page, with `url` and `close`.
+
+        Raises:
+            ValueError: several outputs, or data that do not fit the network.
+        """
+        # By name: the page stands above this room, which knows nothing of it.
+        page = importlib.import_module("kat_zoo.explore.command")
+        x = self.tensor(X)
+        with torch.no_grad():
+            y = self(x)[:, 0] if y is None else y
+        return page.explore(self, x.cpu(), torch.as_tensor(y).cpu(), **options)
 
     @classmethod
     def from_formula(

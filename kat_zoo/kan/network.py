@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from .._checks import count, is_count
 from .layer import KANLayer
 from .library import function_names
+from .migration import hint, refuse_arguments
 from .tables import TableModule
 
 Width = Sequence[int | Sequence[int]]
@@ -39,7 +41,9 @@ class Network(TableModule):
         seed: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float64,
+        **unknown: Any,
     ) -> None:
+        refuse_arguments(unknown, inspect.signature(Network.__init__).parameters)
         super().__init__()
         self.width = parse_width(width)
         self.mult_arity = count("mult_arity", mult_arity, 2)
@@ -58,6 +62,13 @@ class Network(TableModule):
         )
         self.layers = cast("list[KANLayer]", layers)  # the ModuleList's items have a type for type checkers
         self.to(device, dtype)  # a learned base, too
+
+    def __getattr__(self, name: str) -> Any:
+        """nn.Module's parameters, buffers and modules; other names are answered with the words to write instead."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            raise AttributeError(f"{error}{hint(name)}") from None
 
     @classmethod
     def make(cls: type[NetworkT], *args: Any, **options: Any) -> NetworkT:

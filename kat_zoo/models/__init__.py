@@ -1,5 +1,6 @@
 """Model families, registered with timm when imported."""
 
+from . import kat_of_vit as kat_of_vit
 from .kan_mlp import PixelClassifier as PixelClassifier
 from .kan_vit import MixerViT as MixerViT
 from .karat import KArAt as KArAt

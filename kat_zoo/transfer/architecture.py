@@ -3,13 +3,16 @@
 from typing import Any
 
 import timm
+import torch
 from timm.layers.attention import Attention
+from timm.layers.attention_pool import AttentionPoolLatent
 from timm.layers.create_norm import get_norm_layer
 from timm.layers.mlp import Mlp
 from timm.layers.norm import LayerNorm
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
+from torch.nn.functional import gelu
 
 from ..models._norm import NORMS
 
@@ -32,19 +35,29 @@ def check_plain_vit(vit: Any) -> None:
         raise ValueError(
             f"patch_embed of class {type(vit.patch_embed).__name__}: expected timm's PatchEmbed without a norm, or kat_zoo.to_kat"
         )
-    if vit.attn_pool is not None:
-        raise ValueError(
-            f"global_pool={vit.global_pool!r}: expected no attention pooling, which has an MLP of its own that kat_zoo.to_kat converts"
-        )
+    _check_pool(vit)
+    other = "; kat_zoo.to_kat keeps blocks of every kind"
+    block: Any
     for i, block in enumerate(vit.blocks):
         parts = (block, Block), (getattr(block, "mlp", None), Mlp), (getattr(block, "attn", None), Attention)
         for part, kind in parts:
             if type(part) is not kind:
-                raise ValueError(f"blocks.{i} with {type(part).__name__}: expected timm's {kind.__name__}")
+                raise ValueError(f"blocks.{i} with {type(part).__name__}: expected timm's {kind.__name__}{other}")
         if getattr(block.attn, "gate", None) is not None:
-            raise ValueError(f"blocks.{i} with gated attention: expected timm's Attention without a gate")
-        if any(True for _ in block.mlp.act.parameters()):
-            raise ValueError(f"blocks.{i} with activation {type(block.mlp.act).__name__}: expected one without parameters")
+            raise ValueError(f"blocks.{i} with gated attention: expected timm's Attention without a gate{other}")
+        activation: Any = block.mlp.act
+        if any(True for _ in activation.parameters()):
+            raise ValueError(f"blocks.{i} with activation {type(activation).__name__}: expected one without parameters{other}")
+
+
+def _check_pool(vit: Any) -> None:
+    """Refuse attention pooling whose MLP has another activation than the GELU that timm gives a model without act_layer."""
+    if vit.attn_pool is None:
+        return
+    mlp = getattr(vit.attn_pool, "mlp", None)
+    x = torch.linspace(-8, 8, 1001)
+    if type(vit.attn_pool) is not AttentionPoolLatent or type(mlp) is not Mlp or not torch.equal(mlp.act(x.clone()), gelu(x)):
+        raise ValueError(f"global_pool={vit.global_pool!r}: expected timm's attention pooling with GELU, or kat_zoo.to_kat")
 
 
 def architecture(vit: Any) -> dict[str, Any]:

@@ -37,6 +37,8 @@ def vit_to_karat(vit: nn.Module | str, freeze: bool = False, **kwargs: Any) -> K
     """
     source: Any = timm.create_model(vit, pretrained=True) if isinstance(vit, str) else vit
     check_plain_vit(source)
+    if source.attn_pool is not None:  # its MLP would get the activation of the blocks
+        raise ValueError(f"global_pool={source.global_pool!r}: expected no attention pooling")
     size = {384: "small_g3b", 768: "base_g1b"}.get(int(source.embed_dim), "tiny_g3b")
     defaults = {"grid_size": 3, "rank": 12, "mode": "blockwise", "act_layer": _activation(source)}
     karat = create_like(source, f"karat_{size}_patch16_224", **{**defaults, **kwargs})

@@ -34,7 +34,7 @@ def complete(script, *typed):
     ("typed", "offered"),
     [
         (("pre",), {"predict"}),
-        (("ex",), {"export"}),
+        (("ex",), {"explore", "export"}),
         (("--v",), {"--version"}),
         (("export", "m", "--format", ""), {"onnx", "pt2", "aoti"}),
         (("export", "m", "--form"), {"--format"}),

@@ -102,7 +102,7 @@ CALLS = {
     r"prune_inputs|edge \(0, 0, 0\), sqrt has no finite value": lambda: undefined().prune_inputs(X),
     r"auto_symbolic|edge \(0, 0, 0\), sqrt has no finite value": lambda: undefined().auto_symbolic(X, Y),
     r"plot|edge \(0, 0, 0\), sqrt has no finite value": lambda: undefined().plot(X),
-    "'1 bad' is not a name in C": lambda: export.to_c(sympy.Symbol("x"), ["x"], "1 bad"),
+    "name='1 bad': expected a name that is free in C": lambda: export.to_c(sympy.Symbol("x"), ["x"], "1 bad"),
     r"group=\[0, 7\]": lambda: tools.test_symmetry(KAN([3, 1]), torch.rand(9, 3, dtype=torch.float64), [0, 7]),
     r"width=\[2, 0, 1\]": lambda: LAN([2, 0, 1]),
     "base='foo'": lambda: LAN([2, 3, 1], base="foo"),

@@ -169,3 +169,23 @@ def test_changed_networks_are_of_their_own_class(tmp_path):
         for changed in (network.prune(x), network.expand_width(1), network.expand_depth(), network.remove_node(1, 0), loaded):
             assert type(changed) is Named
         assert type(type(network).from_formula("x + y")) is Named
+
+
+def test_a_restored_edge_has_its_old_function_without_its_mean():
+    x, _ = data(50)
+    model = KAN([2, 3, 1], seed=2)
+    before = model(x).detach()
+    h = model.activations(x)[1]
+    mean = number(model.layers[1].edges(h)[:, 0, 1].mean())
+    model.remove_edge(1, 1, 0, mean=mean)
+    assert model.edge_kind(1, 1, 0) == "pruned" and not torch.allclose(model(x), before)
+    model.restore_edge(1, 1, 0, x)
+    assert model.edge_kind(1, 1, 0) == "numeric"
+    torch.testing.assert_close(model(x).detach(), before)
+    model.restore_edge(1, 1, 0, x)  # twice changes nothing
+    torch.testing.assert_close(model(x).detach(), before)
+    model.remove_edge(1, 1, 0)
+    model.restore_edge(1, 1, 0)
+    torch.testing.assert_close(model.edge(1, 1, 0)[0](h[:, 1]).mean(), torch.zeros((), dtype=torch.float64), atol=1e-9, rtol=0)
+    with pytest.raises(ValueError, match="edge"):
+        model.restore_edge(1, 9, 0)

@@ -1,4 +1,3 @@
-import functools
 import pickle
 import re
 
@@ -16,27 +15,21 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from kat_zoo.kan import KAN, KANClassifier, KANRegressor
 
-SPLIT = "rows are split into training and held-out ones, so a repeated row is not a row of weight two"
-EXPECTED_FAILURES = {
-    "check_sample_weight_equivalence_on_dense_data": SPLIT,
-    "check_sample_weight_equivalence_on_sparse_data": SPLIT,
-}
 SMALL = {"hidden": (2,), "grid_schedule": (3,), "steps": 3}
 
 
-contract = functools.partial(parametrize_with_checks, expected_failed_checks=lambda estimator: EXPECTED_FAILURES)
 conversions = pytest.mark.filterwarnings("ignore::UserWarning")  # the checks themselves provoke conversions
 
 
 @conversions
-@contract([KANRegressor(**SMALL), KANClassifier(**SMALL | {"steps": 1})])
+@parametrize_with_checks([KANRegressor(**SMALL), KANClassifier(**SMALL | {"steps": 1})])
 def test_scikit_learn_contract_of_small_networks(estimator, check):
     check(estimator)
 
 
 @pytest.mark.slow
 @conversions
-@contract([KANRegressor(), KANClassifier()])
+@parametrize_with_checks([KANRegressor(), KANClassifier()])
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
 

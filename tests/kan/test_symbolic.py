@@ -242,3 +242,14 @@ def test_memory_of_suggestions_is_bounded(monkeypatch):
     monkeypatch.setattr(type(model.layers[0]), "edges", lambda layer, x: seen.append(len(x)) or torch.zeros(len(x), 3, 2).double())
     model.suggest_symbolic(0, 0, 0, torch.rand(100_001, 2, dtype=torch.float64))
     assert seen == [16_667]
+
+
+def test_auto_symbolic_of_some_edges_leaves_the_others():
+    x = torch.stack([torch.linspace(-1, 1, 200, dtype=torch.float64), torch.linspace(-1, 1, 200, dtype=torch.float64).roll(67)], 1)
+    model = KAN([2, 1], 10)
+    model.fit(x, torch.exp(x[:, :1]) + x[:, 1:] ** 2)
+    assert set(model.auto_symbolic(x, edges=[(0, 1, 0)])) == {(0, 1, 0)}
+    assert model.edge_kind(0, 0, 0) == "numeric" and model.edge_kind(0, 1, 0) == "x^2"
+    assert model.auto_symbolic(x, edges=[]) == {}
+    with pytest.raises(ValueError, match="edge"):
+        model.auto_symbolic(x, edges=[(0, 9, 0)])

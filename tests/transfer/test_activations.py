@@ -184,6 +184,19 @@ def test_options_are_kept(name):
     assert torch.equal(again.eval()(x), kat(x))
 
 
+def test_attention_pooling_is_kept():
+    """As SigLIP's; its own MLP keeps its GELU."""
+    vit = realistic(depth=2, global_pool="map", class_token=False)
+    kat, report = vit_to_kat(vit, images(8, seed=1))
+    x = images(4, seed=3)
+    assert relative_error(kat, vit, x) < 1e-3 and len(report.blocks) == 2
+    pools = (model.attn_pool.state_dict() for model in (kat, vit))
+    assert all(torch.equal(a, b) for a, b in zip(*(pool.values() for pool in pools), strict=True))
+    again = timm.create_model(kat.pretrained_cfg["architecture"], **json.loads(json.dumps(kat._model_args)))
+    again.load_state_dict(kat.state_dict())
+    assert torch.equal(again.eval()(x), kat(x))
+
+
 def test_what_matters_in_training_is_kept():
     rates = {"drop_rate": 0.1, "pos_drop_rate": 0.2, "patch_drop_rate": 0.3, "proj_drop_rate": 0.4, "attn_drop_rate": 0.5}
     vit = timm.create_model("test_vit", depth=2, dynamic_img_size=True, dynamic_img_pad=True, drop_path_rate=0.25, **rates)
@@ -260,18 +273,24 @@ REFUSED = {
     "VisionTransformerDistilled": lambda: timm.create_model("deit_tiny_distilled_patch16_224", depth=1),
     "vit of class KAT": lambda: timm.create_model("test_kat"),
     "vit of class ResNet": lambda: timm.create_model("resnet18"),
-    "global_pool='map'": lambda: timm.create_model("test_vit3"),
+    "global_pool='map': expected timm's attention pooling with GELU": lambda: timm.create_model(
+        "test_vit", global_pool="map", class_token=False, act_layer="gelu_tanh"
+    ),
     "ParallelScalingBlock": lambda: timm.create_model("test_vit", block_fn=ParallelScalingBlock),
     "SwiGLU": lambda: glu(timm.create_model("test_vit")),
     "PReLU: expected one without parameters": lambda: prelu(timm.create_model("test_vit")),
+    "vit of class Eva": lambda: timm.create_model("eva02_tiny_patch14_224", depth=1),
+    "vit of class VisionTransformerRelPos": lambda: timm.create_model("vit_relpos_small_patch16_224", depth=1),
+    "vit of class VisionTransformerSAM": lambda: timm.create_model("samvit_base_patch16_224", depth=1),
     "HybridEmbed": lambda: timm.create_model("vit_tiny_r_s16_p8_224", depth=1),
 }
 
 
 @pytest.mark.parametrize("message", REFUSED)
 def test_unsupported_models_are_refused(message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         vit_to_kat(REFUSED[message]())
+    assert "kat_zoo.to_kat" in str(caught.value)
 
 
 @pytest.mark.parametrize(

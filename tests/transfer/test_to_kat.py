@@ -19,6 +19,9 @@ MODELS = {
     "convnext_atto": dict(conv_mlp=True, depths=(1, 1, 1, 1)),
     "test_vit3": {},  # attention pooling
     "deit_tiny_distilled_patch16_224": dict(depth=2, img_size=64),
+    "vit_relpos_small_patch16_224": dict(depth=2, img_size=64),
+    "samvit_base_patch16_224": dict(depth=1, img_size=64),
+    "vit_tiny_r_s16_p8_224": dict(depth=2, img_size=64),  # a convolutional stem
     "mixer_s32_224": dict(img_size=64),
     "swin_tiny_patch4_window7_224": dict(depths=(1, 1), num_heads=(3, 6), img_size=56),
     "beit_base_patch16_224": dict(depth=1, img_size=64),

@@ -13,7 +13,7 @@ from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from kat_zoo.hub.repository import CARD, CONFIG, RECIPE, RESULT, dumps
+from kat_zoo.hub.repository import CARD, CONFIG, RECIPE, RESULT, dumps, write_code
 
 from .checkpoint import Progress, drop_abandoned, load_checkpoint, write_atomically
 from .config import RunRecipe, to_yaml
@@ -125,6 +125,7 @@ def begin(
     if accelerator.is_main_process:
         write_atomically(folder / RECIPE, to_yaml(recipe).encode())
         write_atomically(folder / CONFIG, dumps(config))
+        write_code(config, folder)
         if progress.update < total:  # a finished run that goes on: its figures are of other weights than those to come
             for name in (RESULT, CARD):
                 (folder / name).unlink(missing_ok=True)

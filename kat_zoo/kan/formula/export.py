@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import sympy
@@ -11,7 +12,10 @@ import sympy
 # Functions that torch and SymPy call by the same name.
 _TORCH = ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cosh", "asin", "acos", "atan", "atanh")
 
-_C_NAMES = frozenset(  # keywords of C and names that math.h declares
+_READABLE = re.compile(r"[A-Za-z]+\d*(_[A-Za-z0-9]+)?", re.ASCII)  # SymPy sets these well: x_1, alpha, v_max
+_LATEX = {c: f"\\{c}" for c in "%#&$_{}"} | {"\\": r"\backslash{}", "^": r"\hat{}", "~": r"\sim{}", " ": r"\ ", "\n": r"\ "}
+
+C_NAMES = frozenset(  # keywords of C and names that math.h declares
     """
     acos acosh asin asinh atan atan2 atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 fabs floor fmax fmin fmod frexp gamma hypot
     j0 j1 jn ldexp lgamma log log10 log1p log2 modf pow rint round sin sinh sqrt tan tanh tgamma trunc y0 y1 yn auto break case
@@ -68,30 +72,95 @@ def to_torch(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., 
     return function
 
 
+def c_expression(expression: sympy.Expr) -> str:
+    """A formula as an expression of C (math.h, POSIX j0 and j1 for Bessel functions).
+
+    Args:
+        expression: the formula.
+    """
+    bessel = [(lambda n, x: n == 0, lambda n, x: f"j0({x})"), (lambda n, x: n == 1, lambda n, x: f"j1({x})")]
+    # SymPy passes the arguments as text to the second function of a pair, as expressions to the first.
+    text: str = sympy.ccode(expression, user_functions={"besselj": bessel, "gamma": "tgamma"})
+    return text
+
+
 def to_c(expression: sympy.Expr, variables: Sequence[str], name: str = "formula") -> str:
     """A C function `double name(double x_1, ...)` (math.h, POSIX j0 and j1 for Bessel functions).
 
     Args:
         expression: formula of the variables.
-        variables: names of the function's arguments, in their order.
+        variables: names of the function's arguments, in their order; a comment tells those that C does not allow, and are replaced.
         name: name of the function.
 
     Raises:
-        ValueError: the expression holds other variables, or numeric edges (phi_l_i_j); a name that C does not allow, or that
-            the formula uses for something else.
+        ValueError: the expression holds other variables, or numeric edges (phi_l_i_j); a name of the function that C does not
+            allow.
     """
-    symbols = _symbols(expression, variables)
-    bessel = [(lambda n, x: n == 0, lambda n, x: f"j0({x})"), (lambda n, x: n == 1, lambda n, x: f"j1({x})")]
-    # SymPy passes the arguments as text to the second function of a pair, as expressions to the first.
-    body = sympy.ccode(expression, user_functions={"besselj": bessel, "gamma": "tgamma"})
-    taken = _C_NAMES | set(re.findall(r"[a-z]\w*(?=\()", body))
-    for text in (name, *map(str, symbols)):
-        if not re.fullmatch(r"[A-Za-z_]\w*", text, re.ASCII):
-            raise ValueError(f"{text!r} is not a name in C: expected letters, digits and underscores")
-        if text in taken or text.startswith("M_") or (text == name and name in variables):
-            raise ValueError(f"{text!r} means something else in C: expected another name")
-    arguments = ", ".join(f"double {symbol}" for symbol in symbols)
-    return f"double {name}({arguments}) {{\n    return {body};\n}}\n"
+    _symbols(expression, variables)
+    if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) or name in C_NAMES or name.startswith("M_"):
+        raise ValueError(f"name={name!r}: expected a name that is free in C: letters, digits and underscores")
+    safe = safe_names(variables, {name})
+    renamed = {sympy.Symbol(v): sympy.Symbol(s) for v, s in zip(variables, safe, strict=True)}
+    body = c_expression(expression.xreplace(renamed))
+    told = [f"{s}: {_plain(v)}" for v, s in zip(variables, safe, strict=True) if v != s]
+    head = f"/* {', '.join(told)} */\n" if told else ""
+    return f"{head}double {name}({', '.join(f'double {s}' for s in safe)}) {{\n    return {body};\n}}\n"
+
+
+def safe_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """Names that C, Python and SymPy all read as variables: those that are, and others made from those that are not.
+
+    Args:
+        names: any distinct texts.
+        taken: names that mean something else.
+    """
+    used = {*taken, *(name for name in names if _is_free(name))}
+    found = []
+    for name in names:
+        safe = name if _is_free(name) and name not in taken else ""
+        if not safe:
+            stem = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "x"
+            stem = stem if stem[0].isalpha() else f"x_{stem}"
+            number = 0
+            while not safe or safe in used or not _is_free(safe):
+                safe = stem if number == 0 and stem != name else f"{stem}_{number}"
+                number += 1
+            used.add(safe)
+        found.append(safe)
+    return found
+
+
+def _is_free(name: str) -> bool:
+    """Whether a text is a name, and means nothing in C, Python or SymPy."""
+    return bool(
+        re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII)
+        and name not in C_NAMES
+        and not name.startswith("M_")
+        and not keyword.iskeyword(name)
+        and not hasattr(sympy, name)
+    )
+
+
+def to_text(expression: sympy.Expr) -> tuple[str, dict[str, str]]:
+    """A formula as text that SymPy reads back, whatever its variables are called.
+
+    `sympy.sympify(text)` has the safe names as symbols.
+
+    Args:
+        expression: the formula.
+
+    Returns:
+        The text, and the name of each variable by the safe name that stands for it.
+    """
+    names = sorted(str(symbol) for symbol in expression.free_symbols)
+    safe = safe_names(names)
+    renamed = {sympy.Symbol(v): sympy.Symbol(s) for v, s in zip(names, safe, strict=True)}
+    return sympy.sstr(expression.xreplace(renamed)), dict(zip(safe, names, strict=True))
+
+
+def _plain(name: str) -> str:
+    """A name as part of a comment in C."""
+    return "".join(c if c.isprintable() else " " for c in name).replace("*/", "* /").replace("\\", "/")
 
 
 def _symbols(expression: sympy.Expr, variables: Sequence[str]) -> list[sympy.Symbol]:
@@ -105,3 +174,20 @@ def _symbols(expression: sympy.Expr, variables: Sequence[str]) -> list[sympy.Sym
     if numeric:
         raise ValueError(f"the expression holds numeric edges, {', '.join(sorted({str(f.func) for f in numeric}))}: expected none")
     return symbols
+
+
+def to_latex(expression: Any) -> str:
+    """LaTeX of a formula; names that LaTeX would not set as they are become upright text, their special characters escaped.
+
+    Args:
+        expression: SymPy expression, or a list of them.
+    """
+    listed = expression if isinstance(expression, list) else [expression]
+    symbols = set().union(*(one.free_symbols for one in listed)) if listed else set()
+    names = {symbol: _latex_name(str(symbol)) for symbol in symbols if not _READABLE.fullmatch(str(symbol))}
+    text: str = sympy.latex(expression, symbol_names=names)
+    return text
+
+
+def _latex_name(name: str) -> str:
+    return f"\\mathrm{{{''.join(_LATEX.get(c, c) for c in name)}}}"

@@ -155,7 +155,7 @@ def plain(names: Sequence[str]) -> list[str]:
 
 def plot(
     model: Network,
-    X: Any,
+    X: Any = None,
     *,
     variables: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
@@ -181,6 +181,8 @@ def plot(
     Raises:
         ValueError: not one name per input or output, or X as in `attribute`.
     """
+    if X is None:
+        raise TypeError("plot() without samples: expected plot(X), for a network keeps no data")
     names, answers = _labels("variables", variables, "x", model.nodes[0]), _labels("outputs", outputs, "y", model.nodes[-1])
     x = model.tensor(X)
     opacity = [np.tanh(beta * score.double().cpu().numpy()) for score in attribute(model, x).edges]

@@ -145,6 +145,33 @@ def remove_edge(model: Network, layer: int, i: int, j: int, mean: float = 0.0) -
     _replace(module, gone, torch.full_like(module.spline.mask, mean), hosts)
 
 
+def restore_edge(model: Network, layer: int, i: int, j: int, X: Any = None) -> None:
+    """Make a pruned edge numeric again, in place; an edge that is not pruned stays as it is.
+
+    Its spline is the one that it had before it was pruned or became symbolic.
+
+    Args:
+        model: the network, changed in place.
+        layer: number of the layer, 0 is the first.
+        i: number of the input node.
+        j: number of the output sub-node.
+        X: (N, inputs) samples on which the edge's mean becomes zero, so that the mean of the sub-node stays; None to leave it.
+
+    Raises:
+        ValueError: there is no such edge, or X as in `attribute`.
+    """
+    module = model.check_edge(layer, i, j)
+    if bool(module.active[j, i]):
+        return
+    h = None if X is None else model.finite_activations(model.samples(X))[layer]
+    with torch.no_grad():
+        module.spline.mask[j, i] = 1
+        module.refresh()
+        if h is not None:
+            module.spline.coef[i, :, j] -= module.edges(h)[:, j, i].mean()  # the bases add up to 1
+    module.refresh()
+
+
 def remove_node(model: NetworkT, layer: int, node: int) -> NetworkT:
     """New network without one hidden node and all that it adds to the next layer.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -174,6 +174,7 @@ def auto_symbolic(
     X: Any,
     y: Any = None,
     *,
+    edges: Collection[Edge] | None = None,
     library: Sequence[str] | None = None,
     r2_threshold: float = 0.99,
     tolerance: float = 1.5,
@@ -188,6 +189,7 @@ def auto_symbolic(
         model: the network, changed in place.
         X: (N, inputs) samples.
         y: (N, outputs) targets, or None.
+        edges: (l, i, j) of the edges to try; all by default.
         library: names of the functions to try, `DEFAULT_LIBRARY` by default.
         r2_threshold: least R^2 of a function that is tried, at most 1.
         tolerance: largest growth of the error per edge, as a factor.
@@ -208,7 +210,10 @@ def auto_symbolic(
         raise ValueError(f"y of shape {tuple(target.shape)}: expected {(len(x), model.nodes[-1])}")
     model.finite_activations(x)
     result: dict[Edge, Suggestion | None] = {}
-    pending = [edge for edge in model.edges() if model.edge_kind(*edge) == "numeric"]
+    for edge in edges or ():
+        model.check_edge(*edge)
+    wanted = list(model.edges()) if edges is None else sorted({*edges} & {*model.edges()})
+    pending = [edge for edge in wanted if model.edge_kind(*edge) == "numeric"]
     error = math.inf if target is None else float((model(x) - target).detach().square().sum(1).mean().sqrt())
     while pending:
         found = {edge: suggest_symbolic(model, *edge, x, CANDIDATES, library) for edge in pending}

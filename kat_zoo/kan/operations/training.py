@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..migration import refuse_arguments, refuse_dataset
 from ..network import Network
 from ..tables import TableModule
 from . import grids
@@ -27,7 +29,7 @@ MOVING = 0.6  # part of a Levenberg-Marquardt stage in which the grids follow th
 def fit(
     model: Network,
     X: Any,
-    y: Any,
+    y: Any = None,
     X_val: Any = None,
     y_val: Any = None,
     *,
@@ -46,6 +48,7 @@ def fit(
     early_stopping: bool = True,
     seed: int = 0,
     progress: bool = False,
+    **unknown: Any,
 ) -> History:
     """Train a network in place.
 
@@ -77,13 +80,19 @@ def fit(
             20 measured errors in a row without gain.
         seed: seed of the batches.
         progress: whether a progress bar is shown (rich).
+        **unknown: any other argument, which is refused; pykan's are answered with the words to write.
 
     Returns:
         The history.
 
     Raises:
         ValueError: data or options that do not fit.
+        TypeError: an argument that is not there, no y, or pykan's dictionary of samples.
     """
+    refuse_dataset(X)
+    refuse_arguments(unknown, inspect.signature(fit).parameters)
+    if y is None:
+        raise TypeError("fit(X) without y: expected fit(X, y)")
     options = FitOptions(
         optimizer=optimizer,
         steps=steps,

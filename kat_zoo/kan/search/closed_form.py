@@ -165,6 +165,9 @@ def _stages(judge: Judge, raw: np.ndarray, depth: int) -> list[Callable[[], None
             if judge.solved:
                 return
 
+    def parts() -> None:
+        guided(judge, _solve_part, depth)
+
     stages: list[Callable[[], None]] = [
         lambda: products(1, False),
         lambda: products(1, True),
@@ -172,7 +175,7 @@ def _stages(judge: Judge, raw: np.ndarray, depth: int) -> list[Callable[[], None
         lambda: few_terms(600),
         quadratics,
         lambda: rest(0),
-        lambda: guided(judge, _solve_part, depth),
+        parts,
         small,
         scaled,
         lambda: few_terms(3000),
@@ -187,6 +190,9 @@ def _stages(judge: Judge, raw: np.ndarray, depth: int) -> list[Callable[[], None
     elif data.inputs <= 2:
         stages.remove(scaled)
         stages.insert(stages.index(small), scaled)
+    if data.inputs <= 2:  # little can be split, and compositions reach far
+        stages.remove(parts)
+        stages.insert(stages.index(anchored), parts)
     return stages
 
 

@@ -20,6 +20,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ LEAST_ROWS = 100  # rows of a table that a network can tell the structure of
 MOST_INPUTS = 12
 TRAINED = 1500  # rows that networks are trained on at most
 WORST = 0.2  # relative error of a network that tells nothing
-RIGHT = 0.02  # relative error of a start from which no more are made
+RIGHT, CLOSE = 0.02, 0.005  # relative error of a start from which no more are made, once every shape has had one, and before
 STARTS, STEPS = 25, 60  # Levenberg-Marquardt steps of every start, and of the best one
 WIDE = 10.0  # largest value of an input over its least from which the network sees its logarithm
 STEEP = 30.0  # largest |y| over its median from which the network learns log |y|
@@ -96,7 +97,7 @@ class Surrogate:
         starts: list[tuple[float, int, KAN]] = []
         tried = [(width, seed) for seed in (0, 1) for width in widths] + [(width, seed) for seed in (2, 3, 4) for width in widths[2:]]
         for n, (width, seed) in enumerate(tried):
-            if n >= 2 * len(widths) and min(starts)[0] < RIGHT:
+            if starts and min(starts)[0] < (RIGHT if n >= len(widths) else CLOSE):
                 break
             model = start(problem, width, 5, seed)
             starts.append((problem.train(model, STARTS, smoothness=1e-5), n, model))
@@ -217,8 +218,8 @@ def _table(data: Data, X: np.ndarray, X_val: np.ndarray, y: np.ndarray, error: f
         error: Relative error of the values.
     """
     floor = max(FLOOR, SLACK * error)
-    parts = {"X": X, "y": y[: len(X)], "X_val": X_val, "y_val": y[len(X) :]}
-    return replace(data, **parts, weight=None, weight_val=None, relative=False, floor=floor)
+    noise: dict[str, Any] = {"weight": None, "weight_val": None, "relative": False, "floor": floor}
+    return replace(data, X=X, y=y[: len(X)], X_val=X_val, y_val=y[len(X) :], **noise)
 
 
 def _bare(tree: Tree, mode: str) -> Tree:
@@ -300,16 +301,16 @@ class Guide:
         """Rows at which inputs are held; for products those at which the function is large tell most."""
         X = self.judge.data.X
         if outer.mode == "add":
-            return X[np.linspace(0, len(X) - 1, BASES).astype(int)]
+            return np.asarray(X[np.linspace(0, len(X) - 1, BASES).astype(int)])
         with torch.no_grad():
             order = np.argsort(-function(torch.from_numpy(X)).abs().numpy()[:, 0], kind="stable")
-        return X[order[: len(order) // 2][:: max(1, len(order) // 2 // BASES)]]
+        return np.asarray(X[order[: len(order) // 2][:: max(1, len(order) // 2 // BASES)]])
 
     def _joined(self, split: Split) -> None:
         """Search the parts, and submit their forms joined."""
         parts: list[list[Form]] = []
         for n, (group, table) in enumerate(zip(split.groups, split.tables, strict=True)):
-            forms = sorted(self._searched(table, 0.5 / (len(split.groups) - n)).front(), key=lambda form: form.cost)[:TAKEN]
+            forms = sorted(self._searched(table, 0.7 / (len(split.groups) - n)).front(), key=lambda form: form.cost)[:TAKEN]
             if not forms:
                 return
             parts.append([replace(form, tree=substitute(form.tree, [("x", i) for i in group])) for form in forms])

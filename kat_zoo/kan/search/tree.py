@@ -223,7 +223,7 @@ def to_sympy(tree: Tree, symbols: Sequence[sympy.Expr]) -> sympy.Expr:
 def gathered(tree: Tree) -> Tree:
     """The tree with the numbers of each product multiplied, and taken out of powers and of sums whose terms all have one.
 
-    A form has fewer constants so: 2 (3 x)^2 and 2 (3 x + 4 y) become 18 x^2 and 6 (x + 1.333 y).
+    A form has fewer constants so: 2 (3 x)^2 and 2 (3 x + 4 y) become 18 x^2 and 6 (x + 1.333 y). Exponentials of a product become one.
     """
     head = tree[0]
     if head in LEAVES:
@@ -265,6 +265,12 @@ def _leading(tree: Tree) -> tuple[float | None, Tree]:
     return first, total(product(lead, pairs[0][1]), *others)
 
 
+def _is_power(tree: Tree) -> bool:
+    """Whether an exponential is a power with a fitted exponent, exp(c log x)."""
+    inner = tree[1]
+    return inner[0] == "*" and len(inner) == 3 and inner[1][0] == "c" and bool(inner[2][0] == "log")
+
+
 def _gathered_product(parts: Sequence[Tree]) -> Tree:
     parts = [piece for part in parts for piece in (part[1:] if part[0] == "*" else (part,))]
     value, known = 1.0, False
@@ -278,5 +284,9 @@ def _gathered_product(parts: Sequence[Tree]) -> Tree:
         else:
             base, p = (part[1], part[2]) if part[0] == "^" else (part, 1)
             powers[base] = powers.get(base, 0) + p
+    exponentials = [(base, p) for base, p in powers.items() if base[0] == "exp" and p and not _is_power(base)]
+    if len(exponentials) > 1:  # exp(a) exp(b) is exp(a + b)
+        powers = {base: p for base, p in powers.items() if (base, p) not in exponentials}
+        powers[("exp", total(*(base[1] if p == 1 else product(("n", p), base[1]) for base, p in exponentials)))] = 1
     rest = [power(base, p) for base, p in powers.items() if p]
     return product(("c" if known else "n", value), *rest)

@@ -1,54 +1,31 @@
-"""The common part of the scikit-learn estimators: scaling, the held-out split, importances, pictures."""
+"""The common part of the scikit-learn estimators: parameters, the numeric fit, importances, intervals, pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from ..._checks import count, is_count, is_real, real
-from ..formula.expression import faithful, formula, variable_names
 from ..model import KAN
 from ..operations.plot import plain
 from ..operations.pruning import attribute
+from . import inspect, shapes
+from .closed import one_thread
+from .columns import FAR, Category, Column, Columns, read_table
+from .numeric import INPUTS, Answer, Task, fit_numeric, leaves_structure
+from .path import Path
+from .rows import ranks, split_by, typical_rows, unseen, weights_of
+from .scales import Scales
+from .validation import checked_targets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-LEAST_SPLIT = 20  # samples below which nothing is held out
-ENOUGH_ROWS = 2000  # rows for importances and pictures
-MORE_DIGITS = (6, 9)  # decimals tried where fewer give other values than the network
-
-
-def split(n: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out rows; nothing is held out of fewer than 20 samples.
-
-    Args:
-        n: number of samples.
-        part: part to hold out.
-        seed: seed of the choice.
-    """
-    rows = np.random.default_rng(seed).permutation(n)
-    held = round(part * n) if n >= LEAST_SPLIT else 0
-    return np.sort(rows[held:]), np.sort(rows[:held])
-
-
-def unseen(X: np.ndarray, train: np.ndarray, held: np.ndarray) -> int:
-    """Number of held-out rows of X (N, features) that do not repeat a training row.
-
-    Args:
-        X: (N, features) samples.
-        train: numbers of the training rows.
-        held: numbers of the held-out rows.
-    """
-    known = {row.tobytes() for row in X[train] + 0.0}  # makes -0.0 the same as 0.0
-    return sum(row.tobytes() not in known for row in X[held] + 0.0)
 
 
 def seed_of(random_state: Any) -> int:
@@ -72,68 +49,11 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
 
 
-def typical_rows(inputs: torch.Tensor, weight: np.ndarray | None) -> torch.Tensor:
-    """Some 2000 rows for importances and pictures; weighted ones are drawn by their weights."""
-    if weight is None:
-        return inputs[:: max(1, len(inputs) // ENOUGH_ROWS)]
-    return inputs[np.random.default_rng(0).choice(len(inputs), min(len(inputs), ENOUGH_ROWS), p=weight / weight.sum())]
-
-
-@dataclass
-class Scales:
-    """Scales between the units of a table and a network.
-
-    Attributes:
-        center: (inputs,) middle of each input's range.
-        half: (inputs,) half of its width.
-        spread: (outputs,) scale of each output.
-        shift: (outputs,) shift of each output.
-        sample: (M, inputs) scaled samples for importances, pictures and the digits of formulas.
-        flat: Whether y has one dimension.
-    """
-
-    center: np.ndarray
-    half: np.ndarray
-    spread: np.ndarray = field(default_factory=lambda: np.ones(1))
-    shift: np.ndarray = field(default_factory=lambda: np.zeros(1))
-    sample: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    flat: bool = True
-
-    @classmethod
-    def of(cls, X: np.ndarray) -> Scales:
-        """The scales of inputs X (N, inputs); those that do not vary keep their size."""
-        low, high = X.min(0), X.max(0)
-        half = (high - low) / 2
-        return cls((low + high) / 2, np.where(half > 0, half, 1.0))
-
-    def inputs(self, X: np.ndarray) -> torch.Tensor:
-        """Scaled samples."""
-        return torch.from_numpy(np.asarray((X - self.center) / self.half, dtype=np.float64))
-
-    def restored(self, values: np.ndarray) -> np.ndarray:
-        """Outputs of a network in units of y."""
-        units: np.ndarray = values * self.spread + self.shift
-        return units
-
-    def expressions(self, model: KAN, names: Sequence[str] | None, round: int | None = 4) -> list[Any]:
-        """Formulas of a network on scaled inputs, with as many more decimals as they need to be faithful to it."""
-        pairs = [(1 / h, -c / h) for c, h in zip(self.center, self.half, strict=True)]
-        outputs = list(zip(self.spread.tolist(), self.shift.tolist(), strict=True)) if len(self.spread) == model.nodes[-1] else None
-        variables, x = variable_names(model, names), self.sample
-        with torch.no_grad():
-            y = self.restored(model(x).numpy())
-        rows = x.numpy() * self.half + self.center
-        for digits in [None] if round is None else [round, *(d for d in MORE_DIGITS if d > round), None]:
-            found = formula(model, variables, digits, x, input_affine=pairs, output_affine=outputs)
-            if faithful(found, variables, rows, y):
-                break
-        return found
-
-
 class KANEstimator(BaseEstimator):
     """Base of KANRegressor and KANClassifier, which document the parameters they share."""
 
-    _scales: Scales
+    _scales: Scales | Columns
+    network_: KAN
 
     def __init__(
         self,
@@ -144,6 +64,9 @@ class KANEstimator(BaseEstimator):
         validation_fraction: float,
         random_state: Any,
         device: Any,
+        interactions: bool,
+        monotonic_cst: Any,
+        reach: float,
     ) -> None:
         self.hidden = hidden
         self.grid_schedule = grid_schedule
@@ -152,6 +75,9 @@ class KANEstimator(BaseEstimator):
         self.validation_fraction = validation_fraction
         self.random_state = random_state
         self.device = device
+        self.interactions = interactions
+        self.monotonic_cst = monotonic_cst
+        self.reach = reach
 
     def _check_parameters(self) -> None:
         """Raise a ValueError for wrong parameters: scikit-learn wants constructors that accept all, so `fit` judges them."""
@@ -161,6 +87,7 @@ class KANEstimator(BaseEstimator):
             raise ValueError(f"grid_schedule={self.grid_schedule!r}: expected a list of at least one grid size, such as (3, 5)")
         count("steps", self.steps)
         real("smoothness", self.smoothness, 0.0)
+        real("reach", self.reach, 0.0)
         if not is_real(self.validation_fraction) or not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction={self.validation_fraction!r}: expected a number of at least 0 and below 1")
 
@@ -183,12 +110,122 @@ class KANEstimator(BaseEstimator):
         return getattr(self, "feature_names_in_", None)
 
     def _input_names(self) -> list[str]:
-        """Names of the inputs, as they are in formulas."""
+        """Names of the columns, as they are in formulas."""
         return [f"x_{i + 1}" for i in range(self.n_features_in_)] if self._names is None else list(map(str, self._names))
+
+    def _directions(self, owners: np.ndarray) -> np.ndarray:
+        """Direction of each input, from those of the columns.
+
+        Raises:
+            ValueError: not a direction for each column, a name that X does not have, or a column of categories.
+        """
+        given, names = self.monotonic_cst, self._input_names()
+        if given is None:
+            return np.zeros(len(owners), int)
+        if isinstance(given, Mapping):
+            if not set(given) <= set(names):
+                raise ValueError(f"monotonic_cst={dict(given)!r}: expected names of columns, {', '.join(names[:10])}")
+            given = [given.get(name, 0) for name in names]
+        if not _is_list(given) or len(given) != len(names) or not all(direction in (-1, 0, 1) for direction in given):
+            raise ValueError(f"monotonic_cst={self.monotonic_cst!r}: expected -1, 0 or 1 for each of {len(names)} columns, or a dict")
+        found: np.ndarray = np.asarray(given, dtype=int)[owners]
+        wrong = [names[i] for i in np.unique(owners[found != 0]) if isinstance(self._columns.columns[i], Category)]
+        if wrong:
+            raise ValueError(f"monotonic_cst={self.monotonic_cst!r}: expected 0 for {wrong[0]!r}, a column of categories")
+        found[[name.endswith("=missing") for name in self._columns.names]] = 0
+        return found
+
+    @property
+    def _columns(self) -> Columns:
+        if not isinstance(self._scales, Columns):
+            raise ValueError("symbolic=True: expected symbolic=False, for a formula has neither shapes nor intervals")
+        return self._scales
+
+    def _read(self, X: Any, y: Any, sample_weight: Any, **options: Any) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Columns, targets and weights of the rows of positive weight; `options` are those of scikit-learn's `check_X_y`."""
+        table = read_table(self, X, reset=True)
+        y = checked_targets(self, y, len(table[0]), **options)
+        weight = weights_of(sample_weight, np.zeros((len(y), 1)))
+        if weight is None:
+            return table, y, np.ones(len(y))
+        known = weight > 0
+        return [column[known] for column in table], y[known], weight[known]
+
+    def _fit_table(self, table: list[np.ndarray], y: np.ndarray, weight: np.ndarray, losses: Sequence[Any], classes: bool) -> None:
+        """Fit the network to scaled targets y (N, outputs).
+
+        The rows are split by their content: an additive model of the training rows meets the held-out ones, which tells
+        intervals and importances, and whether a network with hidden layers may try. Then all rows are fitted.
+        """
+        scales = self._columns
+        self._device()  # a wrong one is told before work begins
+        inputs = scales.inputs(table)
+        owners = scales.owners
+        task = Task(losses, bool(self.interactions), self._directions(owners), classes)
+        rank, different = ranks(np.concatenate([inputs, y], 1), seed_of(self.random_state))
+        train, held = split_by(rank, different, self.validation_fraction)
+        for output in range(y.shape[1] if classes else 0):  # every class is trained on
+            if not (y[train, output] > 0).any():
+                train, held = np.arange(len(y)), np.array([], int)
+        self.held_out_ = unseen(inputs, train, held)
+        scales.sample = typical_rows(torch.from_numpy(inputs), None if np.ptp(weight) == 0 else weight)
+        found: tuple[KAN, Any] | None = None
+        self._judged: inspect.Judged | None = None
+        self._bands: shapes.Bands | None = None
+        with one_thread():
+            if len(held):
+                judge = fit_numeric(task, inputs[train], y[train], weight[train], rank[train]).network
+                if not classes and self._may_train(losses, task):
+                    found = self._trained(judge, inputs, y, weight, train[np.argsort(rank[train], kind="stable")], held)
+                shown = held[np.argsort(rank[held], kind="stable")][: inspect.HELD]
+                judge = judge if found is None else found[0]
+                self._judged = inspect.Judged(judge, inputs[shown], y[shown], weight[shown])
+            answer = fit_numeric(task, inputs, y, weight, rank, bootstrap=True) if found is None else None
+        self.pairs_: list[tuple[str, str]] = []
+        if found is not None:
+            self.network_, self.history_ = found
+        elif answer is not None:
+            self.network_, self.history_ = answer.network, None
+            self._widen(answer, owners)
+            self._bands = answer.columns, answer.bands
+            names, pairs = scales.names, {pair for fitted in answer.fits for pair in fitted.terms.pairs}
+            self.pairs_ = [(names[answer.columns[i]], names[answer.columns[j]]) for i, j in sorted(pairs)]
+
+    def _may_train(self, losses: Sequence[Any], task: Task) -> bool:
+        return bool(len(self.hidden)) and all(loss.exact for loss in losses) and not task.directions.any()
+
+    def _trained(
+        self, judge: KAN, inputs: np.ndarray, y: np.ndarray, weight: np.ndarray, train: np.ndarray, held: np.ndarray
+    ) -> tuple[KAN, Any] | None:
+        """A network with hidden layers that beats the additive model, or None."""
+        if inputs.shape[1] > INPUTS or not leaves_structure(judge, inputs, y, weight, train, held):
+            return None
+        device = self._device()
+        tensors = [torch.from_numpy(np.ascontiguousarray(part)) for part in (inputs, y, weight, train, held)]
+        with torch.no_grad():
+            bar = (judge(tensors[0][held]) - tensors[1][held]).square().mean(1) * tensors[2][held]
+        network = KAN([inputs.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed_of(self.random_state)).to(device)
+        settings = Path(self.grid_schedule, self.steps, self.smoothness)
+        x, targets, weights, first, last = (t.to(device) for t in tensors)
+        found = settings.fit(network, x, targets, weights, first, last, bar.to(device))
+        return None if found is None else (found[0].cpu(), found[1])
+
+    def _widen(self, answer: Answer, owners: np.ndarray) -> None:
+        """Let columns with straight effects go on further: a line is as good far away as its slope."""
+        straight = set(answer.straight())
+        for number, column in enumerate(self._columns.columns):
+            first = int(np.flatnonzero(owners == number)[0])
+            if isinstance(column, Column) and column.varies and first in straight and 0 < self.reach < FAR:
+                column.widen(self.reach)
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """Outputs (N, outputs) of the network for rows of a table."""
+        check_is_fitted(self)
+        return inspect.outputs(self.network_, self._columns.inputs(read_table(self, X, reset=False)))
 
     def _formula(self, round: int | None) -> Any:
         """The fitted network's formula, or a list of them."""
-        return self._scales.expressions(self.network_, self._names, round)
+        raise NotImplementedError
 
     def formula(self, round: int | None = 4) -> Any:
         """The formula with other decimals than `formula_` has; a list where that is one.
@@ -206,51 +243,54 @@ class KANEstimator(BaseEstimator):
 
     def latex(self, round: int | None = 4) -> str:
         """LaTeX of `formula`; arguments and errors as there."""
-        import sympy
+        from ..formula.export import to_latex
 
-        text: str = sympy.latex(self.formula(round))
-        return text
+        return to_latex(self.formula(round))
 
     @property
     def feature_importances_(self) -> np.ndarray:
-        """Share of each input in the prediction's variation, (features,); they add up to 1."""
+        """Share of each column in the prediction, (features,); they add up to 1.
+
+        The growth of the squared error on held-out rows when the values of a column change places (Breiman, 2001), of the
+        model that has not seen these rows. Formulas, and tables of fewer than 20 rows: the share in the prediction's variation.
+        """
         check_is_fitted(self)
+        if isinstance(self._scales, Columns) and self._judged is not None:
+            return self._judged.importances(self._scales.owners, self.n_features_in_)
         if len(self._scales.sample) < 2:
             return np.full(self.n_features_in_, 1 / self.n_features_in_)
         scores = attribute(self.network_, self._scales.sample).inputs.numpy()
+        if isinstance(self._scales, Columns):
+            scores = np.bincount(self._scales.owners, scores, self.n_features_in_)
         return scores / scores.sum() if scores.sum() > 0 else np.full(len(scores), 1 / len(scores))
 
+    def explain_row(self, x: Any) -> inspect.RowExplanation:
+        """How much each column moves the prediction of one row away from that of a typical row.
+
+        Shapley values: the mean effect of a column over the orders in which the columns of the typical row are replaced. They add up
+        to the difference of the two predictions, and are exact for additive models with pairwise terms.
+
+        Args:
+            x: the row: (features,) numbers, or a data frame of one row.
+
+        Raises:
+            ValueError: not one row, or fitted with symbolic=True.
+        """
+        check_is_fitted(self)
+        columns = self._columns
+        X = x if hasattr(x, "columns") else np.asarray(x).reshape(1, -1)
+        if len(X) != 1:
+            raise ValueError(f"x of {len(X)} rows: expected one row")
+        row = columns.inputs(read_table(self, X, reset=False))
+        return inspect.explain_row(self.network_, columns, self._input_names(), row)
+
     def plot(self, **options: Any) -> Figure:
-        """Matplotlib figure of the fitted network, as `kat_zoo.kan.operations.plot.plot` draws it.
+        """Matplotlib figure of the network that predicts, as `kat_zoo.kan.operations.plot.plot` draws it.
 
         Args:
             **options: keyword arguments of `KAN.plot`.
         """
         check_is_fitted(self)
-        names = self._names
+        names: Any = self._scales.names if isinstance(self._scales, Columns) and self._names is not None else self._names
         figure: Figure = self.network_.plot(self._scales.sample, **{"variables": None if names is None else plain(names)} | options)
         return figure
-
-
-def weighted_samples(
-    X: np.ndarray,
-    y: np.ndarray,
-    sample_weight: Any,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Samples and weights without those of weight zero, which are absent for the split and the scales too.
-
-    Args:
-        X: (N, features) samples.
-        y: (N,) or (N, outputs) targets.
-        sample_weight: (N,) weights, or None.
-
-    Raises:
-        ValueError: a negative weight, or none that is positive.
-    """
-    if sample_weight is None:
-        return X, y, None
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    known = weight > 0
-    if not known.any():
-        raise ValueError("sample_weight without a positive value: expected at least one")
-    return X[known], y[known], weight[known]

@@ -1,4 +1,4 @@
-"""Numeric regression: from an additive model to networks under weaker and weaker penalties."""
+"""Networks with hidden layers, under weaker and weaker penalties, where an additive model leaves something to find."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from torch import Tensor
 
 from ..model import KAN
 from ..operations.fit_run import History
-from .additive import fit_additive
+
+Trained = tuple[KAN, History]
 
 PENALTIES = (0.1, 0.03, 0.01, 3e-3, 1e-3)  # of the stages, in units of y's standard deviation
 CAUTION = 2.0  # standard errors; the rule of one (Breiman et al., CART, 1984) errs too often over so many stages
+ROWS = 4000  # training rows of a network
 LOST = 4  # times the least held-out error at which further stages are given up
 
 
@@ -49,52 +51,37 @@ class Path:
             stages += [(0.0, self.smoothness, g) for g in self.grid_schedule if g <= room]
         return stages or [(0.0, self.smoothness, first)]
 
-    def fit(self, network: KAN, x: Tensor, y: Tensor, weight: Tensor, train: Tensor, held: Tensor) -> tuple[KAN, History | None]:
+    def fit(self, network: KAN, x: Tensor, y: Tensor, weight: Tensor, train: Tensor, held: Tensor, bar: Tensor) -> Trained | None:
         """Train a network; each step must earn its freedom.
 
         The least penalized network stays that beats the ones before it on held-out samples by more than `CAUTION`
-        standard errors of the difference: a small or noisy table stops early, an exact one goes to the end. An
-        additive model that nothing beats, a linear one often, is refitted on all samples.
+        standard errors of the difference: a small or noisy table stops early, an exact one goes to the end.
 
         Args:
             network: the network, changed in place.
             x: (N, inputs) scaled samples.
             y: (N, outputs) scaled targets.
             weight: (N,) weights.
-            train: rows to train on.
+            train: rows to train on, of which the first `ROWS` are taken.
             held: rows to judge by.
+            bar: (held-out rows,) squared errors that the network has to beat.
 
         Returns:
-            The network that stays, and the training of its last stage; None for an additive model.
+            The network that stays, with the training of its last stage; None where none beats the bar.
         """
-
-        def errors_of(network: KAN) -> Tensor:
-            with torch.no_grad():
-                squares: Tensor = (network(x[held]) - y[held]).square()
-                return squares.mean(1) * weight[held]
-
-        best: tuple[Tensor | None, KAN, History | None] = (None, network, None)
-        penalties, least = None, math.inf
-        if len(held):
-            additive = KAN([x.shape[1], y.shape[1]], self.grid_schedule[0], base="zero")
-            penalties = fit_additive(additive, x[train].cpu(), y[train].cpu(), weight[train].cpu())
-            additive = additive.to(x.device)
-            best = errors_of(additive), additive, None
-        val: dict[str, Any] = {"X_val": x[held], "y_val": y[held], "sample_weight_val": weight[held]} if len(held) else {}
+        train = train[:ROWS]
+        best, found = bar, None
+        least = math.inf
+        val: dict[str, Any] = {"X_val": x[held], "y_val": y[held], "sample_weight_val": weight[held]}
         for l1, smoothness, grid in self.stages(network, len(train), len(held)):
             options = {"grid_schedule": [grid], "steps": self.steps, "l1": l1, "coef_smoothness": smoothness, **val}
             history = network.fit(x[train], y[train], sample_weight=weight[train], **options)
-            errors = errors_of(network)
-            if best[0] is not None and len(errors) > 1:
-                if float(errors.mean()) > LOST * least:
-                    break
-                least = min(least, float(errors.mean()))
-                gain = best[0] - errors
-                if not float(gain.mean()) > CAUTION * float(gain.std()) / len(gain) ** 0.5:
-                    continue
-            best = errors, copy.deepcopy(network), history
-        _, found, last = best
-        if last is None and penalties is not None:
-            found = found.cpu()
-            fit_additive(found, x.cpu(), y.cpu(), weight.cpu(), penalties)
-        return found, last
+            with torch.no_grad():
+                errors = (network(x[held]) - y[held]).square().mean(1) * weight[held]
+            if float(errors.mean()) > LOST * least:
+                break
+            least = min(least, float(errors.mean()))
+            gain = best - errors
+            if float(gain.mean()) > CAUTION * float(gain.std()) / len(gain) ** 0.5:
+                best, found = errors, (copy.deepcopy(network), history)
+        return found

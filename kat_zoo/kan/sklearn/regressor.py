@@ -3,46 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from joblib import effective_n_jobs
-from sklearn.base import RegressorMixin, clone
+from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ..._checks import count, is_integer, real
-from ..model import KAN
+from ..._checks import choice, count, is_integer, is_real, real
+from ..gam.losses import Huber, Loss, Poisson, Quantile, Squared
 from ..operations.symbolic import check_library
-from ..search.problem import Candidate
-from ..search.search import Search
-from . import path
-from .closed import Law, one_thread
-from .estimator import KANEstimator, Scales, seed_of, split, typical_rows, unseen, weighted_samples
-from .explain import Explanation, Subject, explain
-from .outputs import fit_outputs
-from .progress import live_table
+from . import shapes
+from .columns import Column, Columns
+from .formulas import FormulaSearch
 from .stop import Stop, interruptible
-from .symbolic import Findings, Options, Row, Table, find, former_trees
-from .table import summary_of, table_of
-from .units import Units, read_units
 from .validation import checked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LOSSES = ("squared", "huber", "quantile", "poisson")
 FITTED = (
     *("network_", "history_", "estimators_", "search_", "formula_", "exact_", "table_", "law_"),
     *("constants_", "constant_units_", "summary_", "_findings"),
 )
-SHOWN_ROWS = 2000  # rows that `explain` draws
 
 
-class KANRegressor(RegressorMixin, KANEstimator):
+class KANRegressor(RegressorMixin, FormulaSearch):
     """Regression by a KAN and, with symbolic=True, by a formula found in the data.
 
+    The numeric KAN is an additive model with products of two splines for pairs of inputs that interact. It is fitted in closed
+    form: penalties come from the data (REML), nothing is random, and the answer is the same on any number of threads. A network
+    with hidden layers is trained only where the residuals on held-out rows ask for one, and stays only if it is better there.
+
+    Columns of a data frame (pandas or polars) may hold categories and missing values, an array may hold NaN. Each column is
+    scaled by its body, so that outliers do not matter to the scale; a column that was constant in the training rows has no
+    influence.
+
     Args:
-        hidden: sizes of the hidden layers of the numeric network.
+        hidden: sizes of the hidden layers of a network that is tried where an additive model leaves something; () for none.
         symbolic: whether a formula is searched instead of training one network: closed forms first
             (`kat_zoo.kan.search.closed_form`), then, where none is exact, networks that become formulas
             (`kat_zoo.kan.search.search.find_formulas`). The search runs on one thread, so that the answer does not depend on
@@ -64,18 +62,29 @@ class KANRegressor(RegressorMixin, KANEstimator):
         n_jobs: number of processes, of which each searches one output; None for 1, -1 for all processors. The answer is the same.
         verbose: whether the search shows its progress, the least error at each length, on standard error; nothing is shown
             where that is not a terminal.
-        grid_schedule: grid sizes of the numeric network.
-        steps: number of Levenberg-Marquardt steps per stage.
-        smoothness: least penalty on the splines' second differences; stronger ones, with an L1 penalty on the
+        loss: "squared"; "huber", which outliers in y move little; "quantile"; or "poisson" for counts and rates, whose logarithm
+            is modeled.
+        quantile: part of the rows below the prediction for loss "quantile".
+        interactions: whether products of pairs of inputs are tried.
+        monotonic_cst: -1 (must not rise), 0 or 1 (must not fall) for each column, or a dict by name, as in scikit-learn's
+            HistGradientBoostingRegressor. Such a column has no interactions, and no network with hidden layers is tried.
+        reach: how far predictions go on straight outside the training range of a column, in widths of that range; from there on
+            they stay. A column whose effect is a straight line goes on for 10 widths, unless reach is 0.
+        grid_schedule: grid sizes of a network with hidden layers.
+        steps: number of Levenberg-Marquardt steps per stage of its training.
+        smoothness: least penalty on the splines' second differences in its training; stronger ones, with an L1 penalty on the
             edges, are tried first.
-        validation_fraction: part of the samples held out to choose stages and to verify formulas.
+        validation_fraction: part of the different rows held out: to judge networks, for `predict_interval` and
+            `feature_importances_`, and to verify formulas. Equal rows are on the same side.
         random_state: seed, RandomState or None.
         device: device that a network is trained on; None for the CPU, where formulas are searched and predictions made in any case.
 
     Attributes:
-        network_: the KAN on scaled data; of width [inputs, outputs] where an additive model was as good as any. A closed form
-            is a symbolic network of the inputs in their units, and has none where a function is not in the library.
-        history_: training of the network's last stage; None for an additive model.
+        network_: the KAN on scaled data: [inputs, outputs] for an additive model, [inputs, [outputs, products], outputs] with
+            pairs, wider with hidden layers. A closed form is a symbolic network of the inputs in their units, and has none where
+            a function is not in the library.
+        history_: training of the last stage of a network with hidden layers; None for an additive model.
+        pairs_: pairs of inputs whose products are in the model, by the names of the inputs.
         held_out_: number of rows that were held out (none of fewer than 20) and do not repeat the inputs of a training row.
         formula_: SymPy expression (a list for several outputs) where symbolic=True: the form of the least description length
             (`kat_zoo.kan.search.judge`). Undefined functions phi_l_i_j, for edges that no function fits, are in it only with
@@ -96,11 +105,6 @@ class KANRegressor(RegressorMixin, KANEstimator):
             network_, search_ and table_ (here a list of tables). With `widths`, one network has all outputs.
     """
 
-    formula_: Any  # an expression, or a list of them
-    table_: Any
-    summary_: Any
-    _findings: Findings
-
     def __init__(
         self,
         hidden: Sequence[int] = (5,),
@@ -116,6 +120,11 @@ class KANRegressor(RegressorMixin, KANEstimator):
         warm_start: bool = False,
         n_jobs: int | None = None,
         verbose: bool = False,
+        loss: Literal["squared", "huber", "quantile", "poisson"] = "squared",
+        quantile: float = 0.5,
+        interactions: bool = True,
+        monotonic_cst: Mapping[str, int] | Sequence[int] | None = None,
+        reach: float = 0.25,
         grid_schedule: Sequence[int] = (3, 5, 10),
         steps: int = 20,
         smoothness: float = 1e-6,
@@ -123,7 +132,11 @@ class KANRegressor(RegressorMixin, KANEstimator):
         random_state: Any = 0,
         device: Any = None,
     ) -> None:
-        super().__init__(hidden, grid_schedule, steps, smoothness, validation_fraction, random_state, device)
+        super().__init__(
+            hidden, grid_schedule, steps, smoothness, validation_fraction, random_state, device, interactions, monotonic_cst, reach
+        )
+        self.loss = loss
+        self.quantile = quantile
         self.symbolic = symbolic
         self.widths = widths
         self.library = library
@@ -157,56 +170,55 @@ class KANRegressor(RegressorMixin, KANEstimator):
         former = self.__dict__.get("estimators_"), self.__dict__.get("_findings")
         for name in FITTED:
             self.__dict__.pop(name, None)  # of an earlier fit with other parameters
+        if not self.symbolic:
+            self._fit_numeric(X, y, sample_weight)
+            return self
         table = X
         X, y = checked(self, X, y, multi_output=True, y_numeric=True)
-        flat = y.ndim == 1
-        if self.symbolic and self.widths is None and not flat and y.shape[1] > 1:
-            return self._fit_each(table, y, sample_weight, stop, former[0])
-        y = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
-        X, y, weight = weighted_samples(X, y, sample_weight)
-        self._scales = Scales.of(X)
-        inputs = self._scales.inputs(X)
-        mean = np.average(y, axis=0, weights=weight)
-        spread = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weight))
-        self._scales.flat = flat
-        self._scales.spread = np.where(spread > 0, spread, 1.0)
-        # Products want their true zero: the mean is removed only where it dwarfs the variation.
-        self._scales.shift = np.where(np.abs(mean) > 2 * spread, mean, 0.0)
-        self._scales.sample = typical_rows(inputs, weight)
-        targets = torch.from_numpy((y - self._scales.shift) / self._scales.spread)
-        seed = seed_of(self.random_state)
-        train, held = split(len(X), self.validation_fraction, seed)
-        self.held_out_ = unseen(X, train, held)
-        if self.symbolic:
-            check = held if len(held) else train
-            rows = Table(X, y, (inputs, targets), weight, train, check, self.held_out_ > 0, self._input_names(), self._scales)
-            self._search(rows, former[1], stop)
+        if self.widths is None and y.ndim == 2 and y.shape[1] > 1:
+            self._fit_each(table, y, sample_weight, stop, former[0])
         else:
-            device = self._device()
-            network = KAN([X.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed).to(device)
-            every = torch.ones(len(X)) if weight is None else torch.from_numpy(weight)
-            settings = path.Path(self.grid_schedule, self.steps, self.smoothness)
-            tensors = (inputs, targets, every.double(), torch.from_numpy(train), torch.from_numpy(held))
-            network, self.history_ = settings.fit(network, *(t.to(device) for t in tensors))
-            self.network_ = network.cpu()
+            targets = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+            self._fit_formula(X, targets, sample_weight, y.ndim == 1, former[1], stop)
         return self
 
-    def _search(self, table: Table, former: Findings | None, stop: Stop) -> None:
-        """Search a formula of the table."""
-        options = Options(self.widths, self.library, self.restarts, seed_of(self.random_state))
-        if self.units is not None:
-            options.units = read_units(list(table.names), self.units, self.target_units, self.constants)
-        if self.warm_start and former is not None:
-            options.former = former_trees(former, [*table.names, *(options.units.constants if options.units else ())])
-        clock = stop.clock(self.max_seconds)
-        with one_thread(), live_table(self.verbose, self.max_seconds) as report:
-            options.report = report
-            self._adopt(find(table, options, clock), options.units, clock.over)
-        step = max(1, len(table.X) // SHOWN_ROWS)
-        self._rows = table.X[::step], table.y[::step, 0]  # `explain` draws them
+    def _fit_numeric(self, X: Any, y: Any, sample_weight: Any) -> None:
+        table, y, weight = self._read(X, y, sample_weight, multi_output=True, y_numeric=True)
+        flat = y.ndim == 1
+        y = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        columns = self._scales = Columns.of(table, self._input_names(), weight, self.reach)
+        columns.flat = flat
+        _, exponent = np.frexp(np.abs(y).max(0))  # squares of numbers near 1e300 or 1e-300 do not fit into a float
+        y = np.ldexp(y, -exponent)
+        mean = np.average(y, axis=0, weights=weight)
+        spread = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weight))
+        spread = np.where(spread > 0, spread, 1.0)
+        if self.loss == "poisson":
+            if (y < 0).any():
+                raise ValueError(f"loss='poisson' with y of {float(np.ldexp(y, exponent).min()):g}: expected no negative value")
+            mean = np.where(mean > 0, mean, 1.0)
+            columns.link, columns.shift, columns.spread = "exp", np.log(mean) + exponent * np.log(2.0), np.ones(y.shape[1])
+            targets = y / mean
+        else:
+            columns.spread, columns.shift = np.ldexp(spread, exponent), np.ldexp(mean, exponent)
+            targets = (y - mean) / spread
+        self._fit_table(table, targets, weight, [self._loss() for _ in range(y.shape[1])], False)
+
+    def _loss(self) -> Loss:
+        if self.loss == "quantile":
+            return Quantile(self.quantile)
+        kinds: dict[str, type[Loss]] = {"squared": Squared, "huber": Huber, "poisson": Poisson}
+        return kinds[self.loss]()
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
+        choice("loss", self.loss, LOSSES)
+        if not is_real(self.quantile) or not 0 < self.quantile < 1:
+            raise ValueError(f"quantile={self.quantile!r}: expected a number above 0 and below 1")
+        if self.symbolic and self.loss != "squared":
+            raise ValueError(f"loss={self.loss!r} with symbolic=True: expected 'squared'")
+        if self.symbolic and self.monotonic_cst is not None:
+            raise ValueError(f"monotonic_cst={self.monotonic_cst!r} with symbolic=True: expected None")
         if self.max_seconds is not None:
             real("max_seconds", self.max_seconds, above=0.0)
         count("restarts", self.restarts)
@@ -218,60 +230,13 @@ class KANRegressor(RegressorMixin, KANEstimator):
         if self.units is not None and (not self.symbolic or self.widths is not None):
             raise ValueError(f"units={self.units!r}: expected symbolic=True and no widths")
 
-    def _fit_each(self, X: Any, y: np.ndarray, sample_weight: Any, stop: Stop, former: list[KANRegressor] | None) -> KANRegressor:
-        """A search of its own for each output: together, the error of one hides how good another is."""
-        outputs = y.shape[1]
-        jobs = min(outputs, effective_n_jobs(self.n_jobs))
-        limit = None if self.max_seconds is None else self.max_seconds / -(-outputs // jobs)
-        targets: Any = self.target_units if isinstance(self.target_units, (list, tuple)) else [self.target_units] * outputs
-        if len(targets) != outputs:
-            raise ValueError(f"target_units={self.target_units!r}: expected a unit for each of {outputs} outputs")
-        estimators = [clone(self).set_params(max_seconds=limit, target_units=unit, n_jobs=None) for unit in targets]
-        if self.warm_start and former is not None:
-            if len(former) != outputs:
-                raise ValueError(f"y of {outputs} outputs: expected {len(former)} as in the former fit, as warm_start=True")
-            for one, before in zip(estimators, former, strict=True):
-                one._findings = before._findings
-        self.estimators_ = fit_outputs(estimators, X, y, sample_weight, stop, jobs)
-        self.formula_ = [one.formula_ for one in self.estimators_]
-        self.exact_ = all(one.exact_ for one in self.estimators_)
-        self.summary_ = [one.summary_ for one in self.estimators_]
-        self.table_ = [one.table_ for one in self.estimators_]
-        self.held_out_ = self.estimators_[0].held_out_
-        return self
-
     def __sklearn_tags__(self) -> Any:
-        """Scikit-learn's tags: several outputs are fine."""
+        """Scikit-learn's tags: several outputs are fine, and missing values where no formula is searched."""
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         tags.target_tags.single_output = True
+        tags.input_tags.allow_nan = not self.symbolic
         return tags
-
-    def _adopt(self, findings: Findings, units: Units | None, over: bool) -> None:
-        """Set formula, table and network from what the search found."""
-        row = findings.chosen
-        self._findings, self.exact_, self.formula_ = findings, findings.exact, row.equation
-        self.table_ = table_of(findings.rows)
-        self._unit = float(np.sqrt(np.mean(self._scales.spread**2)))
-        self.summary_ = summary_of(findings, self._unit, self.held_out_, over)
-        if findings.search is not None:
-            self.search_ = findings.search
-        if units is not None:
-            self.constants_ = dict(units.constants)
-        if isinstance(row.answer, Law):
-            law = self.law_ = row.answer
-            if units is not None:
-                self.constant_units_ = law.numbers_with_units(units)
-            network = law.network()
-            # The network of a closed form computes in the units of the table.
-            inputs = law.rows.shape[1]
-            self._scales = Scales(np.zeros(inputs), np.ones(inputs), flat=self._scales.flat, sample=torch.tensor(law.rows))
-            if network is not None:
-                self.network_ = network
-                candidate = Candidate(network, law.form.error, True, network.width, self.held_out_ > 0)
-                self.search_ = Search([*(findings.search.candidates if findings.search else []), candidate], candidate)
-        else:
-            self.network_ = row.answer.candidate.model
 
     def predict(self, X: Any, index: int | None = None) -> np.ndarray:
         """Predictions, (N,) or (N, outputs).
@@ -286,21 +251,54 @@ class KANRegressor(RegressorMixin, KANEstimator):
         check_is_fitted(self)
         if hasattr(self, "estimators_"):
             return np.column_stack([one.predict(X, index) for one in self.estimators_])
-        X = checked(self, X, reset=False)
         if not hasattr(self, "_findings"):
             if index is not None:
                 raise ValueError(f"index={index!r} with symbolic=False, there is no table: expected None")
-            with torch.no_grad():
-                y = self._scales.restored(self.network_(self._scales.inputs(X)).numpy())
+            y = self._scales.restored(self._outputs(X))
         else:
+            X = checked(self, X, reset=False)
             y = self._row(index).answer.predict(X).reshape(len(X), -1)
         return y[:, 0] if self._scales.flat else y
 
-    def _row(self, index: int | None) -> Row:
-        rows = self._findings.rows
-        if index is None:
-            return self._findings.chosen
-        return rows[count("index", index, 0, len(rows) - 1)]
+    def predict_interval(self, X: Any, coverage: float = 0.9) -> np.ndarray:
+        """Intervals (N, 2), or (N, outputs, 2), that hold y with a given chance: low ends, high ends.
+
+        Split conformal prediction (Lei et al., arXiv 1604.04173): the prediction, and on either side the residual that this part
+        of the held-out rows does not pass. The model of the residuals has not seen these rows, the prediction's has, so
+        intervals are a little wide rather than narrow. The chance is that over all rows like the training rows, not in each place.
+
+        Args:
+            X: (N, features) samples.
+            coverage: the chance, above 0 and below 1.
+
+        Raises:
+            ValueError: fewer held-out rows than the coverage takes, another loss than "squared" or "huber", or symbolic=True.
+        """
+        check_is_fitted(self)
+        columns = self._columns
+        if not is_real(coverage) or not 0 < coverage < 1:
+            raise ValueError(f"coverage={coverage!r}: expected a number above 0 and below 1")
+        if self.loss not in ("squared", "huber"):
+            raise ValueError(f"loss={self.loss!r}: expected 'squared' or 'huber' for intervals")
+        if self._judged is None:
+            raise ValueError("no row was held out: expected at least 20 different rows and validation_fraction above 0")
+        y = self._outputs(X)
+        ends = np.stack([columns.restored(y + sign * self._judged.radius(coverage)) for sign in (-1, 1)], -1)
+        return ends[:, 0] if columns.flat else ends
+
+    def plot_shapes(self, output: int = 0, most: int = 12) -> Figure:
+        """Matplotlib figure of the effects: a curve for each column, a map for each pair, as `shapes.plot_shapes` draws them.
+
+        Args:
+            output: number of the output.
+            most: number of panels at most, the strongest effects first.
+
+        Raises:
+            ValueError: fitted with symbolic=True, or a network with hidden layers, whose effects are not separate.
+        """
+        check_is_fitted(self)
+        count("output", output, 0, self.network_.nodes[-1] - 1)
+        return shapes.plot_shapes(self.network_, self._columns, self._bands, output, count("most", most))
 
     @property
     def feature_importances_(self) -> np.ndarray:
@@ -328,34 +326,37 @@ class KANRegressor(RegressorMixin, KANEstimator):
             raise ValueError(f"formula_={self.formula_}: expected functions of the library for a picture of a network")
         return super().plot(**options)
 
-    def explain(self, folder: Any = None, output: int = 0, names: Sequence[str] | None = None) -> Explanation:
-        """A page about the formula: the table, residuals, curves of each input, and why each number is what it is.
+    def explore(self, X: Any = None, y: Any = None, **options: Any) -> Any:
+        """Open the page of `kat-zoo explore` on the fitted network.
 
         Args:
-            folder: folder that gets explanation.txt and explanation.png; nothing is written by default.
-            output: number of the output, where there are several.
-            names: names of the inputs on the page instead of those of the formula.
+            X: (N, features) samples; some 2000 of the fit by default.
+            y: (N,) targets; the estimator's own predictions by default.
+            **options: further arguments of `kat_zoo.explore.explore`.
+
+        Returns:
+            The page, with `url` and `close`.
 
         Raises:
-            ValueError: fitted without symbolic=True, or with `widths` for several outputs.
+            ValueError: several outputs, a formula that no network computes, categories, missing values, or loss="poisson".
         """
         check_is_fitted(self)
-        if hasattr(self, "estimators_"):
-            found: Explanation = self.estimators_[output].explain(folder, 0, names)
-            return found
-        if not hasattr(self, "_findings") or len(self._findings.rows) == 0 or isinstance(self.formula_, list):
-            raise ValueError(f"symbolic={self.symbolic}: expected KANRegressor(symbolic=True) fitted to one output")
-        own = self._input_names()
-        if names is not None and len(names) != len(own):
-            raise ValueError(f"names={list(names)!r}: expected {len(own)} names")
-        subject = Subject(self._findings, self.summary_, own, own if names is None else names, self.feature_importances_, *self._rows)
-        subject.spread, subject.numbers_with_units = self._unit, getattr(self, "constant_units_", ())
-        return explain(subject, folder)
-
-    def _formula(self, round: int | None) -> Any:
-        if hasattr(self, "estimators_"):
-            return [one.formula(round) for one in self.estimators_]
-        if round is not None:
-            count("round", round, 0)
-        found = self._row(None).answer.printed(round)
-        return found[0] if isinstance(found, list) and self._scales.flat else found
+        if not hasattr(self, "network_") or self.network_.nodes[-1] != 1:
+            raise ValueError("explore: expected an estimator of one output that has a network_")
+        scales = self._scales
+        if isinstance(scales, Columns):
+            numbers = [column for column in scales.columns if isinstance(column, Column) and not column.missing]
+            if len(numbers) < len(scales.columns) or scales.link != "identity":
+                raise ValueError("explore: expected columns of numbers without missing values, and not loss='poisson'")
+            center, half = (np.array([getattr(column, name) for column in numbers]) for name in ("center", "half"))
+        else:
+            center, half = scales.center, scales.half
+        X = scales.sample.numpy() * half + center if X is None else checked(self, X, reset=False)
+        given = {
+            "center": center.tolist(),
+            "half": half.tolist(),
+            "shift": float(np.ravel(scales.shift)[0]),
+            "spread": float(np.ravel(scales.spread)[0]),
+        }
+        y = self.predict(X) if y is None else y
+        return self.network_.explore(X, y, names=self._input_names(), scales=given, **options)

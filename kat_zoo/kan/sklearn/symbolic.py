@@ -20,7 +20,7 @@ from ..search.problem import EXACT, Candidate, Problem
 from ..search.search import Search, find_formulas
 from ..search.tree import Tree
 from .closed import Law, find_laws, length
-from .estimator import Scales
+from .scales import Scales
 from .units import Units
 
 NUMERIC_EDGE = 50  # nodes of an expression that an edge without a formula counts as

@@ -1,4 +1,4 @@
-"""Reading of the checked-in CSV files, and Markdown tables of them, for `tables.py`."""
+"""Reading of the checked-in CSV files, and Markdown tables of them, for `readme.py`."""
 
 import csv
 import statistics

@@ -2,7 +2,7 @@
 
 import json
 
-from tables_data import HERE, Row, one, prose, rows, select, table
+from readme_data import HERE, Row, one, prose, rows, select, table
 
 PASSES = ("forward", "forward+backward")
 

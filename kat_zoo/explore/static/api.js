@@ -1,0 +1,81 @@
+// Requests to the server. The token is a part of the page's own address, so every relative address carries it.
+
+export class Failure extends Error {}
+
+async function request(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Failure("The server does not answer. Is kat-zoo explore still running?");
+  }
+  if (answer.ok) return answer;
+  let text = `The server refused (${answer.status}).`;
+  try {
+    const body = await answer.text();
+    text = JSON.parse(body).error ?? text;
+  } catch {
+    if (answer.status === 413) text = "The file is too large: expected at most 20 MB.";
+  }
+  const failure = new Failure(text);
+  failure.status = answer.status;
+  throw failure;
+}
+
+const KEY = `session ${location.pathname}`;
+
+export class Session {
+  // The session of this tab, which a reload keeps.
+  static async open() {
+    const known = sessionStorage.getItem(KEY);
+    if (known) {
+      const session = new Session(known);
+      try {
+        return { session, shown: await session.show() };
+      } catch (error) {
+        if (error.status !== 404) throw error;
+      }
+    }
+    const { session: name } = await (await request("api/sessions", { method: "POST" })).json();
+    sessionStorage.setItem(KEY, name);
+    const session = new Session(name);
+    return { session, shown: await session.show() };
+  }
+
+  constructor(name) {
+    this.path = `api/sessions/${encodeURIComponent(name)}`;
+  }
+
+  async get(path) {
+    return (await request(`${this.path}${path}`)).json();
+  }
+
+  async post(path, body) {
+    return (await request(`${this.path}${path}`, { method: "POST", body })).json();
+  }
+
+  show = () => this.get("");
+  step = (name, options) => this.post("/steps", JSON.stringify({ name, options }));
+  table = (file) => this.post(`/table?name=${encodeURIComponent(file.name)}`, file);
+  repeat = (file) => this.post("/repeat", file);
+  go = (position) => this.post("/position", JSON.stringify({ position }));
+  stop = () => this.post("/stop");
+  edge = (edge) => this.get(`/edge?edge=${edge.join(",")}`);
+  prune = (threshold) => this.get(`/prune?threshold=${threshold}`);
+  vision = (file, sample) => this.post(sample === undefined ? "/vision" : `/vision?sample=${sample}`, file);
+
+  async sheet() {
+    const answer = await request(`${this.path}/vision/sheet`);
+    return { ...JSON.parse(answer.headers.get("x-samples")), picture: await createImageBitmap(await answer.blob()) };
+  }
+
+  download(kind) {
+    return `${this.path}/download/${kind}`;
+  }
+
+  listen(hear) {
+    const stream = new EventSource(`${this.path}/events`);
+    stream.addEventListener("message", (event) => hear(JSON.parse(event.data)));
+    return stream;
+  }
+}

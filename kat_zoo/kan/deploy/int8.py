@@ -1,0 +1,213 @@
+"""Lookup tables of int8 for devices without much memory, with a bound of their error.
+
+Each spline becomes a table of evenly spaced entries, a scale and an offset; values between two entries are on the straight line
+between them. The error is bounded segment by segment: a straight line is off by at most h^2 / 8 times the largest second derivative
+of the segment, an entry by half a step of its scale, and a product by the errors of its factors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ..._checks import count
+from .c import _answer, _head, _input, array, number
+from .program import Layer, Program, to_numpy
+
+STEPS = 127  # entries go from -127 to 127
+
+
+@dataclass
+class Int8:
+    """A model as tables: call it with rows (N, columns).
+
+    Attributes:
+        program: The model, whose columns, products and answer stay as they are.
+        table: (E, entries) int8 entries of each spline.
+        scale: (E,) value of a step.
+        offset: (E,) value of the entry 0.
+        low: (inputs,) first place of the tables of an input.
+        step: (inputs,) distance of two places.
+        errors: (E, entries - 1) bound of the error in each segment.
+    """
+
+    program: Program
+    table: np.ndarray
+    scale: np.ndarray
+    offset: np.ndarray
+    low: np.ndarray
+    step: np.ndarray
+    errors: np.ndarray
+
+    @property
+    def layer(self) -> Layer:
+        """The layer of the splines."""
+        return self.program.layers[0]
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the tables with their scales, as C holds them: float32 for scales, offsets and places."""
+        return self.table.size + 4 * (2 * len(self.scale) + 2 * len(self.low))
+
+    def _edges(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values (N, E) of the edges, and bounds of their errors."""
+        h = self.program.scaled(np.asarray(X, dtype=np.float64))
+        last = self.table.shape[1] - 1
+        at = np.clip((h - self.low) / self.step, 0.0, last)[:, self.layer.edges[:, 1]]
+        segment = np.minimum(at.astype(int), last - 1)
+        edge = np.arange(len(self.scale))
+        left, right = (self.table[edge, segment + k].astype(np.float64) for k in (0, 1))
+        return (left + (at - segment) * (right - left)) * self.scale + self.offset, self.errors[edge, segment]
+
+    def _nodes(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Network outputs (N, outputs), and bounds of their errors."""
+        layer = self.layer
+        values, errors = self._edges(X)
+        y, e = np.zeros((len(values), layer.subnodes)), np.zeros((len(values), layer.subnodes))
+        for edge, out in enumerate(layer.edges[:, 0]):
+            y[:, out] += values[:, edge]
+            e[:, out] += errors[:, edge]
+        sums, wrong = [y[:, : layer.sums]], [e[:, : layer.sums]]
+        if layer.products:
+            factors, own = (a[:, layer.sums :].reshape(len(a), layer.products, layer.arity) for a in (y, e))
+            sums.append(factors.prod(2))
+            # |uv - u'v'| <= (|u'| + e)(|v'| + f) - |u'||v'|
+            wrong.append((np.abs(factors) + own).prod(2) - np.abs(factors).prod(2))
+        y, e = np.concatenate(sums, 1), np.concatenate(wrong, 1)
+        for last in self.program.layers[1:]:
+            factor = np.zeros((last.sums, y.shape[1]))
+            shift = np.zeros(last.sums)
+            for _, out, i, a, b, c, d in last.functions:
+                factor[out, i] += c * a
+                shift[out] += c * b + d
+            y, e = y @ factor.T + shift, e @ np.abs(factor).T
+        return y, e
+
+    def outputs_of(self, X: np.ndarray) -> np.ndarray:
+        """Outputs (N, outputs) before the link, for rows (N, columns) of numbers: units of y, logarithms of rates, or logits."""
+        found: np.ndarray = self._nodes(X)[0] * self.program.spread + self.program.shift
+        return found
+
+    def bound(self, X: np.ndarray) -> np.ndarray:
+        """Bounds (N, outputs) of the error of `outputs_of`, for rows (N, columns) of numbers."""
+        found: np.ndarray = self._nodes(X)[1] * np.abs(self.program.spread)
+        return found
+
+    def __call__(self, X: Any) -> np.ndarray:
+        """Predictions (N, outputs) for a table, as those of the program."""
+        return self.program.answer(self._nodes(self.program.codes(X))[0])
+
+    def to_c(self, name: str = "predict") -> str:
+        """C source with the tables: `void name(const double *x, double *y)`, as `kat_zoo.kan.deploy.to_c` describes.
+
+        Args:
+            name: name of the function.
+        """
+        layer, program, entries = self.layer, self.program, self.table.shape[1]
+        lines = [
+            _head(program, name),
+            "#include <math.h>",
+            "",
+            array("signed char", "table", self.table),
+            array("int", "edges", layer.edges),
+        ]
+        lines += [array("double", text, getattr(self, text)) for text in ("scale", "offset", "low", "step")]
+        lines += [f"void {name}(const double *x, double *y)", "{", f"    double h0[{len(program.inputs)}], s[{layer.subnodes}] = {{0}};"]
+        lines += [f"    {_input(one, i)}" for i, one in enumerate(program.inputs)]
+        lines += [
+            f"    for (int e = 0; e < {len(layer.edges)}; e++) {{",
+            "        const int i = edges[2 * e + 1];",
+            f"        const double at = fmin(fmax((h0[i] - low[i]) / step[i], 0.0), {entries - 1}.0);",
+            f"        const int k = at < {entries - 2}.0 ? (int)at : {entries - 2};",
+            f"        const signed char *t = table + e * {entries} + k;",
+            "        s[edges[2 * e]] += (t[0] + (at - k) * (t[1] - t[0])) * scale[e] + offset[e];",
+            "    }",
+        ]
+        nodes = [f"s[{o}]" for o in range(layer.sums)]
+        for product in range(layer.products):
+            nodes.append(" * ".join(f"s[{layer.sums + layer.arity * product + k}]" for k in range(layer.arity)))
+        for last in program.layers[1:]:
+            sums = [["0.0"] for _ in range(last.sums)]
+            for _, out, i, a, b, c, d in last.functions:
+                sums[out].append(f"{number(c)} * ({number(a)} * ({nodes[i]}) + {number(b)}) + {number(d)}")
+            nodes = [" + ".join(parts) for parts in sums]
+        last_name = f"h{len(program.layers)}"
+        lines += [f"    const double {last_name}[{len(nodes)}] = {{{', '.join(nodes)}}};", *_answer(program), "}", ""]
+        return "\n".join(lines)
+
+
+def to_int8(model: Any, entries: int = 64) -> Int8:
+    """Lookup tables of an additive model, with or without pairs, and the bound of their error.
+
+    Args:
+        model: a fitted `KANRegressor` or `KANClassifier`, or a `KAN` of splines with at most products and sums behind them.
+        entries: number of entries of each table, at least 2.
+
+    Raises:
+        ValueError: a network with splines in its second layer, with functions in its first, or with a base.
+    """
+    count("entries", entries, 2)
+    program = to_numpy(model)
+    first, *others = program.layers
+    if (
+        first.base is not None
+        or first.functions
+        or any(len(o.edges) or o.products or any(f[0] != "x" for f in o.functions) for o in others)
+    ):
+        raise ValueError(
+            "the network has functions, a base or a second layer of splines: expected splines without a base, sums and products"
+        )
+    low, high = _ranges(program)
+    step = (high - low) / (entries - 1)
+    places = low[:, None] + step[:, None] * np.arange(entries)
+    size = len(first.edges)
+    table, scale, offset = np.zeros((size, entries), np.int8), np.zeros(size), np.zeros(size)
+    errors = np.zeros((size, entries - 1))
+    for edge, i in enumerate(first.edges[:, 1]):
+        values = _spline(first, edge, places[i])
+        offset[edge] = values.max() / 2 + values.min() / 2
+        scale[edge] = max(float(np.ptp(values)) / 2 / STEPS, 1e-300)
+        table[edge] = np.round((values - offset[edge]) / scale[edge]).clip(-STEPS, STEPS)
+        entry_errors = np.abs(table[edge] * scale[edge] + offset[edge] - values)
+        bend = np.array([_largest_bend(first, edge, a, b) for a, b in zip(places[i][:-1], places[i][1:], strict=True)])
+        errors[edge] = np.maximum(entry_errors[:-1], entry_errors[1:]) + bend * step[i] ** 2 / 8
+    return Int8(program, table, scale, offset, low, step, errors)
+
+
+def _ranges(program: Program) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the values that an input can have; the grid where it has none."""
+    first = program.layers[0]
+    low, high = first.ends[:, 0].copy(), first.ends[:, -1].copy()
+    for i, one in enumerate(program.inputs):
+        if one.kind != "number":
+            low[i], high[i] = 0.0, 1.0
+        elif np.isfinite(one.low):
+            low[i], high[i] = one.low, one.high
+    return low, np.where(high > low, high, low + 1.0)
+
+
+def _spline(layer: Layer, edge: int, x: np.ndarray) -> np.ndarray:
+    i = layer.edges[edge, 1]
+    piece = np.searchsorted(layer.ends[i], x, side="right")
+    t, c = x - layer.origins[i, piece], layer.pieces[edge, piece]
+    values: np.ndarray = np.einsum("nk,nk->n", c, t[:, None] ** np.arange(c.shape[1]))
+    return values
+
+
+def _largest_bend(layer: Layer, edge: int, a: float, b: float) -> float:
+    """Largest absolute second derivative of a spline in a segment: of a cubic, at the ends of its pieces."""
+    i = layer.edges[edge, 1]
+    inside = layer.ends[i][(layer.ends[i] > a) & (layer.ends[i] < b)]
+    marks = np.concatenate([[a], inside, [b]])
+    powers = np.arange(layer.pieces.shape[2])
+    factors = powers * (powers - 1)
+    most = 0.0
+    for first, last in pairwise(marks.tolist()):
+        piece = int(np.searchsorted(layer.ends[i], (first + last) / 2, side="right"))
+        t = np.linspace(first, last, max(2, 8 * (len(powers) - 4) + 2)) - layer.origins[i, piece]
+        second = (layer.pieces[edge, piece] * factors)[2:] @ t[None] ** (powers[2:, None] - 2)
+        most = max(most, float(np.abs(second).max()))
+    return most

@@ -1,0 +1,1 @@
+"""Additive models with pairwise terms, in closed form: KANs whose smoothness is estimated, not trained."""

@@ -1,0 +1,49 @@
+"""Least squares with splines that rise or fall everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import lsq_linear
+
+from .reml import Moments
+
+
+def solve_monotone(
+    moments: Moments,
+    penalty: np.ndarray,
+    parts: list[tuple[np.ndarray, np.ndarray, int]],
+) -> np.ndarray:
+    """Coefficients (P,) of the penalized problem whose splines are monotone.
+
+    The coefficients of a B-spline that do not fall make a function that does not fall. There are as many differences of them as
+    functions of a column, so they take the place of the functions, with zero as their bound.
+
+    Args:
+        moments: products of the columns and the target.
+        penalty: (P,) penalty of each column, infinite for columns to leave out.
+        parts: columns of the problem, coefficients (G + 3, columns) of their splines, and direction (1 or -1) of each constraint.
+    """
+    keep = np.isfinite(penalty)
+    place = np.cumsum(keep) - 1
+    part = moments.select(np.flatnonzero(keep))
+    size = np.sqrt(np.maximum(np.diag(part.gram) + penalty[keep], 1e-300))
+    matrix = (part.gram + np.diag(penalty[keep])) / size / size[:, None] + 1e-12 * np.eye(len(size))
+    change = np.eye(len(size))
+    low = np.full(len(size), -np.inf)
+    for columns, functions, direction in parts:
+        used = columns[keep[columns]]
+        if not len(used):
+            continue
+        at = place[used]
+        if len(used) < len(columns) or len(columns) == 1:  # the line alone
+            change[at[0], at[0]], low[at[0]] = direction, 0.0
+            continue
+        steps = np.diff(functions / size[at], axis=0)
+        change[np.ix_(at, at)] = direction * np.linalg.inv(steps)
+        low[at] = 0.0
+    factor = np.linalg.cholesky(matrix)
+    right = np.linalg.solve(factor, part.right / size)
+    found = lsq_linear(factor.T @ change, right, (low, np.full(len(size), np.inf)), method="bvls", tol=1e-12)
+    c = np.zeros(len(penalty))
+    c[keep] = change @ np.maximum(found.x, low) / size
+    return c

@@ -1,0 +1,110 @@
+"""Words of pykan, each with the words to write here, for whoever comes from there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+# Keyword arguments.
+ARGUMENTS = {
+    "grid": "grid_size=",
+    "k": "spline_order=",
+    "base_fun": "base=",
+    "noise_scale_base": "noise_scale=",
+    "grid_eps": "update_grid(X, adapt=1 - grid_eps)",
+    "ckpt_path": "save(path) after training, nothing is written unasked",
+    "auto_save": "save(path) after training, nothing is written unasked",
+    "symbolic_enabled": "nothing: symbolic edges are always there",
+    "affine_trainable": "nothing: a, b, c, d of symbolic edges are always trained",
+    "sparse_init": "remove_edge(l, i, j) for the edges to leave out",
+    "opt": "optimizer='lm', 'lbfgs' or 'adam'",
+    "lamb": "l1=",
+    "lamb_l1": "l1=",
+    "lamb_entropy": "entropy=",
+    "lamb_coef": "coef_smoothness=",
+    "lamb_coefdiff": "coef_smoothness=",
+    "loss_fn": "loss=, with one value for each sample",
+    "batch": "batch_size=",
+    "metrics": "X_val= and y_val=: the returned history has both errors",
+    "log": "progress=True",
+    "save_fig": "plot(X).savefig(path) after training",
+    "img_folder": "plot(X).savefig(path) after training",
+    "in_vars": "variables=",
+    "out_vars": "outputs=",
+    "var": "variables=",
+    "lib": "library=",
+}
+# Methods and attributes of a model.
+NAMES = {
+    "predict": "model(X)",
+    "train_kan": "model.fit(X, y)",
+    "swap": "nothing: the order of nodes has no meaning",
+    "auto_swap": "nothing: the order of nodes has no meaning",
+    "tree": "kat_zoo.kan.operations.structure.detect_separability(model, X)",
+    "perturb": "model.expand_width(l, n_sum)",
+    "feature_interaction": "kat_zoo.kan.operations.structure.hessian(model, X)",
+    "initialize_grid_from_another_model": "model.refine(grid_size)",
+    "initialize_from_another_model": "model.refine(grid_size)",
+    "update_grid_from_samples": "model.update_grid(X)",
+    "symbolic_formula": "model.formula(variables)",
+    "saveckpt": "model.save(path)",
+    "loadckpt": "KAN.load(path)",
+    "rewind": "copy.deepcopy(model) before a step, to go back to",
+    "checkout": "copy.deepcopy(model) before a step, to go back to",
+    "prune_node": "model.prune(X)",
+    "prune_edge": "model.prune(X)",
+    "prune_input": "model.prune_inputs(X)",
+    "suggest_symbol": "model.suggest_symbolic(l, i, j, X)",
+    "unfix_symbolic": "model.unfix(l, i, j, X)",
+    "unfix_symbolic_all": "model.unfix(l, i, j, X) for the edges of model.edges()",
+    "get_fun": "model.edge(l, i, j)",
+    "get_act": "model.activations(X)",
+    "get_range": "model.activations(X)",
+    "get_reg": "model.fit(..., l1=, entropy=)",
+    "act_fun": "model.layers[l].spline",
+    "symbolic_fun": "model.layers[l].affine and .function",
+    "feature_score": "model.attribute(X).inputs",
+    "node_scores": "model.attribute(X).nodes",
+    "edge_scores": "model.attribute(X).edges",
+    "speed": "nothing: the splines are fast as they are",
+    "module": "nothing: freeze parameters by requires_grad_(False)",
+    "connection_cost": "nothing: fit(..., l1=) makes a network sparse",
+    "n_edge": "model.num_edges()",
+}
+
+
+def refuse_arguments(given: Iterable[str], known: Iterable[str]) -> None:
+    """Answer keyword arguments that a function does not have.
+
+    Args:
+        given: names of the arguments.
+        known: names of the arguments that the function has.
+
+    Raises:
+        TypeError: there is one; the message tells the words to write.
+    """
+    for name in given:
+        if name in ARGUMENTS:
+            raise TypeError(f"{name}= is pykan's: expected {ARGUMENTS[name]}")
+        close = difflib.get_close_matches(name, list(known), 1)
+        raise TypeError(f"unexpected argument {name}={f': expected {close[0]}=' if close else ''}")
+
+
+def hint(name: str) -> str:
+    """The words for a name of pykan's models, as the end of a message; empty where there are none."""
+    return f"; {name} is pykan's: expected {NAMES[name]}" if name in NAMES else ""
+
+
+def refuse_dataset(X: Any) -> None:
+    """Answer pykan's dictionary of samples.
+
+    Args:
+        X: samples, or that dictionary.
+
+    Raises:
+        TypeError: it is the dictionary.
+    """
+    if isinstance(X, dict):
+        keys = ", ".join(f"dataset[{key!r}]" for key in ("train_input", "train_label", "test_input", "test_label"))
+        raise TypeError(f"X is a dict: expected fit({keys})")

@@ -1,0 +1,72 @@
+"""One rational for each group of channels, fitted to the arguments of an activation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..kernels import rational
+from ..layers.rational_fit import fit_rational_to_samples
+
+MARGIN = 0.25  # of a group's range, on either side: other images reach beyond those measured
+
+
+@dataclass(frozen=True)
+class PreActivations:
+    """Arguments of one activation over some images.
+
+    Attributes:
+        rows: (tokens, hidden) float32 on the CPU, a random subset of all tokens.
+        low: (hidden,) smallest argument of each channel, over all tokens.
+        high: (hidden,) largest argument of each channel, over all tokens.
+    """
+
+    rows: Tensor
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
+class GroupFits:
+    """Rationals of one activation.
+
+    Attributes:
+        channels: (hidden,) permutation of the channels that puts those of a group beside each other.
+        numerator: (num_groups or 1, m + 1) float64.
+        denominator: (num_groups or 1, n) float64.
+    """
+
+    channels: Tensor
+    numerator: Tensor
+    denominator: Tensor
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Rational of every channel in the order before the permutation; (tokens, hidden)."""
+        out = torch.empty_like(rows)
+        out[:, self.channels] = rational(rows[:, self.channels], self.numerator, self.denominator)
+        return out
+
+
+def fit_groups(
+    activation: nn.Module, measured: PreActivations, importance: Tensor, order: tuple[int, int], num_groups: int, permute: bool
+) -> GroupFits:
+    """Fit a rational to the arguments of each group of channels.
+
+    Args:
+        activation: elementwise function of a float64 tensor.
+        measured: arguments of the activation.
+        importance: (hidden,) weight of each channel's squared error.
+        order: degrees (m, n) of numerator and denominator.
+        num_groups: number of groups, which divides the channels.
+        permute: whether channels may change places, so that those whose arguments reach equally far share a group.
+    """
+    reach = torch.maximum(-measured.low, measured.high)
+    channels = torch.argsort(reach, stable=True) if permute else torch.arange(len(reach))
+    fits = []
+    for group in channels.view(num_groups, -1):
+        low, high = measured.low[group].min().item(), measured.high[group].max().item()
+        margin = MARGIN * (high - low) or 1.0  # dead channels hold a single value
+        samples = measured.rows[:, group]
+        weights = importance[group].expand_as(samples) if importance[group].sum() > 0 else torch.ones_like(samples)
+        fits.append(fit_rational_to_samples(activation, samples, order, weights, (low - margin, high + margin))[:2])
+    return GroupFits(channels, torch.stack([a for a, _ in fits]), torch.stack([b for _, b in fits]))

@@ -1,0 +1,315 @@
+"""Whole stories as users live them, on a wide and on a narrow screen."""
+
+import os
+import re
+import signal
+import time
+
+import numpy as np
+from playwright.sync_api import expect
+
+from kat_zoo.explore.examples import example_csv
+
+
+def button(tab, name, **options):
+    return tab.get_by_role("button", name=name, **({"exact": True} | options))
+
+
+def idle(tab):
+    expect(tab.locator("body")).not_to_have_class("working")
+
+
+def slide(tab, label, value):
+    tab.get_by_label(label, exact=True).fill(str(value))
+
+
+def example(user, tab, name):
+    user.click(button(tab, name, exact=False))
+    expect(tab.locator(".columns")).to_be_visible()
+    idle(tab)
+
+
+def upload(tab, name, data):
+    tab.get_by_label("Drop a CSV file, or choose one").set_input_files({"name": name, "mimeType": "text/csv", "buffer": data})
+    expect(tab.locator(".columns")).to_be_visible()
+    idle(tab)
+
+
+def train(user, tab, name="Train", **sliders):
+    for label, value in sliders.items():
+        slide(tab, label.capitalize(), value)
+    user.click(button(tab, name))
+    expect(tab.locator("#network .edge").first).to_be_visible()
+    idle(tab)
+
+
+def csv(**columns):
+    names = ",".join('"' + name.replace('"', '""') + '"' for name in columns)
+    return (names + "\n" + "\n".join(",".join(map(str, row)) for row in zip(*columns.values(), strict=True)) + "\n").encode()
+
+
+def test_from_an_example_to_its_verified_latex_in_few_clicks(user):
+    began = time.monotonic()
+    tab = user.open()
+    example(user, tab, "Toy function")
+    user.click(button(tab, "Find a formula"))
+    expect(tab.get_by_text("exact on 200 held-out rows")).to_be_visible()
+    idle(tab)
+    user.click(button(tab, "Copy LaTeX"))
+    expect(tab.get_by_text("LaTeX copied.")).to_be_visible()
+    assert tab.evaluate("navigator.clipboard.readText()") == r"z = e^{y^{2} + \sin{\left(\pi x \right)}}"
+    assert user.clicks <= 10
+    # A minute is meant for two cores that do nothing else.
+    assert time.monotonic() - began < 60 * max(1.0, os.getloadavg()[0] / 2)
+    user.click(tab.get_by_role("button", name="Take formula 1,", exact=False))
+    expect(tab.get_by_text("not exact", exact=True)).to_be_visible()
+    with tab.expect_download() as download:
+        tab.get_by_role("link", name="Save Python script").click()
+    assert "KAN.from_formula" in download.value.path().read_text()
+
+
+def test_the_buttons_of_the_paper(user):
+    """Sparsify, prune, set a symbol on an edge, train on, read the formula."""
+    tab = user.open()
+    example(user, tab, "Toy function")
+    train(user, tab)
+    slide(tab, "Prune below this score", -1)
+    expect(tab.locator("#prune-preview")).to_contain_text("12 edges would go; 2 – 1 – 1 left")
+    user.click(button(tab, "Prune"))
+    expect(tab.locator("#network .edge")).to_have_count(3)
+    idle(tab)
+    user.click(button(tab, "Polish"))
+    idle(tab)
+    for place, function in (("y → node 1.1", "x^2"), ("x → node 1.1", "sin"), ("node 1.1 → z", "exp")):
+        user.click(button(tab, f"Edge {place}", exact=False))
+        user.click(tab.locator("#symbols").get_by_role("button", name=f"Fix as {function},", exact=False))
+        expect(button(tab, f"Edge {place}: {function}", exact=False)).to_be_visible()
+        idle(tab)
+    user.click(button(tab, "Polish"))
+    idle(tab)
+    expect(tab.get_by_text("exact on 200 held-out rows")).to_be_visible()
+
+
+def test_a_messy_file(user):
+    tab = user.open()
+    upload(tab, "messung.csv", example_csv("messy"))
+    user.click(tab.get_by_text("remarks about the file"))
+    for note in ("Cells are separated by semicolons.", "Numbers have decimal commas.", "'place' holds words"):
+        expect(tab.get_by_text(note, exact=False)).to_be_visible()
+    expect(tab.get_by_label("unit of temperature [°C]")).to_have_value("°C")
+    expect(tab.get_by_label("place explains")).to_be_disabled()
+    train(user, tab, steps=2)
+    expect(tab.get_by_text("some edges are splines")).to_be_visible()
+
+
+def test_stop_and_go_on(user):
+    tab = user.open()
+    example(user, tab, "Toy function")
+    for label, value in {"Grid": 20, "Steps": 50, "Hidden nodes": 10}.items():
+        slide(tab, label, value)
+    user.click(button(tab, "Train"))
+    expect(tab.locator("#losses .plot")).to_be_visible()
+    user.click(button(tab, "Stop"))
+    expect(button(tab, "Train on")).to_be_enabled()
+    tab.get_by_text("History").click()
+    entry = tab.locator("#history li").nth(1)
+    expect(entry).to_contain_text("Train [2, 10, 1]")
+    steps = int(entry.inner_text().split(",")[3].split()[0])
+    assert 0 < steps < 500
+    tab.keyboard.press("Escape")
+    slide(tab, "Steps", 1)
+    user.click(button(tab, "Train on"))
+    idle(tab)
+    tab.get_by_text("History").click()
+    expect(tab.locator("#history li").nth(2)).to_contain_text("Train on, 10 steps")
+
+
+def test_prune_too_much_and_undo(user):
+    tab = user.open()
+    example(user, tab, "Toy function")
+    train(user, tab, steps=3)
+    before = tab.locator("#network .heading .muted").inner_text()
+    slide(tab, "Prune below this score", 0)
+    expect(tab.locator("#prune-preview")).to_contain_text("edges would go")
+    assert tab.locator("#network .edge.going").count() > 10
+    user.click(button(tab, "Prune"))
+    expect(tab.locator("#network .edge")).not_to_have_count(15)
+    idle(tab)
+    user.click(button(tab, "Undo"))
+    expect(tab.locator("#network .heading .muted")).to_have_text(before)
+    user.click(button(tab, "Redo"))
+    expect(tab.locator("#network .edge")).not_to_have_count(15)
+    idle(tab)
+    tab.keyboard.press("Control+z")
+    expect(tab.locator("#network .heading .muted")).to_have_text(before)
+
+
+def test_remove_an_edge_and_restore_it(user):
+    tab = user.open()
+    example(user, tab, "Toy function")
+    train(user, tab, steps=3)
+    edge = button(tab, "Edge x → node 1.1", exact=False)
+    user.click(edge)
+    user.click(tab.locator("#symbols").get_by_role("button", name="Remove", exact=True))
+    expect(edge).to_have_attribute("aria-label", "Edge x → node 1.1: removed, score 0")
+    idle(tab)
+    user.click(button(tab, "Restore"))
+    expect(button(tab, "Edge x → node 1.1: spline", exact=False)).to_be_visible()
+    idle(tab)
+    user.click(tab.get_by_role("button", name=re.compile("^node 1.5")))
+    user.click(button(tab, "Remove node"))
+    expect(tab.locator("#network .heading .muted")).to_contain_text("2 – 4 – 1")
+    idle(tab)
+    user.click(button(tab, "Add a node"))
+    expect(tab.locator("#network .heading .muted")).to_contain_text("2 – 5 – 1")
+
+
+def test_a_column_of_gaps(user):
+    x = np.linspace(0, 1, 40)
+    tab = user.open()
+    upload(tab, "gaps.csv", csv(x=x, empty=[""] * 40, half=["nan" if n % 2 else "3.5" for n in range(40)], y=x**2))
+    user.click(tab.get_by_text("remarks about the file"))
+    expect(tab.get_by_text("Column 'empty' is empty and is left out.")).to_be_visible()
+    expect(tab.get_by_text("20 gaps")).to_be_visible()
+    expect(tab.get_by_label("empty explains")).to_be_disabled()
+    tab.get_by_label("half explains").uncheck()
+    user.click(button(tab, "Use these columns"))
+    expect(tab.get_by_text("32 rows to fit, 8 held out")).to_be_visible()
+    user.click(button(tab, "Find a formula"))
+    expect(tab.get_by_text("exact on 8 held-out rows")).to_be_visible()
+    refused = tab.get_by_role("alert")
+    user.click(button(tab, "Change"))
+    user.allowed = ("422",)
+    tab.get_by_label("Drop a CSV file, or choose one").set_input_files(
+        {"name": "words.csv", "mimeType": "text/csv", "buffer": b"a,b\nx,y\n"}
+    )
+    expect(refused).to_contain_text("no column of numbers")
+    expect(tab.get_by_text("exact on 8 held-out rows")).to_be_visible()
+
+
+def test_three_hundred_columns(user):
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(300, 300))
+    tab = user.open()
+    upload(tab, "wide.csv", csv(**{f"gene {n}": X[:, n].round(4) for n in range(300)}, y=(2 * X[:, 41] + X[:, 7] ** 2).round(4)))
+    expect(tab.get_by_text("8 inputs explain y.")).to_be_visible()
+    tab.get_by_label("Find a column").fill("gene 41")
+    expect(tab.get_by_label("gene 41 explains")).to_be_checked()
+    tab.get_by_label("Find a column").fill("gene 123")
+    tab.get_by_label("gene 123 explains").check()
+    user.click(button(tab, "Use these columns"))
+    expect(tab.get_by_text("9 inputs explain y.")).to_be_visible()
+    idle(tab)
+    train(user, tab, steps=2)
+    expect(tab.get_by_text("9 – 5 – 1")).to_be_visible()
+
+
+def test_names_of_any_alphabet_and_intent(user):
+    x = np.linspace(-1, 1, 60)
+    evil = "<img src=x onerror=\"document.title='hacked'\">"
+    tab = user.open()
+    upload(tab, "<b>名前.csv", csv(**{"температура": x, evil: np.sin(9 * x), "π": 3 * x + np.sin(9 * x)}))
+    expect(tab.locator(".columns").get_by_text(evil)).to_be_visible()
+    user.click(button(tab, "Find a formula"))
+    expect(tab.locator("#formula .math").first).to_contain_text("температура")
+    idle(tab)
+    assert tab.title() == "kat-zoo explore" and tab.locator("img").count() == 0
+    user.click(button(tab, "Copy NumPy"))
+    expect(tab.get_by_text("NumPy copied.")).to_be_visible()
+    assert "x_1 is" in tab.evaluate("navigator.clipboard.readText()")
+
+
+def test_two_tabs_do_not_disturb_each_other(user):
+    first, second = user.open(), user.open()
+    example(user, first, "Product")
+    expect(second.get_by_text("Or begin with an example:")).to_be_visible()
+    example(user, second, "Planets")
+    expect(first.get_by_text("product.csv")).to_be_visible()
+    train(user, first, steps=2)
+    expect(second.locator("#network .edge")).to_have_count(0)
+
+
+def test_a_reload_in_the_middle_of_a_training(user):
+    tab = user.open()
+    example(user, tab, "Toy function")
+    for label, value in {"Grid": 20, "Steps": 50, "Hidden nodes": 10}.items():
+        slide(tab, label, value)
+    user.click(button(tab, "Train"))
+    expect(tab.locator("#losses .plot")).to_be_visible()
+    tab.reload()
+    expect(button(tab, "Stop")).to_be_visible()
+    user.click(button(tab, "Stop"))
+    expect(tab.locator("#network .edge").first).to_be_visible()
+    idle(tab)
+    tab.reload()
+    expect(tab.locator("#network .edge").first).to_be_visible()
+
+
+def test_the_process_dies(user, server):
+    user.allowed = ("502",)
+    tab = user.open()
+    example(user, tab, "Toy function")
+    for label, value in {"Grid": 20, "Steps": 50, "Hidden nodes": 10}.items():
+        slide(tab, label, value)
+    user.click(button(tab, "Train"))
+    expect(tab.locator("#losses .plot")).to_be_visible()
+    (desk,) = [desk for desk in server.desks.values() if desk.busy]
+    os.kill(desk.process.pid, signal.SIGKILL)
+    expect(tab.get_by_role("alert")).to_contain_text("ended in the middle of the step")
+    expect(tab.get_by_text("toy.csv")).to_be_visible()
+    train(user, tab, steps=1)
+    expect(tab.get_by_role("alert")).to_be_empty()
+
+
+def test_the_keyboard_alone(user):
+    tab = user.open()
+
+    def press_until(name, key="Tab", most=60):
+        for _ in range(most):
+            tab.keyboard.press(key)
+            if name in (tab.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.innerText") or ""):
+                return
+        raise AssertionError(f"{key} does not lead to {name}")
+
+    press_until("Skip to the page")
+    press_until("Product")
+    tab.keyboard.press("Enter")
+    expect(tab.locator(".columns")).to_be_visible()
+    idle(tab)
+    press_until("Find a formula")
+    slide(tab, "Steps", 2)
+    press_until("Train")
+    tab.keyboard.press("Space")
+    expect(tab.locator("#network .edge").first).to_be_visible()
+    idle(tab)
+    press_until("Edge ")
+    first = tab.evaluate("document.activeElement.getAttribute('data-edge')")
+    tab.keyboard.press("ArrowRight")
+    second = tab.evaluate("document.activeElement.getAttribute('data-edge')")
+    assert first != second
+    for key in ("Enter", "Space"):
+        tab.keyboard.press(key)
+        assert tab.evaluate("document.activeElement.getAttribute('data-edge')") == second  # the focus stays
+        expect(tab.locator(f"[data-edge='{second}']")).to_have_attribute("aria-pressed", "true")
+        tab.keyboard.press("ArrowLeft")
+        tab.keyboard.press("ArrowRight")
+    expect(tab.locator("#symbols .plot")).to_be_visible()
+    press_until("Remove")
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#symbols .badge")).to_have_text("removed")
+    unnamed = "[...document.querySelectorAll('button, input, select, [role=button]')].filter((one) => !one.closest('[hidden]') && "
+    unnamed += "!(one.textContent || one.getAttribute('aria-label') || one.closest('label')?.innerText || '').trim()).length"
+    assert tab.evaluate(unnamed) == 0
+
+
+def test_images(user):
+    tab = user.open()
+    user.click(tab.get_by_role("tab", name="Vision"))
+    user.click(button(tab, "Sample 4: Trouser"))
+    expect(tab.locator(".model")).to_have_count(4)
+    expect(tab.locator(".model .answer").first).to_contain_text("Trouser")
+    assert tab.locator(".maps img").count() >= 8
+    expect(tab.get_by_label("Learned activations of kat_pico", exact=False)).to_be_visible()
+    user.allowed = ("422",)
+    tab.get_by_label("Drop an image, or choose one").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no image"})
+    expect(tab.get_by_text("cannot be read as an image", exact=False)).to_be_visible()

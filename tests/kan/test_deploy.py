@@ -1,0 +1,159 @@
+"""Exports against the network that they come from: C compiled by the system's compiler, NumPy, torch, ONNX Runtime."""
+
+import ctypes
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from kat_zoo.kan import KAN, KANClassifier, KANRegressor
+from kat_zoo.kan.deploy import to_c, to_int8, to_numpy, to_onnx, to_torch
+
+
+def compiled(source, folder, outputs, name="predict"):
+    (folder / "model.c").write_text(source)
+    command = ["cc", "-std=c99", "-O2", "-Wall", "-Werror", "-D_XOPEN_SOURCE=700", "-shared", "-fPIC", "model.c", "-o", "model.so", "-lm"]
+    subprocess.run(command, cwd=folder, check=True)
+    function = getattr(ctypes.CDLL(str(folder / "model.so")), name)
+    pointer = ctypes.POINTER(ctypes.c_double)
+
+    def predict(X):
+        X, y = np.ascontiguousarray(X, dtype=np.float64), np.empty((len(X), outputs))
+        for row, result in zip(X, y, strict=True):
+            function(row.ctypes.data_as(pointer), result.ctypes.data_as(pointer))
+        return y
+
+    return predict
+
+
+def messy(n=150, seed=0):
+    generator = np.random.default_rng(seed)
+    X = pd.DataFrame(
+        {
+            "size (cm) */": generator.lognormal(0, 1, n),
+            "color": generator.choice(["red", "green", "gr\\ay"], n),
+            "weight": generator.normal(size=n),
+        }
+    )
+    y = np.log(X["size (cm) */"]) + (X["color"] == "red") * X["weight"] + 0.1 * generator.normal(size=n)
+    X.loc[::7, "weight"] = np.nan
+    X.loc[::11, "color"] = None
+    return X, y.to_numpy()
+
+
+def estimators():
+    X, y = messy()
+    yield KANRegressor().fit(X, y), X, lambda model, X: model.predict(X)[:, None]
+    yield KANRegressor(loss="poisson").fit(X, np.round(np.exp(y / 2))), X, lambda model, X: model.predict(X)[:, None]
+    yield KANClassifier().fit(X, y > 0), X, lambda model, X: model.predict_proba(X)
+    yield KANClassifier().fit(X, np.digitize(y, [-1, 1])), X, lambda model, X: model.predict_proba(X)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_estimators_with_categories_and_missing_values(number, tmp_path):
+    model, X, predict = list(estimators())[number]
+    X = X.copy()
+    X.loc[3, "color"] = "unseen"
+    X.loc[5, "weight"] = 1e6  # outside of the training box
+    expected = predict(model, X)
+    program = to_numpy(model)
+    np.testing.assert_allclose(program(X), expected, rtol=1e-12, atol=1e-12)
+    rows = program.codes(X)
+    assert set(rows[:, 1]) == {-1.0, 0.0, 1.0, 2.0, 3.0} and np.isnan(rows[0, 2])
+    np.testing.assert_allclose(pickle.loads(pickle.dumps(program))(rows), expected, rtol=1e-12, atol=1e-12)
+    found = compiled(to_c(model), tmp_path, expected.shape[1])(rows)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        np.testing.assert_allclose(to_torch(model)(torch.from_numpy(rows)), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"extrapolate": "zero"},
+        {"base": "zero"},
+        {"spline_order": 1},
+        {"spline_order": 0, "base": "sin"},
+        {"spline_order": 0, "extrapolate": "zero"},
+        {"base": "identity"},
+    ],
+)
+def test_networks_with_products_and_functions(options, tmp_path):
+    network = KAN([3, [2, 2], 2], grid_size=4, mult_arity=3, **options)
+    network.fix_symbolic(0, 1, 0, "sin", affine=(2.0, 0.1, 0.5, -0.2))
+    network.fix_symbolic(1, 2, 1, "gaussian", affine=(1.0, 0.3, 2.0, 0.0))
+    network.remove_edge(0, 0, 1)
+    x = np.random.default_rng(0).uniform(-2, 2, (200, 3))
+    with torch.no_grad():
+        expected = network(torch.from_numpy(x)).numpy()
+    for found in (to_numpy(network)(x), compiled(to_c(network), tmp_path, 2)(x), to_torch(network)(torch.from_numpy(x)).detach()):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_formula_in_units_is_exported_too(tmp_path):
+    generator = np.random.default_rng(0)
+    X = generator.uniform(1, 3, (100, 2))
+    model = KANRegressor(symbolic=True).fit(X, X[:, 0] ** 2 / X[:, 1])
+    np.testing.assert_allclose(to_numpy(model)(X)[:, 0], model.predict(X), rtol=1e-10)
+    with pytest.raises(ValueError, match="expected one of model.estimators_"):
+        to_numpy(KANRegressor(symbolic=True).fit(X, X))
+
+
+def test_onnx_runtime_gives_the_same(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    X, y = messy()
+    for model in (KANRegressor().fit(X, y), KANClassifier().fit(X, np.digitize(y, [-1, 1]))):
+        to_onnx(model, tmp_path / "model.onnx")
+        program = to_numpy(model)
+        session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+        rows = program.codes(X)
+        np.testing.assert_allclose(session.run(None, {"x": rows})[0], program(X), rtol=1e-12, atol=1e-12)
+
+
+def test_the_program_needs_no_torch():
+    code = (
+        "import pickle, sys; import numpy as np; from kat_zoo.kan import KANRegressor; from kat_zoo.kan.deploy import to_c;"
+        "X = np.random.default_rng(0).normal(size=(50, 2)); print(to_c(KANRegressor().fit(X, X[:, 0])).count('torch'))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "0"
+
+
+@pytest.mark.parametrize("name", ["2x", "sin", "a b", "for"])
+def test_names_that_c_does_not_allow(name):
+    with pytest.raises(ValueError, match="expected a name that is free in C"):
+        to_c(KAN([1, 1]), name)
+
+
+def test_models_without_a_network():
+    with pytest.raises(ValueError, match="without network_: expected a fitted estimator"):
+        to_numpy(KANRegressor())
+    with pytest.raises(ValueError, match="expected one of silu, identity, sin, zero"):
+        to_numpy(KAN([1, 1], base=torch.nn.Softplus()))
+
+
+@pytest.mark.parametrize("entries", [16, 64])
+def test_the_bound_of_int8_tables_holds_for_every_row(entries, tmp_path):
+    X, y = messy()
+    for model in (KANRegressor().fit(X, y), KANClassifier().fit(X, y > 0), KANRegressor(loss="poisson").fit(X, np.exp(y / 3))):
+        tables, program = to_int8(model, entries), to_numpy(model)
+        rows = program.codes(X)
+        rows[:40, 0] = np.linspace(-5, 60, 40)  # outside of the training box, too
+        exact, bound = program.outputs_of(rows), tables.bound(rows)
+        error = np.abs(tables.outputs_of(rows) - exact)
+        assert (error <= bound + 1e-12).all()
+        assert error.max() > 0.01 * bound.max()  # the bound is of the size of the error
+        np.testing.assert_allclose(tables(rows), program.linked(tables.outputs_of(rows)))
+        folder = tmp_path / str(program.link) / type(model).__name__
+        folder.mkdir(parents=True)
+        found = compiled(tables.to_c(), folder, tables(rows).shape[1])(rows)
+        np.testing.assert_allclose(found, tables(rows), rtol=1e-9, atol=1e-9)
+    assert to_int8(model, 64).bytes < to_int8(model, 128).bytes
+
+
+def test_int8_tables_of_other_networks_are_refused():
+    with pytest.raises(ValueError, match="expected splines without a base"):
+        to_int8(KAN([2, 1]))

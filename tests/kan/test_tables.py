@@ -1,0 +1,243 @@
+"""Additive models with pairs on tables as they are: against least squares and generators, not against the code under test."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.optimize import minimize
+from sklearn.linear_model import RidgeCV
+
+from kat_zoo.kan import KANClassifier, KANRegressor
+from kat_zoo.kan.gam.basis import Basis, roughness
+from kat_zoo.kan.gam.reml import Moments, solve
+from kat_zoo.kan.sklearn import columns as columns_of
+from kat_zoo.kan.sklearn.rows import split
+
+
+def curve(n=200, seed=0, columns=3):
+    generator = np.random.default_rng(seed)
+    X = generator.uniform(-1, 1, (n, columns))
+    truth = np.sin(3 * X[:, 0]) + X[:, 1]
+    return X, truth + 0.2 * generator.normal(size=n), truth
+
+
+def test_straight_lines_are_free_and_curves_are_centered():
+    x = np.random.default_rng(0).lognormal(size=(300, 1))
+    basis = Basis.of(x, np.ones(300), 6)
+    greville = np.array([basis.knots[0, n + 1 : n + 4].mean() for n in range(9)])
+    np.testing.assert_allclose(roughness(basis.knots[0]) @ (2 * greville + 1), 0, atol=1e-12)
+    values = basis.values(x)[:, 0]
+    np.testing.assert_allclose(values.mean(0), 0, atol=1e-10)
+    np.testing.assert_allclose(values[:, 1:].T @ values[:, 0], 0, atol=1e-8)
+    np.testing.assert_allclose(np.corrcoef(values[:, 0], np.clip(x[:, 0], *basis.knots[0][[3, -4]]))[0, 1], 1, atol=0.2)
+
+
+def test_penalties_have_the_largest_marginal_likelihood():
+    """The fixed point is the maximum that a general optimizer finds of the mixed model's restricted likelihood."""
+    generator = np.random.default_rng(0)
+    Z, n = generator.normal(size=(80, 6)), 80
+    y = Z @ np.r_[generator.normal(size=3), 0.2 * generator.normal(size=3)] + generator.normal(size=n)
+    design = np.c_[np.ones(n), Z]
+    blocks = np.array([-1, 0, 0, 0, 1, 1, 1])
+    found = solve(Moments(design.T @ design, design.T @ y, float(y @ y), n), blocks, steps=2000)
+
+    def minus_likelihood(log):
+        V = np.exp(log[0]) * np.eye(n) + sum(np.exp(log[1 + b]) * Z[:, blocks[1:] == b] @ Z[:, blocks[1:] == b].T for b in (0, 1))
+        inverse, one = np.linalg.inv(V), np.ones((n, 1))
+        middle = one.T @ inverse @ one
+        residual = y - (one @ np.linalg.solve(middle, one.T @ inverse @ y[:, None]))[:, 0]
+        return np.linalg.slogdet(V)[1] + np.linalg.slogdet(middle)[1] + residual @ inverse @ residual
+
+    best = minimize(minus_likelihood, np.zeros(3), method="Nelder-Mead", options={"maxiter": 4000, "xatol": 1e-8, "fatol": 1e-10})
+    own = np.log(np.r_[found.scale, found.scale / found.penalties])
+    assert minus_likelihood(own) <= best.fun + 0.02
+
+
+def hostile(kind, n=200):
+    generator = np.random.default_rng(1)
+    X = generator.uniform(-1, 1, (n, 3))
+    y = X[:, 0] + 0.5 * X[:, 1] + 0.1 * generator.normal(size=n)
+    if kind == "outlier in X":
+        X[0] = 1e3
+    elif kind == "outlier in y":
+        y[0] = 1e4
+    elif kind == "constant":
+        X[:, 2] = 7.0
+    elif kind == "duplicated":
+        X = np.c_[X, X]
+    elif kind == "collinear":
+        X = np.c_[X, X @ [1.0, 2.0, 3.0]]
+    elif kind == "scaled":
+        X = X * [1e12, 1e-12, 1.0]
+    elif kind == "heavy tails":
+        X = generator.standard_cauchy((n, 3))
+        y = X[:, 0] + 0.5 * X[:, 1] + 0.1 * generator.normal(size=n)
+    return X, y
+
+
+KINDS = ("outlier in X", "outlier in y", "constant", "duplicated", "collinear", "scaled", "heavy tails")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_never_much_worse_than_ridge(kind):
+    X, y = hostile(kind)
+    X_new, y_new = hostile(kind)
+    train, test = np.arange(150), np.arange(150, 200)
+    scale = X.std(0) + (X.std(0) == 0)
+    ridge = RidgeCV(np.logspace(-3, 3, 13)).fit(X[train] / scale, y[train]).score(X_new[test] / scale, y_new[test])
+    loss = "huber" if kind == "outlier in y" else "squared"  # squared error means that row
+    assert KANRegressor(loss=loss).fit(X[train], y[train]).score(X_new[test], y_new[test]) > ridge - 0.05
+
+
+def test_one_outlier_in_x_does_not_ruin_a_curve():
+    X, y, truth = curve(300)
+    X[0], y[0] = 1e3, 0.0
+    assert KANRegressor().fit(X, y).score(X[1:], truth[1:]) > 0.95
+
+
+def test_a_column_that_was_constant_has_no_influence():
+    X, y, _ = curve()
+    X[:, 2] = 7.0
+    model = KANRegressor().fit(X, y)
+    moved = X.copy()
+    moved[:, 2] = 20.0
+    np.testing.assert_array_equal(model.predict(X), model.predict(moved))
+    assert model.feature_importances_[2] == 0
+
+
+@pytest.mark.parametrize("reach", [0.0, 0.25])
+def test_a_curve_stops_outside_the_training_range(reach):
+    X, y, _ = curve()
+    model = KANRegressor(reach=reach).fit(X, y)
+    width = np.ptp(X[:, 0])
+    far = np.tile(np.median(X, 0), (4, 1))
+    far[:, 0] = X[:, 0].max() + np.array([0.0, reach * width / 2, reach * width, 1e6])
+    values = model.predict(far)
+    assert values[2] == pytest.approx(values[3], abs=1e-9)
+    assert values[1] - values[0] == pytest.approx((values[2] - values[0]) / 2, abs=1e-6)  # straight until there
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-100, 1e100, 1e300])
+def test_targets_of_any_size(size):
+    X, y, _ = curve()
+    plain = KANRegressor().fit(X, y).predict(X)
+    np.testing.assert_allclose(KANRegressor().fit(X, y * size).predict(X) / size, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_losses():
+    generator = np.random.default_rng(0)
+    X = generator.uniform(-1, 1, (400, 2))
+    truth = np.sin(3 * X[:, 0])
+    y = truth + 0.1 * generator.normal(size=400)
+    wild = y.copy()
+    wild[::10] += 50
+    error = {loss: np.sqrt(np.mean((KANRegressor(loss=loss).fit(X, wild).predict(X) - truth) ** 2)) for loss in ("squared", "huber")}
+    assert error["huber"] < 0.1 < error["squared"]
+    upper = KANRegressor(loss="quantile", quantile=0.9).fit(X, y)
+    assert np.mean(y < upper.predict(X)) == pytest.approx(0.9, abs=0.03)
+    rate = np.exp(1 + truth)
+    model = KANRegressor(loss="poisson").fit(X, generator.poisson(rate))
+    assert np.corrcoef(np.log(model.predict(X)), truth)[0, 1] > 0.98 and (model.predict(X * 100) > 0).all()
+    with pytest.raises(ValueError, match="loss='poisson' with y of -1: expected no negative value"):
+        KANRegressor(loss="poisson").fit(X, np.r_[-1.0, y[1:] ** 2])
+
+
+def test_monotone_effects():
+    X, y, _ = curve(150)
+    for direction in (1, -1):
+        model = KANRegressor(monotonic_cst=[direction, 0, 0]).fit(X, y)
+        line = np.tile(X[0], (300, 1))
+        line[:, 0] = np.linspace(-2, 2, 300)
+        assert (direction * np.diff(model.predict(line)) >= -1e-9).all()
+    rising = KANRegressor(monotonic_cst={"x_2": 1}).fit(X, y)
+    assert rising.score(X, y) > 0.9
+    with pytest.raises(ValueError, match="monotonic_cst={'z': 1}: expected names of columns"):
+        KANRegressor(monotonic_cst={"z": 1}).fit(X, y)
+
+
+def test_the_answer_is_the_same_on_any_number_of_threads_and_in_single_precision():
+    X, y, _ = curve()
+    threads, answers = torch.get_num_threads(), []
+    for number in (1, 2):
+        torch.set_num_threads(number)
+        answers.append(KANRegressor().fit(X, y).predict(X))
+    torch.set_num_threads(threads)
+    np.testing.assert_array_equal(*answers)
+    single = KANRegressor().fit(X.astype(np.float32), y.astype(np.float32)).predict(X.astype(np.float32))
+    np.testing.assert_allclose(single, answers[0], atol=1e-4)
+
+
+def test_a_row_of_weight_two_is_two_rows_in_the_split_too():
+    X, y, _ = curve(60)
+    twice = np.r_[np.arange(60), np.arange(0, 60, 3)]
+    weight = np.bincount(twice).astype(float)
+    one, two = KANRegressor().fit(X, y, weight), KANRegressor().fit(X[twice], y[twice])
+    np.testing.assert_allclose(one.predict(X), two.predict(X), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(one.predict_interval(X, 0.8), two.predict_interval(X, 0.8), rtol=1e-5, atol=1e-6)
+    table = np.c_[X, y]
+    held, held_twice = (set(map(bytes, rows[split(rows, 0.2, 0)[1]])) for rows in (table, table[twice]))
+    assert held == held_twice and len(held) == 12
+
+
+class Frame:
+    """The part of a polars frame that is asked for."""
+
+    def __init__(self, data):
+        self.data, self.columns, self.shape = data, list(data.columns), data.shape
+        self.dtypes = list(data.dtypes)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, name):
+        return self.data[name]
+
+
+def test_categories_and_missing_values():
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({"kind": generator.choice(["a", "b", "c"], 300), "x": generator.normal(size=300)})
+    y = frame["kind"].map({"a": 0.0, "b": 3.0, "c": -2.0}) + frame["x"]
+    frame.loc[::9, "x"] = np.nan
+    y[::9] = frame["kind"].map({"a": 0.0, "b": 3.0, "c": -2.0})[::9] + 5.0
+    frame["kind"] = frame["kind"].astype("category")
+    model = KANRegressor(interactions=False).fit(frame, y)
+    assert model.score(frame, y) > 0.99 and list(model._columns.names) == ["kind=a", "kind=b", "kind=c", "x", "x=missing"]
+    new = pd.DataFrame({"kind": ["b", "d", None], "x": [0.0, 0.0, np.nan]})
+    values = model.predict(new)
+    assert values[0] == pytest.approx(3, abs=0.3) and np.isfinite(values).all()
+    assert model.feature_importances_.shape == (2,)
+    with pytest.raises(ValueError, match="column 'when' of type datetime64"):
+        KANRegressor().fit(frame.assign(when=pd.Timestamp("2020-01-01")), y)
+    assert [part.dtype.kind for part in (columns_of.read_column("x", frame["x"]), columns_of.read_column("k", frame["kind"]))] == ["f", "O"]
+
+
+def test_pairs_are_found_and_the_network_holds_them():
+    generator = np.random.default_rng(0)
+    X = generator.uniform(-1, 1, (300, 5))
+    y = X[:, 1] * X[:, 3] + X[:, 0] + 0.05 * generator.normal(size=300)
+    model = KANRegressor().fit(X, y)
+    assert model.pairs_ == [("x_2", "x_4")] and model.network_.width[1][1] >= 1
+    assert model.score(X, X[:, 1] * X[:, 3] + X[:, 0]) > 0.99
+    told = model.explain_row(X[3])
+    np.testing.assert_allclose(told.baseline + sum(told.contributions.values()), told.prediction)
+    assert told.prediction[0] == pytest.approx(model.predict(X[3:4])[0])
+    titles = {axes.get_xlabel() for axes in model.plot_shapes().axes}
+    assert {"x_1", "x_2"} <= titles
+    assert KANRegressor(interactions=False).fit(X, y).pairs_ == []
+
+
+def test_intervals_hold_their_share_of_new_rows():
+    X, y, _ = curve(400)
+    X_new, y_new, _ = curve(1000, 1)
+    low, high = KANRegressor().fit(X, y).predict_interval(X_new, 0.9).T
+    assert np.mean((low <= y_new) & (y_new <= high)) == pytest.approx(0.9, abs=0.05)
+    with pytest.raises(ValueError, match="coverage=0.999 with 80 held-out rows: expected at least 999 of them"):
+        KANRegressor().fit(X, y).predict_interval(X_new, 0.999)
+
+
+def test_classes_with_categories():
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({"kind": generator.choice(["a", "b"], 200), "x": generator.normal(size=200)})
+    label = np.where(frame["kind"] == "a", frame["x"] > 0, frame["x"] < 0)
+    model = KANClassifier().fit(frame, label)
+    assert model.score(frame, label) > 0.95 and model.pairs_
