@@ -11,7 +11,7 @@ PROJECTS = {
     "python": {
         **{
             f"collections.abc.{name}": ("class", "library/collections.abc.html#$")
-            for name in ("Callable", "Iterable", "Iterator", "Mapping", "Sequence")
+            for name in ("Callable", "Collection", "Iterable", "Iterator", "Mapping", "Sequence")
         },
         "abc.ABC": ("class", "library/abc.html#$"),
         "collections.OrderedDict": ("class", "library/collections.html#$"),
@@ -25,7 +25,7 @@ PROJECTS = {
         "torch.nn.modules.container.Sequential": ("class", "generated/torch.nn.Sequential.html#torch.nn.Sequential"),
         "torch.nn.modules.module.Module": ("class", "generated/torch.nn.Module.html#torch.nn.Module"),
     },
-    "numpy": {"numpy.ndarray": ("class", "reference/generated/$.html#$")},
+    "numpy": {name: ("class", "reference/generated/numpy.ndarray.html#numpy.ndarray") for name in ("np.ndarray", "numpy.ndarray")},
     "sympy": {"sympy.core.expr.Expr": ("class", "modules/core.html#$")},
     "matplotlib": {"Figure": ("class", "api/figure_api.html#matplotlib.figure.Figure")},
     "sklearn": {

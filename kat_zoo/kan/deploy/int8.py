@@ -49,7 +49,7 @@ class Int8:
 
     @property
     def bytes(self) -> int:
-        """Memory of the tables with their scales, as C holds them: float32 for scales, offsets and places."""
+        """Memory of the tables with their scales, as C holds them, float32 for scales, offsets and places."""
         return self.table.size + 4 * (2 * len(self.scale) + 2 * len(self.low))
 
     def _edges(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
