@@ -25,7 +25,7 @@ PROJECTS = {
         "torch.nn.modules.container.Sequential": ("class", "generated/torch.nn.Sequential.html#torch.nn.Sequential"),
         "torch.nn.modules.module.Module": ("class", "generated/torch.nn.Module.html#torch.nn.Module"),
     },
-    "numpy": {name: ("class", "reference/generated/numpy.ndarray.html#numpy.ndarray") for name in ("np.ndarray", "numpy.ndarray")},
+    "numpy": dict.fromkeys(("np.ndarray", "numpy.ndarray"), ("class", "reference/generated/numpy.ndarray.html#numpy.ndarray")),
     "sympy": {"sympy.core.expr.Expr": ("class", "modules/core.html#$")},
     "matplotlib": {"Figure": ("class", "api/figure_api.html#matplotlib.figure.Figure")},
     "sklearn": {
