@@ -134,7 +134,7 @@ def test_a_run_leaves_weights_that_timm_loads(recipe, tmp_path):
     assert result.samples == 50 and 20 < result.top1 <= 100
     assert {path.name for path in run.iterdir()} == {
         "README.md", "best.safetensors", "checkpoints", "config.json", "curves.csv", "curves.png", "metrics.jsonl", "model.safetensors",
-        "recipe.yaml", "result.json",
+        "modeling_kat_zoo.py", "recipe.yaml", "result.json",
     }  # fmt: skip
     card = (run / "README.md").read_text()
     assert f"| {result.top1:g} | measured by us: `kat-zoo train --config recipe.yaml` |" in card and "6 epochs, seed 0" in card
