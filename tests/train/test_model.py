@@ -13,7 +13,7 @@ from kat_zoo.train.tasks import train_main
 
 
 def test_unknown_model_lists_similar_names():
-    with pytest.raises(ValueError, match="kat_tiny_patch16_224"):
+    with pytest.raises(ValueError, match="kat_base_patch16_224"):
         build_model(ModelConfig(name="kat_huge"), 10)
 
 
