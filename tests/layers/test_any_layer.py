@@ -184,7 +184,8 @@ def any_lan_mixer(draw):
         x = torch.where(x > 0, x, p["act.weight"] * x) if activation == "prelu" else rational(x, p, "act.")
         return linear(x, p, "fc2")
 
-    compare(layer, draw(strided(any_shape(draw, widths[0]), dtype, broken=True)).clamp(-4, 4), reference, 1000)
+    # The gradient of torch's own PReLU at NaN is not that of the formula.
+    compare(layer, draw(strided(any_shape(draw, widths[0]), dtype, broken=activation != "prelu")).clamp(-4, 4), reference, 1000)
 
 
 def edges(x, c, basis):
@@ -287,7 +288,7 @@ def any_fourier_heads(draw):
     finite = exact.isfinite()
     assert not y[~finite].isfinite().any()
     if finite.any():
-        error, scale = (y.double() - exact)[finite].abs().max(), exact[finite].abs().max() + 1e-3
+        error, scale = (y.double() - exact)[finite].abs().max(), exact[finite].abs().max() + 0.1  # sums of terms of size 1 may cancel
         assert error <= 40 * tokens * torch.finfo(dtype).eps * scale
 
 
