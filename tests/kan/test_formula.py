@@ -107,7 +107,7 @@ def test_logits_of_a_classifier_keep_inputs_of_every_size():
     x = np.c_[TINY, LARGE]
     noise = np.random.default_rng(2).standard_normal(len(x))
     labels = np.where(1e9 * x[:, 0] + 1e-5 * x[:, 1] + noise > 10, "hot", "cold")
-    model = KANClassifier(symbolic=True, library=["x"], random_state=1).fit(x, labels)
+    model = KANClassifier(symbolic=True, library=["x"]).fit(x, labels)
     assert model.formula_.free_symbols == set(sympy.symbols("x_1 x_2"))
     logits = export.to_numpy(model.formula_, ["x_1", "x_2"])(*x.T)
     np.testing.assert_allclose(logits, model.decision_function(x), atol=1e-3 * logits.std())

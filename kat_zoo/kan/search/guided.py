@@ -19,207 +19,33 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..model import KAN
-from ..network import Width
-from ..operations.structure import connected, detect_separability, jacobian, test_symmetry
+from ..operations.structure import detect_separability, jacobian, test_symmetry
 from .judge import FLOOR, Data, Form, Judge
-from .problem import Problem
-from .shapes import start
+from .parts import Outer, Split, groupings, outers, table_of_part, values_of_part
+from .surrogate import Surrogate
 from .tree import LEAVES, Tree, evaluate, gathered, power, product, size, substitute, total, variables, walk
 
 logger = logging.getLogger("kat_zoo")
 
 LEAST_ROWS = 100  # rows of a table that a network can tell the structure of
 MOST_INPUTS = 12
-TRAINED = 1500  # rows that networks are trained on at most
 WORST = 0.2  # relative error of a network that tells nothing
-RIGHT, CLOSE = 0.02, 0.005  # relative error of a start from which no more are made, once every shape has had one, and before
-STARTS, STEPS = 25, 60  # Levenberg-Marquardt steps of every start, and of the best one
-WIDE = 10.0  # largest value of an input over its least from which the network sees its logarithm
-STEEP = 30.0  # largest |y| over its median from which the network learns log |y|
 SAMPLES = 400  # rows at which derivatives are taken
 PART_ROWS = 500  # rows of a part's table
 BASES = 12  # rows that give the inputs outside of a part
-APART = 0.15  # largest interaction, relative to y's spread, of groups that may be apart
-GAP = 2.5  # ratio by which interactions within groups exceed those between them
 ALONG = 0.02  # median sin^2 of the angle between gradients and those of a function of two inputs
 TAKEN = 4  # forms of a part that are joined with the others'
 JOINED = 40  # joined forms of a split
 DEEPEST = 2  # splits of splits
-
 SPLITS = 3  # splits that are tried
-SLACK = 1.5  # error of a part's form over that of its values, from which longer forms are not better
 
 Solve = Callable[[Data, int], Judge]
-
-
-class Surrogate:
-    """A network of a table, as a function of its inputs.
-
-    Attributes:
-        error: Relative root mean square error on held-out rows.
-    """
-
-    def __init__(self, data: Data) -> None:
-        X, y = data.X, data.y
-        low, high = X.min(0), X.max(0)
-        self._log = torch.from_numpy((low > 0) & (high > WIDE * np.maximum(low, 1e-300)))
-        one_sign = bool((y > 0).all() or (y < 0).all())
-        self._steep = one_sign and float(np.abs(y).max()) > STEEP * float(np.median(np.abs(y)))
-        self._sign = float(np.sign(y[0]))
-        rows = np.linspace(0, len(y) - 1, min(len(y), TRAINED)).astype(int)
-        inputs = self._seen(torch.from_numpy(X))
-        self._mean, self._spread = inputs.mean(0), inputs.std(0, correction=0).clamp(min=1e-12)
-        values = np.log(np.abs(y)) if self._steep else y
-        self._y_mean, self._y_spread = float(values.mean()), float(values.std()) or 1.0
-        held = [torch.from_numpy(data.X_val), torch.from_numpy(data.y_val)[:, None]]
-        if self._steep:
-            held[1] = held[1].abs().clamp(min=1e-300).log()
-        problem = Problem(
-            self._scaled(torch.from_numpy(X[rows])),
-            torch.from_numpy((values[rows] - self._y_mean) / self._y_spread)[:, None],
-            self._scaled(held[0]),
-            (held[1] - self._y_mean) / self._y_spread,
-            None if data.weight is None else torch.from_numpy(data.weight[rows]),
-            None if data.weight_val is None else torch.from_numpy(data.weight_val),
-            deadline=data.clock.deadline,
-            now=data.clock.now,
-        )
-        d = data.inputs
-        widths: list[Width] = [[d, d + 2, 1], [d, [3, 2], 1], [d, 6, 3, 1], [d, [4, 3], [2, 1], 1]]
-        starts: list[tuple[float, int, KAN]] = []
-        tried = [(width, seed) for seed in (0, 1) for width in widths] + [(width, seed) for seed in (2, 3, 4) for width in widths[2:]]
-        for n, (width, seed) in enumerate(tried):
-            if starts and min(starts)[0] < (RIGHT if n >= len(widths) else CLOSE):
-                break
-            model = start(problem, width, 5, seed)
-            starts.append((problem.train(model, STARTS, smoothness=1e-5), n, model))
-        error, _, self._model = min(starts)
-        self.error = min(error, problem.train(self._model, STEPS, smoothness=1e-6))
-
-    def _seen(self, x: Tensor) -> Tensor:
-        return torch.where(self._log, torch.where(self._log, x, 1.0).abs().clamp(min=1e-300).log(), x)
-
-    def _scaled(self, x: Tensor) -> Tensor:
-        return (self._seen(x) - self._mean) / self._spread
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Values (N, 1) of samples (N, inputs)."""
-        y: Tensor = self._model(self._scaled(x)) * self._y_spread + self._y_mean
-        return self._sign * y.exp() if self._steep else y
-
-
-@dataclass(frozen=True)
-class Outer:
-    """A function of y that may be a sum or product of parts.
-
-    Attributes:
-        mode: Kind of the decomposition, "add" or "mul".
-        apply: Function of (N, 1) values; None where y is not in its domain.
-        back: Tree of y from that of the function's value.
-    """
-
-    mode: str
-    apply: Callable[[Tensor], Tensor]
-    back: Callable[[Tree], Tree]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Groups of inputs that do not interact in a function of y.
-
-    Attributes:
-        outer: The function of y.
-        groups: The inputs of each part.
-        tables: The table of each part.
-    """
-
-    outer: Outer
-    groups: list[list[int]]
-    tables: list[Data]
-
-
-def _outers(y: np.ndarray) -> Iterator[Outer]:
-    """Functions of y, those first that laws have most often."""
-    same: Callable[[Tree], Tree] = lambda tree: tree  # noqa: E731 (the identity)
-    yield Outer("add", lambda y: y, same)
-    yield Outer("mul", lambda y: y, same)
-    if (y > 0).all() or (y < 0).all():
-        sign: Tree = ("n", float(np.sign(y[0])))
-        yield Outer("add", lambda y: 1 / y, lambda tree: power(tree, -1))
-        yield Outer("add", lambda y: y * y, lambda tree: product(sign, power(tree, 0.5)))
-        yield Outer("add", lambda y: y**-2, lambda tree: product(sign, power(tree, -0.5)))
-    if np.ptp(y) < 10:
-        yield Outer("add", lambda y: y.exp(), lambda tree: ("log", tree))
-
-
-def _groupings(interactions: Tensor) -> list[list[list[int]]]:
-    """Groups of inputs that interact far more within than between."""
-    strengths = torch.maximum(interactions, interactions.T)
-    found: dict[str, list[list[int]]] = {}
-    for threshold in sorted({float(s) for s in strengths.flatten() if 0 < s < APART}):
-        groups = connected(strengths > threshold)
-        if len(groups) == 1:
-            continue
-        member = torch.empty(len(strengths), dtype=torch.long)
-        for n, group in enumerate(groups):
-            member[group] = n
-        between = strengths[member[:, None] != member]
-        within = strengths[strengths > threshold]
-        least = float(within.min()) if len(within) else 1.0
-        if least > GAP * float(between.max()):
-            found[str(groups)] = groups
-    return list(found.values())
-
-
-def _part(function: Callable[[Tensor], Tensor], mode: str, group: list[int], X: np.ndarray, bases: np.ndarray) -> tuple[np.ndarray, float]:
-    """Values (N,) of a group's part, those of other inputs being held at several rows; up to a constant term or factor.
-
-    The second value is their error relative to their spread: by how much the rows disagree.
-
-    Args:
-        function: The function that is a sum or product of parts.
-        mode: Kind of the decomposition, "add" or "mul".
-        group: Inputs of the part.
-        X: (N, inputs) rows that the group's inputs are taken from.
-        bases: (K, inputs) rows that the others are taken from.
-    """
-    mixed = np.repeat(bases[None], len(X), 0)
-    mixed[:, :, group] = X[:, None, group]
-    with torch.no_grad():
-        values = function(torch.from_numpy(mixed.reshape(-1, X.shape[1]))).numpy().reshape(len(X), len(bases))
-    if not np.isfinite(values).all():
-        return values[:, 0], math.inf
-    if mode == "add":
-        part = values.mean(1)
-        miss = values - values.mean(0) - part[:, None] + part.mean()
-        spread = float(np.std(part)) or 1.0
-        return part / spread, float(np.sqrt(np.mean(miss**2))) / spread
-    left, sizes, _ = np.linalg.svd(values, full_matrices=False)
-    part = left[:, 0] * math.copysign(math.sqrt(len(X)), float(np.median(left[:, 0])))
-    return part, float(np.sqrt(np.sum(sizes[1:] ** 2)) / sizes[0]) / (float(np.std(part)) or 1.0)
-
-
-def _table(data: Data, X: np.ndarray, X_val: np.ndarray, y: np.ndarray, error: float) -> Data:
-    """The table of a part.
-
-    Args:
-        data: The whole table.
-        X: (N, inputs) rows of the part's inputs.
-        X_val: (M, inputs) rows to judge by.
-        y: (N + M,) values.
-        error: Relative error of the values.
-    """
-    floor = max(FLOOR, SLACK * error)
-    noise: dict[str, Any] = {"weight": None, "weight_val": None, "relative": False, "floor": floor}
-    return replace(data, X=X, y=y[: len(X)], X_val=X_val, y_val=y[len(X) :], **noise)
 
 
 def _bare(tree: Tree, mode: str) -> Tree:
@@ -276,7 +102,7 @@ class Guide:
         data = self.judge.data
         X, X_val = (part[:: math.ceil(len(part) / PART_ROWS)] for part in (data.X, data.X_val))
         found: list[tuple[float, int, Split]] = []
-        for outer in _outers(np.concatenate([data.y, data.y_val])):
+        for outer in outers(np.concatenate([data.y, data.y_val])):
 
             def function(x: Tensor, outer: Outer = outer) -> Tensor:
                 return outer.apply(network(x))
@@ -285,9 +111,9 @@ class Guide:
             if not bool(torch.isfinite(interactions).all()):
                 continue
             bases = self._bases(function, outer)
-            for groups in _groupings(interactions):
-                values = [_part(function, outer.mode, group, np.concatenate([X, X_val]), bases) for group in groups]
-                tables = [_table(data, X[:, g], X_val[:, g], y, error) for g, (y, error) in zip(groups, values, strict=True)]
+            for groups in groupings(interactions):
+                values = [values_of_part(function, outer.mode, group, np.concatenate([X, X_val]), bases) for group in groups]
+                tables = [table_of_part(data, X[:, g], X_val[:, g], y, error) for g, (y, error) in zip(groups, values, strict=True)]
                 worst = max(error for _, error in values)
                 if worst < WORST:
                     found.append((worst / len(groups), len(found), Split(outer, groups, tables)))
@@ -375,8 +201,8 @@ class Guide:
         X, X_val = (part[:: math.ceil(len(part) / PART_ROWS)] for part in (data.X, data.X_val))
         bases = np.median(data.X, 0, keepdims=True)
         for _, group in sorted(found)[:2]:
-            y, _ = _part(network, "add", group, np.concatenate([X, X_val]), bases)
-            table = _table(data, X[:, group], X_val[:, group], y, network.error)
+            y, _ = values_of_part(network, "add", group, np.concatenate([X, X_val]), bases)
+            table = table_of_part(data, X[:, group], X_val[:, group], y, network.error)
             forms = sorted(self._searched(table, 0.2).front(), key=lambda form: form.cost)[:2]
             for tree in _insides(forms):
                 inner = substitute(tree, [("x", i) for i in group])

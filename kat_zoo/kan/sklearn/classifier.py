@@ -164,32 +164,45 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     def _simplified(self, networks: Sequence[KAN], data: dict[str, Any]) -> KAN:
         """The first of the networks that is as good as any, with fewer edges and functions instead of splines.
 
-        As good is a loss within a standard error of the least, on held-out rows or, where there are none, on all.
+        As good is a loss that exceeds the least by no more than the standard error of their difference, row by row, on held-out
+        rows or, where there are none, on all. An edge goes only if the training rows do not miss it either: their total loss rises
+        by no more than the edge has parameters (Akaike 1974), for a few held-out rows tell little.
         """
         held = "" if "X_val" not in data else "_val"
         rows, labels, given = data["X" + held], data["y" + held], data.get("sample_weight" + held)
         weight = torch.ones(len(rows)).double().to(rows) if given is None else torch.from_numpy(given).to(rows)
 
-        def losses_of(network: KAN) -> tuple[float, float]:
-            with torch.no_grad():
-                values = _classification_loss(network(rows), labels)
-            mean = (weight * values).sum() / weight.sum()
-            return float(mean), float((weight * (values - mean)).square().sum().sqrt() / weight.sum())
+        given = data.get("sample_weight")
+        train_weight = torch.ones(len(data["X"])).double().to(rows) if given is None else torch.from_numpy(given).to(rows)
 
-        best, error = min(losses_of(network) for network in networks)
-        network = next(n for n in networks if losses_of(n)[0] <= best + error)
+        def training_loss(network: KAN) -> float:
+            with torch.no_grad():
+                return float(train_weight @ _classification_loss(network(data["X"]), data["y"]).double())
+
+        def losses_of(network: KAN) -> torch.Tensor:
+            with torch.no_grad():
+                return _classification_loss(network(rows), labels)
+
+        def as_good(network: KAN) -> bool:
+            more = losses_of(network) - least
+            mean = (weight * more).sum() / weight.sum()
+            return bool(mean <= (weight * (more - mean)).square().sum().sqrt() / weight.sum())
+
+        least = min((losses_of(network) for network in networks), key=lambda values: float(weight @ values))
+        network = next(n for n in networks if as_good(n))
 
         def stands(trial: KAN) -> bool:
             if not all(bool(torch.isfinite(trial(x)).all()) for x in (data["X"], rows)):
                 return False
             self._train(trial, data, 2, update_grid=False)
-            return losses_of(trial)[0] <= best + error
+            return as_good(trial)
 
         scores = attribute(network, data["X"]).edges
         for layer, i, j in sorted(network.edges(), key=lambda e: float(scores[e[0]][e[2], e[1]])):
             trial = copy.deepcopy(network)
             remove_edge(trial, layer, i, j)
-            if stands(trial):
+            before, parameters = training_loss(network), network.layers[layer].spline.coef.shape[1]
+            if stands(trial) and training_loss(trial) <= before + parameters:
                 network = trial
         network = drop_dead_nodes(network)
         for edge in [e for e in network.edges() if network.edge_kind(*e) == "numeric"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
 
 
-class KANEstimator(BaseEstimator):
+class KANEstimator(BaseEstimator, ABC):
     """Base of KANRegressor and KANClassifier, which document the parameters they share."""
 
     _scales: Scales | Columns
@@ -223,9 +224,9 @@ class KANEstimator(BaseEstimator):
         check_is_fitted(self)
         return inspect.outputs(self.network_, self._columns.inputs(read_table(self, X, reset=False)))
 
+    @abstractmethod
     def _formula(self, round: int | None) -> Any:
         """The fitted network's formula, or a list of them."""
-        raise NotImplementedError
 
     def formula(self, round: int | None = 4) -> Any:
         """The formula with other decimals than `formula_` has; a list where that is one.
