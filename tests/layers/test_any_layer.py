@@ -288,8 +288,9 @@ def any_fourier_heads(draw):
     finite = exact.isfinite()
     assert not y[~finite].isfinite().any()
     if finite.any():
-        error, scale = (y.double() - exact)[finite].abs().max(), exact[finite].abs().max() + 0.1  # sums of terms of size 1 may cancel
-        assert error <= 40 * tokens * torch.finfo(dtype).eps * scale
+        waves = (layer.a.abs() + layer.b.abs()).sum((2, 3)).double()  # of every component, were all its terms of one sign
+        terms = (layer.w.abs().double() @ waves[:, :, None]) * v.nan_to_num().abs().double()
+        assert (y.double() - exact)[finite].abs().max() <= 40 * torch.finfo(dtype).eps * terms.sum(2).max()
 
 
 LAYERS = pytest.mark.parametrize(
