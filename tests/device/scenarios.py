@@ -13,6 +13,7 @@ from pathlib import Path
 
 os.environ["MPLBACKEND"] = "agg"
 
+import numpy as np
 import timm
 import torch
 from standin import register
@@ -244,11 +245,10 @@ def learned_activation_networks():
 def estimators():
     X, y = (t.cpu().numpy() for t in table())
     for kind, target in ((KANRegressor, y.ravel()), (KANClassifier, (y.ravel() > y.mean()).astype(int))):
-        on_device, on_host = (kind(device=device).fit(X, target) for device in ("standin", None))
+        # Few steps, in which the rounding of one device does not grow into another minimum.
+        on_device, on_host = (kind(device=device, steps=5).fit(X, target) for device in ("standin", None))
         assert next(on_device.network_.parameters()).device.type == "cpu"
-        # Rounding may decide whether hidden layers stay, so the answers are compared by how good they are.
-        scores = [model.score(X, target) for model in (on_device, on_host)]
-        assert min(scores) > 0.9 and abs(scores[0] - scores[1]) < 0.02, scores
+        np.testing.assert_allclose(on_device.predict(X), on_host.predict(X), atol=1e-4)
     KANClassifier(symbolic=True, hidden=(), device="standin").fit(X, target)
 
 
