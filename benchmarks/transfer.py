@@ -3,8 +3,9 @@
     python benchmarks/transfer.py --wheels WHEELS --csv benchmarks/results/transfer.csv
 
 WHEELS is the folder that the command at the top of dinov2.py fills: a derivative of DINOv2 ViT-S/14 (Apache-2.0), 16 views to calibrate
-on, 20 held out. `features` is |difference| / |features| over all tokens after the last norm, `cosine` the smallest of a class token's.
-`worst_output` is the largest error of an MLP's own output on the views of the calibration.
+on, 20 held out. `features` is |difference| / |features| over all tokens after the last norm, `cosine` the smallest of a class
+token's. `tag` is kat_small_patch14_dinov2.lvd142m, made of the weights alone while they load. `worst_output` is the largest error
+of an MLP's own output on the views of the calibration.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from dinov2 import CALIBRATION, HELD_OUT, load_photographs, load_vit
+from dinov2 import CALIBRATION, HELD_OUT, load_photographs, load_tag, load_vit
 
 from kat_zoo import vit_to_kat
 
@@ -52,6 +53,10 @@ def main():
         row["worst_output"] = f"{max(block.output_error for block in report.blocks):.1e}"
         rows.append(row)
         print(row, report, sep="\n", flush=True)
+    start = time.process_time()
+    kat = load_tag(options.wheels)
+    rows.insert(1, {"fit": "tag", "order": "8/7", "images": 0, "cpu_seconds": round(time.process_time() - start, 1)})
+    rows[1].update(measure(kat, expected, held_out))
     with options.csv.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
