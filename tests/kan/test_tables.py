@@ -163,6 +163,20 @@ def test_monotone_effects():
         KANRegressor(monotonic_cst={"z": 1}).fit(X, y)
 
 
+def test_a_column_named_like_a_missing_one_may_be_monotone():
+    X, y, _ = curve(150)
+    frame = pd.DataFrame(X, columns=["a", "dose=missing", "c"])
+    frame["a"], frame["dose=missing"] = X[:, 1], X[:, 0]
+    frame.loc[::9, "a"] = np.nan
+    model = KANRegressor(monotonic_cst={"a": 1, "dose=missing": -1}).fit(frame, y)
+    np.testing.assert_array_equal(model._directions(model._columns.owners), [1, 0, -1, 0])
+
+
+def test_a_table_sorted_by_a_column_has_its_curve_all_the_same():
+    x = np.repeat(np.arange(5.0), 400)[:, None]
+    assert KANRegressor(hidden=()).fit(x, (x[:, 0] - 2) ** 2).score(x, (x[:, 0] - 2) ** 2) > 0.99
+
+
 def test_the_answer_is_the_same_on_any_number_of_threads_and_in_single_precision():
     X, y, _ = curve()
     threads, answers = torch.get_num_threads(), []
@@ -227,6 +241,22 @@ def test_intervals_hold_their_share_of_new_rows():
     assert np.mean((low <= y_new) & (y_new <= high)) == pytest.approx(0.9, abs=0.05)
     with pytest.raises(ValueError, match="coverage=0.999 with 80 held-out rows: expected at least 999 of them"):
         KANRegressor().fit(X, y).predict_interval(X_new, 0.999)
+
+
+@pytest.mark.parametrize("rare", [0, 1])
+def test_nothing_is_held_out_where_it_would_take_all_rows_of_a_class(rare):
+    X = np.random.default_rng(0).normal(size=(25, 2))
+    label = np.full(25, 1 - rare)
+    label[0] = rare
+    held_out = {KANClassifier(random_state=seed, interactions=False).fit(X, label).held_out_ for seed in range(20)}
+    assert held_out == {0, 5}  # a fifth of the seeds draws the only row of the class
+
+
+def test_categories_are_labelled_without_the_name_of_their_column():
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({"a=b": generator.choice(["u", "v=w"], 200)})
+    axes, *_ = KANRegressor().fit(frame, (frame["a=b"] == "u") * 1.0).plot_shapes().axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["u", "v=w"]
 
 
 def test_classes_with_categories():
