@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
 from .basis import quantiles
 
@@ -147,7 +148,7 @@ class Logistic(Loss):
 
     def working(self, y: np.ndarray, eta: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Newton's step."""
-        p = 1 / (1 + np.exp(-np.clip(eta, -LARGEST, LARGEST)))
+        p = expit(np.clip(eta, -LARGEST, LARGEST))
         w = np.maximum(p * (1 - p), 1e-6)
         return w, eta + (y - p) / w
 
