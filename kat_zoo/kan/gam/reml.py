@@ -57,12 +57,6 @@ class Solution:
     scale: float
     covariance: np.ndarray
 
-    def error(self, moments: Moments) -> float:
-        """Weighted sum of squared residuals."""
-        c = self.coefficients
-        value = moments.square - 2 * moments.right @ c + c @ moments.gram @ c
-        return float(max(value, 1e-14 * moments.square))
-
 
 def solve(
     moments: Moments,
