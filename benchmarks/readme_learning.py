@@ -1,4 +1,4 @@
-"""Sections of docs/results.md on accuracy, each a function that returns its lines; `tables.py` writes them."""
+"""Sections of docs/results.md on accuracy, each a function that returns its lines; `readme.py` writes them."""
 
 import statistics
 

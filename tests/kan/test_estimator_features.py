@@ -123,6 +123,16 @@ def test_the_answer_does_not_depend_on_the_number_of_jobs():
         KANRegressor(n_jobs=0).fit(X, y)
 
 
+def test_several_formulas_have_neither_intervals_nor_shapes_nor_pairs():
+    X = np.random.default_rng(0).uniform(1, 2, (40, 2))
+    model = KANRegressor().fit(X, X)
+    model.set_params(symbolic=True).fit(X, X * 2)
+    assert not hasattr(model, "pairs_")
+    for look in (model.predict_interval, model.explain_row, lambda X: model.plot_shapes()):
+        with pytest.raises(ValueError, match="symbolic=True: expected symbolic=False"):
+            look(X[:1])
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

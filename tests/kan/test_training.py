@@ -199,6 +199,18 @@ def test_l1_reaches_the_base():
     assert sizes[1] < 1e-3 * sizes[0]
 
 
+@pytest.mark.parametrize("optimizer", ["lm", "lbfgs"])
+def test_a_row_of_weight_two_is_two_rows_in_the_penalties_too(optimizer):
+    x, y = data(40)
+    repeats = torch.arange(40) % 3
+    twice = torch.repeat_interleave(torch.arange(40), repeats)
+    one, two = KAN([2, 2, 1], 3, seed=1), KAN([2, 2, 1], 3, seed=1)
+    options = {"optimizer": optimizer, "steps": 3, "l1": 0.05, "entropy": 0.0 if optimizer == "lm" else 0.01, "update_grid": False}
+    one.fit(x, y, sample_weight=repeats, **options)
+    two.fit(x[twice], y[twice], **options)
+    torch.testing.assert_close(one(x), two(x), rtol=1e-6, atol=1e-7)
+
+
 def test_frozen_splines_stay():
     """By whichever optimizer, and whatever becomes symbolic or numeric meanwhile."""
     x = torch.rand(60, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

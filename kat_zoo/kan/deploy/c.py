@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
 import sympy
 
-from ..formula.export import C_NAMES, c_expression
+from ..formula.export import c_expression, check_c_name, comment
 from ..library import get_function
-from .program import Input, Layer, Program, names_of, to_numpy
+from .program import Input, Layer, Program, to_numpy
+
+TABLES = ("ends", "origins", "pieces")  # of a layer
 
 
 def to_c(model: Any, name: str = "predict") -> str:
@@ -26,9 +27,8 @@ def to_c(model: Any, name: str = "predict") -> str:
     Raises:
         ValueError: a name that C does not allow, or a model without a network.
     """
-    if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) or name in C_NAMES:
-        raise ValueError(f"name={name!r}: expected a name that is free in C: letters, digits and underscores")
     program = to_numpy(model)
+    check_c_name(name, {f"{table}{n}" for n in range(len(program.layers)) for table in (*TABLES, "edges", "base")})
     parts = [_head(program, name), "#include <math.h>", ""]
     for number, layer in enumerate(program.layers):
         parts += _tables(layer, number)
@@ -70,10 +70,10 @@ def array(kind: str, name: str, values: np.ndarray) -> str:
 
 def _head(program: Program, name: str) -> str:
     lines = [f"/* void {name}(const double *x, double *y): {len(program.columns)} columns, {_width(program)} results.", ""]
-    for column, (text, values) in enumerate(zip(names_of(program.columns), program.categories, strict=True)):
-        labels = ["missing" if v is None else label for v, label in zip(values, names_of(values), strict=True)]
+    for column, (text, values) in enumerate(zip(program.columns, program.categories, strict=True)):
+        labels = ["missing" if value is None else comment(str(value)) for value in values]
         codes = ", ".join(f"{code} = {label}" for code, label in enumerate(labels))
-        lines.append(f"   x[{column}]: {text}" + (f" ({codes}; -1 for others)" if values else ""))
+        lines.append(f"   x[{column}]: {comment(text)}" + (f" ({codes}; -1 for others)" if values else ""))
     return "\n".join([*lines, "*/"])
 
 
@@ -96,7 +96,7 @@ def _input(one: Input, i: int) -> str:
 def _tables(layer: Layer, number_: int) -> list[str]:
     if not len(layer.edges):
         return []
-    found = [array("double", f"{name}{number_}", getattr(layer, name)) for name in ("ends", "origins", "pieces")]
+    found = [array("double", f"{name}{number_}", getattr(layer, name)) for name in TABLES]
     found += [array("int", f"edges{number_}", layer.edges)]
     if layer.base is not None:
         found.append(array("double", f"base{number_}", layer.base_weight))

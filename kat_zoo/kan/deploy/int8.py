@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from ..._checks import count
+from ..formula.export import check_c_name
 from .c import _answer, _head, _input, array, number
 from .program import Layer, Program, to_numpy
 
 STEPS = 127  # entries go from -127 to 127
+PLACES = ("scale", "offset", "low", "step")  # numbers of the tables
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Int8:
         h = self.program.scaled(np.asarray(X, dtype=np.float64))
         last = self.table.shape[1] - 1
         at = np.clip((h - self.low) / self.step, 0.0, last)[:, self.layer.edges[:, 1]]
-        segment = np.minimum(at.astype(int), last - 1)
+        segment = np.minimum(np.nan_to_num(at).astype(int), last - 1)
         edge = np.arange(len(self.scale))
         left, right = (self.table[edge, segment + k].astype(np.float64) for k in (0, 1))
         return (left + (at - segment) * (right - left)) * self.scale + self.offset, self.errors[edge, segment]
@@ -105,7 +107,11 @@ class Int8:
 
         Args:
             name: name of the function.
+
+        Raises:
+            ValueError: a name that C does not allow, or that of a table.
         """
+        check_c_name(name, {"table", "edges", *PLACES})
         layer, program, entries = self.layer, self.program, self.table.shape[1]
         lines = [
             _head(program, name),
@@ -114,13 +120,13 @@ class Int8:
             array("signed char", "table", self.table),
             array("int", "edges", layer.edges),
         ]
-        lines += [array("double", text, getattr(self, text)) for text in ("scale", "offset", "low", "step")]
+        lines += [array("double", text, getattr(self, text)) for text in PLACES]
         lines += [f"void {name}(const double *x, double *y)", "{", f"    double h0[{len(program.inputs)}], s[{layer.subnodes}] = {{0}};"]
         lines += [f"    {_input(one, i)}" for i, one in enumerate(program.inputs)]
         lines += [
             f"    for (int e = 0; e < {len(layer.edges)}; e++) {{",
             "        const int i = edges[2 * e + 1];",
-            f"        const double at = fmin(fmax((h0[i] - low[i]) / step[i], 0.0), {entries - 1}.0);",
+            f"        const double at = isnan(h0[i]) ? h0[i] : fmin(fmax((h0[i] - low[i]) / step[i], 0.0), {entries - 1}.0);",
             f"        const int k = at < {entries - 2}.0 ? (int)at : {entries - 2};",
             f"        const signed char *t = table + e * {entries} + k;",
             "        s[edges[2 * e]] += (t[0] + (at - k) * (t[1] - t[0])) * scale[e] + offset[e];",

@@ -5,19 +5,20 @@ Each spline becomes its polynomial pieces in local coordinates. A row costs a se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.interpolate import BSpline, PPoly
+from scipy.special import expit, softmax
 
 from ..library import function_names, get_function
 from ..network import Network
 from ..sklearn.columns import Category, Column, Columns, read_column
 
 BASES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "silu": lambda x: x / (1 + np.exp(-np.clip(x, -700, None))),
+    "silu": lambda x: x * expit(x),
     "identity": lambda x: x,
     "sin": np.sin,
 }
@@ -145,7 +146,11 @@ class Program:
     spread: np.ndarray
     shift: np.ndarray
     link: str = "identity"
-    outputs: int = field(default=1)
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of the network."""
+        return len(self.spread)
 
     def codes(self, X: Any) -> np.ndarray:
         """Rows (N, columns) of numbers for a table: categories become their codes, -1 for one that is not known.
@@ -177,12 +182,11 @@ class Program:
         if self.link == "exp":
             y = np.exp(y)
         if self.link == "sigmoid":
-            p = 1 / (1 + np.exp(-y))
+            p = expit(y)
             both: np.ndarray = np.concatenate([1 - p, p], 1)
             return both
         if self.link == "softmax":
-            e = np.exp(y - y.max(1, keepdims=True))
-            shares: np.ndarray = e / e.sum(1, keepdims=True)
+            shares: np.ndarray = softmax(y, axis=1)
             return shares
         return y
 
@@ -228,7 +232,7 @@ def to_numpy(model: Any) -> Program:
     if isinstance(model, Network):
         inputs = [Input(i) for i in range(model.nodes[0])]
         names, outputs = [f"x_{i + 1}" for i in range(model.nodes[0])], model.nodes[-1]
-        return Program(names, [[] for _ in names], inputs, layers_of(model), np.ones(outputs), np.zeros(outputs), outputs=outputs)
+        return Program(names, [[] for _ in names], inputs, layers_of(model), np.ones(outputs), np.zeros(outputs))
     if hasattr(model, "estimators_"):
         raise ValueError("several outputs with formulas of their own: expected one of model.estimators_")
     if not hasattr(model, "network_"):
@@ -253,7 +257,7 @@ def _of_estimator(model: Any) -> Program:
     link = getattr(scales, "link", "identity")
     if hasattr(model, "classes_"):
         link = "sigmoid" if outputs == 1 else "softmax"
-    return Program(names, categories, inputs, layers_of(model.network_), spread, shift, link, outputs)
+    return Program(names, categories, inputs, layers_of(model.network_), spread, shift, link)
 
 
 def _inputs(column: Column | Category, number: int) -> list[Input]:
@@ -319,8 +323,3 @@ def _pieces(knots: np.ndarray, coef: np.ndarray, order: int, zero: bool) -> np.n
             right[0, 1] = inside[-1, 1:] @ (powers[1:] * width ** (powers[1:] - 1))
     found = np.concatenate([left, inside, right])
     return np.pad(found, ((0, 0), (0, max(order, 1) + 1 - found.shape[1])))
-
-
-def names_of(columns: Sequence[str]) -> list[str]:
-    """Names of columns that any comment may hold."""
-    return ["".join(c if c.isprintable() else " " for c in str(name)).replace("*/", "* /").replace("\\", "/") for name in columns]

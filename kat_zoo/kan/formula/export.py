@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import sympy
@@ -97,14 +97,27 @@ def to_c(expression: sympy.Expr, variables: Sequence[str], name: str = "formula"
             allow.
     """
     _symbols(expression, variables)
-    if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) or name in C_NAMES or name.startswith("M_"):
-        raise ValueError(f"name={name!r}: expected a name that is free in C: letters, digits and underscores")
+    check_c_name(name)
     safe = safe_names(variables, {name})
     renamed = {sympy.Symbol(v): sympy.Symbol(s) for v, s in zip(variables, safe, strict=True)}
     body = c_expression(expression.xreplace(renamed))
-    told = [f"{s}: {_plain(v)}" for v, s in zip(variables, safe, strict=True) if v != s]
+    told = [f"{s}: {comment(v)}" for v, s in zip(variables, safe, strict=True) if v != s]
     head = f"/* {', '.join(told)} */\n" if told else ""
     return f"{head}double {name}({', '.join(f'double {s}' for s in safe)}) {{\n    return {body};\n}}\n"
+
+
+def check_c_name(name: str, taken: Container[str] = ()) -> None:
+    """Check the name of a function in C.
+
+    Args:
+        name: the name.
+        taken: names that the source uses for something else.
+
+    Raises:
+        ValueError: C does not allow it, or it is taken.
+    """
+    if not _is_free_in_c(name) or name in taken:
+        raise ValueError(f"name={name!r}: expected a name that is free in C: letters, digits and underscores")
 
 
 def safe_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
@@ -132,13 +145,11 @@ def safe_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
 
 def _is_free(name: str) -> bool:
     """Whether a text is a name, and means nothing in C, Python or SymPy."""
-    return bool(
-        re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII)
-        and name not in C_NAMES
-        and not name.startswith("M_")
-        and not keyword.iskeyword(name)
-        and not hasattr(sympy, name)
-    )
+    return _is_free_in_c(name) and not keyword.iskeyword(name) and not hasattr(sympy, name)
+
+
+def _is_free_in_c(name: str) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII)) and name not in C_NAMES and not name.startswith("M_")
 
 
 def to_text(expression: sympy.Expr) -> tuple[str, dict[str, str]]:
@@ -158,7 +169,7 @@ def to_text(expression: sympy.Expr) -> tuple[str, dict[str, str]]:
     return sympy.sstr(expression.xreplace(renamed)), dict(zip(safe, names, strict=True))
 
 
-def _plain(name: str) -> str:
+def comment(name: str) -> str:
     """A name as part of a comment in C."""
     return "".join(c if c.isprintable() else " " for c in name).replace("*/", "* /").replace("\\", "/")
 

@@ -135,7 +135,8 @@ class Basis:
         covariance = square - mean[:, :, None] * mean[:, None, :]
         functions = np.zeros((x.shape[1], size, size - 1))
         for number, column in enumerate(x.T):
-            functions[number] = _functions(knots[number], covariance[number], mean[number], len(np.unique(column[:1000])))
+            between = bool(((column > column.min()) & (column < column.max())).any())
+            functions[number] = _functions(knots[number], covariance[number], mean[number], between)
         return cls(knots, functions)
 
     def values(self, x: np.ndarray) -> np.ndarray:
@@ -154,8 +155,8 @@ def splines(x: np.ndarray, knots: np.ndarray) -> np.ndarray:
     return found
 
 
-def _functions(knots: np.ndarray, covariance: np.ndarray, mean: np.ndarray, distinct: int) -> np.ndarray:
-    """Coefficients (G + 3, 1 + Q) of the functions of one column."""
+def _functions(knots: np.ndarray, covariance: np.ndarray, mean: np.ndarray, curved: bool) -> np.ndarray:
+    """Coefficients (G + 3, 1 + Q) of the functions of one column; the curves are 0 where it has two values alone."""
     size = len(mean)
     greville = np.array([knots[n + 1 : n + 1 + SPLINE_ORDER].mean() for n in range(size)])
     line = greville - mean @ greville
@@ -167,7 +168,7 @@ def _functions(knots: np.ndarray, covariance: np.ndarray, mean: np.ndarray, dist
     curves = curves - mean @ curves  # a constant coefficient is a constant function
     variance = np.einsum("mq,mn,nq->q", curves, covariance, curves)
     most = variance.max()
-    curves = curves / np.sqrt(most) if distinct > 2 and most > NOTHING else np.zeros_like(curves)
+    curves = curves / np.sqrt(most) if curved and most > NOTHING else np.zeros_like(curves)
     # The sign of an eigenvector is arbitrary, and differs from machine to machine.
     signs = np.sign(curves[np.abs(curves).argmax(0), np.arange(curves.shape[1])])
     found: np.ndarray = np.concatenate([line[:, None], curves * np.where(signs == 0, 1.0, signs)], 1)

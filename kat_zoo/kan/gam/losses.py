@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
 from .basis import quantiles
 
@@ -71,11 +72,14 @@ class Huber(Loss):
         return float(quantiles(y, weight, np.array([0.5]))[0])
 
     def working(self, y: np.ndarray, eta: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows with large residuals count less."""
-        residual = np.abs(y - eta)
-        middle = float(quantiles(residual, weight, np.array([0.5]))[0])
+        """Large residuals become the largest that counts: a parabola above the loss (Huber, Robust Statistics, 1981, section 7.8).
+
+        Smaller weights for their rows have the same minimum, but the rest of their squares would pass for noise of all rows.
+        """
+        residual = y - eta
+        middle = float(quantiles(np.abs(residual), weight, np.array([0.5]))[0])
         self.size = max(HUBER * 1.4826 * middle, 1e-12 * float(np.abs(y).max()), 1e-300)
-        return np.minimum(1.0, self.size / np.maximum(residual, 1e-300)), y
+        return np.ones_like(y), eta + np.clip(residual, -self.size, self.size)
 
     def values(self, y: np.ndarray, eta: np.ndarray) -> np.ndarray:
         """Huber's function of the residuals."""
@@ -144,7 +148,7 @@ class Logistic(Loss):
 
     def working(self, y: np.ndarray, eta: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Newton's step."""
-        p = 1 / (1 + np.exp(-np.clip(eta, -LARGEST, LARGEST)))
+        p = expit(np.clip(eta, -LARGEST, LARGEST))
         w = np.maximum(p * (1 - p), 1e-6)
         return w, eta + (y - p) / w
 

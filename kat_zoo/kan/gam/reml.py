@@ -48,20 +48,12 @@ class Solution:
         penalties: (J,) penalty of each block; infinite where it has no influence.
         parameters: effective number of parameters.
         scale: variance of the residuals.
-        covariance: (P, P) Bayesian covariance of the coefficients; 0 in blocks without influence.
     """
 
     coefficients: np.ndarray
     penalties: np.ndarray
     parameters: float
     scale: float
-    covariance: np.ndarray
-
-    def error(self, moments: Moments) -> float:
-        """Weighted sum of squared residuals."""
-        c = self.coefficients
-        value = moments.square - 2 * moments.right @ c + c @ moments.gram @ c
-        return float(max(value, 1e-14 * moments.square))
 
 
 def solve(
@@ -96,9 +88,9 @@ def solve(
         every = np.append(penalties, 0.0)[blocks]  # the last is that of columns without penalty, -1
         keep = np.flatnonzero(np.isfinite(every))
         part, own = moments.select(keep), blocks[keep]
-        c, inverse = _ridge(part, every[keep])
+        c, variances = _ridge(part, every[keep])
         inside = own >= 0
-        traces = np.bincount(own[inside], np.diag(inverse)[inside], count)
+        traces = np.bincount(own[inside], variances[inside], count)
         numbers = np.bincount(own[inside], minlength=count)
         effective = np.clip(numbers - np.where(numbers > 0, penalties, 0.0) * traces, 0.0, numbers)
         parameters = float(effective.sum() + (own < 0).sum())
@@ -112,14 +104,13 @@ def solve(
             new = variance * effective / squares
         alive = (numbers > 0) & (effective > SMALLEST) & (squares > 0)
         penalties = np.where(alive, np.maximum(new, least * size), np.inf)
-    full, covariance = np.zeros(len(blocks)), np.zeros((len(blocks), len(blocks)))
+    full = np.zeros(len(blocks))
     full[keep] = c
-    covariance[np.ix_(keep, keep)] = variance * inverse
-    return Solution(full, penalties, parameters, float(variance), covariance)
+    return Solution(full, penalties, parameters, float(variance))
 
 
 def _ridge(moments: Moments, penalty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients, and the inverse of the penalized products."""
+    """Coefficients, and the diagonal of the inverse of the penalized products."""
     matrix = moments.gram.copy()
     diagonal = np.einsum("ii->i", matrix)
     diagonal += penalty + 1e-12 * diagonal
@@ -130,5 +121,4 @@ def _ridge(moments: Moments, penalty: np.ndarray) -> tuple[np.ndarray, np.ndarra
     inverse, failed = lapack.dpotri(factor[0], lower=1)
     if failed:
         raise np.linalg.LinAlgError(f"dpotri returned {failed}: expected a positive definite matrix")
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    return c, inverse / size / size[:, None]
+    return c, np.diag(inverse) / size**2

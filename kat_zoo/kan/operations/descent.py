@@ -90,7 +90,7 @@ class _Descent:
             self.optimizer.zero_grad()
             value = self.run.objective(batch)
             if any(penalties):
-                value = value + regularization(self.run.network, batch.x, *penalties)
+                value = value + regularization(self.run.network, batch, *penalties)
             value.backward()
             return value
 
@@ -117,22 +117,23 @@ def _batches(run: Run) -> Iterator[tuple[Samples, bool]]:
             yield samples.part(shuffled[start : start + size]), start + size >= rows
 
 
-def regularization(model: Network, x: Tensor, l1: float, entropy: float, coef_smoothness: float) -> Tensor:
+def regularization(model: Network, batch: Samples, l1: float, entropy: float, coef_smoothness: float) -> Tensor:
     """Penalties l1 * sum |phi| + entropy * S + smoothness * |D^2 coef|^2 (arXiv 2404.19756, equations 2.17 to 2.20).
 
-    |phi| is the mean absolute value of an edge over the batch, S the entropy of the edges' shares in their layer.
+    |phi| is the weighted mean absolute value of an edge over the batch, S the entropy of the edges' shares in their layer.
 
     Args:
         model: the network.
-        x: (N, inputs) samples.
+        batch: samples and their weights.
         l1: factor of the sizes.
         entropy: factor of the entropy.
         coef_smoothness: factor of the squared second differences of spline coefficients.
     """
-    total = x.new_zeros(())
+    x, total = batch.x, batch.x.new_zeros(())
     for layer in model.layers:
         if l1 or entropy:
-            size = layer.edges(x).abs().mean(0)
+            sizes = layer.edges(x).abs()
+            size = sizes.mean(0) if batch.weight is None else (sizes * batch.weight[:, None, None]).mean(0)
             total = total + l1 * size.sum()
             share = size / size.sum().clamp(min=1e-12)
             total = total - entropy * (share * (share + 1e-12).log()).sum()

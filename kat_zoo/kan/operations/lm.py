@@ -29,26 +29,26 @@ PATIENCE = 2  # steps in a row without gain before the end
 
 
 class _Covariance:
-    """Covariance (C_in, size, size) of each input's features, gathered over parts of the samples."""
+    """Weighted covariance (C_in, size, size) of each input's features, gathered over parts of the samples."""
 
     def __init__(self) -> None:
-        self.count, self.total, self.square = 0, torch.zeros(()), torch.zeros(())
+        self.mean, self.square = torch.zeros(()), torch.zeros(())
 
-    def add(self, features: Tensor) -> None:
-        self.count += len(features)
-        self.total = features.sum(0) + self.total
-        self.square = torch.einsum("nij,nik->ijk", features, features) + self.square
+    def add(self, features: Tensor, weight: Tensor) -> None:
+        """Take in a part (N, C_in, size), whose weights (N, 1) are shares of all samples."""
+        weighted = features * weight[:, :, None]
+        self.mean = weighted.sum(0) + self.mean
+        self.square = torch.einsum("nij,nik->ijk", weighted, features) + self.square
 
     def value(self) -> Tensor:
-        mean = self.total / self.count
-        return self.square / self.count - mean[:, :, None] * mean[:, None, :]
+        return self.square - self.mean[:, :, None] * self.mean[:, None, :]
 
 
 class LeastSquares:
     """Minimize 1/2 mean_w |model(X) - y|^2 + l1 sum_e std(phi_e) + smoothness / 2 sum |D^2 coef|^2 over the parameters.
 
-    The L1 norm of edges (Liu et al., arXiv 2404.19756, section 2.5) includes the base. Parameters with requires_grad = False
-    stay as they are.
+    The standard deviations are weighted, too. The L1 norm of edges (Liu et al., arXiv 2404.19756, section 2.5) includes the
+    base. Parameters with requires_grad = False stay as they are.
 
     Args:
         model: a float64 or float32 network, changed in place.
@@ -134,7 +134,7 @@ class LeastSquares:
             h = layer.products(local.subnodes)
             for block in local.blocks:
                 if self.blocks.index(block) in covariances:
-                    covariances[self.blocks.index(block)].add(local.basis)
+                    covariances[self.blocks.index(block)].add(local.basis, self.weight[rows])
         n, outputs = h.shape
         jacobian = h.new_empty(n, outputs, self.size)
         sensitivity = torch.eye(outputs, dtype=h.dtype, device=h.device).expand(n, -1, -1)

@@ -133,12 +133,12 @@ class KANEstimator(BaseEstimator, ABC):
         wrong = [names[i] for i in np.unique(owners[found != 0]) if isinstance(self._columns.columns[i], Category)]
         if wrong:
             raise ValueError(f"monotonic_cst={self.monotonic_cst!r}: expected 0 for {wrong[0]!r}, a column of categories")
-        found[[name.endswith("=missing") for name in self._columns.names]] = 0
+        found[1:][owners[1:] == owners[:-1]] = 0  # the second input of a column says where values are missing
         return found
 
     @property
     def _columns(self) -> Columns:
-        if not isinstance(self._scales, Columns):
+        if not isinstance(getattr(self, "_scales", None), Columns):  # several formulas have no scales in common
             raise ValueError("symbolic=True: expected symbolic=False, for a formula has neither shapes nor intervals")
         return self._scales
 
@@ -165,9 +165,8 @@ class KANEstimator(BaseEstimator, ABC):
         task = Task(losses, bool(self.interactions), self._directions(owners), classes)
         rank, different = ranks(np.concatenate([inputs, y], 1), seed_of(self.random_state))
         train, held = split_by(rank, different, self.validation_fraction)
-        for output in range(y.shape[1] if classes else 0):  # every class is trained on
-            if not (y[train, output] > 0).any():
-                train, held = np.arange(len(y)), np.array([], int)
+        if classes and np.ptp(y[train], axis=0).min() == 0:  # every class is trained on
+            train, held = np.arange(len(y)), np.array([], int)
         self.held_out_ = unseen(inputs, train, held)
         scales.sample = typical_rows(torch.from_numpy(inputs), None if np.ptp(weight) == 0 else weight)
         found: tuple[KAN, Any] | None = None

@@ -36,19 +36,18 @@ class Path:
     steps: int
     smoothness: float
 
-    def stages(self, network: KAN, samples: int, held: int) -> list[tuple[float, float, int]]:
+    def stages(self, network: KAN, samples: int) -> list[tuple[float, float, int]]:
         """(l1, smoothness, grid size) in the order they are tried, each from where the one before ended.
 
         Args:
             network: the network.
             samples: number of training rows.
-            held: number of held-out rows.
         """
         first = self.grid_schedule[0]
         stages = [(p, p, first) for p in PENALTIES if p > self.smoothness]
-        if held:  # with nothing to judge it by, or far more parameters than samples, the network stays penalized
-            room = 2 * samples / network.num_edges() - network.layers[0].spline.spline_order - 1
-            stages += [(0.0, self.smoothness, g) for g in self.grid_schedule if g <= room]
+        # With far more parameters than samples the network stays penalized.
+        room = 2 * samples / network.num_edges() - network.layers[0].spline.spline_order - 1
+        stages += [(0.0, self.smoothness, g) for g in self.grid_schedule if g <= room]
         return stages or [(0.0, self.smoothness, first)]
 
     def fit(self, network: KAN, x: Tensor, y: Tensor, weight: Tensor, train: Tensor, held: Tensor, bar: Tensor) -> Trained | None:
@@ -73,7 +72,7 @@ class Path:
         best, found = bar, None
         least = math.inf
         val: dict[str, Any] = {"X_val": x[held], "y_val": y[held], "sample_weight_val": weight[held]}
-        for l1, smoothness, grid in self.stages(network, len(train), len(held)):
+        for l1, smoothness, grid in self.stages(network, len(train)):
             options = {"grid_schedule": [grid], "steps": self.steps, "l1": l1, "coef_smoothness": smoothness, **val}
             history = network.fit(x[train], y[train], sample_weight=weight[train], **options)
             with torch.no_grad():

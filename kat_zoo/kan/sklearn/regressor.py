@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 LOSSES = ("squared", "huber", "quantile", "poisson")
 FITTED = (
-    *("network_", "history_", "estimators_", "search_", "formula_", "exact_", "table_", "law_"),
-    *("constants_", "constant_units_", "summary_", "_findings"),
+    *("network_", "history_", "pairs_", "estimators_", "search_", "formula_", "exact_", "table_", "law_"),
+    *("constants_", "constant_units_", "summary_", "_findings", "_scales"),
 )
 
 
@@ -297,8 +297,9 @@ class KANRegressor(RegressorMixin, FormulaSearch):
             ValueError: fitted with symbolic=True, or a network with hidden layers, whose effects are not separate.
         """
         check_is_fitted(self)
+        columns = self._columns
         count("output", output, 0, self.network_.nodes[-1] - 1)
-        return shapes.plot_shapes(self.network_, self._columns, self._bands, output, count("most", most))
+        return shapes.plot_shapes(self.network_, columns, self._bands, output, count("most", most))
 
     @property
     def feature_importances_(self) -> np.ndarray:

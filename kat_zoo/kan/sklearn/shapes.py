@@ -95,13 +95,13 @@ def _effect(network: KAN, column: int, node: int, x: np.ndarray) -> np.ndarray:
     return values
 
 
-def _deviation(network: KAN, bands: Bands, column: int, output: int, x: np.ndarray) -> np.ndarray:
-    """Standard deviation (N,) of an effect under the bootstrap."""
+def _changes(network: KAN, bands: Bands, column: int, output: int, x: np.ndarray) -> np.ndarray:
+    """Changes (N, repeats) of an effect under the bootstrap; zeros (N, 1) of an input that does not vary."""
     at = np.flatnonzero(bands[0] == column)
     if not len(at):
-        return np.zeros(len(x))
+        return np.zeros((len(x), 1))
     knots = network.layers[0].spline.knots[[column]].numpy()
-    found: np.ndarray = (splines(x[:, None], knots)[:, 0] @ bands[1][output][:, at[0]].T).std(1)
+    found: np.ndarray = splines(x[:, None], knots)[:, 0] @ bands[1][output][:, at[0]].T
     return found
 
 
@@ -109,24 +109,17 @@ def _draw_column(axes: Axes, network: KAN, columns: Columns, bands: Bands, numbe
     column, own = columns.columns[number], np.flatnonzero(columns.owners == number)
     spread, sample = float(columns.spread[output]), columns.sample[:, own].numpy()
     if isinstance(column, Category):
-        at = np.arange(len(own))
-        one, zero = np.ones(1), np.zeros(1)
-        height = [float((_effect(network, int(i), output, one) - _effect(network, int(i), output, zero))[0]) * spread for i in own]
-        doubt = [_step_deviation(network, bands, int(i), output) * BAND * spread for i in own]
+        at, ends = np.arange(len(own)), np.array([0.0, 1.0])
+        height = [float(np.diff(_effect(network, int(i), output, ends))[0]) * spread for i in own]
+        doubt = [float(np.diff(_changes(network, bands, int(i), output, ends), axis=0).std()) * BAND * spread for i in own]
         axes.bar(at, height, yerr=doubt, color=NUMERIC, width=0.7, ecolor="0.3", capsize=2)
-        axes.set_xticks(at, plain([str(name.partition("=")[2])[:14] for name in column.names]), rotation=40, ha="right", fontsize=7)
+        axes.set_xticks(
+            at, plain([name.removeprefix(f"{column.name}=")[:14] for name in column.names]), rotation=40, ha="right", fontsize=7
+        )
     else:
         _draw_curve(axes, network, column, bands, own, sample, output, spread)
     axes.set_xlabel(plain([column.name[:40]])[0])
     axes.set_ylabel("effect")
-
-
-def _step_deviation(network: KAN, bands: Bands, column: int, output: int) -> float:
-    at = np.flatnonzero(bands[0] == column)
-    if not len(at):
-        return 0.0
-    values = splines(np.array([[0.0], [1.0]]), network.layers[0].spline.knots[[column]].numpy())[:, 0] @ bands[1][output][:, at[0]].T
-    return float((values[1] - values[0]).std())
 
 
 def _draw_curve(
@@ -137,7 +130,7 @@ def _draw_curve(
     x = np.linspace(low, high if high > low else low + 1, POINTS)
     units = column.center + column.half * x
     y = _effect(network, int(own[0]), output, x) * spread
-    band = BAND * spread * _deviation(network, bands, int(own[0]), output, x)
+    band = BAND * spread * _changes(network, bands, int(own[0]), output, x).std(1)
     axes.fill_between(units, y - band, y + band, color=NUMERIC, alpha=0.25, lw=0)
     axes.plot(units, y, color=NUMERIC)
     density = axes.twinx()
