@@ -18,6 +18,7 @@ import uvicorn
 
 from .server import Limits, Server, make_app
 from .session import Session
+from .tables import parse_table
 
 LOOPBACK = "127.0.0.1"
 
@@ -123,8 +124,6 @@ def run(options: Namespace) -> int:
     if options.target and not options.data:
         raise ValueError(f"--target {options.target}: expected a CSV file, too")
     if options.data:
-        from .tables import parse_table
-
         opened = (options.data.name, options.data.read_bytes(), options.target)
         table = parse_table(opened[1], opened[0])
         if options.target:
