@@ -17,9 +17,13 @@ X1, X2 = sympy.symbols("x_1 x_2")
 TOY = sympy.exp(sympy.sin(sympy.pi * X1) + X2**2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread(threads):
-    threads(1)
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """For the fixtures below, too: sums of several threads differ in their last digit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
