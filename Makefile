@@ -58,10 +58,11 @@ fuzz: $(STAMP)
 FLOORS := build/floors
 test-floors:
 	test -x $(FLOORS)/bin/python || $(PYTHON) -m venv $(FLOORS)
-	$(PYTHON) tests/floors.py train kan formula dense export > $(FLOORS)/floors.txt
-	$(FLOORS)/bin/pip install --quiet --disable-pip-version-check -r $(FLOORS)/floors.txt 'pytest==8.3.5' 'hypothesis==6.100.0' 'setuptools>=77'
+	$(PYTHON) tests/floors.py train kan formula explore dense export > $(FLOORS)/floors.txt
+	$(FLOORS)/bin/pip install --quiet --disable-pip-version-check -r $(FLOORS)/floors.txt 'pytest==8.3.5' 'hypothesis==6.100.0' \
+	  'httpx==0.27.0' 'playwright==1.49.0' 'setuptools>=77'
 	$(FLOORS)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	$(FLOORS)/bin/pytest -m 'not slow and not gpu' --ignore tests/kernels/test_hub_export.py
+	$(FLOORS)/bin/pytest -m 'not slow and not gpu and not browser' --ignore tests/kernels/test_hub_export.py
 
 # Do the tests bite? A sample of changes to layers, kernels' Python, the KAN core and the core of training, one at a time; hours of one core.
 # It goes on where it was stopped; the survivors are printed.

@@ -127,6 +127,7 @@ def test_every_command_has_help(capsys):
     [
         ("kat_zoo.kan.KANRegressor", "sklearn", "kan"),
         ("kat_zoo.train.train", "accelerate", "train"),
+        ("kat_zoo.explore.explore", "starlette", "explore"),
     ],
 )
 def test_what_is_not_installed_is_named_with_its_extra(name, module, extra):

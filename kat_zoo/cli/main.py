@@ -44,7 +44,7 @@ USERS = {
     "env": Command("kat_zoo.cli.env:run", "versions, device and kernels, for a report of a bug", "env"),
     "completion": Command("kat_zoo.cli.completion:run", "a script that completes this command in bash, zsh or fish", "completion"),
     "formula": Command("kat_zoo.kan.command:main", "find a formula for a column of a CSV file"),
-    "explore": Command("kat_zoo.cli.explore:run", "a page in the browser: train, prune and read the formula of a KAN by clicks", "explore"),
+    "explore": Command("kat_zoo.explore.command:run", "a page in the browser: train and prune a KAN, read its formula", "explore"),
 }
 MAINTAINERS = {
     "bench": Command("kat_zoo.cli.bench:run", "time kernels and models on a GPU beside PyTorch's and timm's", "bench"),

@@ -5,19 +5,19 @@ from __future__ import annotations
 import base64
 import secrets
 import socket
-import tempfile
 import threading
 import webbrowser
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import uvicorn
 
+from .opening import network_bytes
 from .server import Limits, Server, make_app
 from .session import Session
+from .tables import parse_table
 
 LOOPBACK = "127.0.0.1"
 
@@ -98,12 +98,8 @@ def _options(network: Any, X: Any, y: Any, names: Sequence[str] | None, scales: 
     if X.ndim != 2 or y.size != len(X):
         raise ValueError(f"X of shape {X.shape}, y of shape {y.shape}: expected (N, inputs) and (N,)")
     names = [f"x_{i + 1}" for i in range(X.shape[1])] if names is None else [str(name) for name in names]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.safetensors"
-        network.save(path)
-        data = path.read_bytes()
     table = {name: column.tolist() for name, column in zip([*names, "y"], [*X.T, y.ravel()], strict=True)}
-    return {"table": table, "network": base64.b64encode(data).decode(), "scales": scales}
+    return {"table": table, "network": base64.b64encode(network_bytes(network)).decode(), "scales": scales}
 
 
 def run(options: Namespace) -> int:
@@ -123,8 +119,6 @@ def run(options: Namespace) -> int:
     if options.target and not options.data:
         raise ValueError(f"--target {options.target}: expected a CSV file, too")
     if options.data:
-        from .tables import parse_table
-
         opened = (options.data.name, options.data.read_bytes(), options.target)
         table = parse_table(opened[1], opened[0])
         if options.target:

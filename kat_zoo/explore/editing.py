@@ -5,10 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from .._checks import count, real
+from ..kan import KAN
+from ..kan.network import Edge
 from .outcome import Outcome, Report, edge_of
 from .state import State
 from .training import MOST_WIDTH
+
+
+def _open(state: State, edge: Sequence[int]) -> tuple[KAN, Edge, Tensor]:
+    """A copy of the network that a step may change, the edge (l, i, j) of it, and the samples A on its scales."""
+    network = copy.deepcopy(state.need_network())
+    return network, edge_of(network, edge), state.scales.inputs(state.need_problem().X)
 
 
 def prune(state: State, report: Report, *, threshold: float) -> Outcome:
@@ -36,9 +46,7 @@ def remove_edge(state: State, report: Report, *, edge: Sequence[int]) -> Outcome
         report: function that takes news.
         edge: (l, i, j) of the edge.
     """
-    network = copy.deepcopy(state.need_network())
-    layer, i, j = edge_of(network, edge)
-    A = state.scales.inputs(state.need_problem().X)
+    network, (layer, i, j), A = _open(state, edge)
     mean = float(network.layers[layer].edges(network.activations(A)[layer])[:, j, i].detach().mean())
     network.remove_edge(layer, i, j, mean)
     return Outcome(state.changed(network), f"Remove edge {layer},{i},{j}", [f"model.remove_edge({layer}, {i}, {j}, mean={mean!r})"])
@@ -52,9 +60,8 @@ def restore_edge(state: State, report: Report, *, edge: Sequence[int]) -> Outcom
         report: function that takes news.
         edge: (l, i, j) of the edge.
     """
-    network = copy.deepcopy(state.need_network())
-    layer, i, j = edge_of(network, edge)
-    network.restore_edge(layer, i, j, state.scales.inputs(state.need_problem().X))
+    network, (layer, i, j), A = _open(state, edge)
+    network.restore_edge(layer, i, j, A)
     return Outcome(state.changed(network), f"Restore edge {layer},{i},{j}", [f"model.restore_edge({layer}, {i}, {j}, A)"])
 
 
@@ -94,9 +101,8 @@ def fix(state: State, report: Report, *, edge: Sequence[int], function: str) -> 
         edge: (l, i, j) of the edge.
         function: name of a function of the library.
     """
-    network = copy.deepcopy(state.need_network())
-    layer, i, j = edge_of(network, edge)
-    r2 = network.fix_symbolic(layer, i, j, str(function), state.scales.inputs(state.need_problem().X))
+    network, (layer, i, j), A = _open(state, edge)
+    r2 = network.fix_symbolic(layer, i, j, str(function), A)
     text = f"Edge {layer},{i},{j} becomes {function}, R² {r2:.5f}"
     return Outcome(state.changed(network), text, [f"model.fix_symbolic({layer}, {i}, {j}, {str(function)!r}, A)"])
 
@@ -109,9 +115,8 @@ def unfix(state: State, report: Report, *, edge: Sequence[int]) -> Outcome:
         report: function that takes news.
         edge: (l, i, j) of the edge.
     """
-    network = copy.deepcopy(state.need_network())
-    layer, i, j = edge_of(network, edge)
-    network.unfix(layer, i, j, state.scales.inputs(state.need_problem().X))
+    network, (layer, i, j), A = _open(state, edge)
+    network.unfix(layer, i, j, A)
     return Outcome(state.changed(network), f"Edge {layer},{i},{j} becomes a spline again", [f"model.unfix({layer}, {i}, {j}, A)"])
 
 

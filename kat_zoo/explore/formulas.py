@@ -56,7 +56,7 @@ def mathml_tree(expression: sympy.Expr, problem: Problem) -> Tree:
         problem: the columns in use.
     """
     if sum(1 for _ in itertools.islice(sympy.preorder_traversal(expression), MOST_TERMS + 1)) > MOST_TERMS:
-        return ["mtext", "a formula of more than 4,000 parts"]
+        return ["mtext", f"a formula of more than {MOST_TERMS:,} parts"]
     symbols, stands = _stand_ins(problem)
     text = mathml(expression.xreplace(symbols), printer="presentation", mul_symbol="None")
     return _tree(ElementTree.fromstring(_characters(text)), stands)

@@ -26,7 +26,7 @@ class Guard:
     """Middleware that refuses requests before anything of them is read.
 
     Args:
-        app: application behind the gate; it sees paths without the token.
+        app: application behind the gate; the token is its root path.
         token: secret part of every path.
         most_bytes: largest body.
     """
@@ -42,7 +42,6 @@ class Guard:
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             return await PlainTextResponse(refusal[1], refusal[0], HEADERS)(scope, receive, send)
-        path = scope["path"][len(self.token) + 1 :]
         read = 0
 
         async def bounded() -> Message:
@@ -58,7 +57,7 @@ class Guard:
                 message["headers"] = [*message["headers"], *((key.encode(), value.encode()) for key, value in HEADERS.items())]
             await send(message)
 
-        await self.app({**scope, "path": path, "raw_path": path.encode(), "root_path": ""}, bounded, with_headers)
+        await self.app({**scope, "root_path": f"/{self.token}"}, bounded, with_headers)
 
     def _size_text(self) -> str:
         return f"The body is too large: expected at most {self.most_bytes // 1_000_000} MB."

@@ -55,6 +55,21 @@ def open_example(state: State, report: Report, *, name: str) -> Outcome:
     return _usual(State(table), f"Example: {EXAMPLES[name].title}", [f"table = example_table({name!r})"])
 
 
+def network_bytes(network: KAN) -> bytes:
+    """The file of `KAN.save` as bytes, which `open_network` reads.
+
+    Args:
+        network: the network.
+
+    Raises:
+        ValueError: as in `KAN.save`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.safetensors"
+        network.save(path)
+        return path.read_bytes()
+
+
 def open_network(
     state: State, report: Report, *, table: dict[str, list[float]], network: str, scales: dict[str, Any] | None = None
 ) -> Outcome:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 from .._checks import choice, count, real
 from . import views
+from .opening import network_bytes
 from .session import Session
 
 
@@ -95,10 +94,7 @@ def _download(worker: Holder, options: Options, blob: bytes) -> Answer:
         return None, worker.session.script().encode()
     if kind == "session":
         return None, worker.session.to_json().encode()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.safetensors"
-        worker.session.state.need_network().save(path)
-        return None, path.read_bytes()
+    return None, network_bytes(worker.session.state.need_network())
 
 
 def _vision(worker: Holder, options: Options, blob: bytes) -> Answer:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import mimetypes
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from .desks import Busy, Desk, Lost, Pool, Refused
@@ -62,7 +61,7 @@ class Server:
         self.desks: dict[str, Desk] = {}
         self.pool = Pool()
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[BaseRoute]:
         """All routes, without the token."""
         one = "/api/sessions/{name}"
         table: list[tuple[str, str, Handler]] = [
@@ -82,7 +81,7 @@ class Server:
             ("POST", one + "/vision", self.vision),
         ]
         routes = [Route(path, _plain_errors(handler), methods=[method]) for method, path, handler in table]
-        return [*routes, Route("/{file:path}", static)]
+        return [*routes, Mount("/", StaticFiles(packages=[(__package__, "static")], html=True))]
 
     def desk(self, request: Request) -> Desk:
         """The session of a request.
@@ -281,17 +280,6 @@ def _plain_errors(handler: Handler) -> Handler:
             return _error(502, "The process of this session ended in the middle of the step. The session is as it was before; try again.")
 
     return handle
-
-
-async def static(request: Request) -> Response:
-    """A file of the page."""
-    name = request.path_params["file"]
-    if not name and not request.url.path.endswith("/"):
-        return RedirectResponse(request.url.path + "/")
-    path = files(__package__) / "static" / (name or "index.html")
-    if "/" in name or "\\" in name or name.startswith(".") or not path.is_file():
-        return _error(404, "No such file.")
-    return Response(path.read_bytes(), media_type=mimetypes.guess_type(str(path))[0] or "application/octet-stream")
 
 
 def make_app(token: str, server: Server) -> ASGIApp:

@@ -19,7 +19,6 @@ from . import frames
 from .session import Session
 
 SAVE_EVERY = 0.3  # seconds between two copies of an unfinished training that the server gets
-Answer = tuple[Any, bytes]
 
 
 class Worker:
@@ -34,7 +33,6 @@ class Worker:
         self.source, self.sink = source, sink
         self.session = Session()
         self._saved_at = 0.0
-        self._table: Any = None
 
     def run(self) -> None:
         """Answer messages until the stream ends."""

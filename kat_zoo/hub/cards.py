@@ -21,7 +21,7 @@ CONVERTED = (
     "Not trained: made of timm's `{source}` while its weights are loaded. Every linear layer, norm and embedding is the ViT's. Of the "
     "rationals, of degrees 8 and 7, the first of each block is the identity; the second follows the ViT's activation on the arguments "
     "that the block's weights let one expect, one for each of 8 groups of hidden channels that reach equally far, which needs scipy "
-    "(`pip install 'kat_zoo[kan]'`). `kat_zoo.vit_to_kat(\"{source}\", images)` with 16 images of one's own is several times closer."
+    "(`pip install 'kat_zoo[kan]'`). `kat_zoo.vit_to_kat(\"{source}\", images)` with 16 images of one's own is closer."
 )
 USAGE = """\
 ```python

@@ -1,7 +1,7 @@
 """KATs that compute almost the function of a published ViT, converted while its weights are loaded from timm's own repository.
 
 act1 is the identity, act2 is fitted to the ViT's activation (arXiv 2409.10594, section 4.4) on the arguments that the weights let one
-expect: no image is seen. `kat_zoo.vit_to_kat` with a few images of one's own is several times closer.
+expect: no image is seen. `kat_zoo.vit_to_kat` with a few images of one's own is closer.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ SOURCES = {
 }
 
 LARGE = {**BASE, "embed_dim": 1024, "depth": 24, "num_heads": 16}
-# (8, 7): the features are three times as close as with (5, 4). An init of that order would need scipy; the fits replace it.
+# The order of vit_to_kat, which benchmarks/transfer.py holds against (5, 4). An init of that order would need scipy; the fits replace it.
 ORDER: dict[str, Any] = {"order": [8, 7], "act_init": "identity-identity"}
 DINOV2: dict[str, Any] = {**ORDER, "patch_size": 14, "init_values": 1e-5}
 REGISTERS: dict[str, Any] = {**DINOV2, "reg_tokens": 4, "no_embed_class": True}

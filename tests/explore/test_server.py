@@ -1,5 +1,6 @@
 """The server by Starlette's client: each refusal, sessions, stops, and processes that die."""
 
+import asyncio
 import json
 import os
 import signal
@@ -78,6 +79,8 @@ def test_files_of_the_page_and_no_others(client):
     for name in ("app.js", "style.css", "icon.svg"):
         assert client.get(name).status_code == 200
     assert "javascript" in client.get("app.js").headers["content-type"]
+    bare = client.get(f"http://{HOST}/{TOKEN}")  # the address without its last slash, as people copy it
+    assert bare.status_code == 200 and bare.url.path == f"/{TOKEN}/" and "kat-zoo" in bare.text
     for name in ("__init__", "..%2fserver.py", "%2e%2e/server.py", "static/app.js", ".hidden", "..\\server.py", "nothing.js"):
         assert client.get(name).status_code == 404, name
 
@@ -272,8 +275,6 @@ def test_a_websocket_and_the_like_pass_the_gate_untouched():
 
     async def app(scope, receive, send):
         seen.append(scope["type"])
-
-    import asyncio
 
     asyncio.run(Guard(app, TOKEN, 9)({"type": "lifespan"}, None, None))
     assert seen == ["lifespan"]

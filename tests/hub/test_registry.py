@@ -96,8 +96,9 @@ def test_card_metadata(name):
     """huggingface_hub reads the front matter, and the sources are kept apart."""
     data = ModelCard((CARDS / f"{name}.md").read_text()).data
     results = zoo.load_results().get(name, ())
-    license = timm.get_pretrained_cfg(SOURCES[name]).license if name in SOURCES else "mit"
-    task = "image-classification" if results or (data.license == "apache-2.0" and "1k" in name) else "image-feature-extraction"
+    vit = timm.get_pretrained_cfg(SOURCES[name]) if name in SOURCES else None
+    license = vit.license if vit else "mit"
+    task = "image-feature-extraction" if vit and vit.num_classes != 1000 else "image-classification"
     assert (data.license, data.library_name, data.pipeline_tag) == (license, "timm", task)
     assert "transformers" not in data.tags and data.model_name == name and bool(data.datasets) == bool(results)
     for told, known in zip(data.eval_results or (), results, strict=True):

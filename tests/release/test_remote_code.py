@@ -8,7 +8,7 @@ import timm
 import torch
 
 from kat_zoo.hub import modeling_kat_zoo
-from kat_zoo.hub.repository import save_model
+from kat_zoo.hub.repository import REMOTE_MODELS, save_model
 from kat_zoo.models import _builder
 
 LOAD = """
@@ -44,7 +44,7 @@ def test_logits_without_the_package(arguments, tmp_path, monkeypatch):
 
 def test_its_sizes_are_the_packages():
     sizes = [_builder.TINY, _builder.SMALL, _builder.BASE, _builder.PICO]
-    assert list(modeling_kat_zoo.SIZES.values()) == sizes
+    assert dict(zip(REMOTE_MODELS, sizes, strict=True)) == modeling_kat_zoo.SIZES
 
 
 def test_other_models_have_no_code(tmp_path):

@@ -43,6 +43,14 @@ def train(user, tab, name="Train", **sliders):
     idle(tab)
 
 
+def begin_a_long_training(user, tab):
+    example(user, tab, "Toy function")
+    for label, value in {"Grid": 20, "Steps": 50, "Hidden nodes": 10}.items():
+        slide(tab, label, value)
+    user.click(button(tab, "Train"))
+    expect(tab.locator("#losses .plot")).to_be_visible()
+
+
 def csv(**columns):
     names = ",".join('"' + name.replace('"', '""') + '"' for name in columns)
     return (names + "\n" + "\n".join(",".join(map(str, row)) for row in zip(*columns.values(), strict=True)) + "\n").encode()
@@ -104,11 +112,7 @@ def test_a_messy_file(user):
 
 def test_stop_and_go_on(user):
     tab = user.open()
-    example(user, tab, "Toy function")
-    for label, value in {"Grid": 20, "Steps": 50, "Hidden nodes": 10}.items():
-        slide(tab, label, value)
-    user.click(button(tab, "Train"))
-    expect(tab.locator("#losses .plot")).to_be_visible()
+    begin_a_long_training(user, tab)
     user.click(button(tab, "Stop"))
     expect(button(tab, "Train on")).to_be_enabled()
     tab.get_by_text("History").click()
@@ -231,11 +235,7 @@ def test_two_tabs_do_not_disturb_each_other(user):
 
 def test_a_reload_in_the_middle_of_a_training(user):
     tab = user.open()
-    example(user, tab, "Toy function")
-    for label, value in {"Grid": 20, "Steps": 50, "Hidden nodes": 10}.items():
-        slide(tab, label, value)
-    user.click(button(tab, "Train"))
-    expect(tab.locator("#losses .plot")).to_be_visible()
+    begin_a_long_training(user, tab)
     tab.reload()
     expect(button(tab, "Stop")).to_be_visible()
     user.click(button(tab, "Stop"))
@@ -248,11 +248,7 @@ def test_a_reload_in_the_middle_of_a_training(user):
 def test_the_process_dies(user, server):
     user.allowed = ("502",)
     tab = user.open()
-    example(user, tab, "Toy function")
-    for label, value in {"Grid": 20, "Steps": 50, "Hidden nodes": 10}.items():
-        slide(tab, label, value)
-    user.click(button(tab, "Train"))
-    expect(tab.locator("#losses .plot")).to_be_visible()
+    begin_a_long_training(user, tab)
     (desk,) = [desk for desk in server.desks.values() if desk.busy]
     os.kill(desk.process.pid, signal.SIGKILL)
     expect(tab.get_by_role("alert")).to_contain_text("ended in the middle of the step")
