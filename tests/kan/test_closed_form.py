@@ -12,7 +12,7 @@ from kat_zoo.kan.search.closed_form import find_closed_forms
 from kat_zoo.kan.search.judge import Clock, Data, Judge
 from kat_zoo.kan.search.rounding import round_numbers
 from kat_zoo.kan.search.sums import pursue
-from kat_zoo.kan.search.tree import constants, evaluate, gathered, size, to_sympy, with_constants
+from kat_zoo.kan.search.tree import FUNCTIONS, constants, evaluate, from_sympy, gathered, size, to_sympy, with_constants
 from kat_zoo.kan.search.useful import useful_inputs
 
 C = 2.998e8
@@ -69,6 +69,17 @@ def check(law, box):
     assert model.exact_ and np.mean((exact - y_new) ** 2) < 1.2e-7 * y_new.var(), model.formula_
     np.testing.assert_allclose(model.predict(X_new), exact, rtol=1e-9, atol=1e-9 * np.abs(y_new).max())
     return model
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_tree_becomes_sympy_and_comes_back(name):
+    a, b = sympy.symbols("a b")
+    tree = ("+", ("s", 0.5, sympy.Rational(1, 2)), ("*", (name, ("*", ("s", 0.25, sympy.Float(0.25)), ("x", 0))), ("^", ("x", 1), -1.0)))
+    back = from_sympy(to_sympy(tree, [a, b]), [a, b])
+    X = np.random.default_rng(0).uniform(0.2, 2, (20, 2))
+    np.testing.assert_allclose(evaluate(back, X), evaluate(tree, X), rtol=1e-12)
+    exact = to_sympy(tree, [a, b]).subs({a: sympy.Rational(7, 5), b: 2}).evalf()
+    np.testing.assert_allclose(evaluate(tree, np.array([[1.4, 2.0]]))[0], float(exact), rtol=1e-12)
 
 
 @pytest.mark.parametrize("law", LAWS)

@@ -2,18 +2,25 @@ import copy
 
 import numpy as np
 import pytest
+import sympy
 import torch
+from scipy.special import j0
 
 from kat_zoo.kan import KAN, KANRegressor
 from kat_zoo.kan.operations.fitting import fit_library
 from kat_zoo.kan.search import search
+from kat_zoo.kan.search.judge import Data
+from kat_zoo.kan.search.outer import OUTERS, outer_starts
 from kat_zoo.kan.search.problem import Candidate, Problem
-from kat_zoo.kan.search.shapes import linear_groups
+from kat_zoo.kan.search.shapes import GOOD, linear_groups, structure
+from kat_zoo.kan.sklearn.closed import law_of
 
 TARGETS = {
     "toy": (lambda x: np.exp(np.sin(np.pi * x[0]) + x[1] ** 2), 2, (-1, 1), [2, 1, 1]),
     "product": (lambda x: x[0] * x[1], 2, (-1, 1), [2, [0, 1]]),
     "quotient": (lambda x: x[0] / x[1], 2, (0.5, 2), [2, 1, 1]),
+    "bessel": (lambda x: np.exp(j0(20 * x[0]) + x[1] ** 2), 2, (-1, 1), [2, 1, 1]),
+    "tanh": (lambda x: np.tanh(5 * ((x**4).sum(0) - 1)), 3, (-1, 1), [3, 1, 1]),
     "velocities": (lambda x: (x[0] + x[1]) / (1 + x[0] * x[1]), 2, (-0.9, 0.9), [2, 1, 1]),
     "distance": (lambda x: np.hypot(x[0] - x[1], x[2] - x[3]), 4, (-1, 1), [4, 2, 1, 1]),
 }
@@ -39,6 +46,41 @@ def test_finds_the_formula_when_given_the_shape(name):
 def test_finds_the_formula_on_its_own(name, seed):
     X, y, _ = sample(name, seed=seed)
     assert KANRegressor(symbolic=True, random_state=seed).fit(X, y).exact_
+
+
+BACK = {"exp": np.exp, "sqrt": np.sqrt, "x^2": np.square, "1/x": np.reciprocal}
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("name", [outer.name for outer in OUTERS])
+def test_a_known_function_of_a_sum_of_waves_needs_no_luck(name, sign):
+    """Random starts of this shape miss a wave of six turns more often than not."""
+    X = np.random.default_rng(0).uniform(-1, 1, (1000, 2))
+    y = 3 * sign * BACK[name](j0(20 * X[:, 0]) + X[:, 1] ** 2 + 1)
+    x, shift, spread = torch.tensor(X), y.mean() if name == "exp" else 0.0, y.std()
+    scaled = torch.tensor((y - shift) / spread)[:, None]
+    problem = Problem(x[:800], scaled[:800], x[800:], scaled[800:], zero=-shift / spread)
+    starts = outer_starts(problem, 0)
+    assert starts[0].edge_kind(1, 0, 0) == name
+    model, error = structure(problem, [2, 1, 1], [], first=starts)
+    assert error < GOOD and model.edge_kind(1, 0, 0) == name
+
+
+def test_values_of_both_signs_have_no_such_start():
+    x = torch.linspace(-1, 1, 100, dtype=torch.float64)[:, None]
+    assert outer_starts(Problem(x[::2], x[::2], x[1::2], x[1::2]), 0) == []
+
+
+def test_constants_of_a_network_are_rounded_like_those_of_closed_forms():
+    generator = np.random.default_rng(0)
+    X = generator.uniform(-1, 1, (1000, 2))
+    y = np.exp(j0(20 * X[:, 0]) + X[:, 1] ** 2)
+    noisy = y + 0.01 * y.std() * generator.standard_normal(1000)
+    a, b = sympy.symbols("a b")
+    found = 0.998 * sympy.exp(1.001 * (b + 0.0003) ** 2 + 1.0008 * sympy.besselj(0, 19.9996 * a + 0.0004)) + 0.0021
+    data = Data(X[:800], noisy[:800], X[800:], noisy[800:])
+    assert law_of(found, data, ["a", "b"]).expression == sympy.exp(b**2 + sympy.besselj(0, 20 * a))
+    assert law_of(sympy.Function("phi_0_0_0")(a) + b, data, ["a", "b"]) is None
 
 
 def test_inputs_that_enter_as_a_sum_are_found():

@@ -42,6 +42,7 @@ class Problem:
         weight_val: (M,) weights of X_val; None for equal ones.
         library: names of the functions that may be used.
         held_out: whether X_val are samples that training does not see; without held-out samples no formula is called exact.
+        zero: scaled value of a y that is 0 in its own units, of one output.
         deadline: moment of `now` after which nothing more is trained.
         now: clock of the deadline.
     """
@@ -54,6 +55,7 @@ class Problem:
     weight_val: Tensor | None = None
     library: Sequence[str] = DEFAULT_LIBRARY
     held_out: bool = True
+    zero: float = 0.0
     deadline: float = math.inf
     now: Callable[[], float] = time.monotonic
 

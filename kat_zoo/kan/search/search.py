@@ -28,6 +28,7 @@ from ..network import Width
 from ..operations.fitting import fit_library
 from ..operations.pruning import remove_edge
 from ..operations.symbolic import fix_symbolic
+from .outer import outer_starts
 from .problem import EXACT, Candidate, OutOfTime, Problem
 from .shapes import GOOD, PROMISING, linear_groups, structure
 from .symbolize import symbolize
@@ -239,7 +240,8 @@ def _try_shapes(problem: Problem, widths: Sequence[Width] | None, restarts: int,
 
 def _try_shape(problem: Problem, shape: _Shape, seeds: range, trials: list[_Trial]) -> None:
     """Add the best numeric network of a shape and, if it is good, its formula."""
-    model, error = structure(problem, shape.width, seeds, groups=shape.groups)
+    of_sum = shape.width == [problem.inputs, 1, 1] and problem.outputs == 1
+    model, error = structure(problem, shape.width, seeds, shape.groups, outer_starts(problem, seeds[0]) if of_sum else ())
     logger.info("formula search: shape %s, %d edges, numeric error %.2e", shape.width, model.num_edges(), error)
     numeric = Candidate(model, error, False, shape.width, problem.held_out)
     good = error < (GOOD if shape.groups is None else GROUPED * GOOD)

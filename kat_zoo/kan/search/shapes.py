@@ -188,7 +188,9 @@ def _sparser(problem: Problem, model: KAN, error: float) -> tuple[KAN, float]:
     return prune_by_trying(problem, model, error)
 
 
-def structure(problem: Problem, width: Width, seeds: Sequence[int], groups: Tensor | None = None) -> tuple[KAN, float]:
+def structure(
+    problem: Problem, width: Width, seeds: Sequence[int], groups: Tensor | None = None, first: Sequence[KAN] = ()
+) -> tuple[KAN, float]:
     """The best numeric network of one shape and its held-out error.
 
     Starts are trained on coarse grids, then on finer ones; the promising ones (at most `ATTEMPTS`) are made sparse and
@@ -199,9 +201,14 @@ def structure(problem: Problem, width: Width, seeds: Sequence[int], groups: Tens
         width: shape of the network.
         seeds: seeds of the starts, at least one.
         groups: (sub-nodes, inputs) weights of a linear first layer; None for splines.
+        first: networks of the shape to start from before the random ones; the first good one ends the search.
     """
     attempts = ATTEMPTS
     found: list[tuple[KAN, float]] = []
+    for model in first:
+        found.append(extend(problem, model, _train_start(problem, model)))
+        if found[-1][1] < GOOD:
+            return found[-1]
     for grid_size in START_GRIDS:
         coarse = math.inf
         for number, seed in enumerate(seeds):

@@ -19,10 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
 import sympy
+from scipy import special
 
 Tree = tuple[Any, ...]
 
@@ -37,7 +39,14 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Any]] = {
     "sinh": (np.sinh, sympy.sinh),
     "arcsin": (np.arcsin, sympy.asin),
     "arccos": (np.arccos, sympy.acos),
+    "arctan": (np.arctan, sympy.atan),
+    "arctanh": (np.arctanh, sympy.atanh),
     "abs": (np.abs, sympy.Abs),
+    "sgn": (np.sign, sympy.sign),
+    "erf": (special.erf, sympy.erf),
+    "gamma": (special.gamma, sympy.gamma),
+    "J0": (special.j0, partial(sympy.besselj, 0)),
+    "J1": (special.j1, partial(sympy.besselj, 1)),
 }
 COMMON = ("sin", "cos", "exp", "log")
 RARE = 2.0
@@ -218,6 +227,34 @@ def to_sympy(tree: Tree, symbols: Sequence[sympy.Expr]) -> sympy.Expr:
         return sympy.Mul(*(to_sympy(part, symbols) for part in tree[1:]))
     inner = to_sympy(tree[1], symbols)
     return sympy.Pow(inner, number(tree[2])) if head == "^" else FUNCTIONS[head][1](inner)
+
+
+def from_sympy(expression: sympy.Expr, symbols: Sequence[sympy.Symbol]) -> Tree:
+    """The tree of an expression, each number of it other than -1 one leaf ("s", value, number).
+
+    Args:
+        expression: The expression.
+        symbols: Symbol of each input.
+
+    Raises:
+        ValueError: A function that trees do not have.
+    """
+    if expression.is_Symbol:
+        return ("x", list(symbols).index(expression))
+    if expression.is_number:
+        return ("n", -1) if expression == -1 else ("s", float(expression), expression)
+    if expression.is_Pow and expression.exp.is_number:
+        return ("^", from_sympy(expression.base, symbols), float(expression.exp))
+    if expression.is_Mul or expression.is_Add:
+        numbers = [part for part in expression.args if part.is_number]
+        parts = [part for part in expression.args if not part.is_number]
+        if numbers:
+            parts.insert(0, expression.func(*numbers))
+        return ("*" if expression.is_Mul else "+", *(from_sympy(part, symbols) for part in parts))
+    for name, (_, function) in FUNCTIONS.items():
+        if expression == function(expression.args[-1]):
+            return (name, from_sympy(expression.args[-1], symbols))
+    raise ValueError(f"{expression}: expected functions of {', '.join(FUNCTIONS)}")
 
 
 def gathered(tree: Tree) -> Tree:

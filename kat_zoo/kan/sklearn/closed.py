@@ -22,7 +22,7 @@ from ..search.in_units import Quantities, find_forms_in_units, finite_in_box
 from ..search.judge import CONSTANT, FLOOR, NODE, SOLVED, Data, Form, Judge
 from ..search.problem import OutOfTime
 from ..search.rounding import rounded
-from ..search.tree import LEAVES, Tree, evaluate, to_sympy
+from ..search.tree import LEAVES, Tree, evaluate, from_sympy, to_sympy
 from .units import Units
 
 LEAST_ROWS = 6  # rows of a table that closed forms are searched for
@@ -77,6 +77,10 @@ class Law:
     def symbols(self) -> list[sympy.Symbol]:
         """The symbols of the inputs and of the constants."""
         return [sympy.Symbol(name) for name in self.names]
+
+    def length(self, rows: int) -> float:
+        """Description length in nats for a table of some rows."""
+        return length(self.form.error, self.expression, rows)
 
     def columns(self, X: np.ndarray) -> np.ndarray:
         """X (N, inputs) and a column for each constant."""
@@ -148,6 +152,15 @@ def _freed(tree: Tree) -> Tree:
     return ("^", _freed(tree[1]), tree[2]) if tree[0] == "^" else (tree[0], *map(_freed, tree[1:]))
 
 
+def _free_floats(tree: Tree) -> Tree:
+    """The form with its decimal numbers to be fitted again."""
+    if tree[0] == "s":
+        return ("c", tree[1]) if tree[2].is_Float else tree
+    if tree[0] in LEAVES:
+        return tree
+    return ("^", _free_floats(tree[1]), tree[2]) if tree[0] == "^" else (tree[0], *map(_free_floats, tree[1:]))
+
+
 def _refitted(data: Data, trees: Sequence[Tree]) -> list[Form]:
     """Forms of a former search with their constants fitted to this table; none that is undefined on it."""
     judges = [Judge(replace(data, relative=relative)) for relative in (False, True)]
@@ -160,6 +173,26 @@ def _refitted(data: Data, trees: Sequence[Tree]) -> list[Form]:
         if math.isfinite(form.cost) and (form.exact or finite_in_box(form.tree, data.X)):
             found.append(form)
     return found
+
+
+def law_of(expression: sympy.Expr, data: Data, names: Sequence[str]) -> Law | None:
+    """The formula of a network as a closed form, its constants fitted and rounded as those of any other.
+
+    Args:
+        expression: The formula, in units of the table.
+        data: The table in its own units.
+        names: Names of the inputs.
+
+    Returns:
+        None where a function of it is not one of closed forms, or it is undefined where the table may have rows.
+    """
+    try:
+        tree = from_sympy(expression, [sympy.Symbol(name) for name in names])
+    except ValueError:
+        return None
+    found = _refitted(data, [_free_floats(tree)])
+    X = np.concatenate([data.X, data.X_val])
+    return Law(found[0], list(names), X[:: max(1, len(X) // 500)]) if found else None
 
 
 def find_laws(data: Data, names: Sequence[str], units: Units | None = None, former: Sequence[Tree] = ()) -> list[Law]:

@@ -11,7 +11,7 @@ import numpy as np
 import sympy
 
 from ..search.judge import STEPS, least_squares
-from ..search.tree import FUNCTIONS, LEAVES, Tree, constants, evaluate, walk, with_constants
+from ..search.tree import LEAVES, Tree, constants, evaluate, from_sympy, walk, with_constants
 from .closed import Law
 from .symbolic import Findings
 
@@ -119,34 +119,10 @@ class _Number:
         return f"  {self.fitted:.7g}{doubt} -> {self.shown}: {reason}"
 
 
-def _to_tree(expression: sympy.Expr, symbols: Sequence[sympy.Symbol]) -> Tree:
-    """The tree of a printed formula, each number of it one leaf.
-
-    Raises:
-        ValueError: a function that trees do not have.
-    """
-    if expression.is_Symbol:
-        return ("x", list(symbols).index(expression))
-    if expression.is_number:
-        return ("n", -1) if expression == -1 else ("s", float(expression), expression)
-    if expression.is_Pow and expression.exp.is_number:
-        return ("^", _to_tree(expression.base, symbols), float(expression.exp))
-    if expression.is_Mul or expression.is_Add:
-        numbers = [part for part in expression.args if part.is_number]
-        parts = [part for part in expression.args if not part.is_number]
-        if numbers:
-            parts.insert(0, expression.func(*numbers))
-        return ("*" if expression.is_Mul else "+", *(_to_tree(part, symbols) for part in parts))
-    for name, (_, function) in FUNCTIONS.items():
-        if expression.func == function:
-            return (name, _to_tree(expression.args[0], symbols))
-    raise ValueError(f"{expression}: expected functions of {', '.join(FUNCTIONS)}")
-
-
 def _numbers(expression: sympy.Expr, names: Sequence[str], columns: np.ndarray, y: np.ndarray) -> tuple[list[_Number], float]:
     """Each number of the printed formula beside its value by least squares, and the growth of the error that its digits cost."""
     try:
-        tree = _to_tree(expression, sympy.symbols(list(names)))
+        tree = from_sympy(expression, sympy.symbols(list(names)))
     except ValueError:
         return [], 0.0
     leaves = [part for part in walk(tree) if part[0] == "s"]

@@ -19,7 +19,7 @@ from ..search.judge import Clock, Data, Form
 from ..search.problem import EXACT, Candidate, Problem
 from ..search.search import Search, find_formulas
 from ..search.tree import Tree
-from .closed import Law, find_laws, length
+from .closed import Law, find_laws, law_of, length
 from .scales import Scales
 from .units import Units
 
@@ -120,7 +120,8 @@ class Table:
         w, w_val = (None if self.weight is None else torch.from_numpy(self.weight[rows]) for rows in (self.train, self.check))
         names = tuple(library) if library is not None else DEFAULT_LIBRARY
         parts = x[self.train], y[self.train], x[self.check], y[self.check]
-        return Problem(*parts, w, w_val, names, held_out=self.held_out, deadline=clock.deadline, now=clock.now)
+        zero = -float(self.scales.shift[0] / self.scales.spread[0])
+        return Problem(*parts, w, w_val, names, held_out=self.held_out, zero=zero, deadline=clock.deadline, now=clock.now)
 
 
 @dataclass
@@ -198,11 +199,16 @@ def find(table: Table, options: Options, clock: Clock) -> Findings:
             return _of_laws(table, laws, None)
     search = find_formulas(table.problem(options.library, clock), options.widths, restarts=options.restarts, seed=options.seed)
     findings = _of_networks(table, search)
-    if laws and not search.best.exact:
-        law, rows = laws[0], len(table.X)
-        network = length(search.best.error, findings.chosen.equation, rows) if search.best.symbolic else math.inf
-        if length(law.form.error, law.expression, rows) <= network:
-            return _of_laws(table, laws, findings)
+    if search.best.exact or options.widths is not None:
+        return findings
+    rows, network = len(table.X), math.inf
+    if search.best.symbolic:
+        network = length(search.best.error, findings.chosen.equation, rows)
+        (expression,) = findings.chosen.answer.printed(None)
+        law = law_of(expression, table.data(None, clock), table.names)  # its constants rounded like those of closed forms
+        laws = sorted([*laws[:1], *([] if law is None else [law])], key=lambda law: law.length(rows)) + laws[1:]
+    if laws and laws[0].length(rows) <= network:
+        return _of_laws(table, laws, findings)
     return findings
 
 
