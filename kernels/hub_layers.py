@@ -1,5 +1,6 @@
 """Layers for the Kernel Hub: forward passes that replace those of modules with the same parameters, and hold no state."""
 
+import torch
 from torch import Tensor, nn
 
 from .fourier_attention_op import fourier_attention
@@ -16,7 +17,12 @@ class GroupRational(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation; x (..., C) float32, float64, bfloat16 or float16."""
-        return rational(x, self.weight_numerator, self.weight_denominator, getattr(self, "channel_dim", -1))
+        a, b = self.weight_numerator, self.weight_denominator
+        scale: Tensor | None = getattr(self, "scale", None)
+        if scale is not None:
+            factors = (1 / scale.to(torch.promote_types(scale.dtype, torch.float32)))[:, None] ** torch.arange(9, device=scale.device)
+            a, b = a * factors[:, : a.shape[1]], b * factors[:, 1 : b.shape[1] + 1]
+        return rational(x, a, b, getattr(self, "channel_dim", -1))
 
 
 class FourierHeads(nn.Module):

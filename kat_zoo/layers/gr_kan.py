@@ -108,6 +108,7 @@ class GRKAN(nn.Module):
         act1_init: function that act1 starts from, one of those of `GroupRational`.
         act2_init: function that act2 starts from.
         order: degrees (m, n) of numerator and denominator.
+        scaled: whether the coefficients are those of x / scale, as in `GroupRational`.
         device: device of the parameters.
         dtype: dtype of the parameters.
 
@@ -128,6 +129,7 @@ class GRKAN(nn.Module):
         act1_init: str = "identity",
         act2_init: str = "swish",
         order: Sequence[int] = (5, 4),
+        scaled: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -140,10 +142,10 @@ class GRKAN(nn.Module):
                 raise ValueError(f"{name}={features}: expected a multiple of num_groups={num_groups}")
         biases, drops = to_2tuple(bias), to_2tuple(drop)
         dd = {"device": device, "dtype": dtype}
-        self.act1 = GroupRational(num_groups, act1_init, order, **dd)
+        self.act1 = GroupRational(num_groups, act1_init, order, scaled=scaled, **dd)
         self.drop1 = nn.Dropout(drops[0])
         self.fc1 = nn.Linear(in_features, hidden_features, bias=biases[0], **dd)
-        self.act2 = GroupRational(num_groups, act2_init, order, **dd)
+        self.act2 = GroupRational(num_groups, act2_init, order, scaled=scaled, **dd)
         self.drop2 = nn.Dropout(drops[1])
         self.norm = norm_layer(hidden_features, **dd) if norm_layer is not None else nn.Identity()
         self.fc2 = nn.Linear(hidden_features, out_features, bias=biases[1], **dd)

@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kat_zoo")
 
 
+def in_units(numerator: Tensor, denominator: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Coefficients of x / scale from those of x.
+
+    Args:
+        numerator: (m + 1,) or (1 or G, m + 1) coefficients a_0, ..., a_m.
+        denominator: (n,) or (1 or G, n) coefficients b_1, ..., b_n.
+        scale: (G,) size of each group's arguments.
+    """
+    powers = torch.arange(max(numerator.shape[-1], denominator.shape[-1] + 1), device=scale.device)
+    factors = scale.unsqueeze(-1) ** powers
+    return numerator * factors[:, : numerator.shape[-1]], denominator * factors[:, 1 : denominator.shape[-1] + 1]
+
+
 class GroupRational(nn.Module):
     """y = P(x) / Q(x) with coefficients per group of channels (KAT, arXiv 2409.10594, section 4.2).
 
@@ -31,18 +44,23 @@ class GroupRational(nn.Module):
         share_numerator: whether all groups share one numerator, as in the published weights.
         share_denominator: whether all groups share one denominator.
         channel_dim: dimension of the channels: -1 for (..., C), 1 for NCHW.
+        scaled: whether the parameters are the coefficients of x / scale. Those of x, at arguments of 30, make x^8 of a millionth: a step of
+            an optimizer that moves every parameter alike would ruin the function there, and their gradients drown all others. For
+            functions that are fitted to wide ranges, as those of converted models.
         device: device of the parameters.
         dtype: dtype of the parameters.
 
     Attributes:
         weight_numerator: (1 or num_groups, m + 1) coefficients.
         weight_denominator: (1 or num_groups, n) coefficients.
+        scale: (num_groups,) size of each group's arguments, a buffer; None if not scaled.
 
     Raises:
         ValueError: num_groups below 1, an unknown init, a bad order, or a channel_dim that is not an integer.
     """
 
     channel_dim: Final[int]
+    scale: Tensor | None
 
     def __init__(
         self,
@@ -53,6 +71,7 @@ class GroupRational(nn.Module):
         share_numerator: bool = True,
         share_denominator: bool = False,
         channel_dim: int = -1,
+        scaled: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -67,27 +86,38 @@ class GroupRational(nn.Module):
         rows_a, rows_b = (1 if shared else self.num_groups for shared in (share_numerator, share_denominator))
         self.weight_numerator = nn.Parameter(torch.empty(rows_a, m + 1, device=device, dtype=dtype))
         self.weight_denominator = nn.Parameter(torch.empty(rows_b, n, device=device, dtype=dtype))
+        self.register_buffer("scale", torch.empty(self.num_groups, device=device, dtype=dtype) if scaled else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set every group to the function `init`."""
-        self.set_coefficients(*rational_coefficients(self.init, self.order))
+        """Set every group to the function `init`, and every scale to 1."""
+        self.set_coefficients(*rational_coefficients(self.init, self.order), None if self.scale is None else torch.ones(()))
 
     @torch.no_grad()
-    def set_coefficients(self, numerator: Tensor, denominator: Tensor) -> None:
-        """Copy coefficients into the parameters.
+    def set_coefficients(self, numerator: Tensor, denominator: Tensor, scale: Tensor | None = None) -> None:
+        """Copy the coefficients of x into the parameters.
 
         Args:
             numerator: (m + 1,), or a row per group.
             denominator: (n,), or a row per group.
+            scale: size of the arguments, positive, () or (num_groups,); the present one by default.
 
         Raises:
-            ValueError: shapes that do not fit the parameters (a shared row takes one row, or equal rows).
+            ValueError: shapes that do not fit the parameters (a shared row takes one row, or equal rows), or a scale for a module that
+                is not scaled.
         """
+        if scale is not None:
+            if self.scale is None:
+                raise ValueError("scale: expected None, as the module is not scaled")
+            self.scale.copy_(scale)
+        if self.scale is not None:
+            numerator, denominator = in_units(numerator, denominator, self.scale.to(numerator))
         for name, values in (("weight_numerator", numerator), ("weight_denominator", denominator)):
             parameter = getattr(self, name)
+            rows = torch.atleast_2d(values)
+            rows = rows[:1] if len(parameter) == 1 and bool((rows == rows[:1]).all()) else rows
             try:
-                parameter.copy_(torch.atleast_2d(values).expand_as(parameter))
+                parameter.copy_(rows.expand_as(parameter))
             except RuntimeError as error:
                 shapes = f"{tuple(values.shape)}: expected {tuple(parameter.shape)} or one row of it"
                 raise ValueError(f"{name} of shape {shapes}") from error
@@ -95,7 +125,8 @@ class GroupRational(nn.Module):
     def adapt_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """Bring the entries under `prefix` to this module's names and, where the functions allow it, shapes; in place.
 
-        FlashKAT's names are numerator_v and denominator_v. One row serves all groups, and equal rows become one.
+        FlashKAT's names are numerator_v and denominator_v. One row serves all groups, and equal rows become one. Coefficients come in units
+        of a scale or not, whichever this module does not have.
 
         Args:
             state_dict: state dict, changed.
@@ -104,6 +135,14 @@ class GroupRational(nn.Module):
         for name, other in (("weight_numerator", "numerator_v"), ("weight_denominator", "denominator_v")):
             if prefix + other in state_dict:
                 state_dict[prefix + name] = state_dict.pop(prefix + other)
+        numerator, denominator = (state_dict.get(f"{prefix}weight_{part}") for part in ("numerator", "denominator"))
+        if self.scale is None and prefix + "scale" in state_dict and numerator is not None and denominator is not None:
+            numerator, denominator = in_units(numerator, denominator, 1 / state_dict.pop(prefix + "scale"))
+            state_dict.update({prefix + "weight_numerator": numerator, prefix + "weight_denominator": denominator})
+        if self.scale is not None and numerator is not None:
+            scale = state_dict.get(prefix + "scale", numerator.new_ones(1))
+            state_dict[prefix + "scale"] = scale.expand(self.num_groups) if scale.shape == (1,) else scale
+        for name in ("weight_numerator", "weight_denominator"):
             values, rows = state_dict.get(prefix + name), len(getattr(self, name))
             if values is None or values.ndim != 2 or len(values) == rows:
                 continue
@@ -125,9 +164,19 @@ class GroupRational(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation; x (..., C) float32, float64, bfloat16 or float16."""
+        a, b = self.coefficients()
         if not torch.jit.is_scripting():  # TorchScript calls registered operators, but not Python functions
-            return rational(x, self.weight_numerator, self.weight_denominator, self.channel_dim)
-        return torch.ops.kat_zoo.rational(x, self.weight_numerator, self.weight_denominator, self.channel_dim)
+            return rational(x, a, b, self.channel_dim)
+        return torch.ops.kat_zoo.rational(x, a, b, self.channel_dim)
+
+    def coefficients(self) -> tuple[Tensor, Tensor]:
+        """Coefficients (1 or num_groups, m + 1) and (1 or num_groups, n) of x, with a graph to the parameters."""
+        scale = self.scale
+        if scale is None:
+            return self.weight_numerator, self.weight_denominator
+        if scale.dtype == torch.float16 or scale.dtype == torch.bfloat16:  # whose range or digits the powers would leave
+            scale = scale.float()
+        return in_units(self.weight_numerator, self.weight_denominator, 1 / scale)
 
     def extra_repr(self) -> str:
         """Arguments shown by print(module)."""
@@ -140,7 +189,7 @@ class GroupRational(nn.Module):
         x = torch.linspace(*range, num_points, dtype=torch.float64)
         figure = Figure(figsize=(4, 3), layout="constrained")
         axes = figure.subplots()
-        a, b = (p.detach().double().cpu() for p in (self.weight_numerator, self.weight_denominator))
+        a, b = (p.detach().double().cpu() for p in self.coefficients())
         y = torch.ops.kat_zoo.rational(x[:, None].repeat(1, self.num_groups), a, b)
         for group, values in enumerate(y.unbind(1)):
             axes.plot(x, values, label=str(group), linewidth=1)

@@ -1,11 +1,14 @@
 """One rational for each group of channels, fitted to the arguments of an activation."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..kernels import rational
+from ..layers.init import rational_coefficients
+from ..layers.rational import GroupRational, in_units
 from ..layers.rational_fit import fit_rational_to_samples
 
 MARGIN = 0.25  # of a group's range, on either side: other images reach beyond those measured
@@ -34,17 +37,41 @@ class GroupFits:
         channels: (hidden,) permutation of the channels that puts those of a group beside each other.
         numerator: (num_groups or 1, m + 1) float64.
         denominator: (num_groups or 1, n) float64.
+        scale: (num_groups or 1,) float64, powers of two not below the arguments' sizes.
     """
 
     channels: Tensor
     numerator: Tensor
     denominator: Tensor
+    scale: Tensor
+
+    def state(self) -> dict[str, Tensor]:
+        """State dict of a `GroupRational` that is scaled."""
+        numerator, denominator = in_units(self.numerator, self.denominator, self.scale)
+        return {"weight_numerator": numerator, "weight_denominator": denominator, "scale": self.scale}
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Rational of every channel in the order before the permutation; (tokens, hidden)."""
         out = torch.empty_like(rows)
         out[:, self.channels] = rational(rows[:, self.channels], self.numerator, self.denominator)
         return out
+
+
+def identity_fit(reach: Tensor | float, act: GroupRational) -> GroupFits:
+    """The identity as the rational of a first activation.
+
+    Args:
+        reach: largest size of its arguments; one that is not positive counts as 1.
+        act: activation that gets it.
+    """
+    numerator, denominator = (row[None].double() for row in rational_coefficients("identity", act.order))
+    scale = torch.full((act.num_groups,), power_of_two(float(reach)), dtype=torch.float64)
+    return GroupFits(torch.arange(act.num_groups), numerator, denominator, scale)
+
+
+def power_of_two(reach: float) -> float:
+    """The next power of two, by which numbers are divided without rounding."""
+    return 2.0 ** math.ceil(math.log2(reach)) if 0 < reach < math.inf else 1.0
 
 
 def fit_groups(
@@ -62,11 +89,12 @@ def fit_groups(
     """
     reach = torch.maximum(-measured.low, measured.high)
     channels = torch.argsort(reach, stable=True) if permute else torch.arange(len(reach))
-    fits = []
+    fits, scales = [], []
     for group in channels.view(num_groups, -1):
         low, high = measured.low[group].min().item(), measured.high[group].max().item()
         margin = MARGIN * (high - low) or 1.0  # dead channels hold a single value
         samples = measured.rows[:, group]
         weights = importance[group].expand_as(samples) if importance[group].sum() > 0 else torch.ones_like(samples)
+        scales.append(power_of_two(max(margin - low, high + margin)))
         fits.append(fit_rational_to_samples(activation, samples, order, weights, (low - margin, high + margin))[:2])
-    return GroupFits(channels, torch.stack([a for a, _ in fits]), torch.stack([b for _, b in fits]))
+    return GroupFits(channels, torch.stack([a for a, _ in fits]), torch.stack([b for _, b in fits]), torch.tensor(scales).double())

@@ -58,6 +58,8 @@ class KAT(VisionTransformer):
             identity-identity 69.7.
         num_groups: number of groups of channels with their own denominator; it divides embed_dim and the hidden width.
         order: degrees (m, n) of numerator and denominator.
+        act_scaled: whether coefficients are those of x / scale, as in `GroupRational`; so are the KATs that are made of ViTs, whose
+            arguments reach far.
         weight_init: "upstream", the effect of the released code (timm's truncated normal), or "kan", the
             variance-preserving one of the paper (section 4.4); either with "_mimetic" for mimetic attention
             (arXiv 2305.09828). timm's "skip" and "reset" work too.
@@ -75,6 +77,7 @@ class KAT(VisionTransformer):
         act_init: str = "identity-swish",
         num_groups: int = 8,
         order: Sequence[int] = (5, 4),
+        act_scaled: bool = False,
         weight_init: str = "upstream",
         norm_layer: str | None = None,
         norm_eps: float | None = None,
@@ -85,7 +88,7 @@ class KAT(VisionTransformer):
         kwargs = {name: value for name, value in kwargs.items() if name not in REPLACED}  # which are None
         act1_init, act2_init = activation_names(act_init)
         degrees = _checks.order("order", order)
-        mlp_layer = partial(GRKAN, num_groups=num_groups, act1_init=act1_init, act2_init=act2_init, order=degrees)
+        mlp_layer = partial(GRKAN, num_groups=num_groups, act1_init=act1_init, act2_init=act2_init, order=degrees, scaled=act_scaled)
         norm: Any = norm_with_eps(norm_layer, norm_eps)
         super().__init__(mlp_layer=mlp_layer, norm_layer=norm, weight_init="skip", **kwargs)  # type: ignore[arg-type]
         self.weight_init = "reset" if weight_init == "skip" else weight_init

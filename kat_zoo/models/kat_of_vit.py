@@ -15,9 +15,8 @@ from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoin
 from torch import Tensor, nn
 
 from ..layers.gr_kan import GRKAN, has_activations
-from ..layers.init import rational_coefficients
 from ._builder import BASE, SMALL, TINY, build_with_features, unwrap_state_dict
-from ._group_fits import PreActivations, fit_groups
+from ._group_fits import PreActivations, fit_groups, identity_fit
 from .kat import KAT
 from .kat import checkpoint_filter_fn as kat_checkpoint_filter_fn
 
@@ -47,7 +46,7 @@ SOURCES = {
 
 LARGE = {**BASE, "embed_dim": 1024, "depth": 24, "num_heads": 16}
 # The order of vit_to_kat, which benchmarks/transfer.py holds against (5, 4). An init of that order would need scipy; the fits replace it.
-ORDER: dict[str, Any] = {"order": [8, 7], "act_init": "identity-identity"}
+ORDER: dict[str, Any] = {"order": [8, 7], "act_init": "identity-identity", "act_scaled": True}
 DINOV2: dict[str, Any] = {**ORDER, "patch_size": 14, "init_values": 1e-5}
 REGISTERS: dict[str, Any] = {**DINOV2, "reg_tokens": 4, "no_embed_class": True}
 DEIT3: dict[str, Any] = {**ORDER, "no_embed_class": True, "init_values": 1e-6}
@@ -94,17 +93,18 @@ def convert_mlps(weights: dict[str, Any], model: KAT, act_layer: str) -> None:
         mlp = f"{name}."
         if not isinstance(module, GRKAN) or f"{mlp}fc1.weight" not in weights:
             continue
-        arguments = expected_arguments(weights, mlp.removesuffix("mlp."))
+        block = mlp.removesuffix("mlp.")
+        arguments = expected_arguments(weights, block)
         importance = weights[f"{mlp}fc2.weight"].float().cpu().square().sum(0)
         fit = fit_groups(activation, arguments, importance, module.act2.order, module.act2.num_groups, permute=True)
         for key, dim in (("fc1.weight", 0), ("fc1.bias", 0), ("fc2.weight", 1)):
             weight = weights[mlp + key]
             weights[mlp + key] = weight.index_select(dim, fit.channels.to(weight.device))
-        identity = rational_coefficients("identity", module.act1.order)
-        rationals = {"act1": [row[None] for row in identity], "act2": [fit.numerator, fit.denominator]}
-        for act, rows in rationals.items():
-            for part, row in zip(("numerator", "denominator"), rows, strict=True):
-                weights[f"{mlp}{act}.weight_{part}"] = row.float()
+        reach = weights[f"{block}norm2.bias"].abs() + REACH * weights[f"{block}norm2.weight"].abs()
+        first = identity_fit(reach.max(), module.act1)
+        for act, values in (("act1", first.state()), ("act2", fit.state())):
+            for key, value in values.items():
+                weights[f"{mlp}{act}.{key}"] = value.float()
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: KAT, act_layer: str = "gelu") -> dict[str, Tensor]:

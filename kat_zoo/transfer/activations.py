@@ -1,13 +1,14 @@
 """`vit_to_kat`: turn a trained ViT into a KAT that computes almost the same function."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from ..layers.init import rational_coefficients
+from ..models._group_fits import MARGIN, identity_fit
 from ..models.kat import KAT
 from .architecture import check_plain_vit, create_like
 from .calibration import GroupFits, evaluating, observe, permute_hidden
@@ -28,7 +29,9 @@ def vit_to_kat(
     No rational under the kernel's formula follows a ReLU-like function everywhere, so one has to choose where it does. With images,
     the hidden channels of each MLP change places (rows of fc1, columns of fc2: the function stays), so that those that reach equally
     far share a group, and every group has its own numerator and denominator, fitted to the distribution of its own arguments.
-    Without, all of act2 is one minimax fit.
+    Without, all of act2 is one minimax fit. With images, an init_range or another order, the coefficients are those of x / scale
+    (`GroupRational`, scaled=True), so that training them is as stable as training the linear layers; the default fit has the names and
+    values of the published weights.
 
     Args:
         vit: a timm VisionTransformer with plain blocks and an elementwise activation (GELU, QuickGELU, SiLU, ReLU, ...)
@@ -53,32 +56,66 @@ def vit_to_kat(
     with evaluating(source):
         batches = calibration.batches(source, source.patch_embed.proj.in_channels, source.patch_embed.img_size or (224, 224))
         mlps = {f"blocks.{i}": block.mlp for i, block in enumerate(source.blocks)}
-        measured, outputs = observe(source, mlps, batches)
-        kat = _empty_kat(source, calibration.order)
+        with reaches(mlps) as reach:
+            measured, outputs = observe(source, mlps, batches)
+        published = not calibration.calibrated and init_range is None and calibration.order == (5, 4)
+        kat = _empty_kat(source, calibration.order, not published)
         # The ViT has no rationals: they follow from the fits below.
         rationals = {key: value for key, value in kat.state_dict().items() if ".mlp.act" in key}
         kat.load_state_dict({**source.state_dict(), **rationals})
         blocks = []
         for (name, mlp), block in zip(mlps.items(), kat.blocks, strict=True):
             fit, report = calibration.fit(name, mlp, measured[name], block.mlp.act2.num_groups)
-            _install(block.mlp, fit)
+            _install(block.mlp, fit, reach[name])
             blocks.append(report)
         activation = type(source.blocks[0].mlp.act).__name__
         return kat, TransferReport(activation, calibration.calibrated, tuple(blocks), *compare(kat, batches, outputs))
 
 
-def _empty_kat(vit: Any, order: tuple[int, int]) -> Any:
+def _empty_kat(vit: Any, order: tuple[int, int], scaled: bool) -> Any:
     size = {192: "tiny", 384: "small"}.get(int(vit.embed_dim), "base")
-    if order == (5, 4):
-        return create_like(vit, f"kat_{size}_patch16_224", weight_init="skip")
-    # The init of another order, unless it is the identity, would need scipy wherever the KAT is loaded.
-    return create_like(vit, f"kat_{size}_patch16_224", weight_init="skip", order=list(order), act_init="identity-identity")
+    arguments: dict[str, Any] = {"act_scaled": True} if scaled else {}
+    if order != (5, 4):
+        # The init of another order, unless it is the identity, would need scipy wherever the KAT is loaded.
+        arguments |= {"order": list(order), "act_init": "identity-identity"}
+    return create_like(vit, f"kat_{size}_patch16_224", weight_init="skip", **arguments)
+
+
+@contextmanager
+def reaches(mlps: Mapping[str, nn.Module]) -> Iterator[dict[str, float]]:
+    """Watch how far the inputs of MLPs reach on either side of 0, by name.
+
+    Args:
+        mlps: modules by name.
+    """
+    found = dict.fromkeys(mlps, 0.0)
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor]) -> None:
+            found[name] = max(found[name], inputs[0].abs().max().item())
+
+        return hook
+
+    hooks = [mlp.register_forward_pre_hook(watch(name)) for name, mlp in mlps.items()]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.no_grad()
-def _install(mlp: Any, fit: GroupFits) -> None:
-    """Set the activations of a GR-KAN."""
-    mlp.act1.set_coefficients(*rational_coefficients("identity", mlp.act1.order))
-    # Loading lets the numerator, which groups share otherwise, have a row for each.
-    mlp.act2.load_state_dict({"weight_numerator": fit.numerator, "weight_denominator": fit.denominator})
+def _install(mlp: Any, fit: GroupFits, reach: float) -> None:
+    """Set the activations of a GR-KAN.
+
+    Args:
+        mlp: GR-KAN with the linear layers of the MLP.
+        fit: rationals of its second activation.
+        reach: largest size of its inputs; those of other images reach farther.
+    """
+    first = identity_fit((1 + MARGIN) * reach, mlp.act1)
+    for act, one in ((mlp.act1, first), (mlp.act2, fit)):
+        # Loading lets the numerator, which groups share otherwise, have a row for each.
+        plain = {"weight_numerator": one.numerator, "weight_denominator": one.denominator}
+        act.load_state_dict(plain if act.scale is None else one.state())
     permute_hidden(mlp, fit.channels)

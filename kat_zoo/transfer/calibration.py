@@ -14,6 +14,7 @@ from ..layers.rational_fit import fit_rational
 from ..models._group_fits import GroupFits as GroupFits
 from ..models._group_fits import PreActivations as PreActivations
 from ..models._group_fits import fit_groups as fit_groups
+from ..models._group_fits import power_of_two
 
 ROWS = 256  # tokens kept per MLP
 
@@ -97,7 +98,8 @@ def observe(model: nn.Module, mlps: Mapping[str, Any], batches: Sequence[Tensor]
 def uniform_fit(activation: nn.Module, interval: tuple[float, float], order: tuple[int, int], channels: int) -> GroupFits:
     """One minimax fit for all channels, from the table where it is there (no scipy needed)."""
     numerator, denominator = _minimax(activation, interval, order)
-    return GroupFits(torch.arange(channels), numerator[None], denominator[None])
+    scale = torch.tensor([power_of_two(max(-interval[0], interval[1]))], dtype=torch.float64)
+    return GroupFits(torch.arange(channels), numerator[None], denominator[None], scale)
 
 
 def _minimax(activation: nn.Module, interval: tuple[float, float], order: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -67,10 +67,10 @@ def to_kat(
             fit, report = calibration.fit(name, mlp, arguments, groups)
             parameter = mlp.fc2.weight
             act = GroupRational(
-                groups, "identity", calibration.order, share_numerator=False, channel_dim=channel_dim(mlp),
+                groups, "identity", calibration.order, share_numerator=False, channel_dim=channel_dim(mlp), scaled=True,
                 device=parameter.device, dtype=parameter.dtype,
             )  # fmt: skip
-            act.set_coefficients(fit.numerator, fit.denominator)
+            act.load_state_dict(fit.state())
             if may_permute(mlp):
                 permute_hidden(mlp, fit.channels)
             mlp.act = act.eval()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -112,7 +112,7 @@ def assess(
     low, high = (side[fit.channels].view(groups, -1) for side in (measured.low.double(), measured.high.double()))
     first, last = (low.amin(1), high.amax(1)) if interval is None else (low.new_full((groups,), end) for end in interval)
     points = first + (last - first) * torch.linspace(0, 1, 2001, dtype=torch.float64)[:, None]
-    on_range = (GroupFits(torch.arange(groups), fit.numerator, fit.denominator)(points) - activation(points.clone())).abs()
+    on_range = (replace(fit, channels=torch.arange(groups))(points) - activation(points.clone())).abs()
     rms = (error if interval is None else on_range).square().mean().sqrt().item()
     return BlockFit(name, (first.min().item(), last.max().item()), bulk, on_range.max().item(), rms, errors)
 

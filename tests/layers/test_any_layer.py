@@ -97,9 +97,19 @@ def any_group_rational(draw):
     share = {f"share_{part}": draw(st.booleans()) for part in ("numerator", "denominator")}
     if all(share.values()) and groups > 1:
         share["share_denominator"] = False
-    layer = fill(draw, GroupRational(groups, "gelu", order, channel_dim=dim, **share), dtype)
+    scaled = draw(st.booleans())
+    layer = fill(draw, GroupRational(groups, "gelu", order, channel_dim=dim, scaled=scaled, **share), dtype)
+    if scaled:
+        layer.scale.copy_(torch.tensor([draw(st.sampled_from([0.5, 1.0, 4.0])) for _ in range(groups)]))
     x = draw(strided(tuple(shape), dtype, broken=True)).clamp(-4, 4)
-    compare(layer, x, lambda x, p: rational(x, p, "", dim), 400)
+
+    def reference(x, p):
+        if scaled:
+            factor = layer.scale.to(x).repeat_interleave(shape[dim] // groups).reshape([-1 if i == dim % 3 else 1 for i in range(3)])
+            x = x / factor
+        return rational(x, p, "", dim)
+
+    compare(layer, x, reference, 400)
 
 
 def any_gr_kan(draw):

@@ -19,7 +19,10 @@ def test_fourier_heads(edge_scale, w_bias, generator):
     assert torch.equal(hub_layers.FourierHeads.forward(ours, q, k, v), ours(q, k, v))
 
 
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("dim", [-1, 1])
-def test_group_rational(dim, generator):
-    ours, x = GroupRational(4, channel_dim=dim), torch.randn(2, 8, 8, generator=generator)
+def test_group_rational(dim, scaled, generator):
+    ours, x = GroupRational(4, channel_dim=dim, scaled=scaled, share_numerator=False), torch.randn(2, 8, 8, generator=generator)
+    if scaled:
+        ours.set_coefficients(torch.randn(4, 6, generator=generator), torch.rand(4, 4, generator=generator), torch.tensor([1.0, 2, 4, 8]))
     assert torch.equal(hub_layers.GroupRational.forward(ours, x), ours(x))

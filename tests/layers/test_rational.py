@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from kat_zoo.analysis.costs import SavedBytes
 from kat_zoo.kernels import rational_reference
 from kat_zoo.layers import GRKAN, GroupRational
-from kat_zoo.layers.init import FUNCTIONS, init_attention_mimetic
+from kat_zoo.layers.init import FUNCTIONS, init_attention_mimetic, rational_coefficients
 
 X = torch.linspace(-3, 3, 480).reshape(3, 10, 16)
 
@@ -111,6 +111,52 @@ def test_one_row_serves_all_groups():
     source, target = trained(share_denominator=True), GroupRational(4, share_numerator=False)
     target.load_state_dict(source.state_dict())
     assert torch.equal(target(X), source(X))
+
+
+SCALE = torch.tensor([1.0, 2.0, 8.0, 32.0])
+
+
+def scaled(**kwargs):
+    act = GroupRational(4, "gelu", share_numerator=False, scaled=True, **kwargs)
+    act.set_coefficients(*rational_coefficients("gelu", (5, 4)), SCALE)
+    return act
+
+
+def test_coefficients_in_units_of_a_scale_are_the_same_function():
+    plain, act = GroupRational(4, "gelu"), scaled()
+    assert torch.equal(act.scale, SCALE) and torch.equal(plain(X), act(X))  # powers of two
+    assert torch.equal(act.weight_numerator[3], plain.weight_numerator[0] * 32.0 ** torch.arange(6))
+    wide = 30 * torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    act(wide).sum().backward()
+    plain(wide).sum().backward()
+    bounds = (wide / SCALE).abs()[..., None] ** torch.arange(6)
+    assert (act.weight_numerator.grad.abs() <= bounds.sum(0) * (1 + 1e-5)).all()
+    assert plain.weight_numerator.grad[0, 5].abs() > 1e4 * act.weight_numerator.grad[3, 5].abs()
+
+
+def test_a_scale_comes_and_goes_with_the_checkpoint():
+    act, plain = scaled(), GroupRational(4, share_numerator=False)
+    plain.load_state_dict(act.state_dict())
+    assert torch.equal(plain(X), act(X)) and "scale" not in plain.state_dict()
+    act.load_state_dict(plain.state_dict())
+    assert torch.equal(act.scale, torch.ones(4)) and torch.equal(act(X), plain(X))
+    shared = GroupRational(4)
+    shared.load_state_dict(scaled().state_dict())
+    assert shared.weight_numerator.shape == (1, 6)
+    with pytest.raises(ValueError, match="scale: expected None"):
+        plain.set_coefficients(*rational_coefficients("gelu", (5, 4)), SCALE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_powers_of_a_scale_stay_in_range(dtype):
+    act = scaled(order=(5, 4)).to(dtype)
+    wide = torch.linspace(-40, 40, 64, dtype=dtype).view(16, 4)
+    torch.testing.assert_close(act(wide), scaled().double()(wide.double()).to(dtype), rtol=2e-2, atol=2e-2)
+
+
+def test_a_scaled_module_scripts():
+    act = scaled()
+    assert torch.equal(torch.jit.script(act)(X), act(X))
 
 
 def test_wrong_number_of_groups_is_refused():
