@@ -109,7 +109,7 @@ docs: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W -n --keep-going docs build/docs
 
 # The source distribution, and from it a wheel for each platform, by Zig in an environment of its own; then what PyPI and auditwheel say of
-# them. Zig builds its C++ library once for a platform, which takes minutes.
+# them, and what they do in a clean environment, which gets its own torch. Zig builds its C++ library once for a platform, which takes minutes.
 DIST := build/dist
 PLATFORMS := manylinux_2_28_x86_64 manylinux_2_28_aarch64 macosx_11_0_arm64 win_amd64
 dist:
@@ -126,6 +126,7 @@ dist:
 	for wheel in dist/*manylinux*.whl; do \
 	  $(DIST)/bin/auditwheel show $$wheel | tr '\n' ' ' | grep -Eo 'following platform tag: "manylinux_2_(5|12|17|24|28)_[a-z0-9_]*"' || exit 1; \
 	done
+	$(DIST)/bin/python tests/release/try_dist.py dist $(DIST)/clean
 
 # Measures again what needs no long training, and writes the tables; for a quiet machine. kan_speed.py and tables.py stand beside peers: the extra `bench`.
 bench: $(STAMP)
