@@ -144,7 +144,7 @@ function past() {
         {},
         !found.steps.length && h("li", { class: "muted" }, "Nothing has been done yet."),
         found.steps.map((text, n) =>
-          h("li", {}, h("button", { class: `plain ${n >= found.position ? "undone" : ""}`, "data-key": `step ${n}`, "aria-current": n === found.position - 1 ? "step" : null, disabled: store.busy, onclick: () => actions.go(n + 1) }, text)),
+          h("li", {}, h("button", { class: `plain ${n >= found.position ? "undone" : ""}`, "data-key": `step ${n}`, "aria-current": n === found.position - 1 ? "step" : null, disabled: Boolean(store.busy), onclick: () => actions.go(n + 1) }, text)),
         ),
       ),
     ),

@@ -146,6 +146,10 @@ def test_prune_too_much_and_undo(user):
     idle(tab)
     tab.keyboard.press("Control+z")
     expect(tab.locator("#network .heading .muted")).to_have_text(before)
+    idle(tab)
+    tab.get_by_text("History").click()
+    user.click(tab.locator("#history li button").last)
+    expect(tab.locator("#network .edge")).not_to_have_count(15)
 
 
 def test_remove_an_edge_and_restore_it(user):
@@ -305,7 +309,10 @@ def test_images(user):
     expect(tab.locator(".model")).to_have_count(4)
     expect(tab.locator(".model .answer").first).to_contain_text("Trouser")
     assert tab.locator(".maps img").count() >= 8
-    expect(tab.get_by_label("Learned activations of kat_pico", exact=False)).to_be_visible()
+    for model, text in {"kat_pico": "8 groups", "karat_pico": "functions", "vit_kan_pico": "strongest of 9,216 splines"}.items():
+        learned = tab.get_by_label(f"Learned functions of {model}", exact=False)
+        expect(learned.locator(".plot").first).to_be_visible()
+        expect(learned.get_by_text(text, exact=False).first).to_be_visible()
     user.allowed = ("422",)
     tab.get_by_label("Drop an image, or choose one").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no image"})
     expect(tab.get_by_text("cannot be read as an image", exact=False)).to_be_visible()
