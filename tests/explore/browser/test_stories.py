@@ -316,3 +316,14 @@ def test_images(user):
     user.allowed = ("422",)
     tab.get_by_label("Drop an image, or choose one").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no image"})
     expect(tab.get_by_text("cannot be read as an image", exact=False)).to_be_visible()
+
+
+def test_a_click_before_the_session_is_there(user):
+    """The server takes seconds to start a process; the tab that was asked for is shown then."""
+    tab = user.context.new_page()
+    tab.set_default_timeout(90_000)
+    tab.route("**/api/sessions", lambda route: (time.sleep(1), route.continue_()))
+    tab.goto(user.url)
+    tab.get_by_role("tab", name="Vision").click()
+    expect(button(tab, "Sample 4: Trouser")).to_be_visible()
+    expect(tab.get_by_role("heading", name="Data")).to_be_hidden()
