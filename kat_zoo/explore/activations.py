@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,8 @@ def _grid(inputs: Tensor) -> Tensor:
 
 def _rationals(module: GroupRational, inputs: Tensor) -> Tensor:
     """(groups, POINTS)."""
-    return module(_grid(inputs)[:, None].repeat(1, module.num_groups)).T
+    curves: Tensor = module(_grid(inputs)[:, None].repeat(1, module.num_groups))
+    return curves.T
 
 
 def _splines(module: KANLinear, inputs: Tensor) -> Tensor:
@@ -74,7 +75,8 @@ def _splines(module: KANLinear, inputs: Tensor) -> Tensor:
 
 def _waves(module: FourierHeads, logits: Tensor) -> Tensor:
     """(STRONGEST, POINTS): the functions of a logit with the largest coefficients."""
-    a, b = module.a, module.b
+    a: Tensor = module.a
+    b: Tensor = module.b
     if module.cos_scale is not None and module.sin_scale is not None:
         a, b = a * module.cos_scale[..., None], b * module.sin_scale[..., None]
     a, b = a.flatten(0, 2), b.flatten(0, 2)
@@ -85,7 +87,8 @@ def _waves(module: FourierHeads, logits: Tensor) -> Tensor:
 
 def _logits(layer: Any, attention: AttentionLayer, number: int) -> Tensor:
     """Logits of the heads that an operator of the layer has."""
-    return attention.logits.split(layer.operators.head_counts, 1)[number]
+    parts: Sequence[Tensor] = attention.logits.split(layer.operators.head_counts, 1)
+    return parts[number]
 
 
 def _panel(name: str, inputs: Tensor, curves: Tensor, text: str) -> dict[str, Any]:

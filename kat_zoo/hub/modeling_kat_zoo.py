@@ -160,7 +160,8 @@ class KArAt(VisionTransformer):
         tokens = math.prod(side // patch for side, patch in sides) + kwargs.get("class_token", True) + kwargs.get("reg_tokens", 0)
         super().__init__(attn_layer=KArAtAttention, **kwargs)
         shared = None
-        for layer in (block.attn for block in self.blocks):
+        layers: list[Any] = [block.attn for block in self.blocks]
+        for layer in layers:
             if shared is None or mode == "blockwise":
                 shared = nn.Sequential(FourierHeads(layer.num_heads, tokens, grid_size, rank))
                 layer.operators = shared
