@@ -110,6 +110,26 @@ def test_a_messy_file(user):
     expect(tab.get_by_text("some edges are splines")).to_be_visible()
 
 
+def test_a_dropped_file_and_a_pointer_on_an_edge(user):
+    tab = user.open()
+    dropped = tab.evaluate_handle(
+        """text => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([text], "dropped.csv", { type: "text/csv" }));
+            return transfer;
+        }""",
+        csv(x=np.linspace(0, 1, 40), y=np.linspace(0, 1, 40) ** 2).decode(),
+    )
+    tab.locator("#data .drop").dispatch_event("drop", {"dataTransfer": dropped})
+    expect(tab.get_by_text("dropped.csv", exact=True)).to_be_visible()
+    idle(tab)
+    train(user, tab, steps=1)
+    tab.locator("#network .edge").first.hover()
+    expect(tab.locator(".peek .plot .density").first).to_be_visible()
+    tab.mouse.move(2, 2)
+    expect(tab.locator(".peek")).to_have_count(0)
+
+
 def test_stop_and_go_on(user):
     tab = user.open()
     begin_a_long_training(user, tab)
