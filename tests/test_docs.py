@@ -25,7 +25,8 @@ remove_edge remove_node attribute node_attribute feature_interaction suggest_sym
 expand_width perturb module tree speed get_act get_fun history n_edge evaluate swap connection_cost auto_swap_l auto_swap expr2kan
 runner1 pareto_frontier detect_separability get_dependence test_symmetry test_separability test_general_separability get_molecule
 plot_tree test_symmetry_var create_dataset add_symbolic ex_round augment_input batch_jacobian batch_hessian
-create_dataset_from_data get_derivative
+create_dataset_from_data get_derivative fit_params get_feynman_dataset batch_grad_normgrad get_tree_node sparse_mask model2param B_batch
+coef2curve curve2coef extend_grid
 """.split()  # noqa: SIM905 (a paragraph is read more easily)
 
 
@@ -75,6 +76,15 @@ def test_names_of_migration_pages_exist(page):
 def test_every_method_of_pykan_has_a_row():
     text = (DOCS / "migration" / "pykan.md").read_text()
     assert [name for name in PYKAN if not re.search(rf"`{name}\b", text)] == []
+
+
+def test_ways_out_and_back_are_named_where_they_answer():
+    """Deployment, the edge that comes back, and timm's scripts: each on the pages whose readers look for it."""
+    pages = {path.stem: path.read_text() for path in (DOCS / "migration").glob("*.md")}
+    assert "`KAN.restore_edge`" in pages["pykan"]
+    for page in ("pykan", "symbolic_regression"):
+        assert all(f"`kat_zoo.kan.deploy.{name}`" in pages[page] for name in ("to_c", "to_numpy", "to_int8")), page
+    assert "`kat_zoo.timm`" in pages["timm"] and "python -m kat_zoo.timm train.py" in pages["kat"]
 
 
 def test_options_on_the_page_of_timm_are_those_of_a_recipe():

@@ -57,6 +57,10 @@ class Page:
     def __repr__(self) -> str:
         return f"Page({self.url})"
 
+    def _repr_html_(self) -> str:
+        """A link, which is what a notebook shows of the page."""
+        return f'<a href="{self.url}" target="_blank" rel="noopener">kat-zoo explore</a>'
+
 
 def explore(
     network: Any = None,

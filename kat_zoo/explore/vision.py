@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
@@ -17,15 +17,13 @@ from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import Tensor, nn
 
 from .. import models as zoo_models  # noqa: F401  (registers the models)
-from ..analysis.attention import capture_attention, token_maps
-from ..analysis.output import NotApplicable
+from ..analysis.attention import AttentionLayer, capture_attention, token_maps
 from ..hub.registry import shipped_models
 from ..hub.samples import SHEET, load_samples
 from ..images import UNREADABLE, convert, read_image
-from ..layers import GroupRational
+from .activations import learned_functions
 
 MOST_PIXELS = 40_000_000
-CURVE, BINS = 80, 40
 SHOWN_LAYERS = 2  # first and last layers of attention
 
 
@@ -82,63 +80,24 @@ def compare(data: bytes) -> dict[str, Any]:
 def _answers(name: str, image: Image.Image) -> dict[str, Any]:
     model, transform = _model(name)
     x = transform(image)[None]
-    seen = _inputs_of_activations(model, x)
+    attention = capture_attention(model, x)
     with torch.inference_mode():
         probabilities = model(x).softmax(1)[0]
-    found: dict[str, Any] = {
+    return {
         "name": name,
         "parameters": sum(p.numel() for p in model.parameters()),
         "probabilities": [round(float(p), 5) for p in probabilities],
         "input": _png(x[0, 0]),
-        "attention": _maps(model, x),
-        "activations": [_activation(label, act, seen[label]) for label, act in _activations(model)],
-    }
-    return found
-
-
-def _activations(model: nn.Module) -> list[tuple[str, GroupRational]]:
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, GroupRational)]
-
-
-def _inputs_of_activations(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Inputs of each learned activation for this image."""
-    seen: dict[str, Tensor] = {}
-    hooks = [
-        act.register_forward_pre_hook(lambda _, args, name=name: seen.__setitem__(name, args[0].detach()))
-        for name, act in _activations(model)
-    ]
-    try:
-        with torch.inference_mode():
-            model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen
-
-
-def _activation(name: str, act: GroupRational, inputs: Tensor) -> dict[str, Any]:
-    """One curve per group over the range of the image's inputs, and their histogram."""
-    values = inputs.flatten().float().numpy()
-    low, high = (float(v) for v in np.quantile(values, (0.001, 0.999)))
-    t = torch.linspace(low, high, CURVE)
-    with torch.inference_mode():
-        curves = act(t[:, None].repeat(1, act.num_groups))
-    return {
-        "name": name.replace("blocks.", "block ").replace(".mlp", "").replace(".", ", "),
-        "range": [low, high],
-        "curves": [[round(float(v), 4) for v in curve] for curve in curves.T],
-        "bars": np.histogram(values, BINS, (low, high))[0].tolist(),
+        "attention": _maps(model, attention),
+        "activations": learned_functions(model, x, attention),
     }
 
 
-def _maps(model: nn.Module, x: Tensor) -> list[dict[str, Any]]:
-    """Maps of attention, averaged over heads and per head, of the first and the last layer."""
-    try:
-        layers = list(capture_attention(model, x).items())
-        chosen = [layers[0], layers[-1]] if len(layers) >= SHOWN_LAYERS else layers
-        return [{"layer": name, "heads": [_png(head, color=True) for head in token_maps(model, layer)[0]]} for name, layer in chosen]
-    except NotApplicable:
-        return []
+def _maps(model: nn.Module, attention: Mapping[str, AttentionLayer]) -> list[dict[str, Any]]:
+    """Maps of attention, one for each head, of the first and the last layer."""
+    layers = list(attention.items())
+    chosen = [layers[0], layers[-1]] if len(layers) >= SHOWN_LAYERS else layers
+    return [{"layer": name, "heads": [_png(head, color=True) for head in token_maps(model, layer)[0]]} for name, layer in chosen]
 
 
 def _png(values: Tensor, color: bool = False) -> str:

@@ -29,7 +29,21 @@ from .samples import load_samples
 WEIGHTS, CONFIG, CARD, RECIPE, RESULT = "model.safetensors", "config.json", "README.md", "recipe.yaml", "result.json"
 RUN_FILES = (CONFIG, "metrics.jsonl", "curves.csv", "curves.png")  # besides weights, recipe, result and card
 CODE = "modeling_kat_zoo.py"  # for transformers' trust_remote_code
-REMOTE_MODELS = ("kat_tiny_patch16_224", "kat_small_patch16_224", "kat_base_patch16_224", "kat_pico_patch4_28")  # those it knows
+# Architectures that it knows.
+REMOTE_MODELS = (
+    "kat_tiny_patch16_224",
+    "kat_small_patch16_224",
+    "kat_base_patch16_224",
+    "kat_pico_patch4_28",
+    "karat_tiny_g3b_patch16_224",
+    "karat_tiny_g3u_patch16_224",
+    "karat_small_g3b_patch16_224",
+    "karat_small_g3u_patch16_224",
+    "karat_base_g1b_patch16_224",
+    "karat_base_g1u_patch16_224",
+    "karat_pico_patch4_28",
+    "karat_kat_pico_patch4_28",
+)
 OWN_FILES = (WEIGHTS, CARD, RECIPE, RESULT, CODE, *RUN_FILES)  # what push writes, and therefore removes where it is out of date
 
 

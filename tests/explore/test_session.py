@@ -5,6 +5,7 @@ import copy
 import subprocess
 import sys
 
+import httpx
 import numpy as np
 import pytest
 import sympy
@@ -262,6 +263,23 @@ def test_an_estimator_opens_its_page(monkeypatch):
     network.explore(X / 100, browser=False)
     with pytest.raises(ValueError, match="one output|2 outputs"):
         KANRegressor(hidden=(2,)).fit(X, X).explore(browser=False)
+
+
+def test_the_page_of_an_estimator_is_served_by_the_process_that_called():
+    """As in a notebook: the cell ends, the page is a link and goes on, until it is closed."""
+    X = np.random.default_rng(0).uniform(-1, 1, (100, 2))
+    page = KANRegressor(hidden=(2,)).fit(X, X[:, 0] * X[:, 1]).explore(browser=False)
+    try:
+        assert f'href="{page.url}"' in page._repr_html_()
+        with httpx.Client(base_url=page.url, timeout=60) as client:
+            assert "kat-zoo" in client.get("").text
+            name = client.post("api/sessions", headers={"Origin": page.url.rsplit("/", 2)[0]}).json()["session"]
+            view = client.get(f"api/sessions/{name}").json()["view"]
+        assert view["network"]["nodes"][0] == 2 and view["history"]["steps"] == ["Open a network"]
+    finally:
+        page.close()
+    with pytest.raises(httpx.TransportError):
+        httpx.get(page.url)
 
 
 class Started:

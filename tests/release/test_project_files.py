@@ -1,6 +1,7 @@
 """Files that a host of the repository reads: they name this version, and run what anyone can run here."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ def read(path):
 def test_one_version():
     assert str(read("CITATION.cff")["version"]) == kat_zoo.__version__
     assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == kat_zoo.__version__
+
+
+def test_badges_are_those_of_this_version():
+    made = runpy.run_path(str(ROOT / "docs" / "badges" / "make.py"))["badges"]()
+    for name, content in made.items():
+        assert (ROOT / "docs" / "badges" / name).read_text() == content
+        assert f"(docs/badges/{name})" in (ROOT / "README.md").read_text()
 
 
 def test_citation_has_what_its_format_requires():
@@ -55,6 +63,12 @@ def test_the_site_is_published_from_where_make_docs_writes_it():
 def test_issue_forms_ask_for_the_environment(form):
     body = read(f".github/ISSUE_TEMPLATE/{form}.yml")["body"]
     assert "kat-zoo env" in next(field for field in body if field.get("id") == "env")["attributes"]["label"]
+
+
+def test_lint_holds_every_file_of_the_host_against_its_schema():
+    lint = re.search(r"^lint:.*?\n\n", (ROOT / "Makefile").read_text(), re.MULTILINE | re.DOTALL)[0]
+    checked = {path for word in re.findall(r"\S+\.(?:yml|cff)", lint) for path in ROOT.glob(word)}
+    assert checked == {ROOT / "CITATION.cff", *(ROOT / ".github").rglob("*.yml")}
 
 
 def test_pre_commit_is_make_lint():

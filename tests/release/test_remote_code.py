@@ -1,4 +1,4 @@
-"""A saved KAT in transformers, in a process that has no kat_zoo: the repository's own code gives the package's logits."""
+"""A saved KAT or KArAt in transformers, in a process that has no kat_zoo: the repository's own code gives the package's logits."""
 
 import subprocess
 import sys
@@ -9,7 +9,6 @@ import torch
 
 from kat_zoo.hub import modeling_kat_zoo
 from kat_zoo.hub.repository import REMOTE_MODELS, save_model
-from kat_zoo.models import _builder
 
 LOAD = """
 import sys
@@ -17,34 +16,69 @@ sys.modules["kat_zoo"] = None  # import kat_zoo fails
 import torch
 from transformers import AutoModelForImageClassification
 
-folder, path = sys.argv[1:]
-model, info = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
-assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
-with torch.no_grad():
-    logits = model.eval()(torch.load(path)).logits
+for folder in sys.argv[1:]:
+    model, info = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    with torch.no_grad():
+        logits = model.eval()(torch.load(f"{folder}/images.pt")).logits
+    torch.save(logits, f"{folder}/logits.pt")
 assert not [name for name in sys.modules if name.startswith("kat_zoo.")]
-torch.save(logits, path)
 """
 
 
-@pytest.mark.parametrize("arguments", [{"pretrained": True}, {"depth": 2, "order": (3, 2), "num_groups": 4}])
-def test_logits_without_the_package(arguments, tmp_path, monkeypatch):
+SMALL_UNIVERSAL = {"depth": 2, "embed_dim": 48, "num_heads": 3, "img_size": 32, "num_classes": 3, "rank": 4, "reg_tokens": 1}
+
+
+MODELS = {
+    "kat_pico_patch4_28.fmnist": {"pretrained": True},
+    "kat_pico_patch4_28": {"depth": 2, "order": (3, 2), "num_groups": 4},
+    "karat_pico_patch4_28.fmnist": {"pretrained": True},
+    "karat_kat_pico_patch4_28": {"depth": 2, "qk_norm": True},
+    "karat_tiny_g3u_patch16_224": SMALL_UNIVERSAL,
+}
+
+
+def test_logits_without_the_package(tmp_path, monkeypatch):
+    """All in one process, for importing transformers takes long."""
     torch.manual_seed(0)
-    model = timm.create_model("kat_pico_patch4_28.fmnist" if "pretrained" in arguments else "kat_pico_patch4_28", **arguments).eval()
-    save_model(model, tmp_path / "saved", [f"class {i}" for i in range(model.num_classes)])
-    images = torch.randn(3, model.patch_embed.proj.in_channels, 28, 28)
-    torch.save(images, tmp_path / "images.pt")
+    expected = {}
+    for name, arguments in MODELS.items():
+        model, folder = timm.create_model(name, **arguments).eval(), tmp_path / name.replace(".", "_")
+        save_model(model, folder, [f"class {i}" for i in range(model.num_classes)])
+        images = torch.randn(3, model.patch_embed.proj.in_channels, *model.patch_embed.img_size)
+        torch.save(images, folder / "images.pt")
+        with torch.no_grad():
+            expected[folder] = model(images)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-    command = [sys.executable, "-c", LOAD, str(tmp_path / "saved"), str(tmp_path / "images.pt")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", LOAD, *map(str, expected)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    with torch.no_grad():
-        torch.testing.assert_close(torch.load(tmp_path / "images.pt"), model(images), rtol=1e-4, atol=1e-4)
+    for folder, logits in expected.items():
+        torch.testing.assert_close(torch.load(folder / "logits.pt"), logits, rtol=1e-4, atol=1e-4)
 
 
-def test_its_sizes_are_the_packages():
-    sizes = [_builder.TINY, _builder.SMALL, _builder.BASE, _builder.PICO]
-    assert dict(zip(REMOTE_MODELS, sizes, strict=True)) == modeling_kat_zoo.SIZES
+def test_it_knows_the_models_of_the_list():
+    assert tuple(modeling_kat_zoo.SIZES) == REMOTE_MODELS
+
+
+@pytest.mark.parametrize("name", REMOTE_MODELS)
+def test_its_parameters_are_the_packages(name):
+    with torch.device("meta"):
+        own, theirs = timm.create_model(name), modeling_kat_zoo.build(name)
+    assert {key: value.shape for key, value in theirs.state_dict().items()} == {key: v.shape for key, v in own.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"basis": "morlet"}, "basis: expected 'fourier'; other values need the package kat_zoo"),
+        ({"hybrid_heads": 1}, "hybrid_heads: expected 0"),
+        ({"rank": [8] * 6}, "expected integers; one for each layer"),
+        ({"mixer": "rational"}, "mixer='rational': expected 'mlp' or 'gr_kan'"),
+    ],
+)
+def test_operators_that_need_the_package_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        modeling_kat_zoo.build("karat_pico_patch4_28", **arguments)
 
 
 def test_other_models_have_no_code(tmp_path):

@@ -1,5 +1,6 @@
 """Wheels: their tags, their library, and a forward pass of one that is installed where the checkout cannot be seen."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -7,8 +8,11 @@ import sysconfig
 import venv
 import zipfile
 from pathlib import Path
+from platform import machine
 
 import pytest
+
+from kat_zoo.kernels import cpu_library
 
 ROOT = Path(__file__).parents[2]
 VENDORED = [path for path in sys.path if path.endswith("site-packages")]
@@ -73,7 +77,7 @@ def test_without_a_compiler(tmp_path):
     ],
 )
 def test_a_wheel_for_another_platform(tmp_path, platform, magic):
-    """The kind of its library, by its first bytes; it is run only where it is at home."""
+    """The kind of its library, by its first bytes; at home it chooses the instructions that a build with the compiler at hand does."""
     done, wheel = build(tmp_path, KAT_ZOO_PLATFORM=platform)
     assert wheel is not None, done.stdout + done.stderr
     assert wheel.name.endswith(f"py3-none-{platform}.whl")
@@ -82,6 +86,10 @@ def test_a_wheel_for_another_platform(tmp_path, platform, magic):
     for offset, expected in magic.items():
         assert content[offset : offset + len(expected)] == expected
     assert b"kat_rational_forward" in content
+    if platform == f"manylinux_2_28_{machine()}" and sys.platform == "linux":
+        (tmp_path / "_cpu.so").write_bytes(content)
+        best = ctypes.CDLL(str(tmp_path / "_cpu.so")).kat_best_isa()
+        assert cpu_library.ISAS[best] == cpu_library.ISAS[cpu_library.load().kat_best_isa()]  # as a build on this machine chooses
 
 
 def test_an_unknown_platform_is_refused(tmp_path):

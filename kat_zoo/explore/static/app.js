@@ -144,7 +144,7 @@ function past() {
         {},
         !found.steps.length && h("li", { class: "muted" }, "Nothing has been done yet."),
         found.steps.map((text, n) =>
-          h("li", {}, h("button", { class: `plain ${n >= found.position ? "undone" : ""}`, "data-key": `step ${n}`, "aria-current": n === found.position - 1 ? "step" : null, disabled: store.busy, onclick: () => actions.go(n + 1) }, text)),
+          h("li", {}, h("button", { class: `plain ${n >= found.position ? "undone" : ""}`, "data-key": `step ${n}`, "aria-current": n === found.position - 1 ? "step" : null, disabled: Boolean(store.busy), onclick: () => actions.go(n + 1) }, text)),
         ),
       ),
     ),
@@ -195,7 +195,7 @@ function tabs() {
       at(`tab-${one}`).tabIndex = one === name ? 0 : -1;
       at(`${one}-view`).hidden = one !== name;
     }
-    if (name === "vision") vision(at("vision-view"), session);
+    if (name === "vision" && session) vision(at("vision-view"), session);
   };
   for (const [n, name] of all.entries()) {
     at(`tab-${name}`).addEventListener("click", () => choose(name));
@@ -217,10 +217,11 @@ document.addEventListener("keydown", (event) => {
   if (next >= 0 && next <= steps.length) actions.go(next);
 });
 
+tabs(); // before the session is there, which takes seconds: a click is not lost
 try {
   const opened = await Session.open();
   session = opened.session;
-  tabs();
+  if (!at("vision-view").hidden) vision(at("vision-view"), session);
   take(opened.shown);
   session.listen(hear);
 } catch (error) {

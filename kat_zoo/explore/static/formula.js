@@ -1,7 +1,7 @@
 // 5. The formula: typeset, judged, copied; the front of length against error.
 
 import { digits, formula as typeset, h, heading, percent, redraw, svg } from "./dom.js";
-import { plot } from "./plots.js";
+import { large, plot } from "./plots.js";
 
 const LANGUAGES = { latex: "LaTeX", sympy: "SymPy", numpy: "NumPy", c: "C" };
 
@@ -58,7 +58,7 @@ function residuals({ residuals: [predicted, left] }) {
       ys: [...left, 0],
       label: "Residuals against predictions on the held-out rows",
       x: "predicted",
-      width: 480,
+      width: large(),
       height: 240,
       y: "target − predicted",
       draw: (x, y, box) => [
@@ -81,7 +81,7 @@ function front(found, { actions, busy }) {
       xs: lengths,
       ys: errors,
       logY: true,
-      width: 480,
+      width: large(),
       height: 240,
       label: "Formulas of the search: length against error",
       x: "length (nodes)",

@@ -71,6 +71,15 @@ export function wide([low, high], least) {
   return [middle - least / 2, middle + least / 2];
 }
 
+// Ticks and their texts; of two that read alike, as in a range of few digits, the first.
+function apart(ticks, write) {
+  const texts = ticks.map((value) => write(value));
+  return ticks.map((value, n) => [value, texts[n]]).filter(([, text], n) => text !== texts[n - 1]);
+}
+
+// The width of a large plot: its text is not shrunk on a narrow screen.
+export const large = () => (window.matchMedia("(max-width: 760px)").matches ? 330 : 480);
+
 // A frame with axes; `draw` gets the scales and returns the marks.
 export function plot({ xs, ys, label, x: xlabel, y: ylabel, logY = false, width = 320, height = 200, least = 0, draw, below }) {
   const box = { left: ylabel ? 66 : 46, right: width - 10, top: 10, bottom: height - 34 };
@@ -88,11 +97,9 @@ export function plot({ xs, ys, label, x: xlabel, y: ylabel, logY = false, width 
     "svg",
     { class: "plot", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
     below?.(x, y, box),
-    xt.map((value) => svg("text", { x: x(value), y: box.bottom + 14, "text-anchor": "middle" }, digits(value))),
-    yt.map((value) => [
-      svg("line", { class: "grid", x1: box.left, x2: box.right, y1: yy(value), y2: yy(value) }),
-      svg("text", { x: box.left - 6, y: yy(value) + 3.5, "text-anchor": "end" }, tick(value)),
-    ]),
+    apart(xt, digits).map(([value, text]) => svg("text", { x: x(value), y: box.bottom + 14, "text-anchor": "middle" }, text)),
+    yt.map((value) => svg("line", { class: "grid", x1: box.left, x2: box.right, y1: yy(value), y2: yy(value) })),
+    apart(yt, tick).map(([value, text]) => svg("text", { x: box.left - 6, y: yy(value) + 3.5, "text-anchor": "end" }, text)),
     svg("line", { class: "axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }),
     xlabel && svg("text", { class: "label", x: (box.left + box.right) / 2, y: height - 5, "text-anchor": "middle" }, xlabel),
     ylabel && svg("text", { class: "label", x: 12, y: (box.top + box.bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${(box.top + box.bottom) / 2})` }, ylabel),

@@ -5,7 +5,7 @@ import { losses } from "./plots.js";
 import { units } from "./data.js";
 
 const SPARSITY = [0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3];
-const settings = { nodes: 5, layers: 1, grid: 5, sparsity: 5, chunks: 10, seed: 1, agree: false };
+const settings = { nodes: 5, layers: 1, grid: 5, sparsity: 4, chunks: 10, seed: 1, agree: false };
 
 function slider(name, label, { min, max, step = 1, text = (value) => value }) {
   const out = h("output", {}, text(settings[name]));

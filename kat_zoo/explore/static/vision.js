@@ -83,14 +83,14 @@ function meter(share) {
 function activations(model) {
   return h(
     "section",
-    { class: "card", "aria-label": `Learned activations of ${model.name}` },
-    heading(null, null, `Learned activations of ${model.name.split(".")[0]}`, h("span", { class: "muted" }, "a curve for each group; in blue, this image's own inputs")),
+    { class: "card", "aria-label": `Learned functions of ${model.name}` },
+    heading(null, null, `Learned functions of ${model.name.split(".")[0]}`, h("span", { class: "muted" }, "in blue, this image's own inputs")),
     h(
       "div",
       { class: "activations" },
       model.activations.map((one) => {
         const xs = one.curves[0].map((_, n) => one.range[0] + ((one.range[1] - one.range[0]) * n) / (one.curves[0].length - 1));
-        return h("figure", {}, plot({ xs, ys: one.curves.flat(), width: 220, height: 150, label: `${one.name}: a curve for each group, over the inputs of this image`, below: density(one.bars), draw: (x, y) => one.curves.map((curve) => svg("path", { class: "line thin", d: path(xs, curve, x, y) })) }), h("figcaption", { class: "muted" }, one.name));
+        return h("figure", {}, plot({ xs, ys: one.curves.flat(), width: 220, height: 150, label: `${one.name}: ${one.text}, over the inputs of this image`, below: density(one.bars), draw: (x, y) => one.curves.map((curve) => svg("path", { class: "line thin", d: path(xs, curve, x, y) })) }), h("figcaption", { class: "muted" }, h("span", { class: "name" }, one.name), one.text));
       }),
     ),
   );

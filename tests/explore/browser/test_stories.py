@@ -81,7 +81,7 @@ def test_the_buttons_of_the_paper(user):
     tab = user.open()
     example(user, tab, "Toy function")
     train(user, tab)
-    slide(tab, "Prune below this score", -1)
+    slide(tab, "Prune below this score", -0.5)
     expect(tab.locator("#prune-preview")).to_contain_text("12 edges would go; 2 – 1 – 1 left")
     user.click(button(tab, "Prune"))
     expect(tab.locator("#network .edge")).to_have_count(3)
@@ -108,6 +108,26 @@ def test_a_messy_file(user):
     expect(tab.get_by_label("place explains")).to_be_disabled()
     train(user, tab, steps=2)
     expect(tab.get_by_text("some edges are splines")).to_be_visible()
+
+
+def test_a_dropped_file_and_a_pointer_on_an_edge(user):
+    tab = user.open()
+    dropped = tab.evaluate_handle(
+        """text => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([text], "dropped.csv", { type: "text/csv" }));
+            return transfer;
+        }""",
+        csv(x=np.linspace(0, 1, 40), y=np.linspace(0, 1, 40) ** 2).decode(),
+    )
+    tab.locator("#data .drop").dispatch_event("drop", {"dataTransfer": dropped})
+    expect(tab.get_by_text("dropped.csv", exact=True)).to_be_visible()
+    idle(tab)
+    train(user, tab, steps=1)
+    tab.locator("#network .edge").first.hover()
+    expect(tab.locator(".peek .plot .density").first).to_be_visible()
+    tab.mouse.move(2, 2)
+    expect(tab.locator(".peek")).to_have_count(0)
 
 
 def test_stop_and_go_on(user):
@@ -146,6 +166,10 @@ def test_prune_too_much_and_undo(user):
     idle(tab)
     tab.keyboard.press("Control+z")
     expect(tab.locator("#network .heading .muted")).to_have_text(before)
+    idle(tab)
+    tab.get_by_text("History").click()
+    user.click(tab.locator("#history li button").last)
+    expect(tab.locator("#network .edge")).not_to_have_count(15)
 
 
 def test_remove_an_edge_and_restore_it(user):
@@ -305,7 +329,21 @@ def test_images(user):
     expect(tab.locator(".model")).to_have_count(4)
     expect(tab.locator(".model .answer").first).to_contain_text("Trouser")
     assert tab.locator(".maps img").count() >= 8
-    expect(tab.get_by_label("Learned activations of kat_pico", exact=False)).to_be_visible()
+    for model, text in {"kat_pico": "8 groups", "karat_pico": "functions", "vit_kan_pico": "strongest of 9,216 splines"}.items():
+        learned = tab.get_by_label(f"Learned functions of {model}", exact=False)
+        expect(learned.locator(".plot").first).to_be_visible()
+        expect(learned.get_by_text(text, exact=False).first).to_be_visible()
     user.allowed = ("422",)
     tab.get_by_label("Drop an image, or choose one").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no image"})
     expect(tab.get_by_text("cannot be read as an image", exact=False)).to_be_visible()
+
+
+def test_a_click_before_the_session_is_there(user):
+    """The server takes seconds to start a process; the tab that was asked for is shown then."""
+    tab = user.context.new_page()
+    tab.set_default_timeout(90_000)
+    tab.route("**/api/sessions", lambda route: (time.sleep(1), route.continue_()))
+    tab.goto(user.url)
+    tab.get_by_role("tab", name="Vision").click()
+    expect(button(tab, "Sample 4: Trouser")).to_be_visible()
+    expect(tab.get_by_role("heading", name="Data")).to_be_hidden()
