@@ -63,15 +63,19 @@ INITIAL = ("act_init", "weight_init", "operator_init")  # the weights follow
 class GroupRational(nn.Module):
     """y = P(x) / Q(x) for each group of channels, Q = 1 + |b_1||x| + ... + |b_n||x|^n; (..., C) -> (..., C)."""
 
-    def __init__(self, num_groups: int, order: Sequence[int]) -> None:
+    scale: Tensor | None  # (num_groups,): the coefficients are those of x / scale
+
+    def __init__(self, num_groups: int, order: Sequence[int], scaled: bool = False) -> None:
         super().__init__()
         self.num_groups = num_groups
-        self.weight_numerator = nn.Parameter(torch.zeros(1, order[0] + 1))
+        self.weight_numerator = nn.Parameter(torch.zeros(num_groups if scaled else 1, order[0] + 1))
         self.weight_denominator = nn.Parameter(torch.zeros(num_groups, order[1]))
+        self.register_buffer("scale", torch.ones(num_groups) if scaled else None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation in float32, or in float64 where x is."""
         v = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (self.num_groups, -1))
+        v = v if self.scale is None else v / self.scale[:, None]
         magnitude = v.abs()
         numerator, denominator = torch.zeros_like(v), torch.zeros_like(v)
         for a in self.weight_numerator.to(v.dtype).unbind(1)[::-1]:
@@ -93,13 +97,14 @@ class GRKAN(nn.Module):
         drop: float = 0.0,
         num_groups: int = 8,
         order: Sequence[int] = (5, 4),
+        scaled: bool = False,
         **unused: Any,  # the activation, which a KAT learns
     ) -> None:
         super().__init__()
-        self.act1 = GroupRational(num_groups, order)
+        self.act1 = GroupRational(num_groups, order, scaled)
         self.drop = nn.Dropout(drop)
         self.fc1 = nn.Linear(in_features, hidden_features, bias=bias)
-        self.act2 = GroupRational(num_groups, order)
+        self.act2 = GroupRational(num_groups, order, scaled)
         self.norm = norm_layer(hidden_features) if norm_layer is not None else nn.Identity()
         self.fc2 = nn.Linear(hidden_features, in_features, bias=bias)
 
@@ -181,7 +186,8 @@ def build(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     karat = name.startswith("karat")
     mixer = arguments.pop("mixer", "mlp") if karat else "gr_kan"
     if mixer == "gr_kan":
-        arguments["mlp_layer"] = partial(GRKAN, **{key: arguments.pop(key) for key in ("num_groups", "order") if key in arguments})
+        known = {"num_groups": "num_groups", "order": "order", "act_scaled": "scaled"}
+        arguments["mlp_layer"] = partial(GRKAN, **{known[key]: arguments.pop(key) for key in known if key in arguments})
     elif mixer != "mlp":
         raise ValueError(f"mixer={mixer!r}: expected 'mlp' or 'gr_kan'; others need the package kat_zoo")
     return build_model_with_cfg(KArAt if karat else VisionTransformer, name, pretrained, **arguments)

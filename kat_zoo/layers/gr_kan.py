@@ -108,7 +108,7 @@ class GRKAN(nn.Module):
         act1_init: function that act1 starts from, one of those of `GroupRational`.
         act2_init: function that act2 starts from.
         order: degrees (m, n) of numerator and denominator.
-        scaled: whether the coefficients are those of x / scale, as in `GroupRational`.
+        scaled: whether the coefficients are those of x / scale, as in `GroupRational`; each group then has a numerator of its own.
         device: device of the parameters.
         dtype: dtype of the parameters.
 
@@ -142,10 +142,10 @@ class GRKAN(nn.Module):
                 raise ValueError(f"{name}={features}: expected a multiple of num_groups={num_groups}")
         biases, drops = to_2tuple(bias), to_2tuple(drop)
         dd = {"device": device, "dtype": dtype}
-        self.act1 = GroupRational(num_groups, act1_init, order, scaled=scaled, **dd)
+        self.act1 = GroupRational(num_groups, act1_init, order, share_numerator=not scaled, scaled=scaled, **dd)
         self.drop1 = nn.Dropout(drops[0])
         self.fc1 = nn.Linear(in_features, hidden_features, bias=biases[0], **dd)
-        self.act2 = GroupRational(num_groups, act2_init, order, scaled=scaled, **dd)
+        self.act2 = GroupRational(num_groups, act2_init, order, share_numerator=not scaled, scaled=scaled, **dd)
         self.drop2 = nn.Dropout(drops[1])
         self.norm = norm_layer(hidden_features, **dd) if norm_layer is not None else nn.Identity()
         self.fc2 = nn.Linear(hidden_features, out_features, bias=biases[1], **dd)

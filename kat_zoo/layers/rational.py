@@ -110,12 +110,12 @@ class GroupRational(nn.Module):
             if self.scale is None:
                 raise ValueError("scale: expected None, as the module is not scaled")
             self.scale.copy_(scale)
-        if self.scale is not None:
+        if self.scale is not None and not self.scale.is_meta:
             numerator, denominator = in_units(numerator, denominator, self.scale.to(numerator))
         for name, values in (("weight_numerator", numerator), ("weight_denominator", denominator)):
             parameter = getattr(self, name)
             rows = torch.atleast_2d(values)
-            rows = rows[:1] if len(parameter) == 1 and bool((rows == rows[:1]).all()) else rows
+            rows = rows[:1] if len(parameter) == 1 < len(rows) and bool((rows == rows[:1]).all()) else rows
             try:
                 parameter.copy_(rows.expand_as(parameter))
             except RuntimeError as error:

@@ -58,8 +58,8 @@ class KAT(VisionTransformer):
             identity-identity 69.7.
         num_groups: number of groups of channels with their own denominator; it divides embed_dim and the hidden width.
         order: degrees (m, n) of numerator and denominator.
-        act_scaled: whether coefficients are those of x / scale, as in `GroupRational`; so are the KATs that are made of ViTs, whose
-            arguments reach far.
+        act_scaled: whether each group has a numerator of its own, and the coefficients are those of x / scale, as in `GroupRational`; so
+            are the KATs that are made of ViTs, whose arguments reach far.
         weight_init: "upstream", the effect of the released code (timm's truncated normal), or "kan", the
             variance-preserving one of the paper (section 4.4); either with "_mimetic" for mimetic attention
             (arXiv 2305.09828). timm's "skip" and "reset" work too.

@@ -32,6 +32,7 @@ SMALL_UNIVERSAL = {"depth": 2, "embed_dim": 48, "num_heads": 3, "img_size": 32, 
 MODELS = {
     "kat_pico_patch4_28.fmnist": {"pretrained": True},
     "kat_pico_patch4_28": {"depth": 2, "order": (3, 2), "num_groups": 4},
+    "kat_tiny_patch16_224": {"depth": 2, "embed_dim": 48, "img_size": 32, "num_classes": 3, "act_scaled": True},
     "karat_pico_patch4_28.fmnist": {"pretrained": True},
     "karat_kat_pico_patch4_28": {"depth": 2, "qk_norm": True},
     "karat_tiny_g3u_patch16_224": SMALL_UNIVERSAL,
@@ -44,6 +45,9 @@ def test_logits_without_the_package(tmp_path, monkeypatch):
     expected = {}
     for name, arguments in MODELS.items():
         model, folder = timm.create_model(name, **arguments).eval(), tmp_path / name.replace(".", "_")
+        for module in model.modules():
+            if isinstance(getattr(module, "scale", None), torch.Tensor):
+                module.scale.uniform_(1, 4)
         save_model(model, folder, [f"class {i}" for i in range(model.num_classes)])
         images = torch.randn(3, model.patch_embed.proj.in_channels, *model.patch_embed.img_size)
         torch.save(images, folder / "images.pt")
