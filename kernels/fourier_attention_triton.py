@@ -12,13 +12,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .dispatch import on_device
 from .fourier_attention_triton_kernels import (
     fourier_attention_coefficient_kernel,
     fourier_attention_forward_kernel,
     fourier_attention_key_kernel,
     fourier_attention_query_kernel,
 )
+from .launching import launcher, multiply_adds, on_device
 from .layout import contiguous_channels
 
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
@@ -28,7 +28,8 @@ MAX_PAIRS = 65535  # pairs of image and head in a launch: CUDA's limit along the
 
 def _portions(heads: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cut (B, h, ...) along the batch, so that no launch has more than MAX_PAIRS pairs of image and head."""
-    return zip(*(t.split(max(MAX_PAIRS // heads, 1)) for t in tensors), strict=True)
+    most = max(MAX_PAIRS // heads, 1)
+    return iter([tensors]) if tensors[0].shape[0] <= most else zip(*(t.split(most) for t in tensors), strict=True)
 
 
 def _padded_rank(rank: int) -> int:
@@ -67,7 +68,7 @@ def _constants(q: Tensor, rank: int, num_harmonics: int) -> dict[str, object]:
     dim = max(16, triton.next_power_of_2(q.shape[-1]))
     return {
         **_tiles(q.dtype, dim, num_harmonics),
-        "enable_fp_fusion": True,  # not the default from Triton 3.10 on
+        **multiply_adds(),
         "G": num_harmonics,
         "D": dim,
         "R": _padded_rank(rank),
@@ -101,8 +102,8 @@ def forward(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, sc
     blocks, packed = triton.cdiv(tokens, constants["M"]), _pack(a, b)
     with on_device(q):
         for x, y, *rest in _portions(heads, q, k, u, out, z):
-            grid = (blocks, len(x) * heads)
-            fourier_attention_forward_kernel[grid](x, y, packed, *rest, *strides, *sizes, **_narrow(constants, q, num_harmonics))
+            launch = launcher(fourier_attention_forward_kernel, q)[blocks, x.shape[0] * heads]
+            launch(x, y, packed, *rest, *strides, *sizes, **_narrow(constants, q, num_harmonics))
 
 
 def backward(
@@ -134,10 +135,16 @@ def backward(
         dq_strides, dk_strides, tail = dq.stride()[:3], dk.stride()[:3], (heads, tokens, dim, scale)
         with on_device(q):
             for x, y, dz_, dx, dy in _portions(heads, q, k, dz, dq, dk):
-                pairs = len(x) * heads
-                fourier_attention_query_kernel[query_blocks, pairs](x, y, packed, dz_, dx, *strides, *dq_strides, *tail, **constants)
-                fourier_attention_key_kernel[key_blocks, pairs](x, y, packed, dz_, dy, *strides, *dk_strides, *tail, **constants)
+                pairs = x.shape[0] * heads
+                launcher(fourier_attention_query_kernel, q)[query_blocks, pairs](
+                    x, y, packed, dz_, dx, *strides, *dq_strides, *tail, **constants
+                )
+                launcher(fourier_attention_key_kernel, q)[key_blocks, pairs](
+                    x, y, packed, dz_, dy, *strides, *dk_strides, *tail, **constants
+                )
             grid = (key_blocks, heads, parts)
-            fourier_attention_coefficient_kernel[grid](q, k, dz, partial, *strides, batch, *tail, **_narrow(constants, q, num_harmonics))
+            launcher(fourier_attention_coefficient_kernel, q)[grid](
+                q, k, dz, partial, *strides, batch, *tail, **_narrow(constants, q, num_harmonics)
+            )
     da, db = partial.sum(0)[..., :rank].permute(2, 0, 4, 3, 1).to(a.dtype).contiguous().unbind(0)
     return dv, da, db, dw
