@@ -63,9 +63,15 @@ class Problem:
             return [slice(0, self.rows)]
         return [slice(i, i + step) for i in range(0, self.rows, step)]
 
+    def block(self, dtype: torch.dtype, sums: bool) -> int:
+        """Bases that a thread holds beside the values of its sample, as tiles or as sums: as many as do not spill."""
+        double, high = dtype == torch.float64, self.constants["ORDER"] > 3
+        most = 16 // (1 + (double and high)) if sums else 16 // (1 + double) // (1 + high)
+        return min(triton.next_power_of_2(self.bases), most)
+
     def write(self, x: Tensor, knots: Tensor, scale: Tensor | None, out: Tensor) -> Tensor:
         """Fill out (rows, C, G + k) with the bases at x, times the scale."""
-        block = min(triton.next_power_of_2(self.bases), 16)
+        block = self.block(x.dtype, sums=False)
         constants = self.constants | {"SCALED": scale is not None, "M": SAMPLES, "J": block}
         grid = (triton.cdiv(x.numel(), SAMPLES),)
         operands = (x, knots, x if scale is None else scale, out, x.numel(), self.inputs, *self.tail)
@@ -125,7 +131,7 @@ def accumulate(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, w: 
             return
         tiles = triton.cdiv(shared.rows, SAMPLES)
         steps = max(triton.cdiv(tiles, MAX_PARTS), min(PART_ROWS // SAMPLES, tiles))
-        block = min(triton.next_power_of_2(shared.bases), 16)
+        block = shared.block(x.dtype, sums=True)
         parts, blocks = triton.cdiv(tiles, steps), triton.cdiv(shared.bases, block)
         partial = w if parts == 1 else w.new_empty(parts, *w.shape)
         grid = (shared.inputs * blocks, shared.outputs, parts)

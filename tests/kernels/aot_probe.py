@@ -150,10 +150,13 @@ def spline():
 
 
 def spline_slow():
-    """Spills and atomics of the kernels up to cubic splines; those of degree 5 and more do spill, most in float64."""
+    """Spills and atomics of the kernels, up to splines of the highest degree and in float64."""
     spills = {}
+    double = {"dtype": torch.float64}
+    sizes = [{"order": 0}, {"order": 1}, {"order": 2, "grid": 40}, {"grid": 200}, {"order": 5}, {"order": 7}]
+    sizes += [{"grid": 50} | double, {"order": 4} | double, {"order": 7} | double]
     for arch in ("sm_80", "sm_90"):
-        for size in ({"order": 0}, {"order": 1}, {"order": 2, "grid": 40}, {"grid": 200}):
+        for size in sizes:
             for launch in spline_step(arch=arch, **size).launches:
                 found = assembly.figures(launch.kernel, 4)
                 spills[f"{arch} {size} {launch.name}"] = found.spills + found.atomics
