@@ -220,7 +220,7 @@ def compiled():
                     run(*tensors).sum().backward()
                 launches[key].append(sorted(map(repr, described(recorder.launches))))
         with triton_path(), aot.compile_only("sm_90"):
-            exported = torch.export.export(ExportedFunction(function), tuple(arguments(18)))
+            exported = torch.export.export(ExportedFunction(function), tuple(arguments(18))).run_decompositions()
         found[name] = {"graphs": graphs, **launches, "exported": sorted({str(node.target) for node in exported.graph.nodes})}
     return found
 
