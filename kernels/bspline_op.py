@@ -20,6 +20,7 @@ from .autocast import register_autocast
 from .bspline_arguments import MAX_SPLINE_ORDER as MAX_SPLINE_ORDER
 from .bspline_torch import bspline_basis_reference, spline_accumulate_reference, spline_contract_reference, spline_project_reference
 from .derivatives import register_autograd
+from .launching import register_traced
 
 _CONTRACT, _PROJECT, _ACCUMULATE, _DENSE = range(4)
 
@@ -313,5 +314,6 @@ for _name, _check, _cpu, _fake, _reference, _backward in (
     _LIBRARY.impl(_name, _checked(_check, _elsewhere(_reference)), "CompositeExplicitAutograd")
     torch.library.register_fake(f"kat_zoo::{_name}", _checked(_check, _fake), lib=_LIBRARY)
     register_autograd(_LIBRARY, _name, _backward, _setup, _checked(_check, _formula(_reference)))
+    register_traced(_LIBRARY, _name, GPU[_name], "bspline_triton")
     register_autocast(_LIBRARY, _name)
     batching.register_vmap(_LIBRARY, _name, getattr(batching, _name))

@@ -6,7 +6,6 @@ kernel, which never writes a basis. Sums over rows are made of parts that the sh
 atomics, bitwise repeatable.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from .bspline_triton_kernels import (
     spline_pick_kernel,
     spline_project_local_kernel,
 )
-from .dispatch import on_device
+from .launching import launcher, multiply_adds, on_device
 
 WIDE_OUTPUTS = 16  # outputs from which matrix products pay
 WASTE = 16  # bases for one that is not 0, above which they do not
@@ -54,20 +53,29 @@ class Problem:
             "DERIVATIVE": derivative,
             "STEPS": (grid - 1).bit_length(),
             "num_warps": 4,
-            "enable_fp_fusion": True,
+            **multiply_adds(),
         }
 
-    def pieces(self) -> Iterator[slice]:
+    def pieces(self) -> list[slice]:
         """Cut the rows so that their bases have at most PIECE elements."""
         step = max(PIECE // (self.inputs * self.bases), 1)
-        return (slice(i, i + step) for i in range(0, self.rows, step))
+        if self.rows <= step:  # apart, or a compiled graph would hold for one number of rows alone
+            return [slice(0, self.rows)]
+        return [slice(i, i + step) for i in range(0, self.rows, step)]
+
+    def block(self, dtype: torch.dtype, sums: bool) -> int:
+        """Bases that a thread holds beside the values of its sample, as tiles or as sums: as many as do not spill."""
+        double, high = dtype == torch.float64, self.constants["ORDER"] > 3
+        most = 16 // (1 + (double and high)) if sums else 16 // (1 + double) // (1 + high)
+        return min(triton.next_power_of_2(self.bases), most)
 
     def write(self, x: Tensor, knots: Tensor, scale: Tensor | None, out: Tensor) -> Tensor:
         """Fill out (rows, C, G + k) with the bases at x, times the scale."""
-        block = min(triton.next_power_of_2(self.bases), 16)
+        block = self.block(x.dtype, sums=False)
         constants = self.constants | {"SCALED": scale is not None, "M": SAMPLES, "J": block}
         grid = (triton.cdiv(x.numel(), SAMPLES),)
-        bspline_basis_kernel[grid](x, knots, x if scale is None else scale, out, x.numel(), self.inputs, *self.tail, **constants)
+        operands = (x, knots, x if scale is None else scale, out, x.numel(), self.inputs, *self.tail)
+        launcher(bspline_basis_kernel, x)[grid](*operands, **constants)
         return out
 
     def written(self, x: Tensor, knots: Tensor, scale: Tensor | None, rows: slice) -> Tensor:
@@ -93,7 +101,7 @@ def contract(x: Tensor, knots: Tensor, coef: Tensor, scale: Tensor | None, y: Te
         n = min(triton.next_power_of_2(shared.outputs), 16)
         grid = (triton.cdiv(shared.rows, SAMPLES), triton.cdiv(shared.outputs, n))
         constants = shared.constants | {"SCALED": scale is not None, "M": SAMPLES, "N": n}
-        spline_contract_local_kernel[grid](x, knots, coef, x if scale is None else scale, y, *shared.sizes, **constants)
+        launcher(spline_contract_local_kernel, x)[grid](x, knots, coef, x if scale is None else scale, y, *shared.sizes, **constants)
 
 
 def project(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, u: Tensor, spline_order: int, derivative: int) -> None:
@@ -105,11 +113,11 @@ def project(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, u: Tensor, spl
                 products = grad[rows] @ coef.flatten(0, 1).T
                 samples = x[rows].numel()
                 operands = (x[rows], knots, products, u[rows], samples, shared.inputs, *shared.tail)
-                spline_pick_kernel[triton.cdiv(samples, SAMPLES),](*operands, **shared.constants, M=SAMPLES)
+                launcher(spline_pick_kernel, x)[triton.cdiv(samples, SAMPLES),](*operands, **shared.constants, M=SAMPLES)
             return
         n = min(triton.next_power_of_2(shared.outputs), 4)
         grid = (triton.cdiv(shared.rows, SAMPLES), shared.inputs)
-        spline_project_local_kernel[grid](grad, x, knots, coef, u, *shared.sizes, **shared.constants, M=SAMPLES, N=n)
+        launcher(spline_project_local_kernel, x)[grid](grad, x, knots, coef, u, *shared.sizes, **shared.constants, M=SAMPLES, N=n)
 
 
 def accumulate(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, w: Tensor, spline_order: int, derivative: int) -> None:
@@ -123,12 +131,12 @@ def accumulate(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, w: 
             return
         tiles = triton.cdiv(shared.rows, SAMPLES)
         steps = max(triton.cdiv(tiles, MAX_PARTS), min(PART_ROWS // SAMPLES, tiles))
-        block = min(triton.next_power_of_2(shared.bases), 16)
+        block = shared.block(x.dtype, sums=True)
         parts, blocks = triton.cdiv(tiles, steps), triton.cdiv(shared.bases, block)
         partial = w if parts == 1 else w.new_empty(parts, *w.shape)
         grid = (shared.inputs * blocks, shared.outputs, parts)
         constants = shared.constants | {"SCALED": scale is not None, "M": SAMPLES, "J": block}
         operands = (grad, x, knots, x if scale is None else scale, partial, *shared.sizes, steps, blocks)
-        spline_accumulate_local_kernel[grid](*operands, **constants)
+        launcher(spline_accumulate_local_kernel, x)[grid](*operands, **constants)
         if parts > 1:
             torch.sum(partial, 0, out=w)

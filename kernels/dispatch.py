@@ -1,14 +1,10 @@
-"""Where an operator runs: the import of the Triton kernels, the device of a launch, the warning where there is no kernel."""
+"""Where an operator runs: the import of the Triton kernels, the warning where there is no kernel."""
 
-import contextlib
 import functools
 import importlib
 import logging
 import subprocess
 from types import ModuleType
-
-import torch
-from torch import Tensor
 
 logger = logging.getLogger("kat_zoo")
 
@@ -50,8 +46,3 @@ def triton_module(name: str) -> ModuleType | None:
             raise
         return None
     return module if _launches() else None
-
-
-def on_device(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Return a context whose launches go to the device of x: Triton launches on the current device, which may be another than that of x."""
-    return contextlib.nullcontext() if x.device.type == "cpu" else torch.get_device_module(x.device).device(x.device)

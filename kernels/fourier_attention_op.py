@@ -15,6 +15,7 @@ from .fourier_attention_torch import (
     fourier_attention_tiled,
     fourier_attention_tiled_backward,
 )
+from .launching import register_traced
 from .layout import contiguous_channels, heads_inside
 
 _LIBRARY = torch.library.Library("kat_zoo", "FRAGMENT")
@@ -250,6 +251,8 @@ torch.library.register_fake("kat_zoo::fourier_attention", _forward_fake, lib=_LI
 torch.library.register_fake("kat_zoo::fourier_attention_backward", _backward_fake, lib=_LIBRARY)
 register_autograd(_LIBRARY, "fourier_attention", _autograd, _setup_context, fourier_attention_tiled)
 register_autograd(_LIBRARY, "fourier_attention_backward", _autograd_backward, _setup_context_backward, _backward_formula)
+register_traced(_LIBRARY, "fourier_attention", _forward_cuda, "fourier_attention_triton", float64=False)
+register_traced(_LIBRARY, "fourier_attention_backward", _backward_cuda, "fourier_attention_triton", float64=False)
 register_autocast(_LIBRARY, "fourier_attention")
 register_autocast(_LIBRARY, "fourier_attention_backward")
 batching.register_vmap(_LIBRARY, "fourier_attention", batching.fourier_attention)

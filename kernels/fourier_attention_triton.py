@@ -12,23 +12,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .dispatch import on_device
 from .fourier_attention_triton_kernels import (
-    fourier_attention_coefficient_kernel,
     fourier_attention_forward_kernel,
     fourier_attention_key_kernel,
     fourier_attention_query_kernel,
 )
+from .launching import launcher, multiply_adds, on_device
 from .layout import contiguous_channels
 
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
-MAX_PARTS = 16  # pieces of the batch with partial sums of their own
+PARTS_OF_HEADS = 192  # pieces of the batch with partial sums of their own, of all heads together: they make enough programs
 MAX_PAIRS = 65535  # pairs of image and head in a launch: CUDA's limit along the second axis of a grid
 
 
 def _portions(heads: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cut (B, h, ...) along the batch, so that no launch has more than MAX_PAIRS pairs of image and head."""
-    return zip(*(t.split(max(MAX_PAIRS // heads, 1)) for t in tensors), strict=True)
+    most = max(MAX_PAIRS // heads, 1)
+    return iter([tensors]) if tensors[0].shape[0] <= most else zip(*(t.split(most) for t in tensors), strict=True)
 
 
 def _padded_rank(rank: int) -> int:
@@ -45,13 +45,22 @@ def _pack(a: Tensor, b: Tensor) -> Tensor:
     return _pad_rank(torch.stack([a, b]).permute(1, 4, 0, 3, 2)).contiguous()
 
 
-def _tiles(dtype: torch.dtype, dim: int, num_harmonics: int) -> dict[str, int]:
-    """Tiles of queries (M) and keys (N), warps and stages with which no kernel spills; found by compiling for sm_80 and sm_90."""
-    full = dtype == torch.float32
-    if num_harmonics > 4:  # the gradients of a and b alone are 2 G accumulators
-        return {"M": 32, "N": 16, "num_warps": 8, "num_stages": 2} if full else {"M": 16, "N": 16, "num_warps": 4, "num_stages": 1}
-    size = 16 if full and dim > 64 else 32
-    return {"M": size, "N": size, "num_warps": 4, "num_stages": 2}  # within 48 KiB of shared memory, which every GPU grants
+def _tiles(kernel: str, dtype: torch.dtype, dim: int, num_harmonics: int) -> dict[str, int]:
+    """Tiles of queries (M) and keys (N), warps and stages of a kernel: those with the fewest instructions that do not spill.
+
+    Found by compiling. Two warps need not pass on the tiles of a product that the next one contracts, which halves their instructions.
+    In float32, and with many harmonics, the products take the registers of more warps. All fit 48 KiB of shared memory, which every
+    GPU grants.
+    """
+    full, many = dtype == torch.float32, num_harmonics > 4  # the gradients of a and b alone are 2 G accumulators
+    if full and kernel == "key":
+        return {"M": 16, "N": 16, "num_warps": 8 if many else 4, "num_stages": 2 if many else 1}
+    if full:
+        return {"M": 16 if dim > 64 and not many else 32, "N": 16, "num_warps": 8 if many else 4, "num_stages": 2}
+    if many:
+        return {"M": 16, "N": 16, "num_warps": 4, "num_stages": 1}
+    m = {"forward": 64, "query": 32, "key": 32 if dim > 16 else 16}[kernel]
+    return {"M": m, "N": 16, "num_warps": 2, "num_stages": 1 if kernel == "query" else 2}
 
 
 def _has_tf32() -> bool:
@@ -62,12 +71,12 @@ def _has_tf32() -> bool:
     return target.backend == "cuda" or target.arch == "gfx942"
 
 
-def _constants(q: Tensor, rank: int, num_harmonics: int) -> dict[str, object]:
+def _constants(kernel: str, q: Tensor, rank: int, num_harmonics: int) -> dict[str, object]:
     """Compile-time sizes, by the layer's shape and dtype alone: never the batch, never the number of tokens."""
     dim = max(16, triton.next_power_of_2(q.shape[-1]))
     return {
-        **_tiles(q.dtype, dim, num_harmonics),
-        "enable_fp_fusion": True,  # not the default from Triton 3.10 on
+        **_tiles(kernel, q.dtype, dim, num_harmonics),
+        **multiply_adds(),
         "G": num_harmonics,
         "D": dim,
         "R": _padded_rank(rank),
@@ -78,14 +87,6 @@ def _constants(q: Tensor, rank: int, num_harmonics: int) -> dict[str, object]:
     }
 
 
-def _narrow(constants: dict[str, object], q: Tensor, num_harmonics: int) -> dict[str, object]:
-    """Constants of a kernel whose second product contracts the result of the first: two warps need not pass tiles of it on.
-
-    That halves their instructions. In float32, and with many harmonics, the products take the registers of more warps.
-    """
-    return constants if q.dtype == torch.float32 or num_harmonics > 4 else {**constants, "num_warps": 2}
-
-
 def forward(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, scale: float, out: Tensor, z: Tensor) -> None:
     """Fill out (B, h, N, d_v) and z (B, h, N, r). The other arguments as `fourier_attention`, which has checked them."""
     if not out.numel():
@@ -94,15 +95,15 @@ def forward(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, w: Tensor, sc
     rank, num_harmonics, value_dim = a.shape[1], a.shape[3], v.shape[3]
     q, k = contiguous_channels(q), contiguous_channels(k)
     u = (_pad_rank(w).transpose(-1, -2) @ v.float()).contiguous()
-    constants = _constants(q, rank, num_harmonics)
+    constants = _constants("forward", q, rank, num_harmonics)
     constants["DV"] = max(16, triton.next_power_of_2(value_dim))
     strides = [s for t in (q, k, out) for s in t.stride()[:3]]
     sizes = (heads, tokens, dim, value_dim, rank, scale)
     blocks, packed = triton.cdiv(tokens, constants["M"]), _pack(a, b)
     with on_device(q):
         for x, y, *rest in _portions(heads, q, k, u, out, z):
-            grid = (blocks, len(x) * heads)
-            fourier_attention_forward_kernel[grid](x, y, packed, *rest, *strides, *sizes, **_narrow(constants, q, num_harmonics))
+            launch = launcher(fourier_attention_forward_kernel, q)[blocks, x.shape[0] * heads]
+            launch(x, y, packed, *rest, *strides, *sizes, **constants)
 
 
 def backward(
@@ -124,20 +125,21 @@ def backward(
     grad32, v32, w32 = grad.float(), v.float(), w.float()
     du = z.transpose(-1, -2) @ grad32
     dv, dw = (w32 @ du).to(v.dtype), (v32 @ du.transpose(-1, -2)).sum(0).to(w.dtype)
-    parts = min(batch, MAX_PARTS)
-    partial = q.new_zeros(max(parts, 1), heads, num_harmonics, 2, tokens, _padded_rank(rank), dtype=torch.float32)
-    if q.numel():
-        dz = (grad32 @ (v32.transpose(-1, -2) @ _pad_rank(w))).contiguous()
-        q, k, packed, constants = contiguous_channels(q), contiguous_channels(k), _pack(a, b), _constants(q, rank, num_harmonics)
-        strides = [s for t in (q, k) for s in t.stride()[:3]]
-        query_blocks, key_blocks = (triton.cdiv(tokens, constants[name]) for name in "MN")
-        dq_strides, dk_strides, tail = dq.stride()[:3], dk.stride()[:3], (heads, tokens, dim, scale)
-        with on_device(q):
-            for x, y, dz_, dx, dy in _portions(heads, q, k, dz, dq, dk):
-                pairs = len(x) * heads
-                fourier_attention_query_kernel[query_blocks, pairs](x, y, packed, dz_, dx, *strides, *dq_strides, *tail, **constants)
-                fourier_attention_key_kernel[key_blocks, pairs](x, y, packed, dz_, dy, *strides, *dk_strides, *tail, **constants)
-            grid = (key_blocks, heads, parts)
-            fourier_attention_coefficient_kernel[grid](q, k, dz, partial, *strides, batch, *tail, **_narrow(constants, q, num_harmonics))
+    if not q.numel():
+        return dv, torch.zeros_like(a), torch.zeros_like(b), dw
+    dz = (grad32 @ (v32.transpose(-1, -2) @ _pad_rank(w))).contiguous()
+    harmonics = torch.arange(1, num_harmonics + 1, device=a.device, dtype=torch.float32)
+    q, k, packed = contiguous_channels(q), contiguous_channels(k), _pack(harmonics * a, harmonics * b)  # slopes: sin(m A)' = m cos(m A)
+    parts = min(batch, triton.cdiv(PARTS_OF_HEADS, heads))
+    partial = dz.new_empty(parts, *packed.shape)
+    strides, sizes = [s for t in (q, k) for s in t.stride()[:3]], (heads, tokens, dim, scale)
+    with on_device(q):
+        constants = _constants("query", q, rank, num_harmonics)
+        for x, y, dz_, dx in _portions(heads, q, k, dz, dq):
+            launch = launcher(fourier_attention_query_kernel, q)[triton.cdiv(tokens, constants["M"]), x.shape[0] * heads]
+            launch(x, y, packed, dz_, dx, *strides, *dq.stride()[:3], *sizes, **constants)
+        constants = _constants("key", q, rank, num_harmonics)
+        launch = launcher(fourier_attention_key_kernel, q)[triton.cdiv(tokens, constants["N"]), heads, parts]
+        launch(q, k, packed, dz, dk, partial, *strides, *dk.stride()[:3], batch, *sizes, **constants)
     da, db = partial.sum(0)[..., :rank].permute(2, 0, 4, 3, 1).to(a.dtype).contiguous().unbind(0)
     return dv, da, db, dw

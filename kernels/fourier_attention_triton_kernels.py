@@ -1,9 +1,8 @@
 """The Triton kernels of Fourier-KArAt attention: z = sum_m cos(m A) a_m + sin(m A) b_m with A = scale q k^T, and its gradients.
 
-Tiles of A never leave the chip. Four kernels, each with one kind of accumulator, so that none spills: z and out, and the
-gradient of q, own a block of queries and loop over keys; the gradient of k owns a block of keys and loops over queries; that
-of a and b does too, over the queries of a fixed part of the batch. Coefficients arrive as (h, G, 2, N, R), so that a block of
-keys is a contiguous matrix.
+Tiles of A never leave the chip. Three kernels: z and out, and the gradient of q, own a block of queries and loop over keys; the
+gradients of k, a and b, which belong to keys, own a block of keys and loop over the queries of a fixed part of the batch.
+Coefficients arrive as (h, G, 2, N, R), so that a block of keys is a contiguous matrix.
 """
 
 import triton
@@ -54,21 +53,19 @@ def _ranks(p, o_row, o_r, rows, R: tl.constexpr):
 
 
 @triton.jit
-def _logits_gradient(logits, dz, p_c, o_n, o_r, tokens, G: tl.constexpr, R: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr):
-    """sum_m m (cos(m A) (dz b_m) - sin(m A) (dz a_m)); a tile of A or, if KEYS are its rows, of its transpose."""
-    s1, c1 = _sincos(logits)
-    c, s = c1, s1
-    total = tl.zeros_like(c1)
-    for m in tl.static_range(G):
-        a = _ranks(p_c + 2 * m * tokens * R, o_n, o_r, tokens, R)
-        b = _ranks(p_c + (2 * m + 1) * tokens * R, o_n, o_r, tokens, R)
-        if KEYS:
-            total += (m + 1) * c * _dot(b, tl.trans(dz), PRECISION)
-            total -= (m + 1) * s * _dot(a, tl.trans(dz), PRECISION)
-        else:
-            total += (m + 1) * c * _dot(dz, tl.trans(b), PRECISION)
-            total -= (m + 1) * s * _dot(dz, tl.trans(a), PRECISION)
-        c, s = c * c1 - s * s1, s * c1 + c * s1
+def _add_slope(total, c, s, dz, p_c, m, o_n, o_r, tokens, R: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr):
+    """Add c (dz b) - s (dz a), the gradient of a tile of A through a harmonic; of its transpose if KEYS are the rows.
+
+    The coefficients of the harmonic m + 1 arrive multiplied by m + 1.
+    """
+    a = _ranks(p_c + 2 * m * tokens * R, o_n, o_r, tokens, R)
+    b = _ranks(p_c + (2 * m + 1) * tokens * R, o_n, o_r, tokens, R)
+    if KEYS:
+        total += c * _dot(b, tl.trans(dz), PRECISION)
+        total -= s * _dot(a, tl.trans(dz), PRECISION)
+    else:
+        total += c * _dot(dz, tl.trans(b), PRECISION)
+        total -= s * _dot(dz, tl.trans(a), PRECISION)
     return total
 
 
@@ -123,8 +120,12 @@ def fourier_attention_query_kernel(
     for start in range(0, tokens, N):
         o_n = start + tl.arange(0, N)
         k = _rows(p_k, o_n, o_d, k_n, tokens, dim).to(DTYPE)
-        logits = _dot(q, tl.trans(k), PRECISION) * scale
-        dlogits = _logits_gradient(logits, dz, p_c, o_n, o_r, tokens, G, R, False, PRECISION)
+        s1, c1 = _sincos(_dot(q, tl.trans(k), PRECISION) * scale)
+        c, s = c1, s1
+        dlogits = tl.zeros_like(c1)
+        for m in tl.static_range(G):
+            dlogits = _add_slope(dlogits, c, s, dz, p_c, m, o_n, o_r, tokens, R, False, PRECISION)
+            c, s = c * c1 - s * s1, s * c1 + c * s1
         dq += _dot(dlogits.to(DTYPE), k, PRECISION)
     p_dq += i_b * d_b + i_h * d_h + o_m.to(tl.int64)[:, None] * d_n + o_d[None, :]
     tl.store(p_dq, (dq * scale).to(p_dq.dtype.element_ty), mask=(o_m < tokens)[:, None] & (o_d < dim)[None, :])
@@ -132,47 +133,28 @@ def fourier_attention_query_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def fourier_attention_key_kernel(
-    p_q, p_k, p_c, p_dz, p_dk, q_b, q_h, q_n, k_b, k_h, k_n, d_b, d_h, d_n, heads, tokens, dim, scale,
+    p_q, p_k, p_c, p_dz, p_dk, p_dc, q_b, q_h, q_n, k_b, k_h, k_n, d_b, d_h, d_n, batch, heads, tokens, dim, scale,
     G: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr,
     DTYPE: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of a block of N keys of one (batch, head); grid (key blocks, B h)."""
-    i_pair = tl.program_id(1).to(tl.int64)
-    i_b, i_h = i_pair // heads, i_pair % heads
-    o_n, o_d, o_r = tl.program_id(0) * N + tl.arange(0, N), tl.arange(0, D), tl.arange(0, R)
-    p_q += i_b * q_b + i_h * q_h
-    p_c += i_h * (2 * G) * tokens * R
-    p_dz += i_pair * tokens * R
-    k = _rows(p_k + i_b * k_b + i_h * k_h, o_n, o_d, k_n, tokens, dim).to(DTYPE)
-    dk = tl.zeros((N, D), tl.float32)
-    for start in range(0, tokens, M):
-        o_m = start + tl.arange(0, M)
-        q = _rows(p_q, o_m, o_d, q_n, tokens, dim).to(DTYPE)
-        dz = _ranks(p_dz, o_m, o_r, tokens, R)
-        logits = _dot(k, tl.trans(q), PRECISION) * scale
-        dlogits = _logits_gradient(logits, dz, p_c, o_n, o_r, tokens, G, R, True, PRECISION)
-        dk += _dot(dlogits.to(DTYPE), q, PRECISION)
-    p_dk += i_b * d_b + i_h * d_h + o_n.to(tl.int64)[:, None] * d_n + o_d[None, :]
-    tl.store(p_dk, (dk * scale).to(p_dk.dtype.element_ty), mask=(o_n < tokens)[:, None] & (o_d < dim)[None, :])
+    """A block of N keys: their gradients, image by image, and those of their coefficients, summed over a part of the batch.
 
-
-@triton.jit(do_not_specialize=SIZES)
-def fourier_attention_coefficient_kernel(
-    p_q, p_k, p_dz, p_dc, q_b, q_h, q_n, k_b, k_h, k_n, batch, heads, tokens, dim, scale,
-    G: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr,
-    DTYPE: tl.constexpr,
-):  # fmt: skip
-    """Gradients of the coefficients of a block of N keys, summed over a part of the batch; grid (key blocks, h, parts)."""
+    Both need the logits and all their harmonics, which are most of the work. Grid (key blocks, h, parts).
+    """
     i_h, i_part, parts = tl.program_id(1).to(tl.int64), tl.program_id(2), tl.num_programs(2)
     o_n, o_d, o_r = tl.program_id(0) * N + tl.arange(0, N), tl.arange(0, D), tl.arange(0, R)
+    p_c += i_h * (2 * G) * tokens * R
+    dk = tl.zeros((N, D), tl.float32)
     dcos = ()
     dsin = ()
     for _ in tl.static_range(G):
         dcos = dcos + (tl.zeros((N, R), tl.float32),)  # type: ignore[assignment]
         dsin = dsin + (tl.zeros((N, R), tl.float32),)  # type: ignore[assignment]
     blocks = tl.cdiv(tokens, M)
-    for i in range(batch * i_part // parts * blocks, batch * (i_part + 1) // parts * blocks):
-        i_b, o_m = (i // blocks).to(tl.int64), i % blocks * M + tl.arange(0, M)
+    first, end = batch * i_part // parts * blocks, batch * (i_part + 1) // parts * blocks
+    for i in range(first, end):  # images and blocks in one loop, whose loads Triton overlaps
+        i_b, i_m = (i // blocks).to(tl.int64), i % blocks
+        o_m = i_m * M + tl.arange(0, M)
         k = _rows(p_k + i_b * k_b + i_h * k_h, o_n, o_d, k_n, tokens, dim).to(DTYPE)
         q = _rows(p_q + i_b * q_b + i_h * q_h, o_m, o_d, q_n, tokens, dim).to(DTYPE)
         dz = _ranks(p_dz + (i_b * heads + i_h) * tokens * R, o_m, o_r, tokens, R)
@@ -180,12 +162,19 @@ def fourier_attention_coefficient_kernel(
         c, s = c1, s1
         new_cos = ()
         new_sin = ()
+        dlogits = tl.zeros_like(c1)
         for m in tl.static_range(G):
             new_cos = new_cos + (dcos[m] + _dot(c, dz, PRECISION),)  # type: ignore[assignment]
             new_sin = new_sin + (dsin[m] + _dot(s, dz, PRECISION),)  # type: ignore[assignment]
+            dlogits = _add_slope(dlogits, c, s, dz, p_c, m, o_n, o_r, tokens, R, True, PRECISION)
             c, s = c * c1 - s * s1, s * c1 + c * s1
         dcos = new_cos
         dsin = new_sin
+        dk += _dot(dlogits.to(DTYPE), q, PRECISION)
+        if i_m == blocks - 1:
+            p = p_dk + i_b * d_b + i_h * d_h + o_n.to(tl.int64)[:, None] * d_n + o_d[None, :]
+            tl.store(p, (dk * scale).to(p_dk.dtype.element_ty), mask=(o_n < tokens)[:, None] & (o_d < dim)[None, :])
+            dk = tl.zeros((N, D), tl.float32)
     p_dc += (i_part * heads + i_h) * (2 * G) * tokens * R + o_n[:, None] * R + o_r[None, :]
     for m in tl.static_range(G):
         tl.store(p_dc + 2 * m * tokens * R, dcos[m], mask=(o_n < tokens)[:, None])

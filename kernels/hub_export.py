@@ -22,6 +22,7 @@ MODULES = (
     "fourier_attention_torch",
     "fourier_attention_triton",
     "fourier_attention_triton_kernels",
+    "launching",
     "layout",
     "rational_op",
     "rational_torch",

@@ -98,35 +98,70 @@ KAT_INLINE void store_some(S* p, int64_t count, typename Vec<typename Storage<S>
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// Whether a lane of a comparison's result holds.
+template <class I>
+KAT_INLINE bool any_of(I lanes) {
+  uint64_t words[sizeof(I) / 8], some = 0;
+  std::memcpy(words, &lanes, sizeof(I));
+  for (uint64_t word : words) some |= word;
+  return some != 0;
+}
 
-template <class S>
-void forward_careful(const Forward<S>& k, const Block& b, int group) {
+// The elements of a group in a block that are beyond its limit, again in powers of 1/x; the others are right.
+template <class S, int BYTES, int M, int N>
+KAT_INLINE void forward_careful(const Forward<S>& k, const Block& b, int group) {
   using T = typename Storage<S>::Compute;
+  constexpr int L = BYTES / sizeof(T);
+  using F = typename Vec<T, L>::F;
+  const Coefficients<T>& c = k.coefficients[group];
   for (int64_t row = b.row_begin; row < b.row_end; ++row) {
     const int64_t base = (row * k.problem.groups + group) * k.problem.width;
-    for (int64_t i = b.col_begin; i < b.col_end; ++i) {
-      const T x = Storage<S>::template load<1>(k.x + base + i)[0];
-      Storage<S>::template store<1>(k.y + base + i, typename Vec<T, 1>::F{Careful<T>::forward(x, k.coefficients[group])});
+    for (int64_t i = b.col_begin; i < b.col_end; i += L) {
+      const int64_t count = least(L, b.col_end - i);
+      const F x = count == L ? Storage<S>::template load<L>(k.x + base + i) : load_some<S, L>(k.x + base + i, count);
+      if (!any_of(Direct<T, L, M, N>::absolute(x) > c.limit)) continue;
+      for (int64_t j = 0; j < count; ++j) {
+        if (std::fabs(x[j]) > c.limit) Storage<S>::template store<1>(k.y + base + i + j, typename Vec<T, 1>::F{Careful<T>::forward(x[j], c)});
+      }
     }
   }
 }
 
-template <class S>
-void backward_careful(const Backward<S>& k, const Block& b, int group, typename Storage<S>::Compute* partial) {
+// The same for the gradients. An element beyond the limit has spoiled the sums of its lane, so they are made again: without such
+// elements, which then add theirs one at a time.
+template <class S, int BYTES, int M, int N>
+KAT_INLINE void backward_careful(const Backward<S>& k, const Block& b, int group, typename Storage<S>::Compute* partial) {
   using T = typename Storage<S>::Compute;
+  constexpr int L = BYTES / sizeof(T);
+  using F = typename Vec<T, L>::F;
+  using I = typename Vec<T, L>::I;
+  const Coefficients<T>& c = k.coefficients[group];
   const int m = k.problem.m, n = k.problem.n;
-  T da[kMaxOrder + 1] = {}, db[kMaxOrder + 1] = {};
+  F da[kMaxOrder + 1] = {}, db[kMaxOrder + 1] = {};
+  T far_da[kMaxOrder + 1] = {}, far_db[kMaxOrder + 1] = {};
   for (int64_t row = b.row_begin; row < b.row_end; ++row) {
     const int64_t base = (row * k.problem.groups + group) * k.problem.width;
-    for (int64_t i = b.col_begin; i < b.col_end; ++i) {
-      const T x = Storage<S>::template load<1>(k.x + base + i)[0];
-      const T g = Storage<S>::template load<1>(k.g + base + i)[0];
-      const T dx = Careful<T>::backward(g, x, k.coefficients[group], m, n, da, db);
-      Storage<S>::template store<1>(k.dx + base + i, typename Vec<T, 1>::F{dx});
+    for (int64_t i = b.col_begin; i < b.col_end; i += L) {
+      const int64_t count = least(L, b.col_end - i);
+      const F x = count == L ? Storage<S>::template load<L>(k.x + base + i) : load_some<S, L>(k.x + base + i, count);
+      const F g = count == L ? Storage<S>::template load<L>(k.g + base + i) : load_some<S, L>(k.g + base + i, count);
+      const I far = Direct<T, L, M, N>::absolute(x) > c.limit;
+      const F near_x = bit_cast<F>(bit_cast<I>(x) & ~far), near_g = bit_cast<F>(bit_cast<I>(g) & ~far);
+      Direct<T, L, M, N>::backward(near_g, near_x, c, m, n, da, db);
+      if (!any_of(far)) continue;
+      for (int64_t j = 0; j < count; ++j) {
+        if (!far[j]) continue;
+        const T dx = Careful<T>::backward(g[j], x[j], c, m, n, far_da, far_db);
+        Storage<S>::template store<1>(k.dx + base + i + j, typename Vec<T, 1>::F{dx});
+      }
     }
   }
-  for (int i = 0; i <= m; ++i) partial[i] = da[i];
-  for (int j = 1; j <= n; ++j) partial[m + j] = db[j];
+  for (int i = 0; i <= m; ++i) partial[i] = far_da[i];
+  for (int j = 1; j <= n; ++j) partial[m + j] = far_db[j];
+  for (int l = 0; l < L; ++l) {
+    for (int i = 0; i <= m; ++i) partial[i] += da[i][l];
+    for (int j = 1; j <= n; ++j) partial[m + j] += db[j][l];
+  }
 }
 
 // Work space of one thread for the maxima and the sums of a block, kept between calls; zeros. Null and a note in `failed` where

@@ -97,7 +97,7 @@ KAT_INLINE void forward_narrow(const Forward<S>& k, const Block& b) {
     Storage<T>::template store<L>(largest + v * L, top);
   }
   for (int group = 0; group < p.groups; ++group) {
-    if (group_exceeds<T, L>(largest, L, p, period, group, k.coefficients[group].limit)) forward_careful(k, b, group);
+    if (group_exceeds<T, L>(largest, L, p, period, group, k.coefficients[group].limit)) forward_careful<S, BYTES, M, N>(k, b, group);
   }
 }
 
@@ -149,7 +149,7 @@ KAT_INLINE void backward_narrow(const Backward<S>& k, const Block& b, int64_t in
   }
   for (int group = 0; group < p.groups; ++group) {
     if (!group_exceeds<T, L>(memory, stride, p, period, group, k.coefficients[group].limit)) continue;
-    backward_careful(k, b, group, partials + group * size);
+    backward_careful<S, BYTES, M, N>(k, b, group, partials + group * size);
   }
 }
 

@@ -142,7 +142,7 @@ KAT_INLINE void forward_wide(const Forward<S>& k, const Block& b) {
     }
   }
   for (int group = b.group_begin; group < b.group_end; ++group) {
-    if (exceeds<T, L>(largest + (group - b.group_begin) * L, k.coefficients[group].limit)) forward_careful(k, b, group);
+    if (exceeds<T, L>(largest + (group - b.group_begin) * L, k.coefficients[group].limit)) forward_careful<S, BYTES, M, N>(k, b, group);
   }
 }
 
@@ -169,7 +169,7 @@ KAT_INLINE void backward_wide(const Backward<S>& k, const Block& b, int64_t inde
       for (int l = 0; l < L; ++l) total += top[L + i * L + l];
       partial[i] = total;
     }
-    if (exceeds<T, L>(top, k.coefficients[group].limit)) backward_careful(k, b, group, partial);
+    if (exceeds<T, L>(top, k.coefficients[group].limit)) backward_careful<S, BYTES, M, N>(k, b, group, partial);
   }
 }
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from . import batching, cpu_library, dispatch
 from .autocast import register_autocast
 from .derivatives import register_autograd, second_order, seen_through
+from .launching import register_traced
 from .layout import as_rows, like_rows
 from .rational_torch import rational_backward_reference, rational_portable, rational_reference
 
@@ -257,6 +258,8 @@ torch.library.register_fake("kat_zoo::rational", _forward_fake, lib=_LIBRARY)
 torch.library.register_fake("kat_zoo::rational_backward", _backward_fake, lib=_LIBRARY)
 _LIBRARY.impl("rational", _forward_autograd, "Autograd")
 register_autograd(_LIBRARY, "rational_backward", _autograd_backward, _setup_context_backward, rational_backward_reference)
+register_traced(_LIBRARY, "rational", _forward_cuda, "rational_triton")
+register_traced(_LIBRARY, "rational_backward", _backward_cuda, "rational_triton")
 register_autocast(_LIBRARY, "rational", cast_first=True)
 register_autocast(_LIBRARY, "rational_backward")
 batching.register_vmap(_LIBRARY, "rational", batching.rational)

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .dispatch import on_device
+from .launching import launcher, multiply_adds, on_device
 from .layout import as_rows, like_rows
 from .rational_triton_kernels import rational_backward_kernel, rational_forward_kernel, rational_reduce_kernel
 
@@ -103,7 +103,7 @@ def problem(
         "INDEX": tl.int32 if max(reach, rows * units) < INT32_LIMIT else tl.int64,
         "APPROX": gpu.approximate and dtype != torch.float64,
         "num_warps": THREADS // gpu.warp_size,
-        "enable_fp_fusion": True,  # a sum costs one multiply-add; not the default from Triton 3.10 on
+        **multiply_adds(),
     }
     return Problem((groups, chunks), sizes, constants)
 
@@ -127,7 +127,7 @@ def forward(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int,
     count = y.numel() // (channels * inner)
     grid, sizes, constants = problem(count, groups, channels // groups * inner, x.dtype, a, b, False, gpu or current_gpu())
     with on_device(x):
-        rational_forward_kernel[grid](rows, y, a, b, *sizes, **constants)
+        launcher(rational_forward_kernel, x)[grid](rows, y, a, b, *sizes, **constants)
     return y
 
 
@@ -149,6 +149,7 @@ def backward(
     partial = torch.empty(shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device)
     da, db = torch.empty_like(a), torch.empty_like(b)
     with on_device(x):
-        rational_backward_kernel[grid](grad, rows, dx, a, b, partial, *sizes, **constants)
-        rational_reduce_kernel[(groups, 2)](partial, b, da, db, grid[1], groups, a.shape[0], b.shape[0], M=m, N=n, BLOCK=128, num_warps=4)
+        launcher(rational_backward_kernel, x)[grid](grad, rows, dx, a, b, partial, *sizes, **constants)
+        sizes = (grid[1], groups, a.shape[0], b.shape[0])
+        launcher(rational_reduce_kernel, x)[(groups, 2)](partial, b, da, db, *sizes, M=m, N=n, BLOCK=128, num_warps=4)
     return dx, da, db

@@ -80,9 +80,9 @@ def launch_fourier_attention(dtype: torch.dtype, width: int) -> int:
 
 def iterations_fourier_attention(launch: "Launch") -> int:
     """Return the number of tiles that a program goes through."""
-    owns_queries = launch.name.endswith(("forward_kernel", "query_kernel"))
-    tiles = -(-TOKENS // int(launch.constants["N" if owns_queries else "M"]))
-    return tiles * BATCH // launch.grid[2] if launch.name.endswith("coefficient_kernel") else tiles
+    if launch.name.endswith("key_kernel"):
+        return -(-TOKENS // int(launch.constants["M"])) * BATCH // launch.grid[2]
+    return -(-TOKENS // int(launch.constants["N"]))
 
 
 def launch_bspline(dtype: torch.dtype, width: int) -> dict[str, int]:

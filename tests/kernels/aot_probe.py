@@ -1,6 +1,6 @@
 """Compiles kernels, which the test session interprets, and prints what the test_*_aot.py look at.
 
-usage: aot_probe.py default|slow|attention|attention_slow|models|spline|spline_slow|tritons
+usage: aot_probe.py default|slow|attention|attention_slow|models|spline|spline_slow|compiled|tritons
 """
 
 import json
@@ -11,10 +11,13 @@ from multiprocessing import get_context
 import timm
 import torch
 import triton
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 from triton_path import triton_path  # beside this script
 
 import kat_zoo  # noqa: F401 (registers the models)
-from kat_zoo.kernels import aot, assembly, bspline_op, rational_triton, report
+from kat_zoo import kernels
+from kat_zoo.kernels import aot, assembly, bspline_op, launching, rational_triton, report
 
 
 def report_of(operator):
@@ -147,14 +150,90 @@ def spline():
 
 
 def spline_slow():
-    """Spills and atomics of the kernels up to cubic splines; those of degree 5 and more do spill, most in float64."""
+    """Spills and atomics of the kernels, up to splines of the highest degree and in float64."""
     spills = {}
+    double = {"dtype": torch.float64}
+    sizes = [{"order": 0}, {"order": 1}, {"order": 2, "grid": 40}, {"grid": 200}, {"order": 5}, {"order": 7}]
+    sizes += [{"grid": 50} | double, {"order": 4} | double, {"order": 7} | double]
     for arch in ("sm_80", "sm_90"):
-        for size in ({"order": 0}, {"order": 1}, {"order": 2, "grid": 40}, {"grid": 200}):
+        for size in sizes:
             for launch in spline_step(arch=arch, **size).launches:
                 found = assembly.figures(launch.kernel, 4)
                 spills[f"{arch} {size} {launch.name}"] = found.spills + found.atomics
     return {"rows": report_of("bspline"), "spills": spills}
+
+
+DEFAULTS = {"num_ctas": 1, "num_stages": 3}  # of Triton for NVIDIA's GPUs; a graph names them
+
+
+def described(launches):
+    """Each launch: kernel, grid, constants, numbers, and shapes and strides of the tensors."""
+
+    def text(value):
+        return [list(value.shape), list(value.stride())] if isinstance(value, torch.Tensor) else repr(value)
+
+    return [
+        [launch.name, launch.grid, sorted((DEFAULTS | launch.constants).items(), key=str), [text(a) for a in launch.arguments]]
+        for launch in launches
+    ]
+
+
+def layers():
+    """A function around each operator, and its arguments for a batch."""
+
+    def activation(x, a, b):
+        return kernels.rational(torch.nn.functional.layer_norm(x, x.shape[-1:]), a, b).relu()
+
+    def attention(qkv, a, w):
+        return kernels.fourier_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0), a, a, w).relu()
+
+    def spline(x, knots, coef):
+        return kernels.spline_linear(x * 2, knots, coef).relu()
+
+    def draw(*shape, grad=True):
+        return torch.randn(*shape).requires_grad_(grad)
+
+    knots = torch.linspace(-2, 2, 12, dtype=torch.float64).repeat(4, 1)
+    yield "rational", activation, lambda batch: [draw(batch, 197, 192), draw(1, 6), draw(8, 4)]
+    yield "fourier_attention", attention, lambda batch: [draw(batch, 37, 3, 3, 16), draw(3, 12, 37, 3), draw(3, 37, 12)]
+    for outputs in (5, 64):
+        yield f"spline {outputs}", spline, lambda batch, o=outputs: [draw(batch * 128, 4), knots, draw(4, 8, o)]
+
+
+def compiled():
+    """What torch.compile makes of the operators; on CPU tensors that it takes for a GPU's, so only the launches are real."""
+    launching.TRACED_DEVICES.add("cpu")
+    found = {}
+    for name, function, arguments in layers():
+        graphs = []
+
+        def keep(graph, _, graphs=graphs):
+            graphs.append(sorted({str(node.target) for node in graph.graph.nodes if node.op == "call_function"}))
+            return make_boxed_func(graph)
+
+        graph = torch.compile(function, fullgraph=True, dynamic=True, backend=aot_autograd(fw_compiler=keep))
+        launches = {"eager": [], "compiled": []}
+        for batch in (18, 20, 25):
+            tensors = arguments(batch)
+            for key, run in (("eager", function), ("compiled", graph)):
+                with triton_path(), aot.compile_only("sm_90") as recorder:
+                    run(*tensors).sum().backward()
+                launches[key].append(sorted(map(repr, described(recorder.launches))))
+        with triton_path(), aot.compile_only("sm_90"):
+            exported = torch.export.export(ExportedFunction(function), tuple(arguments(18))).run_decompositions()
+        found[name] = {"graphs": graphs, **launches, "exported": sorted({str(node.target) for node in exported.graph.nodes})}
+    return found
+
+
+class ExportedFunction(torch.nn.Module):
+    """A function as torch.export takes it."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *tensors):
+        return self.function(*tensors)
 
 
 def tritons():
@@ -167,5 +246,5 @@ def tritons():
 
 if __name__ == "__main__":
     parts = {"default": default, "slow": slow, "attention": attention, "attention_slow": attention_slow, "models": models}
-    parts |= {"spline": spline, "spline_slow": spline_slow, "tritons": tritons}
+    parts |= {"spline": spline, "spline_slow": spline_slow, "compiled": compiled, "tritons": tritons}
     print(json.dumps(parts[sys.argv[1]]()))

@@ -64,3 +64,20 @@ def test_more_groups_than_the_second_axis_of_a_grid_takes(monkeypatch):
     rational_op._forward_cuda(x, a, b)
     rational_op._backward_cuda(x, x, a, b)
     assert len(grids) == 3 and all(max(grid[1:]) <= 65535 and grid[0] >= 70000 for grid in grids.values()), grids
+
+
+def test_a_product_and_a_sum_are_one_instruction(monkeypatch):
+    """An option of each launch where Triton would not do it by itself, as from 3.10 on."""
+    from triton import knobs
+
+    from kat_zoo.kernels import rational_triton
+
+    def option():
+        a, b = torch.zeros(1, 6), torch.zeros(2, 4)
+        problem = rational_triton.problem(9, 2, 24, torch.float32, a, b, False, rational_triton.Gpu(32, True))
+        return problem.constants.get("enable_fp_fusion")
+
+    monkeypatch.setattr(knobs.language, "default_fp_fusion", True)
+    assert option() is None
+    monkeypatch.setattr(knobs.language, "default_fp_fusion", False)
+    assert option() is True

@@ -44,7 +44,7 @@ def test_rows_of_the_checked_in_report(tmp_path):
     assert [line.split() for line in table] == [["-" if value is None else str(value) for value in row.values()] for row in rows]
     rows += json.loads(last)
     expected = {str(key(row)): row for row in checked_in("")}
-    assert len(rows) == 2 * 3 + 3 + 4 and len({str(key(row)) for row in rows}) == len(rows)
+    assert len(rows) == 2 * 3 + 3 + 3 and len({str(key(row)) for row in rows}) == len(rows)
     for row in rows:
         assert row == expected[str(key(row))]
 
