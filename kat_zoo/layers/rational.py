@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kat_zoo")
 
 
+@torch.fx.wrap
 def in_units(numerator: Tensor, denominator: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Coefficients of x / scale from those of x.
 
