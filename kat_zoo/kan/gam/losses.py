@@ -30,8 +30,8 @@ class Loss(ABC):
     selects = True
 
     @abstractmethod
-    def start(self, y: np.ndarray, weight: np.ndarray) -> float:
-        """The best constant."""
+    def start(self, y: np.ndarray, weight: np.ndarray) -> float | np.ndarray:
+        """Predictions to begin with: the best constant."""
 
     @abstractmethod
     def working(self, y: np.ndarray, eta: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
