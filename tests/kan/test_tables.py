@@ -253,6 +253,23 @@ def test_categories_and_missing_values():
     assert [part.dtype.kind for part in (columns_of.read_column("x", frame["x"]), columns_of.read_column("k", frame["kind"]))] == ["f", "O"]
 
 
+def test_a_frame_of_polars_is_a_frame_of_pandas():
+    polars = pytest.importorskip("polars", reason="the extra `test` is older than this test")
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({"kind": generator.choice(["a", "b"], 200), "x": generator.normal(size=200), "n": generator.integers(0, 9, 200)})
+    y = frame["x"] + 2 * (frame["kind"] == "a") + frame["n"]
+    frame.loc[::7, "x"], frame.loc[::11, "kind"] = np.nan, None
+    other = polars.DataFrame({name: frame[name].where(frame[name].notna(), None).tolist() for name in frame}, strict=False)
+    other = other.with_columns(polars.col("kind").cast(polars.Categorical), polars.col("n").cast(polars.UInt8))
+    one, two = KANRegressor().fit(frame, y), KANRegressor().fit(other, polars.Series(y))
+    np.testing.assert_allclose(two.predict(other), one.predict(frame), rtol=1e-12)
+    assert two.feature_names_in_.tolist() == ["kind", "x", "n"]
+    with pytest.raises(ValueError, match="X of type LazyFrame: expected a table in memory, X.collect"):
+        two.predict(other.lazy())
+    with pytest.raises(ValueError, match=r"column 'n' of type List\(Int64\): expected numbers or categories"):
+        two.predict(other.with_columns(polars.lit([1, 2]).alias("n")))
+
+
 def test_pairs_are_found_and_the_network_holds_them():
     generator = np.random.default_rng(0)
     X = generator.uniform(-1, 1, (300, 5))
