@@ -114,7 +114,16 @@ class Network(TableModule):
         return self.layers[0].spline.grid_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (..., inputs) to (..., outputs)."""
+        """Map (..., inputs) to (..., outputs).
+
+        Raises:
+            ValueError: no tensor, another dtype than the parameters', or another number of inputs.
+        """
+        if isinstance(x, Tensor):
+            if x.dtype != self.dtype:
+                raise ValueError(f"x of dtype {x.dtype}: expected {self.dtype}, the network's; model.tensor(x) or model.to(x.dtype)")
+        elif not isinstance(x, torch.fx.Proxy):
+            raise ValueError(f"x of type {type(x).__name__}: expected a tensor, model.tensor(x)")
         if x.shape[-1] != self.nodes[0]:
             raise ValueError(f"x of shape {tuple(x.shape)}: expected {self.nodes[0]} values in the last dimension")
         for layer in self.layers:

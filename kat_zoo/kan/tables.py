@@ -14,7 +14,7 @@ def as_table(x: Any, dtype: torch.dtype, device: torch.device, name: str = "X") 
     """Array-like (N, C) as a tensor.
 
     Args:
-        x: array, data frame, nested list or tensor.
+        x: array, data frame, nested list or tensor; a Series is one column.
         dtype: type of the result.
         device: device of the result.
         name: name of the argument, for the message.
@@ -24,7 +24,7 @@ def as_table(x: Any, dtype: torch.dtype, device: torch.device, name: str = "X") 
     """
     if not isinstance(x, Tensor):
         try:
-            x = np.array(x, dtype=np.float64)
+            x = np.array(x.to_frame() if hasattr(x, "to_frame") and not hasattr(x, "columns") else x, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: expected a table of numbers ({error})") from error
     if x.ndim != 2:

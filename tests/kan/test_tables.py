@@ -147,6 +147,22 @@ def test_a_column_that_was_constant_has_no_influence():
     assert model.feature_importances_[2] == 0
 
 
+def test_a_column_that_was_constant_has_no_influence_on_a_trained_network():
+    """A product of three columns is more than pairs hold."""
+    X = np.c_[np.random.default_rng(0).uniform(-1, 1, (300, 3)), np.full(300, 7.0)]
+    y = np.exp(X[:, 0]) * X[:, 1] * np.sin(2 * X[:, 2])
+    model = KANRegressor(grid_schedule=(3,), steps=5).fit(X, y)
+    assert model.history_ is not None
+    np.testing.assert_array_equal(model.predict(X), model.predict(np.c_[X[:, :3], np.full(300, 20.0)]))
+
+
+@pytest.mark.filterwarnings("ignore:.* in reduce:RuntimeWarning")  # scikit-learn adds up all numbers to see whether they are finite
+def test_columns_of_the_largest_numbers():
+    X, y, truth = curve()
+    huge = KANRegressor().fit(X[:, :2] * 1e308, y)
+    assert huge.score(X[:, :2] * 1e308, truth) > 0.95
+
+
 @pytest.mark.parametrize("reach", [0.0, 0.25])
 def test_a_curve_stops_outside_the_training_range(reach):
     X, y, _ = curve()
@@ -308,6 +324,13 @@ def test_categories_are_labelled_without_the_name_of_their_column():
     frame = pd.DataFrame({"a=b": generator.choice(["u", "v=w"], 200)})
     axes, *_ = KANRegressor().fit(frame, (frame["a=b"] == "u") * 1.0).plot_shapes().axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["u", "v=w"]
+
+
+def test_classes_that_a_pair_tells_apart():
+    """Neither column says anything alone."""
+    X = np.random.default_rng(0).uniform(-1, 1, (100, 2))
+    model = KANClassifier().fit(X, X[:, 0] * X[:, 1] > 0)
+    assert model.pairs_ == [("x_1", "x_2")] and model.score(X, X[:, 0] * X[:, 1] > 0) > 0.9
 
 
 def test_classes_with_categories():
