@@ -333,6 +333,14 @@ def test_classes_that_a_pair_tells_apart():
     assert model.pairs_ == [("x_1", "x_2")] and model.score(X, X[:, 0] * X[:, 1] > 0) > 0.9
 
 
+def test_logits_of_several_classes_stay_finite_where_rows_tell_them_apart():
+    X = np.random.default_rng(0).uniform(-1, 1, (1300, 4))
+    label = np.digitize(np.exp(X[:, 0]) * X[:, 1] * np.sin(2 * X[:, 2]), [-0.2, 0.0, 0.2])
+    model = KANClassifier().fit(X[:300], label[:300])
+    assert np.abs(model.decision_function(X)).max() < 300  # 1e6 once
+    assert model.score(X[300:], label[300:]) > 0.85
+
+
 def test_classes_with_categories():
     generator = np.random.default_rng(0)
     frame = pd.DataFrame({"kind": generator.choice(["a", "b"], 200), "x": generator.normal(size=200)})

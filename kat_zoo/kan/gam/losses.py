@@ -147,9 +147,9 @@ class Logistic(Loss):
         return float(np.log(mean / (1 - mean)))
 
     def working(self, y: np.ndarray, eta: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Newton's step."""
+        """Newton's step, which moves no row's logit by more than `LARGEST`: near 0 and 1 it would go far beyond what is left."""
         p = expit(np.clip(eta, -LARGEST, LARGEST))
-        w = np.maximum(p * (1 - p), 1e-6)
+        w = np.maximum(p * (1 - p), np.maximum(np.abs(y - p) / LARGEST, 1e-6))
         return w, eta + (y - p) / w
 
     def values(self, y: np.ndarray, eta: np.ndarray) -> np.ndarray:
