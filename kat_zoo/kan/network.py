@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class Network(TableModule):
         base: str | Callable[[Tensor], Tensor] = "silu",
         mult_arity: int = 2,
         grid_range: tuple[float, float] = (-1.0, 1.0),
-        extrapolate: str = "linear",
+        extrapolate: Literal["linear", "zero"] = "linear",
         noise_scale: float = 0.3,
         seed: int = 0,
         device: torch.device | str | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,6 +35,11 @@ def as_table(x: Any, dtype: torch.dtype, device: torch.device, name: str = "X") 
 
 class TableModule(nn.Module, ABC):
     """A network from (N, inputs) to (N, outputs) whose parameters have one dtype and one device."""
+
+    if TYPE_CHECKING:  # nn.Module's own is Any
+
+        def __call__(self, x: Tensor) -> Tensor:
+            """Map (..., inputs) to (..., outputs)."""
 
     @property
     @abstractmethod

@@ -67,7 +67,7 @@ class Huber(Loss):
 
     size: float = 1.0
 
-    def start(self, y: np.ndarray, weight: np.ndarray) -> float:
+    def start(self, y: np.ndarray, weight: np.ndarray) -> float | np.ndarray:
         """The median."""
         return float(quantiles(y, weight, np.array([0.5]))[0])
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..layer import KANLayer
+from ..migration import answers_words
 from ..network import Network
 from .pruning import attribute
 
@@ -165,6 +166,7 @@ def plain(names: Sequence[str]) -> list[str]:
     return [str(name).replace("$", r"\$") for name in names]
 
 
+@answers_words
 def plot(
     model: Network,
     X: Any = None,

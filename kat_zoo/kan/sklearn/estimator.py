@@ -138,9 +138,10 @@ class KANEstimator(BaseEstimator, ABC):
 
     @property
     def _columns(self) -> Columns:
-        if not isinstance(getattr(self, "_scales", None), Columns):  # several formulas have no scales in common
+        scales = getattr(self, "_scales", None)
+        if not isinstance(scales, Columns):  # several formulas have no scales in common
             raise ValueError("symbolic=True: expected symbolic=False, for a formula has neither shapes nor intervals")
-        return self._scales
+        return scales
 
     def _read(self, X: Any, y: Any, sample_weight: Any, **options: Any) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Columns, targets and weights of the rows of positive weight; `options` are those of scikit-learn's `check_X_y`."""
