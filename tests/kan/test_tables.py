@@ -269,6 +269,16 @@ def test_categories_and_missing_values():
     assert [part.dtype.kind for part in (columns_of.read_column("x", frame["x"]), columns_of.read_column("k", frame["kind"]))] == ["f", "O"]
 
 
+def test_text_is_refused_with_its_columns():
+    X, y, _ = curve(60)
+    table = X.astype(object)
+    table[3, 1] = "two"
+    with pytest.raises(ValueError, match="X with text in column 1: expected numbers, or a data frame for columns of categories"):
+        KANRegressor().fit(table, y)
+    with pytest.raises(ValueError, match="X with text in column 'b': expected numbers$"):
+        KANRegressor(symbolic=True).fit(pd.DataFrame(table, columns=["a", "b", "c"]), y)
+
+
 def test_a_frame_of_polars_is_a_frame_of_pandas():
     polars = pytest.importorskip("polars", reason="the extra `test` is older than this test")
     generator = np.random.default_rng(0)

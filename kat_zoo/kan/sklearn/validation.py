@@ -34,6 +34,10 @@ def checked(estimator: Any, X: Any, *y: Any, **options: Any) -> Any:
         return validate_data(estimator, X, *targets, dtype=np.float64, **options)
     except ValueError as error:
         allowed = options.get("ensure_all_finite") == "allow-nan"
+        text = _columns_of_text(X)
+        if text:
+            other = ", or a data frame for columns of categories" if allowed else ""
+            raise ValueError(f"X with text in column {_listed(text)}: expected numbers{other}") from None
         raise _told(error, [_described("X", X, allowed), *(_described("y", one) for one in targets)]) from None
 
 
@@ -99,6 +103,15 @@ def _described(name: str, table: Any, missing: bool = False) -> str:
     kinds = (("NaN", np.isnan(values) & (not missing)), ("infinity", np.isinf(values)))
     parts = [_where(kind, bad, labels if told else []) for kind, bad in kinds if bad.any()]
     return f"{name} with {' and '.join(parts)}" if parts else ""
+
+
+def _columns_of_text(table: Any) -> list[str]:
+    """Names, or numbers, of the columns of a table that hold text."""
+    values, names = np.asarray(table), getattr(table, "columns", None)
+    if values.ndim != 2 or values.dtype.kind not in "OUS":
+        return []
+    found = [i for i, column in enumerate(values.T) if any(isinstance(value, (str, bytes)) for value in column.tolist())]
+    return [repr(str(names[i])) if names is not None else str(i) for i in found]
 
 
 def _where(kind: str, bad: np.ndarray, labels: list[str]) -> str:
