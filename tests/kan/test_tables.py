@@ -357,3 +357,5 @@ def test_classes_with_categories():
     label = np.where(frame["kind"] == "a", frame["x"] > 0, frame["x"] < 0)
     model = KANClassifier().fit(frame, label)
     assert model.score(frame, label) > 0.95 and model.pairs_
+    (maps,) = [axes for axes in model.plot_shapes().axes if axes.get_xlabel() == "kind=a" and axes.get_ylabel() == "x"]
+    assert [label.get_text() for label in maps.get_xticklabels()] == ["no", "yes"]
