@@ -41,8 +41,8 @@ def test_words_of_other_methods():
     ):
         with pytest.raises(TypeError, match="(in_vars|lib|a_range|var)= is pykan's: expected (variables=|library=|nothing)"):
             call()
-    with pytest.raises(TypeError, match="unexpected argument varables=: expected variables="):
-        model.plot(X, varables=["a"])
+    with pytest.raises(TypeError, match="unexpected argument variable=: expected variables="):
+        model.plot(X, variable=["a"])
 
 
 @pytest.mark.parametrize("name", NAMES)
