@@ -156,6 +156,8 @@ bench: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,bench]'
 	$(BIN)/python benchmarks/kan_speed.py
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/tables.py --speed
+	$(BIN)/python benchmarks/deploy.py
 	$(BIN)/python benchmarks/atlas.py
 	$(BIN)/python benchmarks/lp_ft.py
 	$(BIN)/python benchmarks/resume.py

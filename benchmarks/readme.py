@@ -35,6 +35,8 @@ SECTIONS = (
     ("A KAT beside its ViT", "python benchmarks/kat_model.py", speed.whole_models),
     ("Fourier attention", "python benchmarks/fourier_attention.py", speed.fourier_attention),
     ("B-spline networks", "python benchmarks/kan_speed.py", speed.spline_networks),
+    ("A model on a device", "python benchmarks/deploy.py", speed.devices),
+    ("Large tables", "python benchmarks/tables.py --speed", speed.large_tables),
     ("GPU kernels", "kat-zoo kernels report --json benchmarks/kernels.json", speed.gpu_kernels),
     ("Data loader", "python benchmarks/loader.py --passes 2", speed.loader),
 )

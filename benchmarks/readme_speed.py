@@ -2,6 +2,7 @@
 
 import json
 
+import deploy
 from readme_data import HERE, Row, one, prose, rows, select, table
 
 PASSES = ("forward", "forward+backward")
@@ -155,6 +156,48 @@ def spline_networks() -> list[str]:
         *table(("shape", "grid size", "network", "ms"), lines),
         "",
         "![Time of a step](../benchmarks/results/kan_speed.png)",
+    ]
+
+
+def large_tables() -> list[str]:
+    lines = [
+        (
+            f"{int(row['rows']):,} x {row['columns']}",
+            row["model"],
+            row["score"],
+            row["cpu_seconds"],
+            row["table_mb"],
+            row["peak_mb_over_table"],
+        )
+        for row in rows("results/tables_speed.csv")
+    ]
+    return [
+        *prose("""
+            A fit with the defaults on one thread, beside histogram boosting: R^2, CPU seconds, and the growth of the largest memory of the
+            process during the fit.
+        """),
+        "",
+        *table(("table", "model", "R^2", "CPU seconds", "MB of the table", "MB of the fit"), lines),
+    ]
+
+
+def devices() -> list[str]:
+    data = rows("results/deploy.csv")
+    lines = [
+        (row["table"], row["model"], row["score"], row["bytes"], f"{float(row['microseconds_a_row']):.2f}", row["microseconds_over_c"])
+        for row in data
+    ]
+    return [
+        *prose("""
+            Estimators without hidden layers, and their programs (`kat_zoo.kan.deploy`), answer one row at a time: least processor time of a
+            row, one thread, all in turns. R^2 or accuracy on held-out rows. Bytes of the constants, of arrays, or of the ONNX file; of the
+            estimator and its network, parameters in single precision. The MLP is the smallest of one hidden layer that is as good to 0.01,
+            or the best where none is, and its C is compiled by the same command.
+        """),
+        "",
+        *table(("table", "model", "score", "bytes", "microseconds", "over C"), lines),
+        "",
+        *(f"* {line}." for line in deploy.goals(data)),
     ]
 
 

@@ -3,6 +3,7 @@
     python benchmarks/tables.py                 # goes on where it was interrupted; some hours of one core, most of them EBM's
     python benchmarks/tables.py --only wine     # some tables
     python benchmarks/tables.py --summary       # what the rows say, without measuring
+    python benchmarks/tables.py --speed         # CPU seconds and memory on large tables, in minutes; -> results/tables_speed.csv
 
 19 tables, 5 folds twice: R^2 of regressors, accuracy of classifiers. Tables come from scikit-learn, from statsmodels (in the extra
 `bench`) and from generators; where data is made here, the test target has no noise. Peers: ridge or logistic regression (penalty by
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tables_speed
 from tables_of_data import TABLES
 
 HERE = Path(__file__).parent / "results"
@@ -177,10 +179,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL", help=", ".join(MODELS))
     parser.add_argument("--out", type=Path, default=HERE / "tables.csv")
     parser.add_argument("--summary", action="store_true", help="measure nothing")
+    parser.add_argument("--speed", action="store_true", help="large tables alone")
     options = parser.parse_args()
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = "1"  # of the processes below
+    if options.speed:
+        tables_speed.measure(HERE / "tables_speed.csv")
+        return
     if not options.summary:
-        for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            os.environ[variable] = "1"
         if not options.out.exists():
             options.out.write_text(",".join(FIELDS) + "\n")
         done = {(row["table"], row["model"], row["repeat"]) for row in read(options.out)}

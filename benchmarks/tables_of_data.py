@@ -79,7 +79,11 @@ def statsmodels(folder: str, target: str, every: int = 1, drop: tuple[str, ...] 
     found = importlib.util.find_spec("statsmodels")
     if found is None or found.origin is None:
         raise ModuleNotFoundError("No module named 'statsmodels': pip install 'kat_zoo[bench]'")
-    frame = pandas.read_csv(Path(found.origin).parent / "datasets" / folder / f"{folder}.csv", sep=sep).iloc[::every]
+    frame = (
+        pandas.read_csv(Path(found.origin).parent / "datasets" / folder / f"{folder}.csv", sep=sep)
+        .iloc[::every]
+        .rename(columns=lambda name: name.strip("'"))
+    )
     y = frame[target].to_numpy(float)
     X = frame.drop(columns=[target, *drop]).to_numpy(float)
     y = (y > 0).astype(int) if positive else y

@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from .._checks import count, interval, is_count
 from ..kernels.bspline_op import MAX_SPLINE_ORDER, wide
 from ..layers.spline import BASES, check_base, uniform_knots
 from .migration import hint
-from .operations.fit_options import FitOptions
+from .operations.fit_options import LEARNING_RATES, FitOptions
 from .operations.fit_run import History
 from .operations.training import train
 from .tables import TableModule
@@ -149,7 +149,7 @@ class LAN(TableModule):
         X_val: Any = None,
         y_val: Any = None,
         *,
-        optimizer: str = "lbfgs",
+        optimizer: Literal["lbfgs", "adam"] = "lbfgs",
         steps: int = 50,
         lr: float | None = None,
         batch_size: int | None = None,
@@ -183,8 +183,8 @@ class LAN(TableModule):
         Raises:
             ValueError: data or options that do not fit.
         """
-        if optimizer == "lm":
-            raise ValueError("optimizer='lm': expected 'lbfgs' or 'adam', Levenberg-Marquardt needs activations on edges")
+        if optimizer not in LEARNING_RATES:
+            raise ValueError(f"optimizer={optimizer!r}: expected 'lbfgs' or 'adam', for 'lm' needs activations on edges")
         options = FitOptions(
             optimizer=optimizer,
             steps=steps,

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Keyword arguments.
 ARGUMENTS = {
@@ -30,6 +35,18 @@ ARGUMENTS = {
     "log": "progress=True",
     "save_fig": "plot(X).savefig(path) after training",
     "img_folder": "plot(X).savefig(path) after training",
+    "display_metrics": "progress=True",
+    "grid_update_num": "update_grid=True, once a stage",
+    "start_grid_update_step": "update_grid=True, once a stage",
+    "stop_grid_update_step": "update_grid=True, once a stage",
+    "singularity_avoiding": "nothing: a network that has no value on the data is refused",
+    "y_th": "nothing: a network that has no value on the data is refused",
+    "reg_metric": "l1=, on the standard deviations of edges",
+    "fit_params_bool": "nothing: a, b, c, d are fitted where samples X are given",
+    "a_range": "nothing: a and b are searched over all of their range",
+    "b_range": "nothing: a and b are searched over all of their range",
+    "normalizer": "KANRegressor, whose formulas are in the units of the table",
+    "output_normalizer": "KANRegressor, whose formulas are in the units of the table",
     "in_vars": "variables=",
     "out_vars": "outputs=",
     "var": "variables=",
@@ -47,6 +64,11 @@ NAMES = {
     "initialize_grid_from_another_model": "model.refine(grid_size)",
     "initialize_from_another_model": "model.refine(grid_size)",
     "update_grid_from_samples": "model.update_grid(X)",
+    "evaluate": "model(X), to compare with y",
+    "copy": "copy.deepcopy(model)",
+    "set_mode": "model.fix_symbolic, model.unfix or model.remove_edge for an edge",
+    "disable_symbolic_in_fit": "nothing: symbolic edges are always there",
+    "augment_input": "model.fit of a table with further columns",
     "symbolic_formula": "model.formula(variables)",
     "saveckpt": "model.save(path)",
     "loadckpt": "KAN.load(path)",
@@ -89,6 +111,22 @@ def refuse_arguments(given: Iterable[str], known: Iterable[str]) -> None:
             raise TypeError(f"{name}= is pykan's: expected {ARGUMENTS[name]}")
         close = difflib.get_close_matches(name, list(known), 1)
         raise TypeError(f"unexpected argument {name}={f': expected {close[0]}=' if close else ''}")
+
+
+def answers_words(function: Callable[P, R]) -> Callable[P, R]:
+    """A function whose unknown keyword arguments are answered as `refuse_arguments` does.
+
+    Args:
+        function: the function, without `**` of its own.
+    """
+    known = set(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def answering(*args: P.args, **options: P.kwargs) -> R:
+        refuse_arguments([name for name in options if name not in known], known)
+        return function(*args, **options)
+
+    return answering
 
 
 def hint(name: str) -> str:

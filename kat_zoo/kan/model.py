@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from .migration import answers_words
 from .network import Network
 from .operations import edit, files, grids, pruning, symbolic, training
 from .operations import plot as pictures
@@ -75,6 +76,7 @@ class KAN(Network):
 
     # The formula room needs SymPy, which a network that is only trained does not.
 
+    @answers_words
     def formula(self, variables: Sequence[str] | None = None, round: int | None = 4, X: Any = None) -> list[Any]:
         """SymPy expression of each output, as `kat_zoo.kan.formula.expression.formula` describes.
 

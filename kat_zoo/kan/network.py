@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class Network(TableModule):
         base: str | Callable[[Tensor], Tensor] = "silu",
         mult_arity: int = 2,
         grid_range: tuple[float, float] = (-1.0, 1.0),
-        extrapolate: str = "linear",
+        extrapolate: Literal["linear", "zero"] = "linear",
         noise_scale: float = 0.3,
         seed: int = 0,
         device: torch.device | str | None = None,
@@ -114,7 +114,16 @@ class Network(TableModule):
         return self.layers[0].spline.grid_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (..., inputs) to (..., outputs)."""
+        """Map (..., inputs) to (..., outputs).
+
+        Raises:
+            ValueError: no tensor, another dtype than the parameters', or another number of inputs.
+        """
+        if isinstance(x, Tensor):
+            if x.dtype != self.dtype:
+                raise ValueError(f"x of dtype {x.dtype}: expected {self.dtype}, the network's; model.tensor(x) or model.to(x.dtype)")
+        elif not isinstance(x, torch.fx.Proxy):
+            raise ValueError(f"x of type {type(x).__name__}: expected a tensor, model.tensor(x)")
         if x.shape[-1] != self.nodes[0]:
             raise ValueError(f"x of shape {tuple(x.shape)}: expected {self.nodes[0]} values in the last dimension")
         for layer in self.layers:

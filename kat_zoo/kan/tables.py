@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ def as_table(x: Any, dtype: torch.dtype, device: torch.device, name: str = "X") 
     """Array-like (N, C) as a tensor.
 
     Args:
-        x: array, data frame, nested list or tensor.
+        x: array, data frame, nested list or tensor; a Series is one column.
         dtype: type of the result.
         device: device of the result.
         name: name of the argument, for the message.
@@ -24,7 +24,7 @@ def as_table(x: Any, dtype: torch.dtype, device: torch.device, name: str = "X") 
     """
     if not isinstance(x, Tensor):
         try:
-            x = np.array(x, dtype=np.float64)
+            x = np.array(x.to_frame() if hasattr(x, "to_frame") and not hasattr(x, "columns") else x, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: expected a table of numbers ({error})") from error
     if x.ndim != 2:
@@ -35,6 +35,11 @@ def as_table(x: Any, dtype: torch.dtype, device: torch.device, name: str = "X") 
 
 class TableModule(nn.Module, ABC):
     """A network from (N, inputs) to (N, outputs) whose parameters have one dtype and one device."""
+
+    if TYPE_CHECKING:  # nn.Module's own is Any
+
+        def __call__(self, x: Tensor) -> Tensor:
+            """Map (..., inputs) to (..., outputs)."""
 
     @property
     @abstractmethod

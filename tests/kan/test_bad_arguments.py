@@ -26,6 +26,8 @@ def undefined():
 
 
 CALLS = {
+    r"x of type ndarray: expected a tensor, model.tensor\(x\)": lambda: kan()(X.numpy()),
+    "x of dtype torch.float32: expected torch.float64, the network's": lambda: kan()(X.float()),
     "width=5": lambda: KAN(5),
     "width='251'": lambda: KAN("251"),
     r"width=\[2, 2.5, 1\]": lambda: KAN([2, 2.5, 1]),

@@ -3,6 +3,7 @@
 import ctypes
 import pickle
 import pickletools
+import re
 import subprocess
 
 import numpy as np
@@ -167,6 +168,22 @@ def test_the_bound_of_int8_tables_holds_for_every_row(entries, tmp_path):
         found = compiled(tables.to_c(), folder, tables(rows).shape[1])(rows)
         np.testing.assert_allclose(found, tables(rows), rtol=1e-9, atol=1e-9)
     assert to_int8(model, 64).bytes < to_int8(model, 128).bytes
+
+
+def test_bytes_of_int8_tables_are_those_of_the_constants_in_c():
+    tables = to_int8(KANRegressor().fit(*messy()), 32)
+    sizes = {"signed char": 1, "unsigned short": 2, "float": 4}
+    found = re.findall(r"static const ([a-z ]+) \w+\[(\d+)\]", tables.to_c())
+    assert tables.bytes == sum(sizes[kind] * int(count) for kind, count in found)
+
+
+def test_functions_are_compiled_once(monkeypatch):
+    network = KAN([1, 1])
+    network.fix_symbolic(0, 0, 0, "sin", affine=(1.0, 0.0, 1.0, 0.0))
+    program = to_numpy(network)
+    expected = program([[0.5]])
+    monkeypatch.setattr("kat_zoo.kan.formula.export.to_numpy", None)
+    np.testing.assert_array_equal(program([[0.5]]), expected)
 
 
 def test_int8_tables_of_other_networks_are_refused():

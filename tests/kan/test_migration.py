@@ -30,6 +30,21 @@ def test_words_of_fit():
         KAN([1, 1]).plot()
 
 
+def test_words_of_other_methods():
+    model = KAN([1, 1])
+    for call in (
+        lambda: model.plot(X, in_vars=["a"]),
+        lambda: model.auto_symbolic(X, lib=["x"]),
+        lambda: model.suggest_symbolic(0, 0, 0, X, lib=["x"]),
+        lambda: model.fix_symbolic(0, 0, 0, "x", a_range=(-1, 1)),
+        lambda: model.formula(var=["a"]),
+    ):
+        with pytest.raises(TypeError, match="(in_vars|lib|a_range|var)= is pykan's: expected (variables=|library=|nothing)"):
+            call()
+    with pytest.raises(TypeError, match="unexpected argument variable=: expected variables="):
+        model.plot(X, variable=["a"])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_names_of_a_model(name):
     with pytest.raises(AttributeError, match=f"{name} is pykan's: expected"):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from kat_zoo.kan import KAN
 from kat_zoo.kan.operations.charts import plot_edge, plot_history, plot_pareto
@@ -74,3 +75,15 @@ def test_names_stand_outside_of_their_nodes():
     height = {text.get_text(): text.get_position()[1] for text in axes.texts}
     floors = [y for dots in axes.collections for y in dots.get_offsets()[:, 1]]
     assert height["a"] == height["b"] < min(floors) and height["f"] > max(floors)
+
+
+@pytest.mark.parametrize("names", [["color=missing", "weight_kg", "weight_kg=missing", "a"], ["a", "b", "c", "d"]])
+def test_names_do_not_run_into_each_other(names):
+    x = torch.rand(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    figure = KAN([4, 1, 4]).plot(x, variables=names, outputs=[f"{name} out" for name in names])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [text for text in figure.axes[0].texts if text.get_text()]
+    centers = [text.get_window_extent(canvas.get_renderer()) for text in texts if text.get_rotation() == 0]
+    assert not any(one.overlaps(other) for n, one in enumerate(centers) for other in centers[:n])
+    assert (texts[0].get_rotation() != 0) == (len(names[0]) > 1)

@@ -291,3 +291,16 @@ def test_fit_leaves_frozen_splines_where_they_are():
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="requires_grad=False for every parameter"):
         model.fit(x, y)
+
+
+def test_a_series_is_one_column_and_tensors_may_have_gradients():
+    pandas = pytest.importorskip("pandas", reason="the extra `formula` is not installed")
+    X = np.random.default_rng(0).uniform(-1, 1, (60, 2))
+    y = np.sin(X[:, 0]) + X[:, 1]
+    one, two = (
+        KAN([2, 1], seed=0).fit(table, target, steps=2) for table, target in ((X, y[:, None]), (pandas.DataFrame(X), pandas.Series(y)))
+    )
+    assert one.train == two.train
+    inputs = torch.tensor(X, requires_grad=True)
+    model = KANRegressor().fit(inputs, torch.tensor(y, requires_grad=True))
+    np.testing.assert_array_equal(model.predict(inputs), KANRegressor().fit(X, y).predict(X))

@@ -58,7 +58,8 @@ def array(kind: str, name: str, values: np.ndarray) -> str:
         name: its name.
         values: its elements.
     """
-    flat = [number(v) if values.dtype.kind == "f" else str(int(v)) for v in values.ravel()] or ["0"]
+    suffix = "f" if kind == "float" else ""
+    flat = [number(v) + suffix if values.dtype.kind == "f" else str(int(v)) for v in values.ravel()] or ["0"]
     lines, line = [], ""
     for item in flat:
         if len(line) + len(item) > 130:

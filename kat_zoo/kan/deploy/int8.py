@@ -29,7 +29,7 @@ class Int8:
     Attributes:
         program: The model, whose columns, products and answer stay as they are.
         table: (E, entries) int8 entries of each spline.
-        scale: (E,) value of a step.
+        scale: (E,) value of a step; single precision, as offsets and places are.
         offset: (E,) value of the entry 0.
         low: (inputs,) first place of the tables of an input.
         step: (inputs,) distance of two places.
@@ -51,8 +51,8 @@ class Int8:
 
     @property
     def bytes(self) -> int:
-        """Memory of the tables with their scales, as C holds them, float32 for scales, offsets and places."""
-        return self.table.size + 4 * (2 * len(self.scale) + 2 * len(self.low))
+        """Memory of the constants in `to_c`: entries, float32 for scales, offsets and places, two bytes for each end of an edge."""
+        return self.table.size + 4 * (2 * len(self.scale) + 2 * len(self.low)) + 2 * self.layer.edges.size
 
     def _edges(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values (N, E) of the edges, and bounds of their errors."""
@@ -118,9 +118,9 @@ class Int8:
             "#include <math.h>",
             "",
             array("signed char", "table", self.table),
-            array("int", "edges", layer.edges),
+            array("unsigned short", "edges", layer.edges),
         ]
-        lines += [array("double", text, getattr(self, text)) for text in PLACES]
+        lines += [array("float", text, getattr(self, text)) for text in PLACES]
         lines += [f"void {name}(const double *x, double *y)", "{", f"    double h0[{len(program.inputs)}], s[{layer.subnodes}] = {{0}};"]
         lines += [f"    {_input(one, i)}" for i, one in enumerate(program.inputs)]
         lines += [
@@ -167,20 +167,25 @@ def to_int8(model: Any, entries: int = 64) -> Int8:
             "the network has functions, a base or a second layer of splines: expected splines without a base, sums and products"
         )
     low, high = _ranges(program)
-    step = (high - low) / (entries - 1)
+    low, step = _single(low, -np.inf), _single((high - _single(low, -np.inf)) / (entries - 1), np.inf)
     places = low[:, None] + step[:, None] * np.arange(entries)
     size = len(first.edges)
     table, scale, offset = np.zeros((size, entries), np.int8), np.zeros(size), np.zeros(size)
     errors = np.zeros((size, entries - 1))
     for edge, i in enumerate(first.edges[:, 1]):
         values = _spline(first, edge, places[i])
-        offset[edge] = values.max() / 2 + values.min() / 2
-        scale[edge] = max(float(np.ptp(values)) / 2 / STEPS, 1e-300)
+        offset[edge] = np.float32(values.max() / 2 + values.min() / 2)
+        scale[edge] = max(np.float32(np.abs(values - offset[edge]).max() / STEPS), np.finfo(np.float32).tiny)
         table[edge] = np.round((values - offset[edge]) / scale[edge]).clip(-STEPS, STEPS)
         entry_errors = np.abs(table[edge] * scale[edge] + offset[edge] - values)
         bend = np.array([_largest_bend(first, edge, a, b) for a, b in zip(places[i][:-1], places[i][1:], strict=True)])
         errors[edge] = np.maximum(entry_errors[:-1], entry_errors[1:]) + bend * step[i] ** 2 / 8
     return Int8(program, table, scale, offset, low, step, errors)
+
+
+def _single(values: np.ndarray, toward: float) -> np.ndarray:
+    """The next numbers of single precision in a direction, as float64: places that hold the whole range."""
+    return np.nextafter(values.astype(np.float32), np.float32(toward)).astype(np.float64)
 
 
 def _ranges(program: Program) -> tuple[np.ndarray, np.ndarray]:

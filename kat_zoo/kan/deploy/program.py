@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,7 @@ class Layer:
         return np.concatenate([y[:, : self.sums], factors.prod(2)], 1) if self.products else y
 
 
+@cache
 def _function(name: str) -> Callable[[np.ndarray], np.ndarray]:
     import sympy
 

@@ -11,6 +11,7 @@ from scipy.special import expit
 from .basis import quantiles
 
 HUBER = 1.345  # of the scale of the residuals: 95 % efficiency for normal errors (Huber, 1964)
+STEP = 8.0  # logits that a step moves a row by at most
 LARGEST = 30.0  # absolute value of a logit or of the logarithm of a rate
 
 
@@ -30,8 +31,8 @@ class Loss(ABC):
     selects = True
 
     @abstractmethod
-    def start(self, y: np.ndarray, weight: np.ndarray) -> float:
-        """The best constant."""
+    def start(self, y: np.ndarray, weight: np.ndarray) -> float | np.ndarray:
+        """Predictions to begin with: the best constant."""
 
     @abstractmethod
     def working(self, y: np.ndarray, eta: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +68,7 @@ class Huber(Loss):
 
     size: float = 1.0
 
-    def start(self, y: np.ndarray, weight: np.ndarray) -> float:
+    def start(self, y: np.ndarray, weight: np.ndarray) -> float | np.ndarray:
         """The median."""
         return float(quantiles(y, weight, np.array([0.5]))[0])
 
@@ -147,9 +148,9 @@ class Logistic(Loss):
         return float(np.log(mean / (1 - mean)))
 
     def working(self, y: np.ndarray, eta: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Newton's step."""
+        """Newton's step, which moves no row's logit by more than `STEP`: near 0 and 1 it would go far beyond what is left."""
         p = expit(np.clip(eta, -LARGEST, LARGEST))
-        w = np.maximum(p * (1 - p), 1e-6)
+        w = np.maximum(p * (1 - p), np.maximum(np.abs(y - p) / STEP, 1e-6))
         return w, eta + (y - p) / w
 
     def values(self, y: np.ndarray, eta: np.ndarray) -> np.ndarray:

@@ -229,7 +229,8 @@ def fit(
     for _ in range(ROUNDS):
         factor, target = loss.working(y[seen], best.eta[seen], weight[seen])
         known = {(int(np.searchsorted(among, i)), int(np.searchsorted(among, j))) for i, j in pairs}
-        found = screen(basis.select(among), x[np.ix_(seen, among)], target - best.eta[seen], weight[seen] * factor, known)[:PAIRS]
+        residual, size = target - best.eta[seen], float(weight[seen].sum())
+        found = screen(basis.select(among), x[np.ix_(seen, among)], residual, weight[seen] * factor, size, known)[:PAIRS]
         if not found:
             break
         pairs = pairs + [(int(among[i]), int(among[j])) for i, j in found]

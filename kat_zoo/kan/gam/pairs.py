@@ -25,20 +25,23 @@ def low_functions(basis: Basis, x: np.ndarray, number: int) -> np.ndarray:
     return basis.values(x)[:, :, :number]
 
 
-def screen(basis: Basis, x: np.ndarray, residual: np.ndarray, weight: np.ndarray, known: set[tuple[int, int]]) -> list[tuple[int, int]]:
+def screen(
+    basis: Basis, x: np.ndarray, residual: np.ndarray, weight: np.ndarray, rows: float, known: set[tuple[int, int]]
+) -> list[tuple[int, int]]:
     """Pairs whose products explain more of the residuals than noise would, the most telling first.
 
     Args:
         basis: functions of the columns.
         x: (N, C) rows.
         residual: (N,) residuals.
-        weight: (N,) positive weights.
+        weight: (N,) positive weights of the least squares problem.
+        rows: number of rows, which the weights of a logit or a rate do not add up to.
         known: pairs to leave out.
     """
     values = low_functions(basis, x, SCREENED)
     columns = values.shape[1]
     total = weight.sum()
-    noise = float(weight @ residual**2) / total
+    noise = float(weight @ residual**2) / rows
     tests = max(columns * (columns - 1) // 2, 1)
     found = []
     for i in range(columns - 1):

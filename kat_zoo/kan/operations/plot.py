@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..layer import KANLayer
+from ..migration import answers_words
 from ..network import Network
 from .pruning import attribute
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LETTER = 0.1  # width of a letter of a name, in distances of nodes
 BOX = 0.36  # side of a thumbnail; nodes of a layer are 1 apart where thumbnails allow
 ROW = 24  # thumbnails side by side; more of a layer stand in further rows
 Point = tuple[float, float]
@@ -79,10 +81,21 @@ class _Layout:
             axes.scatter(positions, np.full(len(positions), floor), s=26, color=NUMERIC, zorder=4)
         outer = ((inputs, self.levels[0], -0.12, "top"), (outputs, self.levels[-1], self.floors[-1] + 0.1, "bottom"))
         for labels, positions, height, side in outer:
+            slanted = _is_crowded(labels, self.width)
+            style = {"rotation": 40, "rotation_mode": "anchor", "ha": "right" if side == "top" else "left"} if slanted else {"ha": "center"}
             for position, name in zip(positions, labels, strict=True):
-                axes.text(position, height, name, ha="center", va=side, size=11)
+                axes.text(position, height, name, va=side, size=11, **style)
         axes.set(xlim=(0, self.width), ylim=(-0.4, self.floors[-1] + 0.4), aspect="equal")
         axes.axis("off")
+
+
+def _is_crowded(labels: Sequence[str], width: float) -> bool:
+    """Whether names side by side in a picture would run into each other; mathematics is short."""
+    return len(labels) > 1 and max(map(_letters, labels)) * LETTER > 0.95 * width / len(labels)
+
+
+def _letters(name: str) -> int:
+    return 2 if name.startswith("$") else len(name)
 
 
 def _subnode_positions(layer: KANLayer, nodes: np.ndarray) -> np.ndarray:
@@ -153,6 +166,7 @@ def plain(names: Sequence[str]) -> list[str]:
     return [str(name).replace("$", r"\$") for name in names]
 
 
+@answers_words
 def plot(
     model: Network,
     X: Any = None,
@@ -193,7 +207,8 @@ def plot(
     with torch.no_grad():
         activations = model.activations(x)
     layout = _Layout.of(model.nodes, [len(edges) for edges in shown])
-    figure = new_figure(max(layout.width * 1.1, 3.0), layout.floors[-1] * 1.1 + 0.6)
+    slanted = sum(max(map(_letters, labels)) for labels in (names, answers) if _is_crowded(labels, layout.width))
+    figure = new_figure(max(layout.width * 1.1, 3.0), layout.floors[-1] * 1.1 + 0.6 + 0.7 * LETTER * slanted)
     axes, drawing = figure.add_subplot(), _Drawing()
     for number, layer in enumerate(model.layers):
         curves, subnodes = _curves(layer, activations[number]), _subnode_positions(layer, layout.levels[number + 1])

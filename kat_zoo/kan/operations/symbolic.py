@@ -13,6 +13,7 @@ from torch import Tensor
 from ..._checks import count, real
 from ...layers.spline import KANLinear
 from ..library import function_index, get_function
+from ..migration import answers_words
 from ..network import Edge, Network
 from .fitting import Suggestion, fit_function, fit_library
 from .grids import collocation, data_knots, refit
@@ -47,6 +48,7 @@ def check_library(library: Sequence[str] | None) -> None:
         function_index(name)
 
 
+@answers_words
 def suggest_symbolic(
     model: Network,
     layer: int,
@@ -80,6 +82,7 @@ def suggest_symbolic(
     return fit_library(*_samples(model, layer, i, j, X), library, worth)[:top]
 
 
+@answers_words
 def fix_symbolic(
     model: Network,
     layer: int,
@@ -169,6 +172,7 @@ def _hold(spline: KANLinear, i: int, h: Tensor) -> None:
     spline.set_grid(knots, coef)
 
 
+@answers_words
 def auto_symbolic(
     model: Network,
     X: Any,

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -33,7 +33,7 @@ def fit(
     X_val: Any = None,
     y_val: Any = None,
     *,
-    optimizer: str = "lm",
+    optimizer: Literal["lm", "lbfgs", "adam"] = "lm",
     steps: int = 50,
     grid_schedule: Sequence[int] | None = None,
     l1: float = 0.0,

@@ -197,6 +197,8 @@ def read_table(estimator: Any, X: Any, reset: bool) -> list[np.ndarray]:
     Raises:
         ValueError: infinite numbers, a column of another type, or another number of columns or other names than in `fit`.
     """
+    if type(X).__name__ == "LazyFrame":
+        raise ValueError("X of type LazyFrame: expected a table in memory, X.collect()")
     if not (hasattr(X, "columns") and hasattr(X, "dtypes")):
         numbers = checked(estimator, X, reset=reset, ensure_all_finite="allow-nan")
         return list(np.ascontiguousarray(numbers.T))
@@ -225,8 +227,12 @@ def read_column(name: Any, series: Any) -> np.ndarray:
             raise ValueError(f"column {str(name)!r} of type {series.dtype}: expected numbers or categories, such as days since a date")
         try:  # nullable integers of pandas become objects otherwise
             return np.array(series.to_numpy(dtype=np.float64, na_value=np.nan))
-        except TypeError:
+        except TypeError:  # polars has no na_value
+            pass
+        try:
             return np.asarray(series.to_numpy(), dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"column {str(name)!r} of type {series.dtype}: expected numbers or categories") from None
     values = np.asarray(series.to_numpy(), dtype=object)
     if kind.startswith("object") and not any(isinstance(value, str) for value in values):
         try:
@@ -239,7 +245,7 @@ def read_column(name: Any, series: Any) -> np.ndarray:
     try:
         set(found.tolist())
     except TypeError:
-        raise ValueError(f"column {str(name)!r} holds lists or the like: expected numbers or categories") from None
+        raise ValueError(f"column {str(name)!r} of lists or the like: expected numbers or categories") from None
     return found
 
 

@@ -138,8 +138,8 @@ class KANEstimator(BaseEstimator, ABC):
 
     @property
     def _columns(self) -> Columns:
-        scales = getattr(self, "_scales", None)  # several formulas have none in common
-        if not isinstance(scales, Columns):
+        scales = getattr(self, "_scales", None)
+        if not isinstance(scales, Columns):  # several formulas have no scales in common
             raise ValueError("symbolic=True: expected symbolic=False, for a formula has neither shapes nor intervals")
         return scales
 
@@ -205,7 +205,12 @@ class KANEstimator(BaseEstimator, ABC):
         tensors = [torch.from_numpy(np.ascontiguousarray(part)) for part in (inputs, y, weight, train, held)]
         with torch.no_grad():
             bar = (judge(tensors[0][held]) - tensors[1][held]).square().mean(1) * tensors[2][held]
-        network = KAN([inputs.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed_of(self.random_state)).to(device)
+        network = KAN([inputs.shape[1], *self.hidden, y.shape[1]], self.grid_schedule[0], seed=seed_of(self.random_state))
+        spline = network.layers[0].spline
+        constant = torch.from_numpy(np.ptp(inputs, axis=0) == 0)  # edges that no row trains would move predictions later
+        spline.set_mask(torch.where(constant, 0.0, spline.mask))
+        network.layers[0].refresh()
+        network.to(device)
         settings = Path(self.grid_schedule, self.steps, self.smoothness)
         x, targets, weights, first, last = (t.to(device) for t in tensors)
         found = settings.fit(network, x, targets, weights, first, last, bar.to(device))

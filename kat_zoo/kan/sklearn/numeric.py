@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,10 +13,13 @@ from sklearn.ensemble import ExtraTreesRegressor
 
 from ..gam.bands import deviations
 from ..gam.basis import Basis
-from ..gam.losses import LARGEST, Loss
+from ..gam.losses import LARGEST, Loss, Squared
 from ..gam.model import Fitted, fit, fit_terms
 from ..gam.network import to_network
+from ..gam.outliers import without_outliers
 from ..model import KAN
+
+logger = logging.getLogger("kat_zoo")
 
 FUNCTIONS = 700  # of all columns together, which bounds the time of a fit
 FINEST = 20  # intervals of a spline at most
@@ -102,8 +106,18 @@ def fit_numeric(task: Task, x: np.ndarray, y: np.ndarray, weight: np.ndarray, ra
     order_of_rows = np.argsort(rank, kind="stable")
     directions = task.directions[columns] if task.directions.any() else None
 
+    losses = list(task.losses)
+
     def one(output: int, offset: np.ndarray | None = None) -> Fitted:
-        return fit(basis, task.losses[output], parts, y[:, output], weight, offset, order, task.interactions, order_of_rows, directions)
+        def fitted(loss: Loss, target: np.ndarray) -> Fitted:
+            return fit(basis, loss, parts, target, weight, offset, order, task.interactions, order_of_rows, directions)
+
+        found = fitted(losses[output], y[:, output])
+        if isinstance(losses[output], Squared):
+            far, losses[output], found = without_outliers(fitted, found, y[:, output], weight, rank)
+            if far and bootstrap:  # the answer, not its judge
+                logger.warning("%d of %d rows are outliers in y and count as nearer ones, see KANRegressor's loss", far, len(y))
+        return found
 
     fits = (
         _choices(one, task.losses, parts, y, weight) if task.classes and y.shape[1] > 1 else [one(output) for output in range(y.shape[1])]
@@ -111,7 +125,7 @@ def fit_numeric(task: Task, x: np.ndarray, y: np.ndarray, weight: np.ndarray, ra
     answer = Answer(to_network(fits, x.shape[1], columns), fits, columns)
     if bootstrap:
         for output, fitted in enumerate(fits):
-            answer.bands.append(deviations(fitted, task.losses[output], parts, y[:, output], weight, rank))
+            answer.bands.append(deviations(fitted, losses[output], parts, y[:, output], weight, rank))
     return answer
 
 

@@ -148,13 +148,14 @@ def _draw_curve(
 def _draw_pair(axes: Axes, figure: Figure, network: KAN, columns: Columns, what: Any, spread: float) -> None:
     (i, j), nodes = what
     sample, names = columns.sample.numpy(), columns.names
-    sides, units = [], []
+    sides, units, flags = [], [], []
     for k in (i, j):
         low, high = np.quantile(sample[:, k], (0.01, 0.99))
         sides.append(np.linspace(low, high if high > low else low + 1, SIDE))
         column = columns.columns[columns.owners[k]]
-        center, half = (column.center, column.half) if isinstance(column, Column) and names[k] == column.name else (0.0, 1.0)
-        units.append((center, half))
+        is_number = isinstance(column, Column) and names[k] == column.name
+        units.append((column.center, column.half) if isinstance(column, Column) and is_number else (0.0, 1.0))
+        flags.append(not is_number)
     values = sum(np.outer(_effect(network, j, a + 1, sides[1]), _effect(network, i, a, sides[0])) for a in nodes) * spread
     largest = float(np.abs(values).max()) or 1.0
     (ci, hi), (cj, hj) = units
@@ -168,4 +169,7 @@ def _draw_pair(axes: Axes, figure: Figure, network: KAN, columns: Columns, what:
         xlabel=plain([names[i][:40]])[0],
         ylabel=plain([names[j][:40]])[0],
     )
+    for flag, axis in zip(flags, (axes.xaxis, axes.yaxis), strict=True):
+        if flag:  # an input of a category, or of what is missing, is 0 or 1
+            axis.set_ticks([0, 1], labels=["no", "yes"])
     figure.colorbar(mesh, ax=axes, label="effect")

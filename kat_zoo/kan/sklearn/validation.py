@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils import check_X_y
 from sklearn.utils.validation import validate_data
 
 FIRST = 5  # rows and columns that a message names
+
+
+def detached(values: Any) -> Any:
+    """A tensor without its gradient and on the CPU, where NumPy can read it; other tables as they are."""
+    return values.detach().cpu() if isinstance(values, torch.Tensor) else values
 
 
 def checked(estimator: Any, X: Any, *y: Any, **options: Any) -> Any:
@@ -23,11 +29,16 @@ def checked(estimator: Any, X: Any, *y: Any, **options: Any) -> Any:
     Raises:
         ValueError: data that make no sense; where they are not finite, with their rows and columns.
     """
+    X, *targets = (detached(values) for values in (X, *y))
     try:
-        return validate_data(estimator, X, *y, dtype=np.float64, **options)
+        return validate_data(estimator, X, *targets, dtype=np.float64, **options)
     except ValueError as error:
         allowed = options.get("ensure_all_finite") == "allow-nan"
-        raise _told(error, [_described("X", X, allowed), *(_described("y", one) for one in y)]) from None
+        text = _columns_of_text(X)
+        if text:
+            other = ", or a data frame for columns of categories" if allowed else ""
+            raise ValueError(f"X with text in column {_listed(text)}: expected numbers{other}") from None
+        raise _told(error, [_described("X", X, allowed), *(_described("y", one) for one in targets)]) from None
 
 
 def checked_targets(estimator: Any, y: Any, rows: int, **options: Any) -> Any:
@@ -42,6 +53,7 @@ def checked_targets(estimator: Any, y: Any, rows: int, **options: Any) -> Any:
     Raises:
         ValueError: targets that make no sense; where they are not finite, with their rows and columns.
     """
+    y = detached(y)
     try:
         return check_X_y(np.zeros((rows, 1)), y, estimator=estimator, **options)[1]
     except ValueError as error:
@@ -91,6 +103,15 @@ def _described(name: str, table: Any, missing: bool = False) -> str:
     kinds = (("NaN", np.isnan(values) & (not missing)), ("infinity", np.isinf(values)))
     parts = [_where(kind, bad, labels if told else []) for kind, bad in kinds if bad.any()]
     return f"{name} with {' and '.join(parts)}" if parts else ""
+
+
+def _columns_of_text(table: Any) -> list[str]:
+    """Names, or numbers, of the columns of a table that hold text."""
+    values, names = np.asarray(table), getattr(table, "columns", None)
+    if values.ndim != 2 or values.dtype.kind not in "OUS":
+        return []
+    found = [i for i, column in enumerate(values.T) if any(isinstance(value, (str, bytes)) for value in column.tolist())]
+    return [repr(str(names[i])) if names is not None else str(i) for i in found]
 
 
 def _where(kind: str, bad: np.ndarray, labels: list[str]) -> str:
