@@ -51,7 +51,7 @@ def outer_starts(problem: Problem, seed: int) -> list[KAN]:
     sign = 1.0 if float(v[0]) > 0 else -1.0
     if float(torch.cat([v, v_val]).mul(sign).min()) <= 0:
         return []
-    found = []
+    found: list[tuple[float, int, KAN]] = []
     for outer in OUTERS:
         t, t_val = outer.inverse(sign * v), outer.inverse(sign * v_val)
         middle, spread = float(t.mean()), float(t.std())
