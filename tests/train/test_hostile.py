@@ -76,7 +76,7 @@ def test_a_bomb_that_nothing_looked_at_is_not_executed_either(short, tmp_path):
     assert not marker.exists()
 
 
-@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:TypedStorage is deprecated")  # the second in torch 2.8
 def test_the_layout_of_a_sharded_checkpoint_is_read(tmp_path):
     import torch.distributed.checkpoint as sharded
 
