@@ -79,7 +79,7 @@ def highlights() -> str:
             "[comparison](docs/results.md#is-a-kan-better-here)",
         ),
         (
-            "laws of science found in 1,000 rows, 76 of FastSRB, one seed, 10 CPU s a law, without noise and with 1 % (pyoperon, the same)",
+            "laws of science found in 1,000 rows, 76 of FastSRB, 10 CPU s a law, without noise and with 1 % (pyoperon, the same)",
             f"**{laws['kan', '0.0']}** and **{laws['kan', '0.01']} %** ({laws['operon', '0.0']} and {laws['operon', '0.01']} %)",
             "[laws](docs/results.md#laws-of-science)",
         ),
