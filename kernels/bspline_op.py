@@ -90,7 +90,7 @@ def spline_linear(
         raise ValueError(f"coef of shape {tuple(coef.shape)}: expected ({expected[0]}, {expected[1]}, C_out)")
     arguments.check_like_x("coef", coef, x)
     if pad:
-        zeros = coef.new_zeros(coef.shape[0], pad, coef.shape[2])  # not pad(), which refuses coefficients of no output up to torch 2.8
+        zeros = coef.new_zeros([coef.shape[0], pad, coef.shape[2]])  # not pad(), which refuses coefficients of no output up to torch 2.8
         coef = torch.cat([zeros, coef, zeros], 1)
     rows = x.reshape(-1, x.shape[-1])
     exported = not torch.jit.is_scripting() and torch.onnx.is_in_onnx_export()
