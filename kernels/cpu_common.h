@@ -197,9 +197,9 @@ struct Storage<bf16> {
 // The conversions of F16C, which every target with vectors of 32 bytes and more has. Written as instructions, for an intrinsic is not
 // inlined into a function of another target; Clang's checks of them do not look at the function they are inlined into.
 #if KAT_X86 && !defined(__clang__)
-#define KAT_F16C(L) ((L) == 8 || (L) == 16)
+#define KAT_F16C 1
 #else
-#define KAT_F16C(L) false
+#define KAT_F16C 0
 #endif
 
 template <>
@@ -212,11 +212,13 @@ struct Storage<f16> {
     using U = typename Vec<float, L>::U;
     typename Vec<float, L>::H h;
     std::memcpy(&h, p, sizeof(h));
-    if constexpr (KAT_F16C(L)) {
+#if KAT_F16C
+    if constexpr (L == 8 || L == 16) {
       F f;
       __asm__("vcvtph2ps %1, %0" : "=v"(f) : "v"(h));
       return f;
     }
+#endif
     const U u = __builtin_convertvector(h, U);
     // Exponent and mantissa moved in place, then rescaled by 2^112: exact for normal and subnormal numbers alike.
     const U magnitude = (u & 0x7fff) << 13;
@@ -230,12 +232,14 @@ struct Storage<f16> {
   static KAT_INLINE void store(f16* p, typename Vec<float, L>::F v) {
     using F = typename Vec<float, L>::F;
     using U = typename Vec<float, L>::U;
-    if constexpr (KAT_F16C(L)) {
+#if KAT_F16C
+    if constexpr (L == 8 || L == 16) {
       typename Vec<float, L>::H h;
       __asm__("vcvtps2ph $0, %1, %0" : "=v"(h) : "v"(v));  // 0: to nearest, ties to even
       std::memcpy(p, &h, sizeof(h));
       return;
     }
+#endif
     const U u = bit_cast<U>(v);
     const U sign = (u >> 16) & 0x8000;
     const U a = u & 0x7fffffff;

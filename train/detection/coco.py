@@ -19,6 +19,9 @@ from kat_zoo._checks import is_count, is_real
 
 logger = logging.getLogger("kat_zoo")
 
+LARGEST_SIDE = 65_536  # pixels of an image's side: the formats of pictures end there
+LONGEST_OUTLINE = 100  # length of a polygon's outline at most, in sums of the image's height and width
+
 
 @dataclass(frozen=True)
 class CocoSplit:
@@ -136,6 +139,9 @@ def _check_images(records: list[Any], folder: Path, annotations: Path) -> dict[i
         if not all(is_count(record[key], least) for key, least in (("id", 0), ("height", 1), ("width", 1))):
             sizes = {key: record[key] for key in ("id", "height", "width")}
             raise ValueError(f"{annotations}: image {record['id']} has {sizes}: expected integers")
+        if max(record["height"], record["width"]) > LARGEST_SIDE:
+            size = f"height={record['height']}, width={record['width']}"
+            raise ValueError(f"{annotations}: image {record['id']} has {size}: expected at most {LARGEST_SIDE}")
         if not isinstance(record["file_name"], str):
             raise ValueError(f"{annotations}: image {record['id']} has file_name={record['file_name']!r}: expected the path of a file")
     twice = [i for i, count in Counter(record["id"] for record in records).items() if count > 1]
@@ -211,12 +217,24 @@ def _is_line(polygon: Any) -> bool:
     return isinstance(polygon, list) and len(polygon) in (0, 2, 4) and all(map(is_real, polygon))
 
 
+def _outline(polygon: list[float]) -> float:
+    """Length of a polygon's outline in pixels, of which pycocotools keeps each; infinite where its integers would overflow."""
+    if max(map(abs, polygon)) > 2 * LARGEST_SIDE:
+        return math.inf
+    points = [(float(x), float(y)) for x, y in zip(polygon[::2], polygon[1::2], strict=True)]
+    edges = zip(points, [*points[1:], points[0]], strict=True)
+    return sum(max(abs(x1 - x0), abs(y1 - y0)) for (x0, y0), (x1, y1) in edges)
+
+
 def _encoded(segmentation: Any, height: int, width: int, place: str) -> dict[str, Any]:
     """Polygons or RLE of either kind as one compressed RLE; pycocotools itself reads past the end of damaged ones."""
     if isinstance(segmentation, list):
         for polygon in segmentation:
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or not _finite(polygon):
                 raise ValueError(f"{place}: a polygon={str(polygon)[:80]}: expected three or more pairs of finite coordinates")
+            if not _outline(polygon) <= LONGEST_OUTLINE * (height + width):
+                size = f"an image of {width} x {height} pixels"
+                raise ValueError(f"{place}: a polygon={str(polygon)[:80]}: expected an outline that fits {size}")
         return rle.merge(rle.frPyObjects(segmentation, height, width))
     if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width] or "counts" not in segmentation:
         size = segmentation.get("size") if isinstance(segmentation, dict) else segmentation
