@@ -44,6 +44,7 @@ TAKEN = 4  # forms of a part that are joined with the others'
 JOINED = 40  # joined forms of a split
 DEEPEST = 2  # splits of splits
 SPLITS = 3  # splits that are tried
+CLOSE = 5.0  # error of a part's form, relative to that of the part's values, from which it tells nothing of what is inside
 
 Solve = Callable[[Data, int], Judge]
 
@@ -204,7 +205,7 @@ class Guide:
             y, _ = values_of_part(network, "add", group, np.concatenate([X, X_val]), bases)
             table = table_of_part(data, X[:, group], X_val[:, group], y, network.error)
             forms = sorted(self._searched(table, 0.2).front(), key=lambda form: form.cost)[:2]
-            for tree in _insides(forms):
+            for tree in _insides(form for form in forms if form.rest < CLOSE * table.floor):
                 inner = substitute(tree, [("x", i) for i in group])
                 logger.info("formula search: inputs %s enter as %s", group, inner)
                 self._replaced(group, inner, 0.3)
