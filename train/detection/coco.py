@@ -233,8 +233,8 @@ def _encoded(segmentation: Any, height: int, width: int, place: str) -> dict[str
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or not _finite(polygon):
                 raise ValueError(f"{place}: a polygon={str(polygon)[:80]}: expected three or more pairs of finite coordinates")
             if not _outline(polygon) <= LONGEST_OUTLINE * (height + width):
-                size = f"an image of {width} x {height} pixels"
-                raise ValueError(f"{place}: a polygon={str(polygon)[:80]}: expected an outline that fits {size}")
+                fit = f"expected an outline that fits an image of {width} x {height} pixels"
+                raise ValueError(f"{place}: a polygon={str(polygon)[:80]}: {fit}")
         return rle.merge(rle.frPyObjects(segmentation, height, width))
     if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width] or "counts" not in segmentation:
         size = segmentation.get("size") if isinstance(segmentation, dict) else segmentation

@@ -52,6 +52,7 @@ SEARCH_SHARE = 0.75  # part of the time for the search; the rest is for the roun
 # Stages in a row without a better form after which the search ends where only noise is left: of a short form, and of a long one
 PATIENCE, LONG_PATIENCE = 2, 4
 SHORT = 20  # nodes of a short form
+PLAIN_ENOUGH = 40  # nodes of a form that leaves only noise, beside which no network is asked for parts
 ROUNDED = 6  # forms whose constants are rounded
 
 
@@ -166,7 +167,8 @@ def _stages(judge: Judge, raw: np.ndarray, depth: int) -> list[Callable[[], None
                 return
 
     def parts() -> None:
-        guided(judge, _solve_part, depth)
+        if judge.best is None or size(judge.best.tree) > PLAIN_ENOUGH or not judge.only_noise():
+            guided(judge, _solve_part, depth)
 
     stages: list[Callable[[], None]] = [
         lambda: products(1, False),

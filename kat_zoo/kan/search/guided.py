@@ -44,6 +44,7 @@ TAKEN = 4  # forms of a part that are joined with the others'
 JOINED = 40  # joined forms of a split
 DEEPEST = 2  # splits of splits
 SPLITS = 3  # splits that are tried
+MOST_SEARCHES = (6, 2)  # smaller tables that are searched for one, by depth: without a deadline the rest would take minutes
 CLOSE = 5.0  # error of a part's form, relative to that of the part's values, from which it tells nothing of what is inside
 
 Solve = Callable[[Data, int], Judge]
@@ -69,11 +70,13 @@ class Guide:
             solve: The search of a table at a depth of splits.
             depth: Number of splits that led to this table.
         """
-        self.judge, self.solve, self.depth = judge, solve, depth
+        self.judge, self.solve, self.depth, self.searches = judge, solve, depth, 0
 
     @property
-    def found(self) -> bool:
-        """Whether a form is right to rounding, or as right as the values of a part."""
+    def done(self) -> bool:
+        """Whether a form is right to rounding, or as right as the values of a part; or no more tables may be searched."""
+        if self.searches >= MOST_SEARCHES[self.depth]:
+            return True
         return self.judge.solved or (self.judge.data.floor > FLOOR and self.judge.only_noise())
 
     def run(self) -> None:
@@ -88,12 +91,13 @@ class Guide:
         rows = torch.from_numpy(data.X[:: math.ceil(len(data.y) / SAMPLES)])
         for step in (self._splits, self._pairs, self._inner):
             step(network, rows)
-            if self.found:
+            if self.done:
                 return
 
     def _searched(self, data: Data, share: float) -> Judge:
         """The search of a smaller table in a share of the time."""
         data.clock.check()
+        self.searches += 1
         judge = self.solve(replace(data, clock=data.clock.part(share), report=None), self.depth + 1)
         data.clock.check()
         return judge
@@ -121,7 +125,7 @@ class Guide:
         for miss, _, split in sorted(found, key=lambda entry: entry[:2])[:SPLITS]:
             logger.info("formula search: %s of %s, miss %.1e", split.outer.mode, split.groups, miss)
             self._joined(split)
-            if self.found:
+            if self.done:
                 return
 
     def _bases(self, function: Callable[[Tensor], Tensor], outer: Outer) -> np.ndarray:
@@ -147,7 +151,7 @@ class Guide:
         for choice in choices:
             joined = join([_bare(form.tree, outer.mode) for form in choice], outer)
             self.judge.submit(gathered(outer.back(joined)))
-            if self.found:
+            if self.done:
                 return
 
     def _target(self, outer: Outer) -> np.ndarray:
@@ -186,7 +190,7 @@ class Guide:
                 break
             logger.info("formula search: inputs %d and %d enter as %s", i, j, tree)
             self._replaced([i, j], tree, 0.4)
-            if self.found:
+            if self.done:
                 return
 
     def _inner(self, network: Surrogate, rows: Tensor) -> None:
@@ -209,7 +213,7 @@ class Guide:
                 inner = substitute(tree, [("x", i) for i in group])
                 logger.info("formula search: inputs %s enter as %s", group, inner)
                 self._replaced(group, inner, 0.3)
-                if self.found:
+                if self.done:
                     return
 
     def _replaced(self, group: list[int], tree: Tree, share: float) -> None:
