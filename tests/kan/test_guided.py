@@ -1,11 +1,14 @@
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas
 import pytest
 
 from kat_zoo.kan import KANRegressor
-from kat_zoo.kan.search.closed_form import _solve_part
+from kat_zoo.kan.search import closed_form
+from kat_zoo.kan.search import guided as guided_module
+from kat_zoo.kan.search.closed_form import _run_stages, _solve_part
 from kat_zoo.kan.search.guided import guided
 from kat_zoo.kan.search.judge import Clock, Data, Judge
 from kat_zoo.kan.search.tree import evaluate
@@ -29,6 +32,66 @@ def tables_of(data):
 
     guided(Judge(data), solve, 0)
     return seen
+
+
+def of_one_form(form, data, seen):
+    """A search that knows one form, for every table, and notes the tables."""
+
+    def solve(part, depth):
+        seen.append(part)
+        judge = Judge(part)
+        judge.adopt(form)
+        return judge
+
+    judge = Judge(data)
+    guided(judge, solve, 0)
+    return judge
+
+
+def test_so_many_smaller_tables_are_searched_and_no_further_split_is_begun(monkeypatch):
+    data = table(lambda a, b, c, d: np.sin(3 * a) + np.cos(4 * b) + np.tanh(5 * c - 5) + d**3, 4)
+    numbers = []
+    for most in (100, 1):
+        monkeypatch.setattr(guided_module, "MOST_SEARCHES", (most, most))
+        seen = []
+        of_one_form(("x", 0), data, seen)
+        numbers.append(len(seen))
+    assert numbers[0] > numbers[1] == 4  # the groups of one split
+
+
+def test_the_last_table_leaves_all_joined_forms_to_try(monkeypatch):
+    monkeypatch.setattr(guided_module, "MOST_SEARCHES", (2, 2))
+    tried = []
+
+    def solve(part, depth):
+        judge = Judge(part)
+        for form in (("x", 0), ("sin", ("*", ("n", 3), ("x", 0))), ("cos", ("*", ("n", 4), ("x", 0)))):
+            judge.adopt(form)
+        return judge
+
+    judge = Judge(table(lambda a, b: np.sin(3 * a) + np.cos(4 * b), 2))
+    monkeypatch.setattr(judge, "submit", tried.append)
+    guided(judge, solve, 0)
+    assert len(tried) > 1
+
+
+def test_a_form_far_from_its_part_tells_no_inside():
+    data, seen = table(lambda a, b, c: np.tanh(a**4 + b**4 + c**4 - 1.5), 3, -1.0, 1.0), []
+    of_one_form(("*", ("x", 0), ("x", 1)), data, seen)
+    known = [column for part in seen for column in part.X.T]
+    assert known and all(any(np.isin(column, data.X[:, i]).all() for i in range(3)) for column in known)
+
+
+def test_no_network_is_asked_for_parts_where_a_plain_form_leaves_only_noise(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError
+
+    monkeypatch.setattr(closed_form, "guided", refuse)
+    data = table(lambda a, b, c: a + 2 * b * c + 3 * a * b + c**2 - 1.5 * b**2, 3)
+    noise = np.random.default_rng(1).standard_normal(700) * 0.02
+    judge = Judge(replace(data, y=data.y + noise[:500], y_val=data.y_val + noise[500:]))
+    _run_stages(judge, np.ones(3, bool))
+    assert judge.only_noise()
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def test_a_known_function_of_a_sum_of_waves_needs_no_luck(name, sign):
     x, shift, spread = torch.tensor(X), y.mean() if name == "exp" else 0.0, y.std()
     scaled = torch.tensor((y - shift) / spread)[:, None]
     problem = Problem(x[:800], scaled[:800], x[800:], scaled[800:], zero=-shift / spread)
-    starts = outer_starts(problem, 0)
+    starts = outer_starts(problem)
     assert starts[0].edge_kind(1, 0, 0) == name
     model, error = structure(problem, [2, 1, 1], [], first=starts)
     assert error < GOOD and model.edge_kind(1, 0, 0) == name
@@ -68,7 +68,7 @@ def test_a_known_function_of_a_sum_of_waves_needs_no_luck(name, sign):
 
 def test_values_of_both_signs_have_no_such_start():
     x = torch.linspace(-1, 1, 100, dtype=torch.float64)[:, None]
-    assert outer_starts(Problem(x[::2], x[::2], x[1::2], x[1::2]), 0) == []
+    assert outer_starts(Problem(x[::2], x[::2], x[1::2], x[1::2])) == []
 
 
 def test_constants_of_a_network_are_rounded_like_those_of_closed_forms():

@@ -44,7 +44,7 @@ TAKEN = 4  # forms of a part that are joined with the others'
 JOINED = 40  # joined forms of a split
 DEEPEST = 2  # splits of splits
 SPLITS = 3  # splits that are tried
-MOST_SEARCHES = (6, 2)  # smaller tables that are searched for one, by depth: without a deadline the rest would take minutes
+MOST_SEARCHES = (6, 2)  # searches of smaller tables, by depth, from which no other is tried: without a deadline they would take minutes
 CLOSE = 5.0  # error of a part's form, relative to that of the part's values, from which it tells nothing of what is inside
 
 Solve = Callable[[Data, int], Judge]
@@ -73,11 +73,14 @@ class Guide:
         self.judge, self.solve, self.depth, self.searches = judge, solve, depth, 0
 
     @property
-    def done(self) -> bool:
-        """Whether a form is right to rounding, or as right as the values of a part; or no more tables may be searched."""
-        if self.searches >= MOST_SEARCHES[self.depth]:
-            return True
+    def found(self) -> bool:
+        """Whether a form is right to rounding, or as right as the values of a part."""
         return self.judge.solved or (self.judge.data.floor > FLOOR and self.judge.only_noise())
+
+    @property
+    def done(self) -> bool:
+        """Whether a form is found, or no more tables may be searched."""
+        return self.searches >= MOST_SEARCHES[self.depth] or self.found
 
     def run(self) -> None:
         """Train a network, and search the parts that it shows."""
@@ -151,7 +154,7 @@ class Guide:
         for choice in choices:
             joined = join([_bare(form.tree, outer.mode) for form in choice], outer)
             self.judge.submit(gathered(outer.back(joined)))
-            if self.done:
+            if self.found:
                 return
 
     def _target(self, outer: Outer) -> np.ndarray:

@@ -40,12 +40,11 @@ OUTERS = (
 )
 
 
-def outer_starts(problem: Problem, seed: int) -> list[KAN]:
+def outer_starts(problem: Problem) -> list[KAN]:
     """Networks of the shape [inputs, 1, 1] whose last edge is a function of the library, the best first; none where y changes its sign.
 
     Args:
         problem: the scaled data, of one output.
-        seed: seed of the splines' initial values.
     """
     v, v_val = problem.y - problem.zero, problem.y_val - problem.zero
     sign = 1.0 if float(v[0]) > 0 else -1.0
@@ -61,10 +60,10 @@ def outer_starts(problem: Problem, seed: int) -> list[KAN]:
         weight = weight if problem.weight is None else weight * problem.weight
         straight = replace(problem, y=(t - middle) / spread, y_val=(t_val - middle) / spread, weight=weight)
         width = [problem.inputs, 1]
-        total = KAN(width, GRID, base="zero", noise_scale=0.0, seed=seed, dtype=problem.X.dtype, device=problem.X.device)
+        total = KAN(width, GRID, base="zero", noise_scale=0.0, dtype=problem.X.dtype, device=problem.X.device)
         total.update_grid(problem.X, adapt=0.0)
         straight.train(total, STEPS, smoothness=1e-8)
-        model = KAN([*width, 1], GRID, base="zero", seed=seed, dtype=problem.X.dtype, device=problem.X.device)
+        model = KAN([*width, 1], GRID, base="zero", noise_scale=0.0, dtype=problem.X.dtype, device=problem.X.device)
         model.layers[0] = copy.deepcopy(total.layers[0])
         fix_symbolic(model, 1, 0, 0, outer.name, affine=(spread, middle, sign, problem.zero))
         error = problem.error(model)

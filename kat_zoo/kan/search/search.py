@@ -241,7 +241,7 @@ def _try_shapes(problem: Problem, widths: Sequence[Width] | None, restarts: int,
 def _try_shape(problem: Problem, shape: _Shape, seeds: range, trials: list[_Trial]) -> None:
     """Add the best numeric network of a shape and, if it is good, its formula."""
     of_sum = shape.width == [problem.inputs, 1, 1] and problem.outputs == 1
-    model, error = structure(problem, shape.width, seeds, shape.groups, outer_starts(problem, seeds[0]) if of_sum else ())
+    model, error = structure(problem, shape.width, seeds, shape.groups, outer_starts(problem) if of_sum else ())
     logger.info("formula search: shape %s, %d edges, numeric error %.2e", shape.width, model.num_edges(), error)
     numeric = Candidate(model, error, False, shape.width, problem.held_out)
     good = error < (GOOD if shape.groups is None else GROUPED * GOOD)
