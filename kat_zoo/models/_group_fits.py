@@ -28,6 +28,11 @@ class PreActivations:
     low: Tensor
     high: Tensor
 
+    @property
+    def reach(self) -> Tensor:
+        """How far each channel reaches from 0 on the farther side, (hidden,)."""
+        return torch.maximum(-self.low, self.high)
+
 
 @dataclass(frozen=True)
 class GroupFits:
@@ -57,11 +62,11 @@ class GroupFits:
         return out
 
 
-def identity_fit(reach: Tensor | float, act: GroupRational) -> GroupFits:
+def identity_fit(reach: Tensor, act: GroupRational) -> GroupFits:
     """The identity as the rational of a first activation.
 
     Args:
-        reach: largest size of its arguments; one that is not positive counts as 1.
+        reach: () largest size of its arguments; one that is not positive counts as 1.
         act: activation that gets it.
     """
     numerator, denominator = (row[None].double() for row in rational_coefficients("identity", act.order))
@@ -87,8 +92,7 @@ def fit_groups(
         num_groups: number of groups, which divides the channels.
         permute: whether channels may change places, so that those whose arguments reach equally far share a group.
     """
-    reach = torch.maximum(-measured.low, measured.high)
-    channels = torch.argsort(reach, stable=True) if permute else torch.arange(len(reach))
+    channels = torch.argsort(measured.reach, stable=True) if permute else torch.arange(len(measured.low))
     fits, scales = [], []
     for group in channels.view(num_groups, -1):
         low, high = measured.low[group].min().item(), measured.high[group].max().item()

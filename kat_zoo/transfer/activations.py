@@ -1,7 +1,6 @@
 """`vit_to_kat`: turn a trained ViT into a KAT that computes almost the same function."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import timm
@@ -56,8 +55,8 @@ def vit_to_kat(
     with evaluating(source):
         batches = calibration.batches(source, source.patch_embed.proj.in_channels, source.patch_embed.img_size or (224, 224))
         mlps = {f"blocks.{i}": block.mlp for i, block in enumerate(source.blocks)}
-        with reaches(mlps) as reach:
-            measured, outputs = observe(source, mlps, batches)
+        watched = {name: (mlp.act, -1) for name, mlp in mlps.items()} | {f"{name} input": (mlp, -1) for name, mlp in mlps.items()}
+        measured, outputs = observe(source, watched, batches)
         published = not calibration.calibrated and init_range is None and calibration.order == (5, 4)
         kat = _empty_kat(source, calibration.order, not published)
         # The ViT has no rationals: they follow from the fits below.
@@ -66,7 +65,7 @@ def vit_to_kat(
         blocks = []
         for (name, mlp), block in zip(mlps.items(), kat.blocks, strict=True):
             fit, report = calibration.fit(name, mlp, measured[name], block.mlp.act2.num_groups)
-            _install(block.mlp, fit, reach[name])
+            _install(block.mlp, fit, measured[f"{name} input"].reach.max())
             blocks.append(report)
         activation = type(source.blocks[0].mlp.act).__name__
         return kat, TransferReport(activation, calibration.calibrated, tuple(blocks), *compare(kat, batches, outputs))
@@ -81,31 +80,8 @@ def _empty_kat(vit: Any, order: tuple[int, int], scaled: bool) -> Any:
     return create_like(vit, f"kat_{size}_patch16_224", weight_init="skip", **arguments)
 
 
-@contextmanager
-def reaches(mlps: Mapping[str, nn.Module]) -> Iterator[dict[str, float]]:
-    """Watch how far the inputs of MLPs reach on either side of 0, by name.
-
-    Args:
-        mlps: modules by name.
-    """
-    found = dict.fromkeys(mlps, 0.0)
-
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor]) -> None:
-            found[name] = max(found[name], inputs[0].abs().max().item())
-
-        return hook
-
-    hooks = [mlp.register_forward_pre_hook(watch(name)) for name, mlp in mlps.items()]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 @torch.no_grad()
-def _install(mlp: Any, fit: GroupFits, reach: float) -> None:
+def _install(mlp: Any, fit: GroupFits, reach: Tensor) -> None:
     """Set the activations of a GR-KAN.
 
     Args:

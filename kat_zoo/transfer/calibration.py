@@ -73,20 +73,22 @@ class Recorder:
         return PreActivations(torch.cat(self.rows), extremes[:, 0].amin(0), extremes[:, 1].amax(0))
 
 
-def observe(model: nn.Module, mlps: Mapping[str, Any], batches: Sequence[Tensor]) -> tuple[dict[str, PreActivations], list[Tensor]]:
-    """Run a model and watch the arguments of its activations.
+def observe(
+    model: nn.Module, watched: Mapping[str, tuple[nn.Module, int]], batches: Sequence[Tensor]
+) -> tuple[dict[str, PreActivations], list[Tensor]]:
+    """Run a model and watch the arguments of some of its modules.
 
     Args:
         model: model in eval mode.
-        mlps: MLPs of the model by name, each with act and fc2.
+        watched: modules of the model, each with the dimension of its argument's channels, by name.
         batches: inputs of the model.
 
     Returns:
-        (pre_activations, outputs): arguments by the MLP's name, without MLPs that the model does not call, and the model's outputs.
+        (arguments, outputs): arguments by name, without modules that the model does not call, and the model's outputs.
     """
     share = -(-ROWS // len(batches))
-    recorders = {name: Recorder(channel_dim(mlp), share) for name, mlp in mlps.items()}
-    hooks = [mlp.act.register_forward_pre_hook(recorders[name]) for name, mlp in mlps.items()]
+    recorders = {name: Recorder(dim, share) for name, (_, dim) in watched.items()}
+    hooks = [module.register_forward_pre_hook(recorders[name]) for name, (module, _) in watched.items()]
     try:
         outputs = [model(batch) for batch in batches]
     finally:

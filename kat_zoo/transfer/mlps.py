@@ -58,7 +58,8 @@ def to_kat(
         # timm's configuration does not follow the arguments of the model.
         size = getattr(getattr(source, "patch_embed", None), "img_size", None) or _input_size(source)
         batches = calibration.batches(source, _channels(source), size)
-        measured, outputs = observe(source, find_mlps(source)[0], batches)
+        watched = {name: (mlp.act, channel_dim(mlp)) for name, mlp in find_mlps(source)[0].items()}
+        measured, outputs = observe(source, watched, batches)
         blocks = []
         for name, arguments in measured.items():
             mlp = mlps[name]
