@@ -12,10 +12,8 @@ Writes benchmarks/results/dense/{runs,curves}.csv, curves.png, pictures.png (det
 """
 
 import argparse
-import csv
 import json
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -23,12 +21,12 @@ from typing import Any
 
 import torch
 from dense_regions import draw_regions
+from dense_runs import counted, cpu_minutes, draw_losses, losses, read_table, write_table
 from matplotlib.figure import Figure
 from PIL import Image
 from torchvision.transforms import v2
 
 from kat_zoo.train.core.config import parse
-from kat_zoo.train.core.log import read_log
 from kat_zoo.train.detection.coco import decode_masks
 from kat_zoo.train.detection.formats import read_split
 from kat_zoo.train.detection.predict import draw
@@ -56,7 +54,6 @@ TASKS: dict[str, tuple[type, str, list[str]]] = {  # name -> (recipe class, pack
 }  # fmt: skip
 METRICS = {"detection": ("box_ap50", "mask_ap50", "box_ap"), "segmentation": ("miou",)}
 DRAWN = 0.3  # least score in pictures.png: so short a training is rarely sure
-COLORS = {"KAT": "C0", "ViT": "C1", "random": "C7"}
 FIELDS = ["task", "backbone", "seed", "metric", "percent", "cpu_minutes"]
 CURVE_FIELDS = ["task", "backbone", "seed", "update", "loss"]
 
@@ -78,21 +75,18 @@ def plan(task: str, backbone: str, seed: int, work: Path) -> Any:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run folder holds a finished run of this script."""
-    return (folder / "cpu.json").exists() and bool(json.loads((folder / "cpu.json").read_text())["finished"])
+    """Whether a run folder holds a finished run."""
+    return (folder / "result.json").exists()
 
 
 def run(task: str, backbone: str, seed: int, work: Path) -> bool:
-    """Train, or go on; whether the run is finished. CPU seconds of all sessions add up in cpu.json."""
+    """Train, or go on; whether the run is finished."""
     recipe = plan(task, backbone, seed, work)
     folder = Path(recipe.output)
     if is_finished(folder):
         return True
-    before = json.loads((folder / "cpu.json").read_text())["seconds"] if (folder / "cpu.json").exists() else 0.0
-    begin = time.process_time()
-    result = import_module(f"kat_zoo.train.{task}").train(recipe, "auto")
-    spent = before + time.process_time() - begin
-    (folder / "cpu.json").write_text(json.dumps({"seconds": spent, "finished": result is not None}))
+    with counted(folder):
+        result = import_module(f"kat_zoo.train.{task}").train(recipe, "auto")
     return result is not None
 
 
@@ -108,26 +102,15 @@ def collect(finished: Sequence[tuple[str, str, int]], work: Path) -> None:
     for task, backbone, seed in finished:
         folder = work / f"{task}_{backbone}_{seed}"
         values = figures(json.loads((folder / "result.json").read_text()))
-        minutes = json.loads((folder / "cpu.json").read_text())["seconds"] / 60
-        for metric in METRICS[task]:
-            rows.append([task, backbone, seed, metric, f"{values[metric]:.2f}", f"{minutes:.1f}"])
-        for record in read_log(folder / "metrics.jsonl"):
-            if "loss" in record:
-                curves.append([task, backbone, seed, record["update"], f"{record['loss']:.4f}"])
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    for name, fields, content in (("runs", FIELDS, rows), ("curves", CURVE_FIELDS, curves)):
-        with (RESULTS / f"{name}.csv").open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([fields, *content])
-
-
-def read(name: str) -> list[dict[str, str]]:
-    with (RESULTS / f"{name}.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+        rows += [[task, backbone, seed, metric, f"{values[metric]:.2f}", f"{cpu_minutes(folder):.1f}"] for metric in METRICS[task]]
+        curves += [[task, backbone, seed, *point] for point in losses(folder)]
+    write_table(RESULTS / "runs.csv", FIELDS, rows)
+    write_table(RESULTS / "curves.csv", CURVE_FIELDS, curves)
 
 
 def report() -> None:
     """Print the table and draw the curves."""
-    rows, curves = read("runs"), read("curves")
+    rows, curves = (read_table(RESULTS / f"{name}.csv") for name in ("runs", "curves"))
     for task, metrics in METRICS.items():
         for metric in metrics:
             for backbone in BACKBONES:
@@ -141,12 +124,7 @@ def report() -> None:
     figure = Figure(figsize=(9, 3.2), dpi=120, layout="constrained")
     tasks = list(dict.fromkeys(r["task"] for r in curves))
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        for _, backbone, seed in dict.fromkeys((r["task"], r["backbone"], r["seed"]) for r in curves if r["task"] == task):
-            these = [r for r in curves if (r["task"], r["backbone"], r["seed"]) == (task, backbone, seed)]
-            points = [(int(r["update"]), float(r["loss"])) for r in these]
-            axes.plot(*zip(*points, strict=True), color=COLORS[backbone], label=backbone if seed == "0" else None, alpha=0.8)
-        axes.set(title=task, xlabel="update", ylabel="training loss")
-        axes.legend(fontsize=8)
+        draw_losses(axes, [row for row in curves if row["task"] == task], task)
     figure.savefig(RESULTS / "curves.png")
 
 

@@ -7,6 +7,7 @@ salient regions: a derivative, not the published weights. The photographs are th
 of deepforest (the package is MIT, the license of its pictures is not stated: for measurements only).
 """
 
+import csv
 import re
 import tempfile
 import zipfile
@@ -118,6 +119,20 @@ def load_tag(folder, **kwargs):
         save_file(read_weights(folder), file)
         kwargs = {"img_size": 224, "pretrained_cfg_overlay": {"file": str(file)}, **kwargs}
         return timm.create_model("kat_small_patch14_dinov2.lvd142m", pretrained=True, **kwargs).eval()
+
+
+def write_rows(path, columns, rows):
+    """Write a CSV file.
+
+    Args:
+        path: the file.
+        columns: names of its columns.
+        rows: a dict for each row; what it does not have is empty.
+    """
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def load_photographs(folder, names, size=224):

@@ -10,7 +10,6 @@ tokens. Logistic regression with C chosen by five-fold cross-validation on the t
 """
 
 import argparse
-import csv
 import gzip
 import time
 import warnings
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dinov2 import load_tag, load_vit
+from dinov2 import load_tag, load_vit, write_rows
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.neighbors import KNeighborsClassifier
@@ -92,10 +91,7 @@ def main():
         row |= {key: f"{100 * value:.1f}" for key, value in shares.items()}
         rows.append({**row, "cpu_seconds": round(time.process_time() - start)})
         print(rows[-1], flush=True)
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(options.csv, COLUMNS, rows)
 
 
 if __name__ == "__main__":

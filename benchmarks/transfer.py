@@ -9,14 +9,14 @@ of an MLP's own output on the views of the calibration.
 """
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
 import torch
-from dinov2 import CALIBRATION, HELD_OUT, load_photographs, load_tag, load_vit
+from dinov2 import CALIBRATION, HELD_OUT, load_photographs, load_tag, load_vit, write_rows
 
 from kat_zoo import vit_to_kat
+from kat_zoo.transfer.calibration import observe
 
 COLUMNS = ("fit", "order", "images", "features", "class_token", "cosine", "worst_output", "cpu_seconds")
 ORDERS = ((5, 4), (7, 6), (8, 7))
@@ -42,7 +42,10 @@ def main():
     vit = load_vit(options.wheels)
     calibration, held_out = (load_photographs(options.wheels, names) for names in (CALIBRATION, HELD_OUT))
     with torch.inference_mode():
+        inputs, _ = observe(vit, {f"{i}": (block.mlp, -1) for i, block in enumerate(vit.blocks)}, [held_out])
         expected = vit.forward_features(held_out).double()
+    reaches = [one.reach.max().item() for one in inputs.values()]
+    print(f"inputs of the MLPs reach {min(reaches):.0f} to {max(reaches):.0f}")
     cases = [("default", (5, 4), None)] + [("calibrated", order, calibration) for order in ORDERS]
     rows = []
     for fit, order, images in cases:
@@ -57,10 +60,7 @@ def main():
     kat = load_tag(options.wheels)
     rows.insert(1, {"fit": "tag", "order": "8/7", "images": 0, "cpu_seconds": round(time.process_time() - start, 1)})
     rows[1].update(measure(kat, expected, held_out))
-    with options.csv.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(options.csv, COLUMNS, rows)
 
 
 if __name__ == "__main__":

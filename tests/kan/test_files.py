@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -97,6 +98,14 @@ def changed(tensor, value, *position):
         ("affine", lambda t: changed(t, np.inf, 0, 0, 1), r"affine\[0, 0, 1\]=inf: expected finite"),
         ("spline.coef", lambda t: t.to(torch.int64), "coef of dtype int64: expected floating-point numbers"),
         ("spline.coef", lambda t: t.to(torch.bool), "coef of dtype bool: expected floating-point numbers"),
+        pytest.param(
+            "spline.coef",
+            lambda t: t.to(torch.complex64),
+            "coef of dtype complex64: expected floating-point numbers",
+            marks=pytest.mark.skipif(
+                tuple(map(int, safetensors.__version__.split(".")[:2])) < (0, 7), reason="safetensors before 0.7 holds no complex numbers"
+            ),
+        ),
         ("spline.coef", lambda t: t[:, :-1].clone(), r"coef of shape \(2, 5, 3\): expected \(2, 6, 3\)"),
         ("spline.coef", lambda t: None, "coef is missing"),
         ("spline.extra", lambda t: torch.zeros(1), "spline.extra is of no layer"),

@@ -152,7 +152,7 @@ def test_webdataset_tars(tmp_path):
     assert splits.classes == ("0", "1") and isinstance(splits.test, Stream)
     loader, _, updates = train_loader(splits.train, DataConfig(batch_size=4, workers=0), EXACT, RESOLVED, 0, 1)
     assert updates == 3 and sorted(n for images, _ in loader for n in numbers(images)) == list(range(12))
-    with pytest.raises(ValueError, match=r"train-000[01].tar \d+: cls=1: expected a class in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"(train-0000.tar 000[135]|train-0001.tar 00(07|09|11)): cls=1: expected a class in \[0, 1\)"):
         list(train_loader(open_dataset("webdataset", str(tmp_path), num_classes=1, samples=12).train,
                           DataConfig(batch_size=4, workers=0), EXACT, RESOLVED, 0, 1)[0])  # fmt: skip
     (tmp_path / "train-0000.tar").write_bytes(b"no tar")
