@@ -195,9 +195,8 @@ def formulas() -> list[str]:
     return [
         *prose(f"""
             1,000 samples, on a busy, slower machine with AVX2. Without noise a formula counts if it is exact; with noise, if it is
-            symbolic and its RMSE is at most a fifth of the noise: {right} of {seeds}. In the J0 that does not count an edge stays
-            numeric, and the result says so. One noisy distance that counts is another function, which agrees within the noise. Options
-            for the other rows: `--targets distance --seeds 8`, `--seeds 4`, `--seeds 4 --noise 0.01`.
+            symbolic and its RMSE is at most a fifth of the noise: {right} of {seeds}. Options for the other rows: `--targets distance
+            --seeds 8`, `--seeds 4`, `--seeds 4 --noise 0.01`.
         """),
         "",
         *table(("target", "noise", "right", "RMSE, median", "CPU seconds, median"), lines),

@@ -1,6 +1,7 @@
 """The README and docs/: snippets run, commands parse, links lead somewhere, and the tables are what the checked-in data say."""
 
 import contextlib
+import importlib.util
 import io
 import re
 import shlex
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from timm.models import get_pretrained_cfg
 
 from kat_zoo.cli.main import main
 
@@ -83,6 +85,9 @@ def test_command_is_understood(line, capsys, tmp_path, monkeypatch):
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         asked = re.findall(r"\[([\w,]+)\]", line)
         assert all(name in extras for group in asked for name in group.split(","))
+    elif "-m" in words:  # python or torchrun
+        assert importlib.util.find_spec(words[words.index("-m") + 1])
+        assert get_pretrained_cfg(words[words.index("--model") + 1])
     elif words[0] == "python":
         source = (ROOT / words[1]).read_text() + "".join(path.read_text() for path in (ROOT / "benchmarks" / "paper").glob("*.py"))
         assert all(f'"{option}"' in source for option in words if option.startswith("--"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,42 +39,37 @@ def learned_functions(model: nn.Module, x: Tensor, attention: Mapping[str, Atten
     found = []
     for name, module in model.named_modules():
         if isinstance(module, GroupRational):
-            found.append(_panel(name, seen[name], _rationals(module, seen[name]), f"{module.num_groups} groups"))
+            found.append(_panel(name, seen[name], partial(_rationals, module), f"{module.num_groups} groups"))
         elif isinstance(module, KANLinear):
-            found.append(_panel(name, seen[name], _splines(module, seen[name]), _of(module.mask.numel(), "splines")))
+            found.append(_panel(name, seen[name], partial(_splines, module, seen[name]), _of(module.mask.numel(), "splines")))
         elif isinstance(module, FourierHeads):
             layer, _, number = name.partition(".operators.")
-            logits, text = _logits(model.get_submodule(layer), attention[layer], int(number)), _of(module.a[..., 0].numel(), "functions")
+            operators: Any = model.get_submodule(f"{layer}.operators")
+            logits, text = attention[layer].logits.split(operators.head_counts, 1)[int(number)], _of(module.a[..., 0].numel(), "functions")
             if logits.abs().max() > math.pi:  # the functions repeat every 2 pi; logits of a trained model may be hundreds
                 logits, text = (logits + math.pi).remainder(2 * math.pi) - math.pi, f"{text}; logits modulo 2π"
-            found.append(_panel(layer, logits, _waves(module, logits), text))
+            found.append(_panel(layer, logits, partial(_waves, module), text))
     return found
 
 
-def _of(number: int, what: str) -> str:
-    return f"the {min(STRONGEST, number)} strongest of {number:,} {what}"
+def _of(number: int, noun: str) -> str:
+    return f"the {min(STRONGEST, number)} strongest of {number:,} {noun}"
 
 
-def _grid(inputs: Tensor) -> Tensor:
-    """Points over the range of the inputs; a thousandth at either end is left out."""
-    low, high = (float(v) for v in np.quantile(inputs.flatten().float().numpy(), (0.001, 0.999)))
-    return torch.linspace(low, high, POINTS)
-
-
-def _rationals(module: GroupRational, inputs: Tensor) -> Tensor:
+def _rationals(module: GroupRational, grid: Tensor) -> Tensor:
     """(groups, POINTS)."""
-    curves: Tensor = module(_grid(inputs)[:, None].repeat(1, module.num_groups))
+    curves: Tensor = module(grid[:, None].repeat(1, module.num_groups))
     return curves.T
 
 
-def _splines(module: KANLinear, inputs: Tensor) -> Tensor:
+def _splines(module: KANLinear, inputs: Tensor, grid: Tensor) -> Tensor:
     """(STRONGEST, POINTS): the edges whose values vary most over the tokens of the image."""
     tokens = inputs.reshape(-1, module.in_features)
     chosen = module.edges(tokens).std(0, correction=0).flatten().topk(min(STRONGEST, module.mask.numel())).indices
-    return module.edges(_grid(inputs)[:, None].repeat(1, module.in_features)).flatten(1)[:, chosen].T
+    return module.edges(grid[:, None].repeat(1, module.in_features)).flatten(1)[:, chosen].T
 
 
-def _waves(module: FourierHeads, logits: Tensor) -> Tensor:
+def _waves(module: FourierHeads, grid: Tensor) -> Tensor:
     """(STRONGEST, POINTS): the functions of a logit with the largest coefficients."""
     a: Tensor = module.a
     b: Tensor = module.b
@@ -81,23 +77,18 @@ def _waves(module: FourierHeads, logits: Tensor) -> Tensor:
         a, b = a * module.cos_scale[..., None], b * module.sin_scale[..., None]
     a, b = a.flatten(0, 2), b.flatten(0, 2)
     chosen = (a**2 + b**2).sum(-1).topk(min(STRONGEST, len(a))).indices
-    angles = torch.arange(1, a.shape[1] + 1)[:, None] * _grid(logits)
+    angles = torch.arange(1, a.shape[1] + 1)[:, None] * grid
     return a[chosen] @ angles.cos() + b[chosen] @ angles.sin()
 
 
-def _logits(layer: Any, attention: AttentionLayer, number: int) -> Tensor:
-    """Logits of the heads that an operator of the layer has."""
-    parts: Sequence[Tensor] = attention.logits.split(layer.operators.head_counts, 1)
-    return parts[number]
-
-
-def _panel(name: str, inputs: Tensor, curves: Tensor, text: str) -> dict[str, Any]:
-    grid = _grid(inputs)
-    low, high = float(grid[0]), float(grid[-1])
+def _panel(name: str, inputs: Tensor, curves: Callable[[Tensor], Tensor], text: str) -> dict[str, Any]:
+    """Curves over the range of the inputs; a thousandth of them at either end is left out."""
+    values = inputs.flatten().float().numpy()
+    low, high = np.quantile(values, (0.001, 0.999)).tolist()
     return {
         "name": name.replace("blocks.", "block ").replace(".mlp", "").replace(".attn", ", attention").replace(".", ", "),
         "text": text,
         "range": [low, high],
-        "curves": [[round(float(v), 4) for v in curve] for curve in curves],
-        "bars": np.histogram(inputs.flatten().float().numpy(), BINS, (low, high))[0].tolist(),
+        "curves": curves(torch.linspace(low, high, POINTS)).double().numpy().round(4).tolist(),
+        "bars": np.histogram(values, BINS, (low, high))[0].tolist(),
     }

@@ -1,4 +1,4 @@
-"""An image through the shipped models: their answers, where they look, and what their learned activations get to see."""
+"""An image through the shipped models: their answers, where they look, and their learned functions over what they get to see."""
 
 from __future__ import annotations
 

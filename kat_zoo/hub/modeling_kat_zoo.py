@@ -5,13 +5,12 @@ Fourier-KArAt (arXiv 2503.10632) is timm's vision transformer with the layers be
 function. This file is copied as it is, and imports nothing of the package but the package.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import Attention, to_2tuple
+from timm.layers import Attention
 from timm.models import build_model_with_cfg, is_model, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -161,17 +160,14 @@ class KArAt(VisionTransformer):
                 raise ValueError(f"{name}: expected {value!r}; other values need the package kat_zoo")
         if not isinstance(grid_size, int) or not isinstance(rank, int):
             raise ValueError(f"grid_size={grid_size}, rank={rank}: expected integers; one for each layer needs the package kat_zoo")
-        sides = zip(to_2tuple(kwargs.get("img_size", 224)), to_2tuple(kwargs["patch_size"]), strict=True)
-        tokens = math.prod(side // patch for side, patch in sides) + kwargs.get("class_token", True) + kwargs.get("reg_tokens", 0)
         super().__init__(attn_layer=KArAtAttention, **kwargs)
-        shared = None
+        tokens = self.patch_embed.num_patches + self.num_prefix_tokens
         layers: list[Any] = [block.attn for block in self.blocks]
         for layer in layers:
-            if shared is None or mode == "blockwise":
-                shared = nn.Sequential(FourierHeads(layer.num_heads, tokens, grid_size, rank))
-                layer.operators = shared
+            if layer is layers[0] or mode == "blockwise":
+                layer.operators = nn.Sequential(FourierHeads(layer.num_heads, tokens, grid_size, rank))
             else:
-                object.__setattr__(layer, "operators", shared)  # not a module of this layer: its weights are saved once
+                object.__setattr__(layer, "operators", layers[0].operators)  # not a module of this layer: its weights are saved once
 
 
 def build(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:

@@ -29,7 +29,7 @@ from .samples import load_samples
 WEIGHTS, CONFIG, CARD, RECIPE, RESULT = "model.safetensors", "config.json", "README.md", "recipe.yaml", "result.json"
 RUN_FILES = (CONFIG, "metrics.jsonl", "curves.csv", "curves.png")  # besides weights, recipe, result and card
 CODE = "modeling_kat_zoo.py"  # for transformers' trust_remote_code
-# Architectures that it knows.
+# Architectures that this code knows: the keys of its SIZES, which are not read from it, as it imports transformers.
 REMOTE_MODELS = (
     "kat_tiny_patch16_224",
     "kat_small_patch16_224",

@@ -47,6 +47,48 @@ def test_the_functions_of_learned_attention(factor):
     assert max(map(abs, panel["range"])) <= np.pi and ("modulo" in panel["text"]) == (factor > 1)
 
 
+def test_the_strongest_splines_are_drawn():
+    """Of 30, the eight whose values vary most over the inputs, the strongest first."""
+    torch.manual_seed(0)
+    layer, x = KANLinear(10, 3), torch.randn(500, 10)
+    (panel,) = learned_functions(nn.Sequential(layer), x, {})
+    with torch.no_grad():
+        values, curves = (layer.edges(at).flatten(1).numpy() for at in (x, points(panel)[:, None].repeat(1, 10)))
+    strongest = np.argsort(-values.std(0))[:STRONGEST]
+    np.testing.assert_allclose(panel["curves"], curves[:, strongest].T, atol=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"edge_scale": True}, {"hybrid_heads": 2}])
+def test_the_strongest_functions_of_learned_heads_are_drawn(arguments):
+    """While the logits of the other keys stay, the attention follows the function of one; heads that keep softmax have none."""
+    torch.manual_seed(0)
+    model = timm.create_model("karat_pico_patch4_28", depth=1, patch_size=14, rank=1, num_classes=2, **arguments).eval()
+    operator = model.blocks[0].attn.operators[-1]
+    with torch.no_grad():
+        for parameter in (operator.cos_scale, operator.sin_scale):
+            if parameter is not None:
+                parameter.uniform_(0.2, 2)
+        operator.w.fill_(1.0)
+    captured = capture_attention(model, IMAGE)
+    (panel,) = learned_functions(model, IMAGE, captured)
+    heads, tokens = operator.w.shape[:2]
+    logits = captured["blocks.0.attn"].logits[:, -heads:].numpy()
+    assert panel["range"] == pytest.approx(np.quantile(logits, (0.001, 0.999)).tolist())
+
+    def follow(head, key, t):
+        given = torch.zeros(len(t), heads, 1, tokens)
+        given[:, head, 0, key] = t
+        return operator.attention(given)[:, head, 0, 0].detach().numpy()
+
+    period = torch.linspace(0, 2 * np.pi, 65)[1:]
+    keys = [(head, key) for head in range(heads) for key in range(tokens)]
+    strongest = sorted(keys, key=lambda one: -follow(*one, period).var())[:STRONGEST]
+    assert len(panel["curves"]) == min(STRONGEST, heads * tokens)
+    for curve, one in zip(panel["curves"], strongest, strict=True):
+        expected = follow(*one, points(panel))
+        np.testing.assert_allclose(np.array(curve) - curve[0], expected - expected[0], atol=3e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "panels", "text"),
     [

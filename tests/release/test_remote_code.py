@@ -25,17 +25,13 @@ for folder in sys.argv[1:]:
 assert not [name for name in sys.modules if name.startswith("kat_zoo.")]
 """
 
-
-SMALL_UNIVERSAL = {"depth": 2, "embed_dim": 48, "num_heads": 3, "img_size": 32, "num_classes": 3, "rank": 4, "reg_tokens": 1}
-
-
 MODELS = {
     "kat_pico_patch4_28.fmnist": {"pretrained": True},
     "kat_pico_patch4_28": {"depth": 2, "order": (3, 2), "num_groups": 4},
     "kat_tiny_patch16_224": {"depth": 2, "embed_dim": 48, "img_size": 32, "num_classes": 3, "act_scaled": True},
     "karat_pico_patch4_28.fmnist": {"pretrained": True},
     "karat_kat_pico_patch4_28": {"depth": 2, "qk_norm": True},
-    "karat_tiny_g3u_patch16_224": SMALL_UNIVERSAL,
+    "karat_tiny_g3u_patch16_224": {"depth": 2, "embed_dim": 48, "img_size": 32, "num_classes": 3, "rank": 4, "reg_tokens": 1},
 }
 
 

@@ -81,7 +81,7 @@ def test_the_buttons_of_the_paper(user):
     tab = user.open()
     example(user, tab, "Toy function")
     train(user, tab)
-    slide(tab, "Prune below this score", -0.5)
+    slide(tab, "Prune below this score", -1)
     expect(tab.locator("#prune-preview")).to_contain_text("12 edges would go; 2 – 1 – 1 left")
     user.click(button(tab, "Prune"))
     expect(tab.locator("#network .edge")).to_have_count(3)
