@@ -53,4 +53,4 @@ def test_report_of_finished_runs(proof, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "detection box_ap50 KAT: mean 61.5 % (seeds: 61.0, 62.0); 1.5 CPU minutes a run" in text
     assert "detection mask_ap50 random: mean 9.5 %" in text and "segmentation" not in text and "ViT" not in text
-    assert (tmp_path / "results" / "curves.png").exists() and len(proof.read("curves")) == 8
+    assert (tmp_path / "results" / "curves.png").exists() and len(proof.read_table(tmp_path / "results" / "curves.csv")) == 8
