@@ -54,7 +54,7 @@ def _tiles(kernel: str, dtype: torch.dtype, dim: int, rank: int, num_harmonics: 
     """
     full, many = dtype == torch.float32, num_harmonics > 4  # the gradients of a and b alone are 2 G accumulators
     if full and kernel == "key":
-        return {"M": 16, "N": 16, "num_warps": 8 if many else 4, "num_stages": 2 if many else 1}
+        return {"M": 32 if num_harmonics == 1 else 16, "N": 16, "num_warps": 8 if many else 4, "num_stages": 2 if many else 1}
     if full:
         return {"M": 16 if dim > 64 and not many else 32, "N": 16, "num_warps": 8 if many else 4, "num_stages": 2}
     if many and kernel == "key":
