@@ -16,7 +16,6 @@ import argparse
 import csv
 import ctypes
 import itertools
-import os
 import re
 import subprocess
 import tempfile
@@ -241,6 +240,7 @@ def goals(rows: list[dict[str, str]]) -> list[str]:
 
 def main() -> None:
     import torch
+    from threadpoolctl import threadpool_limits
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=CHOSEN, metavar="TABLE", help=", ".join(CHOSEN))
@@ -249,7 +249,8 @@ def main() -> None:
     warnings.simplefilter("ignore")  # convergence of the peers
     lines: list[tuple[Any, ...]] = []
     for name in options.only or CHOSEN:
-        own = measure(name)
+        with threadpool_limits(1):
+            own = measure(name)
         lines += own
         print(*(f"{line[0]:14} {line[4]:24} {line[5]:>8} {line[6]:>9} bytes {line[7]:>10} us" for line in own), sep="\n")
     print(*goals([dict(zip(FIELDS, map(str, line), strict=True)) for line in lines]), sep="\n")
@@ -259,6 +260,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = "1"
     main()

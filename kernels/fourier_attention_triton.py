@@ -45,20 +45,23 @@ def _pack(a: Tensor, b: Tensor) -> Tensor:
     return _pad_rank(torch.stack([a, b]).permute(1, 4, 0, 3, 2)).contiguous()
 
 
-def _tiles(kernel: str, dtype: torch.dtype, dim: int, num_harmonics: int) -> dict[str, int]:
+def _tiles(kernel: str, dtype: torch.dtype, dim: int, rank: int, num_harmonics: int) -> dict[str, int]:
     """Tiles of queries (M) and keys (N), warps and stages of a kernel: those with the fewest instructions that do not spill.
 
-    Found by compiling. Two warps need not pass on the tiles of a product that the next one contracts, which halves their instructions.
-    In float32, and with many harmonics, the products take the registers of more warps. All fit 48 KiB of shared memory, which every
-    GPU grants.
+    Found by compiling, for up to 11 harmonics. Two warps need not pass on the tiles of a product that the next one contracts, which
+    halves their instructions. In float32, and with many harmonics, the products take the registers of more warps. Heads of 64 channels
+    fit 48 KiB of shared memory, which every GPU grants.
     """
     full, many = dtype == torch.float32, num_harmonics > 4  # the gradients of a and b alone are 2 G accumulators
     if full and kernel == "key":
-        return {"M": 16, "N": 16, "num_warps": 8 if many else 4, "num_stages": 2 if many else 1}
+        return {"M": 32 if num_harmonics == 1 else 16, "N": 16, "num_warps": 8 if many else 4, "num_stages": 2 if many else 1}
     if full:
         return {"M": 16 if dim > 64 and not many else 32, "N": 16, "num_warps": 8 if many else 4, "num_stages": 2}
+    if many and kernel == "key":
+        wide = num_harmonics * _padded_rank(rank) > 160
+        return {"M": 16 if wide else 32, "N": 16, "num_warps": 4, "num_stages": 2 if wide else 1}
     if many:
-        return {"M": 16, "N": 16, "num_warps": 4, "num_stages": 1}
+        return {"M": 16, "N": 16, "num_warps": 2 if kernel == "query" else 4, "num_stages": 1}
     m = {"forward": 64, "query": 32, "key": 32 if dim > 16 else 16}[kernel]
     return {"M": m, "N": 16, "num_warps": 2, "num_stages": 1 if kernel == "query" else 2}
 
@@ -75,7 +78,7 @@ def _constants(kernel: str, q: Tensor, rank: int, num_harmonics: int) -> dict[st
     """Compile-time sizes, by the layer's shape and dtype alone: never the batch, never the number of tokens."""
     dim = max(16, triton.next_power_of_2(q.shape[-1]))
     return {
-        **_tiles(kernel, q.dtype, dim, num_harmonics),
+        **_tiles(kernel, q.dtype, dim, rank, num_harmonics),
         **multiply_adds(),
         "G": num_harmonics,
         "D": dim,

@@ -76,8 +76,9 @@ def fourier_attention_forward_kernel(
     PRECISION: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     """A block of M queries of one (batch, head): z and out; grid (query blocks, B h)."""
-    i_pair = tl.program_id(1).to(tl.int64)
-    i_b, i_h = i_pair // heads, i_pair % heads
+    i_pair = tl.program_id(1)
+    i_b, i_h = (i_pair // heads).to(tl.int64), (i_pair % heads).to(tl.int64)  # divided as int32, which is a fraction of int64's work
+    i_pair = i_pair.to(tl.int64)
     o_m, o_d, o_r = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, D), tl.arange(0, R)
     p_k += i_b * k_b + i_h * k_h
     p_c += i_h * (2 * G) * tokens * R
@@ -109,8 +110,9 @@ def fourier_attention_query_kernel(
     DTYPE: tl.constexpr,
 ):  # fmt: skip
     """The gradient of a block of M queries of one (batch, head); grid (query blocks, B h)."""
-    i_pair = tl.program_id(1).to(tl.int64)
-    i_b, i_h = i_pair // heads, i_pair % heads
+    i_pair = tl.program_id(1)
+    i_b, i_h = (i_pair // heads).to(tl.int64), (i_pair % heads).to(tl.int64)  # divided as int32, which is a fraction of int64's work
+    i_pair = i_pair.to(tl.int64)
     o_m, o_d, o_r = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, D), tl.arange(0, R)
     p_k += i_b * k_b + i_h * k_h
     p_c += i_h * (2 * G) * tokens * R
@@ -151,9 +153,9 @@ def fourier_attention_key_kernel(
         dcos = dcos + (tl.zeros((N, R), tl.float32),)  # type: ignore[assignment]
         dsin = dsin + (tl.zeros((N, R), tl.float32),)  # type: ignore[assignment]
     blocks = tl.cdiv(tokens, M)
-    first, end = batch * i_part // parts * blocks, batch * (i_part + 1) // parts * blocks
-    for i in range(first, end):  # images and blocks in one loop, whose loads Triton overlaps
-        i_b, i_m = (i // blocks).to(tl.int64), i % blocks
+    first, end = batch * i_part // parts, batch * (i_part + 1) // parts
+    i_b, i_m = first.to(tl.int64), 0
+    for _ in range((end - first) * blocks):  # images and blocks in one loop, whose loads Triton overlaps
         o_m = i_m * M + tl.arange(0, M)
         k = _rows(p_k + i_b * k_b + i_h * k_h, o_n, o_d, k_n, tokens, dim).to(DTYPE)
         q = _rows(p_q + i_b * q_b + i_h * q_h, o_m, o_d, q_n, tokens, dim).to(DTYPE)
@@ -171,10 +173,12 @@ def fourier_attention_key_kernel(
         dcos = new_cos
         dsin = new_sin
         dk += _dot(dlogits.to(DTYPE), q, PRECISION)
-        if i_m == blocks - 1:
+        is_last = i_m == blocks - 1
+        if is_last:
             p = p_dk + i_b * d_b + i_h * d_h + o_n.to(tl.int64)[:, None] * d_n + o_d[None, :]
             tl.store(p, (dk * scale).to(p_dk.dtype.element_ty), mask=(o_n < tokens)[:, None] & (o_d < dim)[None, :])
             dk = tl.zeros((N, D), tl.float32)
+        i_b, i_m = i_b + is_last, tl.where(is_last, 0, i_m + 1)  # counted, as a division takes many instructions
     p_dc += (i_part * heads + i_h) * (2 * G) * tokens * R + o_n[:, None] * R + o_r[None, :]
     for m in tl.static_range(G):
         tl.store(p_dc + 2 * m * tokens * R, dcos[m], mask=(o_n < tokens)[:, None])

@@ -90,6 +90,11 @@ KAT_INLINE typename Vec<typename Storage<S>::Compute, L>::F load_some(const S* p
 }
 
 template <class S, int L>
+KAT_INLINE typename Vec<typename Storage<S>::Compute, L>::F load_at_most(const S* p, int64_t count) {
+  return count >= L ? Storage<S>::template load<L>(p) : load_some<S, L>(p, count);
+}
+
+template <class S, int L>
 KAT_INLINE void store_some(S* p, int64_t count, typename Vec<typename Storage<S>::Compute, L>::F v) {
   S buffer[L];
   Storage<S>::template store<L>(buffer, v);
@@ -118,7 +123,7 @@ KAT_INLINE void forward_careful(const Forward<S>& k, const Block& b, int group) 
     const int64_t base = (row * k.problem.groups + group) * k.problem.width;
     for (int64_t i = b.col_begin; i < b.col_end; i += L) {
       const int64_t count = least(L, b.col_end - i);
-      const F x = count == L ? Storage<S>::template load<L>(k.x + base + i) : load_some<S, L>(k.x + base + i, count);
+      const F x = load_at_most<S, L>(k.x + base + i, count);
       if (!any_of(Direct<T, L, M, N>::absolute(x) > c.limit)) continue;
       for (int64_t j = 0; j < count; ++j) {
         if (std::fabs(x[j]) > c.limit) Storage<S>::template store<1>(k.y + base + i + j, typename Vec<T, 1>::F{Careful<T>::forward(x[j], c)});
@@ -143,8 +148,8 @@ KAT_INLINE void backward_careful(const Backward<S>& k, const Block& b, int group
     const int64_t base = (row * k.problem.groups + group) * k.problem.width;
     for (int64_t i = b.col_begin; i < b.col_end; i += L) {
       const int64_t count = least(L, b.col_end - i);
-      const F x = count == L ? Storage<S>::template load<L>(k.x + base + i) : load_some<S, L>(k.x + base + i, count);
-      const F g = count == L ? Storage<S>::template load<L>(k.g + base + i) : load_some<S, L>(k.g + base + i, count);
+      const F x = load_at_most<S, L>(k.x + base + i, count);
+      const F g = load_at_most<S, L>(k.g + base + i, count);
       const I far = Direct<T, L, M, N>::absolute(x) > c.limit;
       const F near_x = bit_cast<F>(bit_cast<I>(x) & ~far), near_g = bit_cast<F>(bit_cast<I>(g) & ~far);
       Direct<T, L, M, N>::backward(near_g, near_x, c, m, n, da, db);

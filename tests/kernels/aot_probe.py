@@ -133,14 +133,16 @@ def attention():
 
 
 def attention_slow():
-    """Spills of the kernels for other grid sizes, ranks and heads."""
-    spills = {}
+    """Spills and shared memory in bytes of the kernels for other numbers of harmonics, ranks and heads."""
+    spills, shared = {}, {}
     for arch in ("sm_80", "sm_90"):
         for dtype in (torch.float32, torch.bfloat16):
             for size in ({"num_harmonics": 1}, {"num_harmonics": 5, "rank": 24}, {"num_harmonics": 11}, {"dim": 96}):
                 for launch in attention_step(arch=arch, dtype=dtype, **size).launches:
-                    spills[f"{arch} {dtype} {size} {launch.name}"] = assembly.figures(launch.kernel, 4, 1.0).spills
-    return {"rows": report_of("fourier_attention"), "spills": spills}
+                    name = f"{arch} {dtype} {size} {launch.name}"
+                    spills[name] = assembly.figures(launch.kernel, 4, 1.0).spills
+                    shared[name] = launch.kernel.metadata.shared
+    return {"rows": report_of("fourier_attention"), "spills": spills, "shared": shared}
 
 
 def spline_step(rows=25, inputs=3, outputs=5, grid=5, order=3, dtype=torch.float32, arch="sm_90"):

@@ -167,7 +167,8 @@ def to_int8(model: Any, entries: int = 64) -> Int8:
             "the network has functions, a base or a second layer of splines: expected splines without a base, sums and products"
         )
     low, high = _ranges(program)
-    low, step = _single(low, -np.inf), _single((high - _single(low, -np.inf)) / (entries - 1), np.inf)
+    low = _single(low, -np.inf)
+    step = _single((high - low) / (entries - 1), np.inf)
     places = low[:, None] + step[:, None] * np.arange(entries)
     size = len(first.edges)
     table, scale, offset = np.zeros((size, entries), np.int8), np.zeros(size), np.zeros(size)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, huber
 
 from .basis import quantiles
 
@@ -84,8 +84,7 @@ class Huber(Loss):
 
     def values(self, y: np.ndarray, eta: np.ndarray) -> np.ndarray:
         """Huber's function of the residuals."""
-        residual = np.abs(y - eta)
-        found: np.ndarray = np.where(residual <= self.size, residual**2 / 2, self.size * (residual - self.size / 2))
+        found: np.ndarray = huber(self.size, y - eta)
         return found
 
 

@@ -105,8 +105,7 @@ def fit_numeric(task: Task, x: np.ndarray, y: np.ndarray, weight: np.ndarray, ra
     parts = x[:, columns]
     order_of_rows = np.argsort(rank, kind="stable")
     directions = task.directions[columns] if task.directions.any() else None
-
-    losses = list(task.losses)
+    losses = list(task.losses)  # as they become where y has outliers
 
     def one(output: int, offset: np.ndarray | None = None) -> Fitted:
         def fitted(loss: Loss, target: np.ndarray) -> Fitted:
