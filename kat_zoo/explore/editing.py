@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .._checks import count, real
+from .._checks import is_count, real
 from ..kan import KAN
 from ..kan.network import Edge
-from .outcome import Outcome, Report, edge_of
+from .outcome import Outcome, Report, edge_of, removed_nodes
 from .state import State
 from .training import MOST_WIDTH
 
@@ -66,16 +66,64 @@ def restore_edge(state: State, report: Report, *, edge: Sequence[int]) -> Outcom
 
 
 def remove_node(state: State, report: Report, *, layer: int, node: int) -> Outcome:
-    """Remove a hidden node.
+    """Remove the edges that leave a hidden node; their means stay, and `restore_node` brings them back.
 
     Args:
         state: the state before.
         report: function that takes news.
         layer: number of the layer of nodes, 1 is the first hidden one.
         node: number of the node in its layer.
+
+    Raises:
+        ValueError: not a hidden node, one that is removed already, or the last one of its layer.
     """
-    network = state.need_network().remove_node(count("layer", layer), count("node", node, 0))
-    return Outcome(state.changed(network), f"Remove node {node} of layer {layer}", [f"model = model.remove_node({layer}, {node})"])
+    network, removed = _open_node(state, layer, node)
+    if node in removed or len(removed) == network.nodes[layer] - 1:
+        raise ValueError(f"layer={layer}, node={node}: expected one of at least two nodes that are not removed")
+    h = network.activations(state.scales.inputs(state.need_problem().X))[layer]
+    means = network.layers[layer].edges(h)[:, :, node].detach().mean(0).tolist()
+    code = [f"model.remove_edge({layer}, {node}, {j}, mean={mean!r})" for j, mean in enumerate(means)]
+    for j, mean in enumerate(means):
+        network.remove_edge(layer, node, j, mean)
+    return Outcome(state.changed(network), f"Remove node {node} of layer {layer}", code)
+
+
+def restore_node(state: State, report: Report, *, layer: int, node: int) -> Outcome:
+    """Make the edges that leave a removed hidden node numeric again.
+
+    Args:
+        state: the state before.
+        report: function that takes news.
+        layer: number of the layer of nodes, 1 is the first hidden one.
+        node: number of the node in its layer.
+
+    Raises:
+        ValueError: not a hidden node, or one that is not removed.
+    """
+    network, removed = _open_node(state, layer, node)
+    if node not in removed:
+        raise ValueError(f"layer={layer}, node={node}: expected a removed node")
+    A, code = state.scales.inputs(state.need_problem().X), []
+    for j in range(network.layers[layer].spline.out_features):
+        if network.edge_kind(layer, node, j) == "0":  # the last edge of a sub-node, which holds its constant
+            network.unfix(layer, node, j, A)
+            code.append(f"model.unfix({layer}, {node}, {j}, A)")
+        network.restore_edge(layer, node, j, A)
+        code.append(f"model.restore_edge({layer}, {node}, {j}, A)")
+    return Outcome(state.changed(network), f"Restore node {node} of layer {layer}", code)
+
+
+def _open_node(state: State, layer: int, node: int) -> tuple[KAN, list[int]]:
+    """A copy of the network that a step may change, and the removed nodes of a hidden layer.
+
+    Raises:
+        ValueError: there is no such hidden node.
+    """
+    network = copy.deepcopy(state.need_network())
+    layers = len(network.nodes) - 1
+    if not is_count(layer) or layer >= layers or not is_count(node, 0) or node >= network.nodes[layer]:
+        raise ValueError(f"layer={layer!r}, node={node!r}: expected a hidden node (layers 1 to {layers - 1})")
+    return network, removed_nodes(network)[layer]
 
 
 def add_node(state: State, report: Report, *, layer: int) -> Outcome:

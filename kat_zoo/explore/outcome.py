@@ -76,3 +76,16 @@ def edge_of(network: KAN, edge: Sequence[int]) -> Edge:
         raise ValueError(f"edge={edge!r}: expected three numbers, layer, input and output")
     network.check_edge(*edge)
     return edge[0], edge[1], edge[2]
+
+
+def removed_nodes(network: KAN) -> list[list[int]]:
+    """Nodes of each layer of nodes that no edge leaves, but constants; the outputs are never among them.
+
+    Args:
+        network: the network.
+    """
+    alive: list[set[int]] = [set() for _ in network.layers]
+    for layer, i, j in network.edges():
+        if network.edge_kind(layer, i, j) != "0":
+            alive[layer].add(i)
+    return [[i for i in range(nodes) if i not in used] for nodes, used in zip(network.nodes, alive, strict=False)] + [[]]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .editing import add_node, auto, fix, prune, remove_edge, remove_node, restore_edge, unfix
+from .editing import add_node, auto, fix, prune, remove_edge, remove_node, restore_edge, restore_node, unfix
 from .opening import choose, open_example, open_file, open_network
 from .outcome import Outcome
 from .searching import search, take
@@ -12,6 +12,6 @@ STEPS: dict[str, Callable[..., Outcome]] = {
     function.__name__: function
     for function in (
         *(open_file, open_example, open_network, choose, train, prune, remove_edge, restore_edge),
-        *(remove_node, add_node, fix, unfix, auto, search, take),
+        *(remove_node, restore_node, add_node, fix, unfix, auto, search, take),
     )
 }

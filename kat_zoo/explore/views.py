@@ -13,7 +13,7 @@ from ..kan import KAN
 from ..kan.library import function_names
 from ..kan.operations.pruning import attribute
 from .formulas import code_of, mathml_tree, typeset, verdict
-from .outcome import edge_of
+from .outcome import edge_of, removed_nodes
 from .state import Problem, State, strengths
 from .training import MOST_GRID, MOST_WIDTH
 
@@ -87,6 +87,7 @@ def network_view(state: State) -> dict[str, Any] | None:
         "target": state.problem.target,
         "edges": sorted(drawn, key=lambda edge: edge["edge"]),
         "left_out": len(edges) - len(drawn),
+        "removed": removed_nodes(network),
         "node_scores": [finite(score.double()) for score in scores.nodes],
         "error": number(state.error()),
         "losses": [[step, number(train), number(val)] for step, train, val in state.losses],

@@ -83,7 +83,8 @@ def test_every_step_is_undone_and_made_again(session):
         ("prune", {"threshold": 0.05}),
         ("train", {"chunks": 2}),
         ("add_node", {"layer": 1}),
-        ("remove_node", {"layer": 1, "node": 0}),
+        ("remove_node", {"layer": 1, "node": 1}),
+        ("restore_node", {"layer": 1, "node": 1}),
         ("fix", {"edge": [0, 0, 0], "function": "sin"}),
         ("unfix", {"edge": [0, 0, 0]}),
         ("remove_edge", {"edge": [0, 1, 0]}),
@@ -118,11 +119,36 @@ def test_removing_an_edge_keeps_the_mean_and_restoring_it_brings_its_shape_back(
     torch.testing.assert_close(restored(A).detach(), old, atol=1e-9, rtol=1e-9)
 
 
+def test_a_removed_node_is_restored_with_its_shape(session):
+    before = session.state
+    A = before.scales.inputs(before.problem.X)
+    old = before.network(A).detach()
+    removed = session.do("remove_node", {"layer": 1, "node": 1})
+    view = views.network_view(removed)
+    assert view["nodes"] == [2, 3, 1] and view["removed"] == [[], [1], []] and view["node_scores"][1][1] == 0
+    off = removed.network(A).detach()
+    torch.testing.assert_close(off.mean(), old.mean())
+    assert (off - old).abs().max() > 1e-3
+    restored = session.do("restore_node", {"layer": 1, "node": 1})
+    torch.testing.assert_close(restored.network(A).detach(), old, atol=1e-9, rtol=1e-9)
+    assert views.network_view(restored)["removed"] == [[], [], []]
+    for node in range(2):
+        session.do("remove_node", {"layer": 1, "node": node})
+    with pytest.raises(ValueError, match="at least two nodes"):
+        session.do("remove_node", {"layer": 1, "node": 2})
+    session.do("remove_edge", {"edge": [1, 2, 0]})  # the last edge of the output, which becomes its constant
+    assert views.network_view(session.state)["removed"] == [[], [0, 1, 2], []]
+    back = session.do("restore_node", {"layer": 1, "node": 2}).network
+    assert back.edge_kind(1, 2, 0) == "numeric"
+
+
 def test_the_script_repeats_the_session(session, tmp_path):
     session.do("prune", {"threshold": 0.05})
     session.do("train", {"chunks": 2})
     session.do("fix", {"edge": [0, 0, 0], "function": "sin"})
     session.do("remove_edge", {"edge": [0, 1, 0]})
+    session.do("remove_node", {"layer": 1, "node": 0})
+    session.do("restore_node", {"layer": 1, "node": 0})
     run = subprocess.run([sys.executable, "-c", session.script()], cwd=tmp_path, capture_output=True, text=True, check=True)
     formula, error = run.stdout.strip().splitlines()
     assert formula == str(session.state.expressions()[1])
@@ -153,6 +179,8 @@ def test_a_saved_session_is_repeated(session):
         ("fix", {"edge": "abc", "function": "sin"}, "layer='a'"),
         ("fix", {"edge": [0, 0, 0], "function": "__import__('os')"}, "function="),
         ("remove_node", {"layer": 0, "node": 0}, "layer=0"),
+        ("remove_node", {"layer": 1, "node": 9}, "node=9"),
+        ("restore_node", {"layer": 1, "node": 0}, "expected a removed node"),
         ("add_node", {"layer": 9}, "layer=9"),
         ("take", {"row": 0}, "no formulas"),
         ("choose", {"inputs": ["x"], "target": "nothing"}, "'nothing'"),

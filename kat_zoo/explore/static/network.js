@@ -154,15 +154,16 @@ function node(found, layer, n, x, y, room, selected, actions) {
     return svg("g", {}, svg("circle", { class: "node", cx: x, cy: y, r: 4 }), svg("text", { class: "node-name", x, y: layer === 0 ? y + 18 : y - 10, "text-anchor": "middle" }, svg("title", {}, text), short));
   }
   const product = n >= found.nodes[layer] - found.products[layer];
+  const gone = found.removed[layer].includes(n);
   const chosen = selected?.node && selected.node[0] === layer && selected.node[1] === n;
   const pick = () => actions.select({ node: [layer, n] });
   return svg(
     "g",
     {
-      class: `hidden-node ${chosen ? "chosen" : ""}`,
+      class: `hidden-node ${gone ? "gone" : ""} ${chosen ? "chosen" : ""}`,
       role: "button",
       tabindex: 0,
-      "aria-label": `${text}${product ? ", a product" : ""}, score ${digits(found.node_scores[layer][n])}`,
+      "aria-label": `${text}${product ? ", a product" : ""}${gone ? ", removed" : ""}, score ${digits(found.node_scores[layer][n])}`,
       "aria-pressed": chosen ? "true" : "false",
       "data-key": `node ${layer},${n}`,
       onclick: pick,
@@ -217,7 +218,9 @@ function nodeActions(found, [layer, n], actions, busy) {
     { class: "row tool" },
     h("strong", {}, nodeName(found, layer, n)),
     h("span", { class: "muted grow" }, `score ${digits(found.node_scores[layer][n])}`),
-    h("button", { "data-key": "remove node", disabled: busy || found.nodes[layer] === 1, onclick: () => actions.step("remove_node", { layer, node: n }) }, "Remove node"),
+    found.removed[layer].includes(n)
+      ? h("button", { "data-key": "restore node", disabled: busy, onclick: () => actions.step("restore_node", { layer, node: n }) }, "Restore node")
+      : h("button", { "data-key": "remove node", disabled: busy || found.removed[layer].length >= found.nodes[layer] - 1, onclick: () => actions.step("remove_node", { layer, node: n }) }, "Remove node"),
   );
 }
 

@@ -186,10 +186,13 @@ def test_remove_an_edge_and_restore_it(user):
     idle(tab)
     user.click(tab.get_by_role("button", name=re.compile("^node 1.5")))
     user.click(button(tab, "Remove node"))
-    expect(tab.locator("#network .heading .muted")).to_contain_text("2 – 4 – 1")
+    expect(button(tab, "node 1.5, removed, score 0")).to_be_visible()
+    idle(tab)
+    user.click(button(tab, "Restore node"))
+    expect(button(tab, "Remove node")).to_be_visible()
     idle(tab)
     user.click(button(tab, "Add a node"))
-    expect(tab.locator("#network .heading .muted")).to_contain_text("2 – 5 – 1")
+    expect(tab.locator("#network .heading .muted")).to_contain_text("2 – 6 – 1")
 
 
 def test_a_column_of_gaps(user):
