@@ -206,9 +206,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dummies", type=int, default=0, help="columns of noise that are added to the inputs")
     parser.add_argument("--units", action="store_true", help="give our estimator the units")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "kan_laws.csv")
+    parser.add_argument("--out", type=Path, help="CSV file; by default one of benchmarks/results for each list, with units and without")
     parser.add_argument("--resume", action="store_true", help="keep the rows of --out")
-    return parser.parse_args()
+    options = parser.parse_args()
+    kind = ("_catalogue" if options.catalogue else "") + ("_units" if options.units else "")
+    options.out = options.out or Path(__file__).parent / "results" / f"kan_laws{kind}.csv"
+    return options
 
 
 def main() -> None:

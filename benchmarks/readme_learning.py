@@ -138,7 +138,7 @@ def laws() -> list[str]:
     lists = {
         "kan_laws.csv": "own, 40 laws",
         "kan_laws_catalogue.csv": "FastSRB, 76 laws",
-        "kan_laws_units.csv": "FastSRB, units given",
+        "kan_laws_catalogue_units.csv": "FastSRB, units given",
     }
     lines, lost = [], []
     for file, label in lists.items():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import kan_laws
 from laws import LAWS
 from laws.law import known_constants, length, read_catalogue
 
@@ -23,6 +24,14 @@ def test_there_are_forty_laws_each_with_a_source_and_units():
         assert X.shape == (200, len(law.inputs)) and np.isfinite(y).all() and np.ptp(y) > 0, name
         for column, (low, high, kind, _) in zip(X.T, law.inputs.values(), strict=True):
             assert low <= column.min() and column.max() <= high + (kind == "int"), name
+
+
+def test_each_list_has_a_file_of_its_own_with_units_and_without(monkeypatch):
+    names = []
+    for options in ([], ["--units"], ["--catalogue", "laws.yaml"], ["--catalogue", "laws.yaml", "--units"]):
+        monkeypatch.setattr(sys, "argv", ["kan_laws.py", *options])
+        names.append(kan_laws.parse().out.name)
+    assert names == ["kan_laws.csv", "kan_laws_units.csv", "kan_laws_catalogue.csv", "kan_laws_catalogue_units.csv"]
 
 
 LENGTHS = {
