@@ -82,7 +82,7 @@ class KAN(Network):
 
         Args:
             variables: names of the inputs, x_1 ... x_n by default.
-            round: number of decimals of the coefficients; None for all digits.
+            round: number of decimals of the coefficients, where multiples of pi print as such; None for all digits.
             X: (N, inputs) samples that say how large the inputs are; the range of the first layer's grids by default.
 
         Raises:

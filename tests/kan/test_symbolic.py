@@ -69,9 +69,19 @@ def toy():
 
 def test_formula_gathers_constants():
     (expression,) = toy().formula()
-    assert expression == sympy.exp(sympy.sin(sympy.Float(3.1416) * X1) + X2**2)
+    assert expression == sympy.exp(sympy.sin(sympy.pi * X1) + X2**2)
     assert complexity([expression]) == 9
     assert "\\sin" in toy().latex()[0]
+
+
+def test_only_a_number_that_is_a_multiple_of_pi_prints_as_one():
+    model = KAN([1, 1, 1], 3)
+    printed = []
+    for rate in (-math.pi / 2, 2 * math.pi * (1 + 5e-6), 3.1417):
+        model.fix_symbolic(0, 0, 0, "sin", affine=(rate, 0.0, 1.0, 0.0))
+        model.fix_symbolic(1, 0, 0, "exp", affine=(1.0, 0.0, 1.0, 0.0))
+        printed.append(str(model.formula()[0]))
+    assert printed == ["exp(-sin(pi*x_1/2))", "exp(sin(2*pi*x_1))", "exp(sin(3.1417*x_1))"]
 
 
 def test_formula_equals_the_network():
@@ -210,7 +220,7 @@ def test_memory_does_not_grow_with_the_number_of_samples():
 def test_formula_of_scaled_data():
     model = copy.deepcopy(toy())
     (expression,) = formula(model, None, 4, input_affine=[(1.0, 0.0), (2.0, 0.0)], output_affine=[(3.0, 1.0)])
-    assert expression == 3 * sympy.exp(sympy.sin(sympy.Float(3.1416) * X1) + 4 * X2**2) + 1
+    assert expression == 3 * sympy.exp(sympy.sin(sympy.pi * X1) + 4 * X2**2) + 1
 
 
 def test_unfix_moves_the_grid_to_the_samples():

@@ -89,7 +89,7 @@ def formula(
     Args:
         model: the network.
         variables: names of the inputs, x_1 ... x_n by default.
-        round: number of decimals of the coefficients; None for all digits.
+        round: number of decimals of the coefficients, where multiples of pi print as such; None for all digits.
         X: (N, inputs) samples that say how large the inputs are; the range of the first layer's grids by default.
         input_affine: pair (scale, shift) for each input x, of which the network was given scale * x + shift.
         output_affine: pair (scale, shift) for each output, the answer being scale * output + shift.

@@ -9,6 +9,10 @@ import numpy as np
 import sympy
 
 SIGNIFICANT = 12  # digits of a rounded number at most: a fit does not know more of a constant such as 8.99e9
+PI_MULTIPLES = [
+    sympy.Rational(p, q) for p, q in ((1, 4), (1, 3), (1, 2), (2, 3), (3, 4), (1, 1), (3, 2), (2, 1), (3, 1), (4, 1), (6, 1), (8, 1))
+]
+PI_WITHIN = 1e-5  # relative distance within which a number prints as a multiple of pi
 
 
 @dataclass
@@ -68,7 +72,7 @@ class Linear:
         return next((c for c in self.terms.values() if abs(c) >= 0.999 * largest), 0.0)
 
     def to_sympy(self, digits: int | None, singular: bool = False) -> sympy.Expr:
-        """SymPy expression of it with rounded numbers.
+        """SymPy expression of it with rounded numbers, a multiple of pi as such.
 
         There are more decimals where all numbers are small, or where a number's term is more than ten times larger than the
         spread of the sum, as a year is compared with a span of decades: an error in the last digit must stay small in the result.
@@ -86,6 +90,8 @@ class Linear:
         def number(value: float, size: float) -> sympy.Expr:
             if digits is None or value == 0:
                 return _number(value, None)
+            if (angle := _multiple_of_pi(value)) is not None:
+                return angle
             decimals = _decimals(scale, digits)
             if spread and size:
                 decimals = max(decimals, digits + math.floor(math.log10(size) - math.log10(spread)))
@@ -114,6 +120,15 @@ def _number(value: float, decimals: int | None) -> sympy.Expr:
     if decimals is not None:
         value = round(value, decimals)
     return sympy.Integer(int(value)) if value == int(value) and abs(value) < 1e15 else sympy.Float(value)
+
+
+def _multiple_of_pi(value: float) -> sympy.Expr | None:
+    """The multiple of pi that a number is, up to sign, or None."""
+    for factor in PI_MULTIPLES:
+        multiple = float(factor) * math.pi
+        if abs(abs(value) - multiple) <= PI_WITHIN * multiple:
+            return sympy.pi * (factor if value > 0 else -factor)
+    return None
 
 
 def _size(values: np.ndarray) -> float:
