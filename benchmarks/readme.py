@@ -38,6 +38,7 @@ SECTIONS = (
     ("A model on a device", "python benchmarks/deploy.py", speed.devices),
     ("Large tables", "python benchmarks/tables.py --speed", speed.large_tables),
     ("GPU kernels", "kat-zoo kernels report --json benchmarks/kernels.json", speed.gpu_kernels),
+    ("GPU kernels beside FlashKAT's", "python benchmarks/flashkat.py FlashKAT", speed.flashkat),
     ("Data loader", "python benchmarks/loader.py --passes 2", speed.loader),
 )
 

@@ -102,6 +102,27 @@ def gpu_kernels() -> list[str]:
     ]
 
 
+def flashkat() -> list[str]:
+    found = json.loads((HERE / "results/flashkat.json").read_text())
+    lines = []
+    for row in found:
+        if row["arch"] == "sm_90" and row["group_width"] in (24, 96, 384):
+            keys = ("instructions_per_element", "divisions", "bytes_per_element", "registers", "spills", "atomics", "bandwidth_share")
+            what = "backward" if "bwd" in row["kernel"] or "backward" in row["kernel"] else "forward"
+            lines.append((what, str(row["group_width"]), row["from"], *(str(row[key]) for key in keys)))
+    lines.sort(key=lambda line: (line[0] != "forward", int(line[1])))
+    header = ("pass", "group width", "kernels", "instructions", "divisions", "bytes", "registers", "spills", "atomics", "roofline")
+    return [
+        *prose("""
+            The rational kernels of a clone of FlashKAT and ours, float32, compiled for sm_90 as each launches them, figures per element
+            by the same counter. Divisions are those of integers too; bytes are all that a thread asks for, coefficients from a cache
+            included. This is code, not time: neither has been timed here.
+        """),
+        "",
+        *table(header, lines),
+    ]
+
+
 def fourier_attention() -> list[str]:
     data = rows("results/fourier_attention.csv")
     names = {"karat_g1": "KArAt-T, G = 1", "karat_g3": "KArAt-T, G = 3"}

@@ -155,12 +155,14 @@ struct Storage<bf16> {
   using Compute = float;
   static constexpr bool kPairs = true;
   // The high halves hold the number rounded to nearest, ties to even. A NaN becomes a quiet one, or its low bits could carry
-  // over into the sign: a GPU's NaN has all of them set.
+  // over into the sign: a GPU's NaN has all of them set. AVX512_BF16's instruction would be an eighth faster in the whole forward,
+  // and makes numbers below 2^-126 zero, which torch's conversion keeps.
   template <int L>
   static KAT_INLINE typename Vec<float, L>::U round_up(typename Vec<float, L>::U u) {
     using U = typename Vec<float, L>::U;
-    const U nan = U((u & 0x7fffffff) > 0x7f800000);
-    return (nan & (u | 0x400000)) | (~nan & (u + 0x7fff + ((u >> 16) & 1)));
+    const auto v = bit_cast<typename Vec<float, L>::F>(u);
+    u = v != v ? (u & 0xffff0000u) | 0x400000u : u;
+    return u + (((u >> 16) & 1) + 0x7fff);
   }
   template <int L>
   static KAT_INLINE typename Vec<float, L>::F load(const bf16* p) {

@@ -57,7 +57,6 @@ def csv(**columns):
 
 
 def test_from_an_example_to_its_verified_latex_in_few_clicks(user):
-    began = time.monotonic()
     tab = user.open()
     example(user, tab, "Toy function")
     user.click(button(tab, "Find a formula"))
@@ -67,8 +66,6 @@ def test_from_an_example_to_its_verified_latex_in_few_clicks(user):
     expect(tab.get_by_text("LaTeX copied.")).to_be_visible()
     assert tab.evaluate("navigator.clipboard.readText()") == r"z = e^{y^{2} + \sin{\left(\pi x \right)}}"
     assert user.clicks <= 10
-    # A minute is meant for two cores that do nothing else.
-    assert time.monotonic() - began < 60 * max(1.0, os.getloadavg()[0] / 2)
     user.click(tab.get_by_role("button", name="Take formula 1,", exact=False))
     expect(tab.get_by_text("not exact", exact=True)).to_be_visible()
     with tab.expect_download() as download:
