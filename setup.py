@@ -6,10 +6,13 @@ a platform:
 
     KAT_ZOO_PLATFORM=manylinux_2_28_aarch64  build for that platform, a key of TARGETS
     KAT_ZOO_REQUIRE_KERNELS=1                fail without a compiler instead of going on without kernels
+    KAT_ZOO_PAGES=https://HOST/OWNER/kat_zoo REF   address of the repository, and a tag of it: the README's pictures and links lead there,
+                                             as a package index, which shows the README, has no files beside it
 """
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,4 +90,29 @@ class PlatformWheel(bdist_wheel):
         return "py3", "none", (PLATFORM or super().get_tag()[2]) if built else "any"
 
 
-setup(cmdclass={"build_ext": BuildKernels, "bdist_wheel": PlatformWheel})
+def description() -> str:
+    """The README, its relative links absolute where `KAT_ZOO_PAGES` names the repository.
+
+    Raises:
+        SystemExit: another form than an address and a tag.
+    """
+    text = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+    pages = os.environ.get("KAT_ZOO_PAGES", "")
+    if not pages:
+        return text
+    if not re.fullmatch(r"https://[^\s]+ [^\s]+", pages):
+        raise SystemExit(f"KAT_ZOO_PAGES={pages!r}: expected the repository's address and a tag, as in https://example.org/me/kat_zoo v1.0")
+    address, tag = pages.split()
+
+    def absolute(match: re.Match[str]) -> str:
+        picture, words, path = match.groups()
+        return f"{picture}[{words}]({address.rstrip('/')}/{'raw' if picture else 'blob'}/{tag}/{path})"
+
+    return re.sub(r"(!?)\[([^]]*)\]\((?![a-z]+:|#)([^)]*)\)", absolute, text)
+
+
+setup(
+    long_description=description(),
+    long_description_content_type="text/markdown",
+    cmdclass={"build_ext": BuildKernels, "bdist_wheel": PlatformWheel},
+)

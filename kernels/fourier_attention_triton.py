@@ -48,9 +48,9 @@ def _pack(a: Tensor, b: Tensor) -> Tensor:
 def _tiles(kernel: str, dtype: torch.dtype, dim: int, rank: int, num_harmonics: int) -> dict[str, int]:
     """Tiles of queries (M) and keys (N), warps and stages of a kernel: those with the fewest instructions that do not spill.
 
-    Found by compiling, for up to 11 harmonics, with the Tritons of torch 2.8 to the newest. Two warps need not pass on the tiles of a product that the next one contracts, which
-    halves their instructions. In float32, and with many harmonics, the products take the registers of more warps. Heads of 64 channels
-    fit 48 KiB of shared memory, which every GPU grants.
+    Found by compiling, for up to 11 harmonics, with the Tritons of torch 2.8 to the newest. Two warps need not pass on the tiles of a
+    product that the next one contracts, which halves their instructions. In float32, and with many harmonics, the products take the
+    registers of more warps. Heads of 64 channels fit 48 KiB of shared memory, which every GPU grants.
     """
     full, many = dtype == torch.float32, num_harmonics > 4  # the gradients of a and b alone are 2 G accumulators
     if full and kernel == "key":

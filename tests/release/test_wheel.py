@@ -92,6 +92,22 @@ def test_a_wheel_for_another_platform(tmp_path, platform, magic):
         assert cpu_library.ISAS[best] == cpu_library.ISAS[cpu_library.load().kat_best_isa()]  # as a build on this machine chooses
 
 
+def test_a_package_index_shows_the_pictures_of_the_repository():
+    """The README is shown there without the files beside it."""
+
+    def readme(**environment):
+        command = [sys.executable, "setup.py", "--long-description"]
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+        return done.stdout.strip() or done.stderr
+
+    assert readme() == (ROOT / "README.md").read_text().strip()
+    shown = readme(KAT_ZOO_PAGES="https://example.org/me/kat_zoo v9.9")
+    assert "](https://example.org/me/kat_zoo/raw/v9.9/docs/predictions.png)" in shown
+    assert "[weights](https://example.org/me/kat_zoo/blob/v9.9/docs/results.md#weights-that-ship)" in shown
+    assert "](docs" not in shown
+    assert "KAT_ZOO_PAGES='here': expected the repository's address and a tag" in readme(KAT_ZOO_PAGES="here")
+
+
 def test_an_unknown_platform_is_refused(tmp_path):
     done = subprocess.run(
         [sys.executable, "setup.py", "--version"], cwd=ROOT, env=os.environ | {"KAT_ZOO_PLATFORM": "vax"}, capture_output=True, text=True

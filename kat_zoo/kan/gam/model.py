@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from .basis import Basis, chunks, splines
+from .basis import CHUNK, Basis, chunks, splines
 from .losses import Loss
 from .monotone import solve_monotone
 from .pairs import COLUMNS, ROWS, screen
@@ -17,7 +18,7 @@ ROUNDS = 2  # searches for pairs, the second on what the first has left
 LINES, CURVES = 600, 120  # columns with lines and with curves at most
 PAIRS = 10  # pairs that a round adds at most
 ITERATIONS = 25  # weighted least squares problems of a loss that is not squared error
-SETTLED = 1e-6  # relative change of the loss at which they end
+SETTLED = 1e-6  # change of the loss at which they end, relative to the loss of a constant
 CAUTION = 2.5  # cost of an effective parameter in generalized cross-validation: that penalties are chosen, too, costs more than 1
 
 
@@ -81,22 +82,52 @@ class Terms:
         parts += [(low[:, i, :, None] * low[:, j, None, :]).reshape(len(x), -1) for i, j in self.pairs]
         return np.concatenate(parts, 1)
 
-    def predict(self, x: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+
+class Design:
+    """Columns of the least squares problem at given rows, part by part; those of a single part are computed once.
+
+    Args:
+        terms: terms of the model.
+        x: (N, C) rows.
+    """
+
+    def __init__(self, terms: Terms, x: np.ndarray) -> None:
+        self.terms, self.x = terms, x
+        self._only = terms.design(x) if len(x) <= CHUNK else None
+
+    def parts(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Each part of the rows with its (n, P) columns."""
+        if self._only is not None:
+            yield slice(None), self._only
+            return
+        for part in chunks(len(self.x)):
+            yield part, self.terms.design(self.x[part])
+
+    def predict(self, coefficients: np.ndarray) -> np.ndarray:
         """Values (N,) of the model."""
-        return np.concatenate([self.design(x[part]) @ coefficients for part in chunks(len(x))])
+        return np.concatenate([values @ coefficients for _, values in self.parts()])
 
+    def moments(self, target: np.ndarray, weight: np.ndarray, rows: float, used: np.ndarray | None = None) -> Moments:
+        """Products of the columns, summed over the rows part by part.
 
-def moments(terms: Terms, x: np.ndarray, target: np.ndarray, weight: np.ndarray, rows: float) -> Moments:
-    """Products of the columns of the design, summed over the rows part by part."""
-    size = len(terms.blocks())
-    found = Moments(np.zeros((size, size)), np.zeros(size), 0.0, rows)
-    for part in chunks(len(x)):
-        values = terms.design(x[part])
-        weighted = values * weight[part, None]
-        found.gram += weighted.T @ values
-        found.right += weighted.T @ target[part]
-        found.square += float(weight[part] @ target[part] ** 2)
-    return found
+        Args:
+            target: (N,) target.
+            weight: (N,) weights.
+            rows: number that the weights stand for.
+            used: (P,) whether a column's products are wanted, all by default; those of others are 0.
+        """
+        size = len(self.terms.blocks())
+        found = Moments(np.zeros((size, size)), np.zeros(size), 0.0, rows)
+        at = np.arange(size) if used is None else np.flatnonzero(used)
+        gram, right = np.zeros((len(at), len(at))), np.zeros(len(at))
+        for part, every in self.parts():
+            values = every if len(at) == size else every[:, at]
+            weighted = values * weight[part, None]
+            gram += weighted.T @ values
+            right += weighted.T @ target[part]
+            found.square += float(weight[part] @ target[part] ** 2)
+        found.gram[np.ix_(at, at)], found.right[at] = gram, right
+        return found
 
 
 @dataclass
@@ -144,29 +175,34 @@ def fit_terms(
     """
     rows = float(weight.sum())
     blocks = terms.blocks()
-    eta = np.full(len(y), loss.start(y, weight)) if eta is None else eta
-    former, penalties = np.inf, None
+    start = np.full(len(y), loss.start(y, weight))
+    eta = start if eta is None else eta
+    # The loss itself goes to 0 where classes can be told apart.
+    settled = SETTLED * abs(float(weight @ loss.values(y, start))) / rows
+    design = Design(terms, x)
+    former, penalties, used = np.inf, None, None
     for _ in range(1 if loss.exact else ITERATIONS):
         factor, target = loss.working(y, eta, weight)
         if products is None or not loss.exact:
-            products = moments(terms, x, target - offset, weight * factor, rows)
+            products = design.moments(target - offset, weight * factor, rows, used)
         solution = solve(products, blocks, penalties, loss.scale, loss.least)
         penalties = solution.penalties
-        eta = offset + terms.predict(x, solution.coefficients)
+        used = np.isfinite(np.append(penalties, 0.0)[blocks])  # the last stands for the constant; what has gone stays away
+        eta = offset + design.predict(solution.coefficients)
         value = float(weight @ loss.values(y, eta)) / rows
-        if abs(former - value) <= SETTLED * (abs(value) + 1e-12):
+        if abs(former - value) <= settled:
             break
         former = value
     if directions is not None and directions.any():
-        every = np.append(solution.penalties, 0.0)[blocks]  # the last stands for the constant
+        every = np.append(solution.penalties, 0.0)[blocks]
         former = np.inf
         for _ in range(1 if loss.exact else ITERATIONS):
             factor, target = loss.working(y, eta, weight)
-            products = moments(terms, x, target - offset, weight * factor, rows)
+            products = design.moments(target - offset, weight * factor, rows)
             solution.coefficients = solve_monotone(products, every, terms.monotone_parts(directions))
-            eta = offset + terms.predict(x, solution.coefficients)
+            eta = offset + design.predict(solution.coefficients)
             value = float(weight @ loss.values(y, eta)) / rows
-            if abs(former - value) <= SETTLED * (abs(value) + 1e-12):
+            if abs(former - value) <= settled:
                 break
             former = value
     left = max(1 - CAUTION * solution.parameters / rows, 1e-3)
@@ -202,7 +238,7 @@ def fit(
     """
     offset = np.zeros(len(y)) if offset is None else offset
     columns, curved = _candidates(basis, x, y - offset, weight)
-    every = moments(Terms(basis, columns, curved), x, y - offset, weight, float(weight.sum())) if loss.exact else None
+    every = Design(Terms(basis, columns, curved), x).moments(y - offset, weight, float(weight.sum())) if loss.exact else None
     fits = []
     for curves in (curved[:0], curved):
         products = (
