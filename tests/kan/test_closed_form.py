@@ -1,5 +1,6 @@
 """Laws that come out of a table, and how the search for them behaves."""
 
+import math
 import time
 
 import numpy as np
@@ -307,6 +308,7 @@ def test_numbers_are_gathered():
 def test_round_numbers_are_near_and_cheap_ones_first():
     found = [tree for _, tree in round_numbers(3.1416, 1e-5)]
     assert found[0][0] == "s" and found[0][2] == sympy.pi
+    assert round_numbers(1 / math.sqrt(2 * math.pi), 1e-6)[0][1][2] == 1 / sympy.sqrt(2 * sympy.pi)  # the normal distribution's
     assert round_numbers(0.50001, 1e-3)[0][1] == ("n", 0.5) and not round_numbers(0.7234567, 1e-6)
 
 

@@ -30,3 +30,23 @@ def test_the_shortest_form_with_the_same_values():
     a, b = sympy.symbols("a b")
     found = tidy(9 / (3 * a + 6) ** 2 + 0 * b, ["a", "b"], rows)
     assert nodes(found) <= nodes(1 / (a + 2) ** 2) and sympy.simplify(found - 1 / (a + 2) ** 2) == 0
+
+
+@pytest.mark.parametrize(
+    "expression, expected",
+    [
+        ("sqrt(a**2 - 2*a*b + b**2 + c**2 - 2*c*d + d**2)", "sqrt((a - b)**2 + (c - d)**2)"),
+        ("exp((-a**2/2 + a*b - b**2/2)/c**2)", "exp(-(a - b)**2/(2*c**2))"),
+        ("exp(-a**2/(2*c**2) + a*b/c**2 - b**2/(2*c**2))", "exp(-(a - b)**2/(2*c**2))"),
+        ("sqrt(a**2 - 2*a*b*c + b**2*c**2 + 9.5*d**2)", "sqrt((a - b*c)**2 + 9.5*d**2)"),
+        ("cos(6.25*a**2 + 5.0*a*b + b**2)", "cos((2.5*a + b)**2)"),
+        ("sqrt(a**2 + 2*a*b + 4*b**2)", "sqrt(a**2 + 2*a*b + 4*b**2)"),  # not a square
+        ("sqrt(a**2 - 2*a*b + 1.00001*b**2)", "sqrt(a**2 - 2*a*b + 1.00001*b**2)"),  # nearly one
+    ],
+)
+def test_squares_of_differences(expression, expected):
+    names = ["a", "b", "c", "d"]
+    rows = np.random.default_rng(0).uniform(0.5, 2, (50, 4))
+    local = dict(zip(names, sympy.symbols(names), strict=True))
+    found = tidy(sympy.sympify(expression, local), names, rows)
+    assert sympy.srepr(found) == sympy.srepr(sympy.sympify(expected, local)), found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 
 import numpy as np
 import sympy
@@ -34,11 +35,42 @@ def _without_leading_numbers(expression: sympy.Expr) -> sympy.Expr:
     return found.xreplace(ones)
 
 
+def _root(term: sympy.Expr) -> tuple[float, sympy.Expr] | None:
+    """The pair (c, m) of a term c m^2 whose m is a product, or None."""
+    number, rest = term.as_coeff_Mul()
+    powers = rest.as_powers_dict()
+    if rest == 1 or not all(power.is_Integer and power % 2 == 0 for power in powers.values()):
+        return None
+    return number, sympy.Mul(*(base ** (power // 2) for base, power in powers.items()))
+
+
+def _squared(total: sympy.Expr) -> sympy.Expr:
+    """A sum in which c a^2 - 2 c d a b + c d^2 b^2 are c (a - d b)^2."""
+    roots = [(term, *root) for term in total.args if (root := _root(term)) is not None]
+    for (one, c, a), (two, e, b) in combinations(roots, 2):
+        if not (c.is_real and e.is_real and c * e > 0):
+            continue
+        ratio = sympy.sqrt(e / c)
+        for term in total.args:
+            cross, rest = term.as_coeff_Mul()
+            if rest == a * b and abs(abs(cross) - 2 * abs(c) * ratio) <= SAME * abs(cross):
+                square = c * (a + sympy.sign(cross * c) * ratio * b) ** 2
+                return _squared(sympy.Add(square, *(part for part in total.args if part not in (one, two, term))))
+    return total
+
+
+def _with_squares(expression: sympy.Expr) -> sympy.Expr:
+    return expression.replace(lambda e: e.is_Add, _squared)
+
+
 def _arrangements(expression: sympy.Expr) -> Iterator[Callable[[], sympy.Expr]]:
     yield lambda: sympy.together(expression)
     yield lambda: sympy.factor_terms(expression)
     yield lambda: sympy.factor_terms(sympy.together(expression))
     yield lambda: sympy.expand_mul(expression)
+    yield lambda: _with_squares(expression)
+    yield lambda: sympy.factor_terms(_with_squares(expression))
+    yield lambda: _with_squares(sympy.factor_terms(expression))
     yield lambda: _without_leading_numbers(expression)
     yield lambda: _without_leading_numbers(sympy.together(expression))
     if not expression.atoms(sympy.Float):

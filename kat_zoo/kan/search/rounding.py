@@ -19,6 +19,11 @@ from .tree import LEAVES, Tree, constants, gathered, with_constants
 
 WITHIN, WITHIN_EXACT = 0.04, 1e-5  # relative distances within which a round number is tried: with noise, and without
 EXACT = 1e-6  # relative error below which a form has no noise
+# What a round number may be a multiple of, and the nats that it costs. The last is the normal distribution's.
+UNITS = [
+    (float(symbol), symbol, nats)
+    for symbol, nats in ((sympy.S.One, 0.0), (sympy.pi, 4.0), (1 / sympy.pi, 5.0), (1 / sympy.sqrt(2 * sympy.pi), 6.0))
+]
 BIT = 1.0  # nats that a bit of a round number costs
 OPTIONS = 8  # round numbers tried for a constant
 STEPS = 12  # Levenberg-Marquardt steps of a trial
@@ -32,7 +37,7 @@ def round_numbers(value: float, within: float) -> list[tuple[float, Tree]]:
         within: Largest distance, relative to the value.
     """
     found: dict[float, tuple[float, Tree]] = {}
-    for factor, symbol, nats in ((1.0, sympy.S.One, 0.0), (math.pi, sympy.pi, 4.0), (1 / math.pi, 1 / sympy.pi, 5.0)):
+    for factor, symbol, nats in UNITS:
         for denominator in (1, 2, 3, 4, 5, 6, 8, 10):
             numerator = round(value / factor * denominator) if abs(value / factor) < 1000 else 0
             close = numerator / denominator * factor
