@@ -22,8 +22,10 @@ def counted(folder: Path) -> Iterator[None]:
     path = folder / SPENT
     before = json.loads(path.read_text())["seconds"] if path.exists() else 0.0
     begin = time.process_time()
-    yield
-    path.write_text(json.dumps({"seconds": before + time.process_time() - begin}))
+    try:
+        yield
+    finally:
+        path.write_text(json.dumps({"seconds": before + time.process_time() - begin}))
 
 
 def cpu_minutes(folder: Path) -> float:

@@ -26,7 +26,7 @@ from kat_zoo.transfer.mlps import MLPS, find_mlps
 
 COLUMNS = ("model", "class", "params_m", "mlps", "left", "features", "worst_output", "worst_mlp", "cpu_seconds", "refused")
 SPREADS = (0.7, 1.0, 1.5, 2.0, 2.9)
-MOST_PARAMETERS, LARGEST_IMAGE = 30e6, 256
+MOST_PARAMETERS, LARGEST_IMAGE = 60e6, 256
 
 
 def images(count, seed, size):
