@@ -35,7 +35,7 @@ def _without_leading_numbers(expression: sympy.Expr) -> sympy.Expr:
     return found.xreplace(ones)
 
 
-def _root(term: sympy.Expr) -> tuple[float, sympy.Expr] | None:
+def _root(term: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr] | None:
     """The pair (c, m) of a term c m^2 whose m is a product, or None."""
     number, rest = term.as_coeff_Mul()
     powers = rest.as_powers_dict()
