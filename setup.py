@@ -6,8 +6,8 @@ a platform:
 
     KAT_ZOO_PLATFORM=manylinux_2_28_aarch64  build for that platform, a key of TARGETS
     KAT_ZOO_REQUIRE_KERNELS=1                fail without a compiler instead of going on without kernels
-    KAT_ZOO_PAGES=https://HOST/OWNER/kat_zoo REF   address of the repository, and a tag of it: the README's pictures and links lead there,
-                                             as a package index, which shows the README, has no files beside it
+    KAT_ZOO_PAGES="https://HOST/kat_zoo v1"  let the README's pictures and links lead to this repository and tag: a package index,
+                                             which shows the README, has no files beside it
 """
 
 import importlib.util

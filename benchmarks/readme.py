@@ -26,7 +26,7 @@ SECTIONS = (
     ("Learned activations", "python benchmarks/atlas.py", learning.atlas),
     ("What matters in a KArAt", "python benchmarks/karat_ablations.py --resume", learning.karat_ablations),
     ("Formulas", "python benchmarks/kan_formula.py --seeds 20 --targets toy", learning.formulas),
-    ("Laws of science", "python benchmarks/kan_laws.py --budget 10 --peers operon gplearn", learning.laws),
+    ("Laws of science", "python benchmarks/kan_laws.py --budget 10 --noise 0 0.01 0.1 --seeds 3 --peers operon", learning.laws),
     ("Tables", "python benchmarks/tables.py", learning.small_tables),
     ("Linear probe, fine-tuning, LP-FT", "python benchmarks/lp_ft.py", learning.lp_ft),
     ("Detection and segmentation", "python benchmarks/dense_proof.py --resume", learning.dense),

@@ -167,8 +167,9 @@ def laws() -> list[str]:
             function; with noise s, of at most (s / 5)^2. That is the measure of published comparisons; an approximation as good as that
             counts, too. Peers see inputs and values divided by their sizes. Operon starts anew every quarter of its time, and the start
             with the least error on held-out rows counts. The search was developed while both lists, our own and 76 laws of FastSRB (arXiv
-            2508.14481), were in sight, so the rows say little about laws that nobody has seen. Options for
-            the other rows: `--noise 0.01 --peers operon`, `--noise 0.1`, `--seeds 3`, `--catalogue FILE`, `--catalogue FILE --units`.
+            2508.14481), were in sight, so the rows say little about laws that nobody has seen. The rows of
+            FastSRB add `--catalogue FILE`, those with units given are of `--budget 10 --seeds 3 --catalogue FILE --units`, and gplearn's of
+            `--budget 10 --resume --peers gplearn`.
         """),
         "",
         *table(head, lines),

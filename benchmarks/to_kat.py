@@ -1,4 +1,4 @@
-"""`kat_zoo.to_kat` on every small architecture of timm: how far the converted model is from its model.
+"""`kat_zoo.to_kat` on every architecture of timm up to 60 million parameters: how far the converted model is from its model.
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/to_kat.py --csv benchmarks/results/to_kat.csv --minutes 10
 

@@ -155,8 +155,8 @@ struct Storage<bf16> {
   using Compute = float;
   static constexpr bool kPairs = true;
   // The high halves hold the number rounded to nearest, ties to even. A NaN becomes a quiet one, or its low bits could carry
-  // over into the sign: a GPU's NaN has all of them set. AVX512_BF16's instruction would be an eighth faster in the whole forward,
-  // and makes numbers below 2^-126 zero, which torch's conversion keeps.
+  // over into the sign: a GPU's NaN has all of them set. AVX512_BF16's instruction is faster, and makes
+  // numbers below 2^-126 zero, which torch's conversion keeps.
   template <int L>
   static KAT_INLINE typename Vec<float, L>::U round_up(typename Vec<float, L>::U u) {
     using U = typename Vec<float, L>::U;

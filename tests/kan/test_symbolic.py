@@ -82,6 +82,8 @@ def test_only_a_number_that_is_a_multiple_of_pi_prints_as_one():
         model.fix_symbolic(1, 0, 0, "exp", affine=(1.0, 0.0, 1.0, 0.0))
         printed.append(str(model.formula()[0]))
     assert printed == ["exp(-sin(pi*x_1/2))", "exp(sin(2*pi*x_1))", "exp(sin(3.1417*x_1))"]
+    model.fix_symbolic(0, 0, 0, "sin", affine=(math.pi + 1e-6, 0.0, 1.0, 0.0))  # as near as the digits that are asked for
+    assert [str(model.formula(round=digits)[0]) for digits in (4, 8)] == ["exp(sin(pi*x_1))", "exp(sin(3.14159365*x_1))"]
 
 
 def test_formula_equals_the_network():

@@ -90,12 +90,12 @@ class Linear:
         def number(value: float, size: float) -> sympy.Expr:
             if digits is None or value == 0:
                 return _number(value, None)
-            if (angle := _multiple_of_pi(value)) is not None:
-                return angle
             decimals = _decimals(scale, digits)
             if spread and size:
                 decimals = max(decimals, digits + math.floor(math.log10(size) - math.log10(spread)))
-            return _number(value, min(decimals, SIGNIFICANT - 1 - math.floor(math.log10(abs(value)))))
+            decimals = min(decimals, SIGNIFICANT - 1 - math.floor(math.log10(abs(value))))
+            angle = _multiple_of_pi(value, 0.5 * 10.0**-decimals)
+            return _number(value, decimals) if angle is None else angle
 
         parts = [number(c, _size(self.samples[term])) * term for term, c in self.terms.items()]
         return sympy.Add(number(self.constant, 1.0), *parts)
@@ -122,11 +122,11 @@ def _number(value: float, decimals: int | None) -> sympy.Expr:
     return sympy.Integer(int(value)) if value == int(value) and abs(value) < 1e15 else sympy.Float(value)
 
 
-def _multiple_of_pi(value: float) -> sympy.Expr | None:
-    """The multiple of pi that a number is, up to sign, or None."""
+def _multiple_of_pi(value: float, most: float) -> sympy.Expr | None:
+    """The multiple of pi that a number is, to `PI_WITHIN` and no farther from it than `most`, or None."""
     for factor in PI_MULTIPLES:
         multiple = float(factor) * math.pi
-        if abs(abs(value) - multiple) <= PI_WITHIN * multiple:
+        if abs(abs(value) - multiple) <= min(PI_WITHIN * multiple, most):
             return sympy.pi * (factor if value > 0 else -factor)
     return None
 
