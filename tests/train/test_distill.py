@@ -6,11 +6,12 @@ import pytest
 import timm
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from kat_zoo.train.classification.distill import create_task
+from kat_zoo.train.classification.distill import create_task, load_teacher
 from kat_zoo.train.classification.loop import train
+from kat_zoo.train.core.runs import read_run
 
 from .test_classification import PLAIN, change, figures
 
@@ -87,3 +88,47 @@ def test_teachers_that_do_not_fit(taught, recipe):
         create(change(recipe, distill={"teacher": "vit_tiny_patch16_224"}))
     with pytest.raises(ValueError, match="model.name 'vit_huge'"):
         create(change(recipe, distill={"teacher": "vit_huge@x"}))
+
+
+def test_a_teacher_that_sees_larger_images(taught):
+    recipe, _ = taught
+    torch.manual_seed(4)
+    kwargs = SMALL | {"img_size": 56}
+    large = timm.create_model("vit_tiny_patch16_224", num_classes=10, **kwargs).eval()
+    torch.nn.init.normal_(large.head.weight)
+    file = Path(recipe.distill.teacher.split("@")[1])
+    save_file(large.state_dict(), file)
+    recipe = change(recipe, distill={"kwargs": kwargs, "input_size": 56, "weight": 1.0, "temperature": 1.0})
+    student = timm.create_model(recipe.model.name, num_classes=10, depth=1, embed_dim=24)
+    task = create_task(recipe, student, torch.nn.CrossEntropyLoss(), STUDENT, torch.device("cpu")).train()
+    x, y = torch.rand(3, 1, 1, 1).expand(3, 1, 28, 28), torch.zeros(3, dtype=torch.long)
+    with torch.no_grad():  # an image of one gray is so at any size
+        p = large((x[..., :1, :1] * 0.5 + 0.25 - 0.5).div(0.5).expand(3, 1, 56, 56)).softmax(1)
+    right = (p * (p.log() - F.log_softmax(student(x), 1))).sum(1).mean()
+    assert task(x, y)["loss"].item() == pytest.approx(right.item(), rel=1e-4)
+
+
+def test_a_run_teaches_another(recipe, tmp_path):
+    short = {"epochs": 1, "warmup_epochs": 0}
+    first = change(recipe, augment=PLAIN, schedule=short)
+    train(first)
+    classes = read_run(first.output).classes
+    second = change(
+        recipe,
+        augment=PLAIN,
+        schedule={"epochs": 1, "warmup_epochs": 0},
+        output=str(tmp_path / "second"),
+        distill={"teacher": first.output},
+    )
+    train(second)
+    assert any("kd_loss" in record for record in figures(Path(second.output)))
+    teacher = load_teacher(second, 10, (1, 28, 28), classes=classes)
+    weights = load_file(Path(first.output) / "model.safetensors")
+    assert all(torch.equal(value, weights[name]) for name, value in teacher.state_dict().items())
+
+    with pytest.raises(ValueError, match="expected those of the data, Ankle boot, Bag"):
+        load_teacher(second, 10, (1, 28, 28), classes=classes[::-1])
+    with pytest.raises(ValueError, match="expected those of the data, 9 of them"):
+        load_teacher(second, 9, (1, 28, 28))
+    with pytest.raises(ValueError, match=r"distill.kwargs={'depth': 3}: expected none"):
+        load_teacher(change(second, distill={"kwargs": {"depth": 3}}), 10, (1, 28, 28))

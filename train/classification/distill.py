@@ -1,13 +1,17 @@
 """Knowledge distillation with the tasks of timm: the loss of a recipe, with or without a teacher."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from timm.task import ClassificationTask, LogitDistillationTask, TokenDistillationTask
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kat_zoo.hub.source import as_folder, open_model
 
 from .model import check_classes, load_model
 from .recipe import ModelConfig, Recipe
@@ -20,49 +24,58 @@ class Teacher(nn.Module):
         model: classifier.
         channels: number of channels of the images.
         autocast: function that makes the context of a forward pass.
+        size: side in pixels that images are resized to before; None leaves them.
     """
 
-    def __init__(self, model: nn.Module, channels: int, autocast: Callable[[], AbstractContextManager]) -> None:
+    def __init__(self, model: nn.Module, channels: int, autocast: Callable[[], AbstractContextManager], size: int | None = None) -> None:
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         cfg: Any = model.pretrained_cfg
         # timm reads the normalization here. Of a model made for gray images the cfg still has that of color.
         stats = {key: cfg[key] if len(cfg[key]) == channels else (sum(cfg[key]) / len(cfg[key]),) for key in ("mean", "std")}
         self.pretrained_cfg = {**vars(cfg), **stats} if not isinstance(cfg, dict) else {**cfg, **stats}
-        self._autocast = autocast
+        self._autocast, self.size = autocast, size
 
     def train(self, mode: bool = True) -> "Teacher":
         """Stay in evaluation mode."""
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, (B, num_classes) float32."""
+        """Logits, (B, num_classes) float32, of images (B, C, H, W)."""
         with torch.no_grad(), self._autocast():
+            if self.size is not None:
+                x = F.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True)
             return self.model(x).float()
 
 
-def load_teacher(recipe: Recipe, num_classes: int, input_size: tuple[int, int, int], weights: bool = True) -> nn.Module:
+def load_teacher(
+    recipe: Recipe, num_classes: int, input_size: tuple[int, int, int], weights: bool = True, classes: Sequence[str] = ()
+) -> nn.Module:
     """The teacher that a recipe names.
 
     Args:
-        recipe: recipe whose `distill.teacher` is a timm name, for its published weights, or NAME@FILE.
+        recipe: recipe whose `distill.teacher` is a timm name, for its published weights, NAME@FILE, or the folder of a run.
         num_classes: number of classes of the student; the teacher must know the same.
-        input_size: (channels, height, width) of the images it is shown.
+        input_size: (channels, height, width) of the student's images; `distill.input_size` replaces height and width.
         weights: load them; False for a rehearsal.
+        classes: names of the classes of the data, which those of a run must be; empty: not compared.
 
     Raises:
         ValueError: none, unknown, made for other classes, or for other images.
     """
     if recipe.distill.teacher is None:
-        raise ValueError("distill.teacher is None: expected a timm name, or NAME@FILE")
+        raise ValueError("distill.teacher is None: expected a timm name, NAME@FILE, or the folder of a run")
+    folder = as_folder(recipe.distill.teacher)
     name, _, path = recipe.distill.teacher.partition("@")
     config = ModelConfig(name=name, kwargs=recipe.distill.kwargs)
     if weights:
         config = replace(config, pretrained=not path, checkpoint=path or None)
-    if weights and not path:
+    if recipe.distill.input_size is not None:
+        input_size = (input_size[0], recipe.distill.input_size, recipe.distill.input_size)
+    if weights and not path and folder is None:
         check_classes(name, recipe.data.dataset, num_classes)
     try:
-        teacher = load_model(config, num_classes)
+        teacher = load_model(config, num_classes) if folder is None else _of_run(folder, recipe, num_classes, classes)
         with torch.no_grad():
             teacher.eval()(torch.zeros(1, *input_size))
     except (RuntimeError, AssertionError) as error:
@@ -70,6 +83,18 @@ def load_teacher(recipe: Recipe, num_classes: int, input_size: tuple[int, int, i
             f"distill.teacher {recipe.distill.teacher} does not fit {num_classes} classes and images {input_size}: {error}"
         ) from error
     return teacher
+
+
+def _of_run(folder: Path, recipe: Recipe, num_classes: int, classes: Sequence[str]) -> nn.Module:
+    """The model of a run's folder, if it knows the same classes in the same order."""
+    if recipe.distill.kwargs:
+        raise ValueError(f"distill.kwargs={recipe.distill.kwargs}: expected none with the folder of a run, whose config.json has them")
+    source = open_model(str(folder))
+    named = source.classes != tuple(map(str, range(len(source.classes))))
+    if len(source.classes) != num_classes or (classes and named and source.classes != tuple(classes)):
+        expected = ", ".join(classes) if classes else f"{num_classes} of them"
+        raise ValueError(f"distill.teacher {folder} knows the classes {', '.join(source.classes)}: expected those of the data, {expected}")
+    return source.model
 
 
 def create_task(
@@ -80,6 +105,7 @@ def create_task(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
     weights: bool = True,
+    classes: Sequence[str] = (),
 ) -> nn.Module:
     """The task of timm that turns (images, targets) into a dict with `loss`, and with a teacher its parts.
 
@@ -91,6 +117,7 @@ def create_task(
         device: device of the model.
         autocast: function that makes the context that the teacher runs in.
         weights: load those of the teacher; False for a rehearsal.
+        classes: names of the classes of the data, see `load_teacher`.
 
     Raises:
         ValueError: see `load_teacher`; or token distillation of a model without a distillation token.
@@ -101,7 +128,8 @@ def create_task(
     if distill.kind != "soft" and not hasattr(model, "set_distilled_training"):
         raise ValueError(f"distill.kind {distill.kind} needs a student with a distillation token; {recipe.model.name} has none: use soft")
     size: tuple[int, int, int] = resolved["input_size"]
-    teacher = Teacher(load_teacher(recipe, model.num_classes, size, weights), size[0], autocast).to(device)  # type: ignore[arg-type]
+    trained = load_teacher(recipe, model.num_classes, size, weights, classes)  # type: ignore[arg-type]
+    teacher = Teacher(trained, size[0], autocast, distill.input_size).to(device)
     settings: dict[str, Any] = dict(
         criterion=criterion, task_loss_weight=1 - distill.weight, temperature=distill.temperature, device=device, verbose=False
     )

@@ -62,7 +62,7 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     model.to(accelerator.device)
     mixup = loaders.mixup(recipe.augment, len(splits.classes))
     criterion = create_classification_loss(recipe.loss, smoothing=recipe.augment.smoothing, soft_targets=mixup is not None)
-    task = create_task(recipe, model, criterion, resolved, accelerator.device, accelerator.autocast)
+    task = create_task(recipe, model, criterion, resolved, accelerator.device, accelerator.autocast, classes=splits.classes)
 
     # ---- Before the first update: the head of a linear probe, a batch that fits ------------------------------------------
     if recipe.probes and checkpoint is None:

@@ -139,8 +139,9 @@ class DistillConfig:
     """Distillation from a frozen teacher (timm.task).
 
     Attributes:
-        teacher: a timm name, for its published weights, or NAME@FILE; None is off.
+        teacher: a timm name, for its published weights, NAME@FILE, or the folder of a run; None is off.
         kwargs: further arguments of `timm.create_model` for the teacher, as img_size.
+        input_size: side of the images that the teacher sees, in pixels, resized from the student's; None: the student's.
         kind: `soft`: the student's logits learn the teacher's distribution; `token_soft`, `token_hard`: those of the
             distillation token of a DeiT do, from the distribution or from the likeliest class (arXiv 2012.12877).
         weight: weight of the distillation loss, in [0, 1]; the loss against the labels has the rest.
@@ -149,6 +150,7 @@ class DistillConfig:
 
     teacher: str | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
+    input_size: int | None = None
     kind: Literal["soft", "token_soft", "token_hard"] = "soft"
     weight: float = 0.5
     temperature: float = 1.0
@@ -192,6 +194,7 @@ class Recipe(RunRecipe):
             "augment.repeats": "[1, 1e6]",
             "probe.holdout": "(0, 1)",
             "probe.max_iter": "[1, 1e9]",
+            "distill.input_size": "[1, 65536]",
             "distill.weight": "[0, 1]",
             "distill.temperature": "(0, inf)",
         }
