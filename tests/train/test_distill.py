@@ -84,6 +84,8 @@ def test_teachers_that_do_not_fit(taught, recipe):
         create(change(taught, distill={"kind": "token_hard"}))
     with pytest.raises(ValueError, match="distill.teacher .* does not fit"):
         create(taught, input_size=(1, 32, 32))
+    with pytest.raises(ValueError, match=r"distill.input_size=\[3, 32, 32\]: expected 1 channels"):
+        create(change(taught, distill={"input_size": (3, 32, 32)}))
     with pytest.raises(ValueError, match="know 1000 classes"):
         create(change(recipe, distill={"teacher": "vit_tiny_patch16_224"}))
     with pytest.raises(ValueError, match="model.name 'vit_huge'"):
@@ -98,7 +100,7 @@ def test_a_teacher_that_sees_larger_images(taught):
     torch.nn.init.normal_(large.head.weight)
     file = Path(recipe.distill.teacher.split("@")[1])
     save_file(large.state_dict(), file)
-    recipe = change(recipe, distill={"kwargs": kwargs, "input_size": 56, "weight": 1.0, "temperature": 1.0})
+    recipe = change(recipe, distill={"kwargs": kwargs, "input_size": (1, 56, 56), "weight": 1.0, "temperature": 1.0})
     student = timm.create_model(recipe.model.name, num_classes=10, depth=1, embed_dim=24)
     task = create_task(recipe, student, torch.nn.CrossEntropyLoss(), STUDENT, torch.device("cpu")).train()
     x, y = torch.rand(3, 1, 1, 1).expand(3, 1, 28, 28), torch.zeros(3, dtype=torch.long)

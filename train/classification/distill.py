@@ -24,10 +24,12 @@ class Teacher(nn.Module):
         model: classifier.
         channels: number of channels of the images.
         autocast: function that makes the context of a forward pass.
-        size: side in pixels that images are resized to before; None leaves them.
+        size: (height, width) that images are resized to before; None leaves them.
     """
 
-    def __init__(self, model: nn.Module, channels: int, autocast: Callable[[], AbstractContextManager], size: int | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, channels: int, autocast: Callable[[], AbstractContextManager], size: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         cfg: Any = model.pretrained_cfg
@@ -44,7 +46,7 @@ class Teacher(nn.Module):
         """Logits, (B, num_classes) float32, of images (B, C, H, W)."""
         with torch.no_grad(), self._autocast():
             if self.size is not None:
-                x = F.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True)
+                x = F.interpolate(x, self.size, mode="bicubic", antialias=True)
             return self.model(x).float()
 
 
@@ -56,7 +58,7 @@ def load_teacher(
     Args:
         recipe: recipe whose `distill.teacher` is a timm name, for its published weights, NAME@FILE, or the folder of a run.
         num_classes: number of classes of the student; the teacher must know the same.
-        input_size: (channels, height, width) of the student's images; `distill.input_size` replaces height and width.
+        input_size: (channels, height, width) of the student's images; `distill.input_size` goes before it.
         weights: load them; False for a rehearsal.
         classes: names of the classes of the data, which those of a run must be; empty: not compared.
 
@@ -70,8 +72,10 @@ def load_teacher(
     config = ModelConfig(name=name, kwargs=recipe.distill.kwargs)
     if weights:
         config = replace(config, pretrained=not path, checkpoint=path or None)
-    if recipe.distill.input_size is not None:
-        input_size = (input_size[0], recipe.distill.input_size, recipe.distill.input_size)
+    own = recipe.distill.input_size
+    if own is not None and own[0] != input_size[0]:
+        raise ValueError(f"distill.input_size={list(own)}: expected {input_size[0]} channels, as the student's images have")
+    input_size = own or input_size
     if weights and not path and folder is None:
         check_classes(name, recipe.data.dataset, num_classes)
     try:
@@ -129,7 +133,7 @@ def create_task(
         raise ValueError(f"distill.kind {distill.kind} needs a student with a distillation token; {recipe.model.name} has none: use soft")
     size: tuple[int, int, int] = resolved["input_size"]
     trained = load_teacher(recipe, model.num_classes, size, weights, classes)  # type: ignore[arg-type]
-    teacher = Teacher(trained, size[0], autocast, distill.input_size).to(device)
+    teacher = Teacher(trained, size[0], autocast, distill.input_size and distill.input_size[1:]).to(device)
     settings: dict[str, Any] = dict(
         criterion=criterion, task_loss_weight=1 - distill.weight, temperature=distill.temperature, device=device, verbose=False
     )

@@ -141,7 +141,7 @@ class DistillConfig:
     Attributes:
         teacher: a timm name, for its published weights, NAME@FILE, or the folder of a run; None is off.
         kwargs: further arguments of `timm.create_model` for the teacher, as img_size.
-        input_size: side of the images that the teacher sees, in pixels, resized from the student's; None: the student's.
+        input_size: (channels, height, width) of the images that the teacher sees, resized from the student's; None: the student's.
         kind: `soft`: the student's logits learn the teacher's distribution; `token_soft`, `token_hard`: those of the
             distillation token of a DeiT do, from the distribution or from the likeliest class (arXiv 2012.12877).
         weight: weight of the distillation loss, in [0, 1]; the loss against the labels has the rest.
@@ -150,7 +150,7 @@ class DistillConfig:
 
     teacher: str | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
-    input_size: int | None = None
+    input_size: tuple[int, int, int] | None = None
     kind: Literal["soft", "token_soft", "token_hard"] = "soft"
     weight: float = 0.5
     temperature: float = 1.0
