@@ -77,8 +77,8 @@ TESTS = {
     "kan/test_estimator_features.py",
     "kan/sklearn/*.py": "kan/test_estimator_features.py kan/test_stop.py kan/test_bad_arguments.py kan/test_units.py "
     "kan/test_tables.py kan/test_regressor.py",
-    "kan/search/*.py": "kan/test_search.py kan/test_closed_form.py kan/test_units.py",
-    "kan/formula/*.py": "kan/test_formula.py kan/test_symbolic.py kan/test_units.py",
+    "kan/search/*.py": "kan/test_search.py kan/test_closed_form.py kan/test_guided.py kan/test_units.py",
+    "kan/formula/*.py": "kan/test_tidy.py kan/test_formula.py kan/test_symbolic.py kan/test_units.py",
     "kan/operations/files.py": "kan/test_files.py kan/test_bad_arguments.py",
     "kan/operations/plot.py": "kan/test_plot.py",
     "kan/operations/charts.py": "kan/test_plot.py kan/test_structure.py kan/test_symbolic.py",
@@ -89,8 +89,8 @@ TESTS = {
     "kan/library.py": "kan/test_symbolic.py kan/test_network.py",
     "kan/tables.py": "kan/test_network.py kan/test_files.py kan/test_structure.py",
     "kan/operations/[dfnl]*.py": "kan/test_training.py kan/test_structure.py kan/test_network.py kan/test_bad_arguments.py",
-    "kan/*.py": "kan/test_network.py kan/test_structure.py kan/test_bad_arguments.py kan/test_pruning.py kan/test_training.py "
-    "kan/test_torch_features.py kan/test_state_machine.py",
+    "kan/*.py": "kan/test_migration.py kan/test_network.py kan/test_structure.py kan/test_bad_arguments.py kan/test_pruning.py "
+    "kan/test_training.py kan/test_torch_features.py kan/test_state_machine.py",
     "train/core/config.py": "train/test_defaults.py train/test_config.py train/test_recipes.py",
     "train/core/explain.py": "train/test_config.py train/test_recipes.py train/test_hostile.py",
     "train/core/yaml_file.py": "train/test_hostile.py train/test_config.py",

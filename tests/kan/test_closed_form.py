@@ -13,7 +13,9 @@ from kat_zoo.kan.search.closed_form import find_closed_forms
 from kat_zoo.kan.search.judge import Clock, Data, Judge
 from kat_zoo.kan.search.rounding import round_numbers
 from kat_zoo.kan.search.sums import pursue
-from kat_zoo.kan.search.tree import FUNCTIONS, constants, evaluate, from_sympy, gathered, size, to_sympy, with_constants
+from kat_zoo.kan.search.tree import (
+    FUNCTIONS, constants, evaluate, from_sympy, gathered, power, product, size, to_sympy, total, with_constants,
+)  # fmt: skip
 from kat_zoo.kan.search.useful import useful_inputs
 
 C = 2.998e8
@@ -294,6 +296,14 @@ def test_constants_are_read_and_replaced_in_order():
     X = np.array([[1.0, 2.0]])
     assert evaluate(tree, X)[0] == pytest.approx(2 + np.sin(6) + 1)
     assert str(to_sympy(tree, sympy.symbols("a b"))) == "2.0*a + sin(3.0*b) + 1"
+
+
+def test_sums_and_products_are_flat():
+    x, y, one, zero = ("x", 0), ("x", 1), ("n", 1), ("n", 0)
+    assert product(product(x, y), one, product(y, x)) == ("*", x, y, y, x) and product(x, one) == x and product(one) == one
+    assert product(x, total(y, x)) == ("*", x, ("+", y, x))
+    assert total(total(x, y), zero, x) == ("+", x, y, x) and total(x, zero) == x and total(zero) == zero
+    assert power(power(x, 0.5), 2) == x and power(power(x, 2), 0.5) == ("^", ("^", x, 2), 0.5) and power(x, 0) == one
 
 
 def test_numbers_are_gathered():

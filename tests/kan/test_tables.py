@@ -207,6 +207,9 @@ def test_monotone_effects():
         line = np.tile(X[0], (300, 1))
         line[:, 0] = np.linspace(-2, 2, 300)
         assert (direction * np.diff(model.predict(line)) >= -1e-9).all()
+    counts = np.random.default_rng(0).poisson(np.exp(y))
+    falling = KANRegressor(loss="poisson", monotonic_cst=[-1, -1, -1]).fit(X, counts)
+    assert falling.predict(X).sum() == pytest.approx(counts.sum(), rel=1e-5)  # so at the optimum, whose constant is free
     rising = KANRegressor(monotonic_cst={"x_2": 1}).fit(X, y)
     assert rising.score(X, y) > 0.9
     with pytest.raises(ValueError, match="monotonic_cst={'z': 1}: expected names of columns"):
