@@ -14,8 +14,18 @@ from kat_zoo.kan.search.judge import Clock, Data, Judge
 from kat_zoo.kan.search.rounding import round_numbers
 from kat_zoo.kan.search.sums import pursue
 from kat_zoo.kan.search.tree import (
-    FUNCTIONS, constants, evaluate, from_sympy, gathered, power, product, size, to_sympy, total, with_constants,
-)  # fmt: skip
+    FUNCTIONS,
+    constants,
+    evaluate,
+    from_sympy,
+    gathered,
+    power,
+    product,
+    size,
+    to_sympy,
+    total,
+    with_constants,
+)
 from kat_zoo.kan.search.useful import useful_inputs
 
 C = 2.998e8
