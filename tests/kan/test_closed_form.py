@@ -192,12 +192,14 @@ def test_a_law_is_not_refused_for_a_place_that_the_table_avoids():
     assert str(sympy.nsimplify(forms_of(X, y)[0][1])) == "sqrt(x_1 - x_2)"
 
 
-def test_the_search_ends_where_only_noise_is_left():
+def test_the_search_ends_where_only_noise_is_left(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("a network is trained, though only noise is left")
+
+    monkeypatch.setattr("kat_zoo.kan.search.closed_form.guided", refuse)
     X, y = table("x*y/z", [(1, 5)] * 3, 1000)
     y = y + 0.01 * y.std() * np.random.default_rng(1).standard_normal(len(y))
-    began = time.process_time()
     assert str(sympy.nsimplify(forms_of(X, y, np.inf)[0][1])) == "x_1*x_2/x_3"
-    assert time.process_time() - began < 5
 
 
 def test_residuals_are_told_from_noise():
@@ -256,11 +258,8 @@ def test_nothing_found_is_a_closed_form_all_the_same():
     assert not any("phi_" in str(equation) for equation in model.table_["equation"])
 
 
-def test_the_time_limit_holds_and_ctrl_c_returns_the_best_so_far(monkeypatch):
+def test_ctrl_c_returns_the_best_so_far(monkeypatch):
     X, y = table("x*y + sin((x - 1)*(y - 1))", [(-3, 3)] * 2)
-    began = time.monotonic()
-    KANRegressor(symbolic=True, max_seconds=2).fit(X, y + 0.1 * np.random.default_rng(0).standard_normal(len(y)))
-    assert time.monotonic() - began < 4
 
     def interrupt(*_):
         raise KeyboardInterrupt

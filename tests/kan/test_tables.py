@@ -53,6 +53,15 @@ def test_penalties_have_the_largest_marginal_likelihood():
     assert minus_likelihood(own) <= best.fun + 0.02
 
 
+def test_a_block_without_influence_has_no_coefficients():
+    Z = np.random.default_rng(0).normal(size=(80, 3))
+    design = np.c_[np.ones(80), Z, np.zeros((80, 2))]
+    y = Z @ [1.0, -2.0, 0.5] + 3
+    found = solve(Moments(design.T @ design, design.T @ y, float(y @ y), 80), np.array([-1, 0, 0, 0, 1, 1]))
+    assert np.isfinite(found.penalties).tolist() == [True, False] and found.parameters < 4.01
+    np.testing.assert_allclose(found.coefficients, [3, 1, -2, 0.5, 0, 0], atol=1e-4)
+
+
 def hostile(kind, n=200):
     generator = np.random.default_rng(1)
     X = generator.uniform(-1, 1, (n, 3))

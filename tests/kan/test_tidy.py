@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sympy
 
-from kat_zoo.kan.formula.tidy import _without_leading_numbers, nodes, tidy
+from kat_zoo.kan.formula.tidy import _with_squares, _without_leading_numbers, nodes, tidy
 
 x, y = sympy.symbols("x y", positive=True)
 
@@ -50,3 +50,9 @@ def test_squares_of_differences(expression, expected):
     local = dict(zip(names, sympy.symbols(names), strict=True))
     found = tidy(sympy.sympify(expression, local), names, rows)
     assert sympy.srepr(found) == sympy.srepr(sympy.sympify(expected, local)), found
+
+
+@pytest.mark.parametrize("cross", [3, 1.9999, 2.0001, -5])
+def test_only_squares_are_made_squares(cross):
+    total = x**2 + cross * x * y + y**2
+    assert _with_squares(total) == total and _with_squares(total + (2 - cross) * x * y) == (x + y) ** 2

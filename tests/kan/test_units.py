@@ -229,6 +229,12 @@ def test_numbers_of_groups_are_as_round_as_they_are():
     assert not constants(tree) and to_sympy(tree, sympy.symbols("x t c")).has(sympy.pi)
 
 
+def test_a_factor_of_one_may_have_a_unit():
+    X = pd.DataFrame(np.random.default_rng(0).uniform(1, 3, (200, 2)), columns=["a", "b"])
+    model = KANRegressor(symbolic=True, units={"a": "m", "b": "s"}, target_units="kg", max_seconds=20).fit(X, X["a"] * X["b"] ** 2)
+    assert str(model.formula_) == "a*b**2" and model.constant_units_ == [(1.0, "kg/m/s**2")]
+
+
 def test_powers_with_fitted_exponents_may_have_a_unit():
     """The surface of a body, 0.007184 w^0.425 h^0.725 (Du Bois, 1916)."""
     X = pd.DataFrame(np.random.default_rng(0).uniform([40, 140], [120, 200], (300, 2)), columns=["w", "h"])
