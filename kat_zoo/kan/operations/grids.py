@@ -10,6 +10,7 @@ from torch import Tensor
 from ..._checks import count, is_real, real
 from ...kernels import bspline_basis
 from ...layers.spline import KANLinear
+from ..migration import answers_words
 from ..network import Network
 
 
@@ -60,6 +61,7 @@ def coarser_knots(inner: Tensor, grid_size: int) -> Tensor:
     return inner[:, left] + (at - left) * (inner[:, left + 1] - inner[:, left])
 
 
+@answers_words
 def refine(model: Network, grid_size: int) -> float:
     """Give every spline `grid_size` intervals (grid extension, arXiv 2404.19756, section 2.4), in place.
 

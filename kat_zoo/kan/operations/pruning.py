@@ -13,6 +13,7 @@ from torch import Tensor
 from ..._checks import is_real
 from ..layer import KANLayer
 from ..library import function_index
+from ..migration import answers_words
 from ..network import Network, NetworkT
 
 
@@ -227,6 +228,7 @@ def _constants(layer: KANLayer) -> tuple[Tensor, Tensor]:
     return constant, torch.where(constant, layer.products(torch.where(fixed, values, 1)), 0)
 
 
+@answers_words
 def prune(model: NetworkT, X: Any, node_threshold: float = 1e-2, edge_threshold: float = 3e-2) -> NetworkT:
     """New network without the edges and hidden nodes that hardly matter (arXiv 2404.19756, section 2.5).
 
