@@ -39,7 +39,8 @@ def test_the_table_is_a_frame_whose_rows_predict(fitted):
         np.testing.assert_allclose(model.predict(X, index=index), at, atol=2e-3 * y.std())
     chosen = list(found["equation"]).index(model.formula_)
     np.testing.assert_array_equal(model.predict(X), model.predict(X, index=chosen))
-    assert not model.exact_ and "Nothing exact was found" in model.summary_
+    assert not model.exact_ and model.summary_.endswith(f"table_ has {len(found)} formulas, of other lengths and errors.")
+    assert KANRegressor(symbolic=True).fit(X[:10], np.ones(10)).summary_.endswith("table_ has no other formula.")
     with pytest.raises(ValueError, match=f"index={len(found)}: expected an integer of at least 0 and at most {len(found) - 1}"):
         model.predict(X, index=len(found))
     with pytest.raises(ValueError, match="index=0 with symbolic=False"):

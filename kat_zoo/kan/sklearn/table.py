@@ -57,7 +57,8 @@ def summary_of(findings: Findings, spread: float, held_out: int, over: bool) -> 
         held_out: Number of held-out rows that are new.
         over: Whether the time was over at the end of the search.
     """
-    others = f"table_ has {len(findings.rows)} formulas of other lengths and errors"
+    count = len(findings.rows)
+    others = f"table_ has {count} formulas, of other lengths and errors" if count > 1 else "table_ has no other formula"
     if not held_out:
         text = f"Not verified: there is no held-out row that is new; at least 20 rows, most of them different, are needed. {others}."
     elif findings.exact:
