@@ -244,11 +244,11 @@ def load_backbone(vit: VisionTransformer, checkpoint: str | Path) -> set[str]:
 
 
 def gray_to_color(weights: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """Let the first layer of a model for gray images look at colors, where the model has three channels.
+    """Let the first layer of a model for gray images look at colors, where the model or its configuration has three channels.
 
     Its weights go in parts of a quarter, a half and a quarter to red, green and blue, which is close to how bright each looks to the eye.
     The parts are powers of two: their sum is exactly the gray model's weight, so that both models see the same in an image whose channels
-    are alike.
+    are alike. timm goes on from three channels to any other number.
 
     Args:
         weights: state dict, in the names of the model.
@@ -257,10 +257,10 @@ def gray_to_color(weights: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     Returns:
         The state dict, as it was for any other model.
     """
-    first = getattr(model, "default_cfg", {}).get("first_conv")
-    name = f"{first}.weight"
+    cfg = getattr(model, "default_cfg", {})
+    name = f"{cfg.get('first_conv')}.weight"
     weight, own = weights.get(name), model.state_dict().get(name)
-    if weight is None or own is None or weight.ndim != 4 or (weight.shape[1], own.shape[1]) != (1, 3):
+    if weight is None or own is None or weight.ndim != 4 or weight.shape[1] != 1 or 3 not in (own.shape[1], cfg["input_size"][0]):
         return weights
     parts = torch.tensor([0.25, 0.5, 0.25]).view(1, 3, 1, 1)
     return {**weights, name: weight.to(torch.promote_types(weight.dtype, torch.float32)) * parts}

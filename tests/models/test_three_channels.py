@@ -5,6 +5,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.data import create_dataset, create_loader, resolve_data_config
+from timm.models import adapt_input_conv
 
 from kat_zoo.hub.repository import save_model
 from kat_zoo.hub.samples import load_samples
@@ -37,7 +38,15 @@ def test_the_gray_weights_load_into_any_model_with_three_channels(tmp_path):
     backbone = timm.create_model(GRAY, in_chans=3, num_classes=0)
     load_backbone(backbone, tmp_path / "gray.safetensors")
     assert torch.equal(backbone.patch_embed.proj.weight, expected)
-    assert created(COLOR, in_chans=1).patch_embed.proj.weight.allclose(created(GRAY).patch_embed.proj.weight)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_the_weights_for_colors_load_into_models_with_other_channels(channels, caplog):
+    weight = created(COLOR, in_chans=channels).patch_embed.proj.weight
+    torch.testing.assert_close(weight, adapt_input_conv(channels, created(COLOR).patch_embed.proj.weight.detach()))  # timm's way
+    if channels == 1:
+        assert torch.equal(weight, created(GRAY).patch_embed.proj.weight)
+    assert not caplog.records
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm's dataset leaves its files open

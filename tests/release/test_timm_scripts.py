@@ -5,6 +5,7 @@ checkout of the installed version of timm, or downloaded; a script of the same s
 """
 
 import os
+import re
 import subprocess
 import sys
 import urllib.error
@@ -13,7 +14,10 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 from PIL import Image
+
+from kat_zoo.hub.samples import load_samples
 
 MODULE = [sys.executable, "-m", "kat_zoo.timm"]
 SCRIPT = """
@@ -75,3 +79,23 @@ def test_timms_train_and_validate_unmodified(scripts, tmp_path):
     command = [*MODULE, str(scripts / "validate.py"), *data, *sizes, "--in-chans", "3", "--checkpoint", checkpoint, "--split", "validation"]
     done = subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, text=True)
     assert '"top1"' in done.stdout
+
+
+@pytest.mark.slow
+def test_timms_validate_finds_the_accuracy_of_the_shipped_weights(scripts, tmp_path):
+    samples = load_samples()
+    for number, label in enumerate(samples.labels):
+        path = tmp_path / "pictures" / "validation" / f"{label}" / f"{number:03}.png"  # folders in the order of the classes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        samples.pil(number).save(path)
+    model = "kat_pico_patch4_28.fmnist_rgb"
+    options = ["--data-dir", str(tmp_path / "pictures"), "--split", "validation", "--model", model, "--pretrained", "--device", "cpu"]
+    command = [*MODULE, str(scripts / "validate.py"), *options, "--workers", "0"]
+    found = float(
+        re.search(r'"top1": ([\d.]+)', subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, text=True).stdout)[1]
+    )
+    with torch.no_grad():
+        images = (torch.from_numpy(samples.images)[:, None] / 255 - 0.2860) / 0.3530
+        answers = timm.create_model(model.removesuffix("_rgb"), pretrained=True).eval()(images)
+    right = 100 * (answers.argmax(1) == torch.from_numpy(samples.labels)).double().mean().item()
+    assert found == pytest.approx(right, abs=0.4)  # one image of 256, where resizing rounds
