@@ -30,6 +30,7 @@ SECTIONS = (
     ("Tables", "python benchmarks/tables.py", learning.small_tables),
     ("Linear probe, fine-tuning, LP-FT", "python benchmarks/lp_ft.py", learning.lp_ft),
     ("Detection and segmentation", "python benchmarks/dense_proof.py --resume", learning.dense),
+    ("Nuclei in a micrograph", "python benchmarks/nuclei.py --wheels WHEELS --resume", learning.nuclei),
     ("An interrupted run", "python benchmarks/resume.py", learning.resume),
     ("The activation", "python benchmarks/rational.py", speed.activation),
     ("A KAT beside its ViT", "python benchmarks/kat_model.py", speed.whole_models),

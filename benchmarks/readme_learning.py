@@ -270,6 +270,28 @@ def dense() -> list[str]:
     ]
 
 
+def nuclei() -> list[str]:
+    data = rows("results/nuclei/runs.csv")
+    lines = []
+    for backbone, label in {"KAT": "KAT", "ViT": "ViT", "random": "KAT, random weights, frozen"}.items():
+        each = [float(row["miou"]) for row in select(data, backbone=backbone)]
+        classes = [percent(mean(data, f"iou_{name}", backbone=backbone)) for name in ("background", "nucleus", "edge")]
+        spread = f"{percent(statistics.fmean(each))} ± {statistics.stdev(each):.1f}"
+        lines.append([label, spread, *classes, percent(mean(data, "cpu_minutes", backbone=backbone))])
+    return [
+        *prose("""
+            Masks of a real picture: the KAT of a DINOv2 ViT-S (a derivative, fine-tuned for saliency) and that ViT, from the same weights,
+            and a frozen random KAT, under one UperNet, 128 updates of 4 crops. The left half of a fluorescence micrograph with 126 nuclei
+            (2018 Data Science Bowl, shipped by stardist, BSD-3-Clause) trains, the right half evaluates; mean and standard deviation of
+            three seeds. It is one picture, and bright nuclei on black are easy: the random backbone comes close.
+        """),
+        "",
+        *table(("backbone", "mIoU %", "background", "nucleus", "edge", "CPU minutes"), lines),
+        "",
+        "![Regions that each backbone finds](../benchmarks/results/nuclei/pictures.png)",
+    ]
+
+
 def resume() -> list[str]:
     data = rows("results/resume.csv")
     equal = sum(row["loss_left_alone"] == row["loss_interrupted"] for row in data)
