@@ -86,7 +86,7 @@ def run(task: str, backbone: str, seed: int, work: Path) -> bool:
     if is_finished(folder):
         return True
     with counted(folder):
-        result = import_module(f"kat_zoo.train.{task}").train(recipe, "auto")
+        result = import_module(f"kat_zoo.train.{task}.loop").train(recipe, "auto")
     return result is not None
 
 

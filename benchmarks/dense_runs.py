@@ -20,6 +20,7 @@ SPENT = "cpu.json"
 def counted(folder: Path) -> Iterator[None]:
     """Add the CPU seconds of the block to those that a run has needed before."""
     path = folder / SPENT
+    folder.mkdir(parents=True, exist_ok=True)
     before = json.loads(path.read_text())["seconds"] if path.exists() else 0.0
     begin = time.process_time()
     try:

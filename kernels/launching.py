@@ -1,6 +1,7 @@
 """Launches of Triton kernels: at once, on the device of a tensor, or as nodes of the graph that torch.compile traces.
 
-A compiled graph calls no Python of ours. AOTAutograd traces an operator as one node; where it asks for the operator's parts, the host's
+A compiled graph calls no Python of ours, with torch 2.14 or newer: up to then the operators stay nodes, for an older torch fails where it
+looks into a kernel, at numbers that are 1. AOTAutograd traces an operator as one node; where it asks for the operator's parts, the host's
 code runs once on tensors without numbers, and each launch becomes a node, as those of torch.library.triton_op do. The operators of CPUs
 stay nodes, and so do all in the graphs of torch.export, which are of no device.
 """
@@ -14,10 +15,11 @@ import torch._functorch.config
 from torch import Tensor
 from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
 from torch.library import Library, wrap_triton
+from torch.torch_version import TorchVersion
 
 from .dispatch import triton_module
 
-TRACED_DEVICES = {"cuda", "xpu"}
+TRACED_DEVICES = {"cuda", "xpu"} if TorchVersion(torch.__version__) >= (2, 14) else set()
 
 
 def launcher(kernel: Any, x: Tensor) -> Any:

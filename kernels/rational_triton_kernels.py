@@ -88,7 +88,7 @@ def _advance(first, base, left, groups, width, WIDTH: tl.constexpr, TILE: tl.con
     if not WIDTH:
         wrap = first >= width
         first = tl.where(wrap, first - width, first).to(INDEX)
-        base += tl.where(wrap, groups.to(tl.int64) * width, 0)
+        base += tl.where(wrap, tl.cast(groups, tl.int64) * width, 0)
     return first, base, left - TILE
 
 
@@ -226,7 +226,7 @@ def rational_reduce_kernel(
     i_row = tl.program_id(0)  # the first axis: only there may a grid have more than 65,535 programs
     rows = tl.where(of_a, a_rows, b_rows)
     if i_row < rows:
-        span = (groups // rows) * chunks.to(tl.int64)
+        span = (groups // rows) * tl.cast(chunks, tl.int64)
         o_u = tl.arange(0, BLOCK)
         o_c = tl.arange(0, COLUMNS)
         acc = tl.zeros((BLOCK, COLUMNS), p_partial.dtype.element_ty)

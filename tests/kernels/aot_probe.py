@@ -216,7 +216,8 @@ def layers():
 
 def compiled():
     """What torch.compile makes of the operators; on CPU tensors that it takes for a GPU's, so only the launches are real."""
-    launching.TRACED_DEVICES.add("cpu")
+    if launching.TRACED_DEVICES:
+        launching.TRACED_DEVICES.add("cpu")
     found = {}
     for name, function, arguments in layers():
         graphs = []

@@ -17,6 +17,7 @@ from kat_zoo.train.core.checkpoint import list_checkpoints
 from kat_zoo.train.core.config import to_yaml
 
 from .test_classification import PLAIN, change, figures, same_run
+from .two_processes import SHARDS
 
 
 def start(folder):
@@ -82,13 +83,14 @@ def test_two_processes(recipe, tmp_path):
         assert [r["update"] for r in figures(tmp_path / name)] == [r["update"] for r in figures(tmp_path / "plain1")]
 
     # FSDP2, through accelerate: the same weights, averages and figures; continued bit by bit from sharded checkpoints.
-    for name in ("model", "best"):
-        assert distance(*(load_file(tmp_path / run / f"{name}.safetensors") for run in ("plain2", "sharded2"))) <= 1e-6
-    for ours, theirs in zip(figures(tmp_path / "sharded2"), figures(tmp_path / "plain2"), strict=True):
-        assert ours.keys() == theirs.keys() and all(abs(ours[key] - theirs[key]) < 1e-4 for key in ours)
-    assert figures(tmp_path / "sharded_cut2") == figures(tmp_path / "sharded2")
-    averages = [last_weights(tmp_path / run, "ema.safetensors") for run in ("sharded2", "sharded_cut2")]
-    assert distance(*averages) == 0 and distance(averages[0], last_weights(tmp_path / "plain2", "ema.safetensors")) <= 1e-6
+    if SHARDS:
+        for name in ("model", "best"):
+            assert distance(*(load_file(tmp_path / run / f"{name}.safetensors") for run in ("plain2", "sharded2"))) <= 1e-6
+        for ours, theirs in zip(figures(tmp_path / "sharded2"), figures(tmp_path / "plain2"), strict=True):
+            assert ours.keys() == theirs.keys() and all(abs(ours[key] - theirs[key]) < 1e-4 for key in ours)
+        assert figures(tmp_path / "sharded_cut2") == figures(tmp_path / "sharded2")
+        averages = [last_weights(tmp_path / run, "ema.safetensors") for run in ("sharded2", "sharded_cut2")]
+        assert distance(*averages) == 0 and distance(averages[0], last_weights(tmp_path / "plain2", "ema.safetensors")) <= 1e-6
 
     # A loss that is no number in one process: none of them takes the step, all count it, and go on.
     for text in (out, out_of_the_dead):

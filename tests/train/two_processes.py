@@ -13,6 +13,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, init_device_mesh
+from torch.torch_version import TorchVersion
 
 from kat_zoo.train.classification.evaluate import evaluate
 from kat_zoo.train.classification.loop import train
@@ -20,6 +21,8 @@ from kat_zoo.train.classification.recipe import Recipe
 from kat_zoo.train.core import processes, run
 from kat_zoo.train.core.checkpoint import list_checkpoints, whole_weights
 from kat_zoo.train.core.config import parse
+
+SHARDS = TorchVersion(torch.__version__) >= (2, 9)  # before, gloo added up the gradients that fully_shard wants the mean of
 
 
 def cut_copy(whole: str, cut: str, update: int) -> None:
@@ -121,15 +124,16 @@ def main(folder: Path) -> None:
     train(cut, resume="auto")
     train(recipe("plain", "one_to_two"), resume="auto")
 
-    for name in ("kat_pico_patch4_28", "karat_pico_patch4_28"):
-        compare_sharding(name)
-    processes.Accelerator = sharded_accelerator  # type: ignore[misc]
-    whole, cut = recipe("plain", "sharded2"), recipe("plain", "sharded_cut2")
-    train(whole)
-    cut_copy(whole.output, cut.output, 8)
-    train(cut, resume="auto")
-    processes.Accelerator = Accelerator  # type: ignore[misc]
-    PartialState().distributed_type = DistributedType.MULTI_CPU
+    if SHARDS:
+        for name in ("kat_pico_patch4_28", "karat_pico_patch4_28"):
+            compare_sharding(name)
+        processes.Accelerator = sharded_accelerator  # type: ignore[misc]
+        whole, cut = recipe("plain", "sharded2"), recipe("plain", "sharded_cut2")
+        train(whole)
+        cut_copy(whole.output, cut.output, 8)
+        train(cut, resume="auto")
+        processes.Accelerator = Accelerator  # type: ignore[misc]
+        PartialState().distributed_type = DistributedType.MULTI_CPU
 
     print("done", flush=True)
     fail_and_die(recipe("plain", "dead"))

@@ -99,7 +99,7 @@ def count(build: Callable[[], nn.Module], loss: Loss, precision: str = "no") -> 
         raise ValueError(f"precision={precision!r}: expected one of {', '.join(DTYPES)}")
     model = build().train()
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model.to_empty(device="cpu")
+        _materialize(model)
         plain = [_step(model, loss, precision, batch) for batch in BATCHES]
         found = [_footprint(model, plain, 0)]
         switch = next((m for m in model.modules() if hasattr(m, "set_grad_checkpointing")), None)
@@ -108,6 +108,16 @@ def count(build: Callable[[], nn.Module], loss: Loss, precision: str = "no") -> 
             largest = max((b - a for a, b in zip(plain[0].blocks, plain[1].blocks, strict=True)), default=0)
             found.append(_footprint(model, [_step(model, loss, precision, batch) for batch in BATCHES], largest))
     return tuple(found)
+
+
+def _materialize(model: nn.Module) -> None:
+    """New parameters on the (fake) CPU: up to torch 2.8, those of `meta` would keep their device, and autocast would pass over them."""
+    overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        model.to_empty(device="cpu")
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:

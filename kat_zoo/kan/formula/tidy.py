@@ -51,6 +51,7 @@ def _squared(total: sympy.Expr) -> sympy.Expr:
         if not (c.is_real and e.is_real and c * e > 0):
             continue
         ratio = sympy.sqrt(e / c)
+        ratio = sympy.Integer(1) if abs(ratio - 1) < SAME else ratio
         for term in total.args:
             cross, rest = term.as_coeff_Mul()
             if rest == a * b and abs(abs(cross) - 2 * abs(c) * ratio) <= SAME * abs(cross):
