@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from kat_zoo.train.scenes import SceneConfig, write_scenes
+
+from .test_classification import change
+
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 
 
@@ -33,6 +37,18 @@ def test_runs_differ_in_their_backbone_only(task, neck, proof):
         "ViT": ("vit_mlp_pico_patch4_28", True, -1),
         "random": ("kat_pico_patch4_28", False, 4),
     }
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_run_is_trained_counted_and_not_trained_again(task, proof, tmp_path, monkeypatch):
+    write_scenes(SceneConfig(out=str(tmp_path / "scenes"), **proof.SCENES | {"train": 8, "val": 2}))
+    monkeypatch.setattr(proof, "plan", lambda *run, plan=proof.plan: change(plan(*run), schedule={"epochs": 1, "warmup_epochs": 0}))
+    for _ in range(2):
+        assert proof.run(task, "KAT", 0, tmp_path)
+    folder = tmp_path / f"{task}_KAT_0"
+    assert proof.is_finished(folder) and proof.cpu_minutes(folder) > 0
+    proof.collect([(task, "KAT", 0)], tmp_path)
+    assert {row["metric"] for row in proof.read_table(tmp_path / "results" / "runs.csv")} == set(proof.METRICS[task])
 
 
 def test_report_of_finished_runs(proof, tmp_path, capsys):
