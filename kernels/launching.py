@@ -19,7 +19,7 @@ from torch.torch_version import TorchVersion
 
 from .dispatch import triton_module
 
-TRACED_DEVICES = {"cuda", "xpu"} if TorchVersion(torch.__version__) >= (2, 14) else set()
+TRACED_DEVICES = {"cuda", "xpu"} if TorchVersion(torch.__version__) >= "2.14" else set()
 
 
 def launcher(kernel: Any, x: Tensor) -> Any:

@@ -22,7 +22,7 @@ from kat_zoo.train.core import processes, run
 from kat_zoo.train.core.checkpoint import list_checkpoints, whole_weights
 from kat_zoo.train.core.config import parse
 
-SHARDS = TorchVersion(torch.__version__) >= (2, 9)  # before, gloo added up the gradients that fully_shard wants the mean of
+SHARDS = TorchVersion(torch.__version__) >= "2.9"  # before, gloo added up the gradients that fully_shard wants the mean of
 
 
 def cut_copy(whole: str, cut: str, update: int) -> None:
