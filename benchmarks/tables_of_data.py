@@ -110,5 +110,5 @@ TABLES: dict[str, tuple[str, Callable[[], Table]]] = {
     "breast cancer": ("classification", lambda: scikit("breast_cancer")),
     "digits": ("classification", lambda: scikit("digits")),
     "affairs (fair)": ("classification", lambda: statsmodels("fair", "affairs", every=3, positive=True)),
-    "vote (anes96)": ("classification", lambda: statsmodels("anes96", "vote", sep="\t")),
+    "vote (anes96)": ("classification", lambda: statsmodels("anes96", "vote", sep="\t", positive=True)),
 }
