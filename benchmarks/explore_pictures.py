@@ -5,6 +5,7 @@
 The page finds a formula, trains and prunes a network by hand, and shows an image to the shipped models.
 """
 
+import argparse
 import shutil
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def images(tab: Tab) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         raise SystemExit("no Chromium: expected the package `chromium` of Debian")

@@ -215,7 +215,8 @@ def small_tables() -> list[str]:
     return [
         *prose(f"""
             Untuned, 5 folds twice: R^2 of regressors, accuracy of classifiers, CPU seconds of a fit in parentheses (on a busy machine, so
-            upper readings). Lost by more than 0.01: {", ".join(tables.losses(found)) or "none"}.
+            upper readings). Lost by more than 0.01: {", ".join(tables.losses(found)) or "none"}. EBM is not measured where it needs
+            minutes a fit: those cells are empty.
         """),
         "",
         *table(("model", "mean rank", "within 0.01 of the best", "CPU seconds a fit, median"), close),
