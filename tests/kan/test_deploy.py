@@ -163,6 +163,10 @@ def test_the_bound_of_int8_tables_holds_for_every_row(entries, tmp_path):
         assert (error <= bound + 1e-12).all()
         assert error.max() > 0.01 * bound.max()  # the bound is of the size of the error
         np.testing.assert_allclose(tables(rows), program.linked(tables.outputs_of(rows)))
+        for call in (tables, tables.outputs_of, tables.bound):
+            np.testing.assert_array_equal(call(X), call(program.codes(X)))
+            with pytest.raises(ValueError, match=rf"X of shape .*: expected \(N, {len(program.columns)}\)"):
+                call(rows[:, 1:])
         folder = tmp_path / str(program.link) / type(model).__name__
         folder.mkdir(parents=True)
         found = compiled(tables.to_c(), folder, tables(rows).shape[1])(rows)

@@ -24,7 +24,7 @@ PLACES = ("scale", "offset", "low", "step")  # numbers of the tables
 
 @dataclass
 class Int8:
-    """A model as tables: call it with rows (N, columns).
+    """A model as tables: call it with rows (N, columns) of numbers, with the codes of categories, or with a data frame.
 
     Attributes:
         program: The model, whose columns, products and answer stay as they are.
@@ -54,9 +54,9 @@ class Int8:
         """Memory of the constants in `to_c`: entries, float32 for scales, offsets and places, two bytes for each end of an edge."""
         return self.table.size + 4 * (2 * len(self.scale) + 2 * len(self.low)) + 2 * self.layer.edges.size
 
-    def _edges(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _edges(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Values (N, E) of the edges, and bounds of their errors."""
-        h = self.program.scaled(np.asarray(X, dtype=np.float64))
+        h = self.program.scaled(self.program.codes(X))
         last = self.table.shape[1] - 1
         at = np.clip((h - self.low) / self.step, 0.0, last)[:, self.layer.edges[:, 1]]
         segment = np.minimum(np.nan_to_num(at).astype(int), last - 1)
@@ -64,7 +64,7 @@ class Int8:
         left, right = (self.table[edge, segment + k].astype(np.float64) for k in (0, 1))
         return (left + (at - segment) * (right - left)) * self.scale + self.offset, self.errors[edge, segment]
 
-    def _nodes(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _nodes(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Network outputs (N, outputs), and bounds of their errors."""
         layer = self.layer
         values, errors = self._edges(X)
@@ -88,19 +88,19 @@ class Int8:
             y, e = y @ factor.T + shift, e @ np.abs(factor).T
         return y, e
 
-    def outputs_of(self, X: np.ndarray) -> np.ndarray:
-        """Outputs (N, outputs) before the link, for rows (N, columns) of numbers: units of y, logarithms of rates, or logits."""
+    def outputs_of(self, X: Any) -> np.ndarray:
+        """Outputs (N, outputs) before the link, for rows or a data frame: units of y, logarithms of rates, or logits."""
         found: np.ndarray = self._nodes(X)[0] * self.program.spread + self.program.shift
         return found
 
-    def bound(self, X: np.ndarray) -> np.ndarray:
-        """Bounds (N, outputs) of the error of `outputs_of`, for rows (N, columns) of numbers."""
+    def bound(self, X: Any) -> np.ndarray:
+        """Bounds (N, outputs) of the error of `outputs_of`, for rows or a data frame."""
         found: np.ndarray = self._nodes(X)[1] * np.abs(self.program.spread)
         return found
 
     def __call__(self, X: Any) -> np.ndarray:
-        """Predictions (N, outputs) for a table, as those of the program."""
-        return self.program.answer(self._nodes(self.program.codes(X))[0])
+        """Predictions (N, outputs), as those of the program."""
+        return self.program.linked(self.outputs_of(X))
 
     def to_c(self, name: str = "predict") -> str:
         """C source with the tables: `void name(const double *x, double *y)`, as `kat_zoo.kan.deploy.to_c` describes.

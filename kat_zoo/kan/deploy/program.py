@@ -158,10 +158,16 @@ class Program:
         """Rows (N, columns) of numbers for a table: categories become their codes, -1 for one that is not known.
 
         Args:
-            X: data frame with the columns of the training, or an array of numbers.
+            X: data frame with the columns of the training, or (N, columns) numbers, with the codes of categories.
+
+        Raises:
+            ValueError: another number of columns.
         """
         if not hasattr(X, "columns"):
-            return np.asarray(X, dtype=np.float64)
+            x = np.asarray(X, dtype=np.float64)
+            if x.ndim != 2 or x.shape[1] != len(self.columns):
+                raise ValueError(f"X of shape {x.shape}: expected (N, {len(self.columns)})")
+            return x
         found = []
         for name, values in zip(self.columns, self.categories, strict=True):
             column = read_column(name, X[name])
@@ -201,10 +207,7 @@ class Program:
         Raises:
             ValueError: another number of columns.
         """
-        x = self.codes(X)
-        if x.ndim != 2 or x.shape[1] != len(self.columns):
-            raise ValueError(f"X of shape {x.shape}: expected (N, {len(self.columns)})")
-        h = self.scaled(x)
+        h = self.scaled(self.codes(X))
         for layer in self.layers:
             h = layer(h)
         found: np.ndarray = h * self.spread + self.shift
