@@ -11,7 +11,6 @@ It can be stopped at any moment and called again with --resume.
 Writes benchmarks/results/dense/{runs,curves}.csv, curves.png, pictures.png (detection) and regions.png (segmentation).
 """
 
-import argparse
 import json
 import statistics
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 from dense_regions import draw_regions
-from dense_runs import counted, cpu_minutes, draw_losses, losses, read_table, write_table
+from dense_runs import begin, counted, cpu_minutes, draw_losses, losses, parser_of, read_table, train_all, write_table
 from matplotlib.figure import Figure
 from PIL import Image
 from torchvision.transforms import v2
@@ -161,26 +160,20 @@ def order(tasks: Sequence[str], seeds: int) -> Iterator[tuple[str, str, int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--resume", action="store_true", help="go on with the runs in --work")
-    parser.add_argument("--report", action="store_true", help="only table and curves, from the checked-in results")
+    parser = parser_of(__doc__, Path("runs/dense_proof"), 2)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), help="(default: both)")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs/dense_proof"), help="folder of scenes and runs (default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.report:
         report()
         return
-    if arguments.work.exists() and not arguments.resume:
-        raise SystemExit(f"--work {arguments.work} exists; go on with --resume, or choose another folder")
-    torch.set_num_threads(1)
-    if not (arguments.work / "scenes").exists():
-        write_scenes(SceneConfig(out=str(arguments.work / "scenes"), **SCENES))
-    for one in order(arguments.tasks, arguments.seeds):
-        if not run(*one, arguments.work):
-            raise SystemExit(f"{one} was stopped; go on with --resume")
-        every = order(list(TASKS), arguments.seeds)
-        collect([one for one in every if is_finished(arguments.work / "_".join(map(str, one)))], arguments.work)
+    begin(arguments, scenes=lambda folder: write_scenes(SceneConfig(out=str(folder), **SCENES)))
+    every = list(order(list(TASKS), arguments.seeds))
+    train_all(
+        [one for one in every if one[0] in arguments.tasks],
+        lambda one: is_finished(arguments.work / "_".join(map(str, one))),
+        lambda one: run(*one, arguments.work),
+        lambda _: collect([one for one in every if is_finished(arguments.work / "_".join(map(str, one)))], arguments.work),
+    )
     report()
     if "detection" in arguments.tasks:
         pictures(arguments.work)

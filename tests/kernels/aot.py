@@ -2,11 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-REPORT = Path(__file__).parents[2] / "benchmarks/kernels.json"
+import torch
+
+ROOT = Path(__file__).parents[2]
+REPORT = ROOT / "benchmarks/kernels.json"
+# Whether torch, and with it Triton, is that of constraints.txt, by which the checked-in report was made.
+PINNED = torch.__version__.partition("+")[0] == re.search(r"^torch==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
 
 
 def checked_in(operator):

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from .aot import checked_in, probe
+from .aot import PINNED, checked_in, probe
 
 KERNELS = {f"fourier_attention_{name}" for name in ("forward", "query", "key")}
 
@@ -31,7 +31,7 @@ def check(row, slack=1.0):
 def test_goals(compiled):
     assert {row["kernel"] for row in compiled["rows"]} == KERNELS and len(compiled["rows"]) == 3
     for row in compiled["rows"]:
-        check(row, 1.02)  # of whatever Triton is installed
+        check(row, 1.0 if PINNED else 1.02)  # another Triton may need a little more
 
 
 def test_goals_of_every_kernel_in_the_checked_in_report():
