@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kat_zoo.hub.source import as_folder, open_model
+from kat_zoo.models._pretrained import require_model
 
 from .model import check_classes, load_model
 from .recipe import ModelConfig, Recipe
@@ -69,6 +70,13 @@ def load_teacher(
         raise ValueError("distill.teacher is None: expected a timm name, NAME@FILE, or the folder of a run")
     folder = as_folder(recipe.distill.teacher)
     name, _, path = recipe.distill.teacher.partition("@")
+    if folder is None:
+        try:
+            require_model(name)
+        except ValueError as error:
+            raise ValueError(
+                f"distill.teacher={recipe.distill.teacher!r}: expected a timm name, NAME@FILE, or the folder of a run ({error})"
+            ) from error
     config = ModelConfig(name=name, kwargs=recipe.distill.kwargs)
     if weights:
         config = replace(config, pretrained=not path, checkpoint=path or None)
