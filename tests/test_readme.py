@@ -89,7 +89,8 @@ def test_command_is_understood(line, capsys, tmp_path, monkeypatch):
         assert importlib.util.find_spec(words[words.index("-m") + 1])
         assert get_pretrained_cfg(words[words.index("--model") + 1])
     elif words[0] == "python":
-        source = (ROOT / words[1]).read_text() + "".join(path.read_text() for path in (ROOT / "benchmarks" / "paper").glob("*.py"))
+        shared = [ROOT / "benchmarks" / "dense_runs.py", *(ROOT / "benchmarks" / "paper").glob("*.py")]
+        source = "".join(path.read_text() for path in [ROOT / words[1], *shared])
         assert all(f'"{option}"' in source for option in words if option.startswith("--"))
     elif words[1] in PRINTS_CONFIG:
         monkeypatch.chdir(tmp_path)
