@@ -16,17 +16,15 @@ Writes benchmarks/results/compare/SCALE/{sizes,sweep,runs,curves,measure}.csv, t
 
 import argparse
 import json
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import torch
 from compare_evaluate import RUN_FIELDS, evaluate_run
 from compare_measure import SIZE_FIELDS, measure_all, sizes
 from compare_report import report
 from compare_rows import EXTRA, MAIN, RATES, SCALES, SWEEP_OF, Run, Scale, chosen_rate, recipe, sweep_rates, sweep_run, write_csv
+from parallel import in_processes, one_thread
 
 from kat_zoo.train.classification.loop import train
 from kat_zoo.train.classification.recipe import Recipe
@@ -40,10 +38,6 @@ CURVE_FIELDS = ["row", "seed", "update", "images", "loss"]
 
 class Stopped(Exception):
     """A signal stopped a run, which has written its checkpoint."""
-
-
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def train_recipe(plan: Recipe) -> dict[str, Any]:
@@ -101,13 +95,10 @@ def execute(runs: Sequence[Run], scale: Scale, folder: Path, root: str | None, j
             train_and_evaluate(run, scale, folder, root)
             update()
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, one_thread) as pool:
-        futures = {pool.submit(train_and_evaluate, run, scale, folder, root): run for run in todo}
-        for i, future in enumerate(as_completed(futures), 1):
-            future.result()
-            print(f"[{i}/{len(todo)}] {futures[future].name}", flush=True)
-            update()
+    ended = in_processes(train_and_evaluate, [(run, scale, folder, root) for run in todo], jobs)
+    for i, ((run, *_), _) in enumerate(ended, 1):
+        print(f"[{i}/{len(todo)}] {run.name}", flush=True)
+        update()
 
 
 def collect(scale: Scale, folder: Path, out: Path) -> None:

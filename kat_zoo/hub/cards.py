@@ -1,5 +1,6 @@
 """Model cards, rendered from the registry, the counted sizes and `results.json`, so that no figure is typed by hand; `kat-zoo cards`."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,14 @@ def _results(results: Sequence[Result]) -> str:
         title = dataset(result.dataset).title
         told = f"[{source[result.source]}]({result.url})" if result.url else source[result.source]
         how = f": `{result.command}`" if result.command else ""
-        lines.append(f"| {title} | {result.split} | {result.top1:g} | {told}{how} |\n")
+        lines.append(f"| {title} | {result.split} | {result.top1:g}{_of_seeds(result.seeds)} | {told}{how} |\n")
     return "".join(lines)
+
+
+def _of_seeds(seeds: Sequence[float]) -> str:
+    if len(seeds) < 2:
+        return ", one seed" if seeds else ""
+    return f", the best of {len(seeds)} seeds: {statistics.mean(seeds):.2f} ± {statistics.stdev(seeds):.2f}"
 
 
 def _training(item: Entry) -> str:

@@ -39,6 +39,7 @@ class Result:
         source: "ours", or "authors" for a figure of the model's authors.
         url: page that reports it, or the file that holds it.
         command: reproduces it, for our own.
+        seeds: top-1 of the runs of all seeds, in percent, for weights that are the best of them.
     """
 
     dataset: str
@@ -47,6 +48,7 @@ class Result:
     source: str
     url: str
     command: str = ""
+    seeds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ def names() -> list[str]:
 @cache
 def load_results() -> dict[str, tuple[Result, ...]]:
     """The figures of all weights, by `architecture.tag`."""
-    return {name: tuple(Result(**row) for row in rows) for name, rows in json.loads(RESULTS.read_text()).items()}
+    known: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text())
+    return {name: tuple(Result(**{**row, "seeds": tuple(row.get("seeds", ()))}) for row in rows) for name, rows in known.items()}
 
 
 @cache

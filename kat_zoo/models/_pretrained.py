@@ -85,11 +85,15 @@ def count_classes(tensors: Mapping[str, Any], architecture: str) -> int:
         tensors: state dict.
         architecture: name of the model it is for, with or without a tag.
     """
+    head = tensors.get(f"{classifier_of(architecture)}.weight")
+    return 0 if head is None else len(head)
+
+
+def classifier_of(architecture: str) -> str:
+    """Return the name of a model's classifier, the first of two; empty where timm does not know it."""
     cfg = get_pretrained_cfg(architecture)
     classifier = cfg.classifier if cfg else None
-    classifier = classifier[0] if isinstance(classifier, (tuple, list)) else classifier  # a distilled model has two
-    head = tensors.get(f"{classifier}.weight")
-    return 0 if head is None else len(head)
+    return (classifier[0] if isinstance(classifier, (tuple, list)) else classifier) or ""  # a distilled model has two
 
 
 def known_classes(name: str, checkpoint: str | Path | None = None) -> int:
@@ -127,7 +131,7 @@ def create_model(
         pretrained: whether to load the published weights.
         checkpoint: file of weights (.safetensors, or torch.save's, read by the weights-only unpickler, or Google's .npz).
         num_classes: number of classes of the model; by default those of the checkpoint, or those of the architecture.
-        adapt: whether the model gets a new head, which is logged, where a checkpoint is for other classes.
+        adapt: whether the model gets a new head, which is logged, where a checkpoint is for other classes or has none.
         **kwargs: further arguments of the model.
 
     Returns:
@@ -160,9 +164,11 @@ def _load(name: str, path: Path, num_classes: int | None, adapt: bool, kwargs: d
     known = known_classes(name, path) if npz or adapt or num_classes is None else num_classes
     if num_classes is None:
         num_classes = known
-    new_head = known != num_classes and (npz or known != 0)
+    # Without a head that timm knows by name, none is missed: strict loading says so.
+    new_head = known != num_classes and (npz or known != 0 or (adapt and bool(classifier_of(name))))
     if new_head:
-        logger.warning("%s knows %d classes, the data has %d: the head is new", path, known, num_classes)
+        told = f"knows {known} classes, the data has {num_classes}" if known else "has no head"
+        logger.warning("%s %s: the head is new", path, told)
     if npz:
         return timm.create_model(name, checkpoint_path=str(path), num_classes=num_classes, **kwargs)
     # As published weights are loaded: converted to the model's shapes, strictly where the number of classes is the same.

@@ -133,8 +133,11 @@ def recipe_of(path):
 
 @pytest.mark.parametrize("path", [recipe_of(path) for path in sorted(RECIPES.glob("*.yaml"))])
 def test_every_recipe_can_be_rehearsed(path, capsys):
-    assert train_main(["--config", str(path), "--dry-run"]) == 0
-    text, model = capsys.readouterr().out, yaml.safe_load(path.read_text())["model"]
+    recipe = yaml.safe_load(path.read_text())
+    # The folder of a teacher's run is not there before that has been trained.
+    without = ["--distill.teacher", "null"] if "/" in recipe.get("distill", {}).get("teacher", "") else []
+    assert train_main(["--config", str(path), "--dry-run", *without]) == 0
+    text, model = capsys.readouterr().out, recipe["model"]
     assert model.get("backbone", model.get("name")) in text and "gradient norm" in text and "nan" not in text
     header = path.read_text().split("output:")[0]
     assert "kat-zoo train --config" in header or "accelerate launch" in header

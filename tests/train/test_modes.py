@@ -154,6 +154,23 @@ def test_a_head_for_other_classes_is_replaced_in_fine_tuning_only(start, caplog)
             build_model(config, classes, adapt=True)
 
 
+def test_a_backbone_without_a_head_is_fine_tuned(start, caplog):
+    recipe, path = start
+    weights = {name: value for name, value in load_file(path).items() if not name.startswith("head.")}
+    save_file(weights, path)
+    settings = {"name": recipe.model.name, "kwargs": recipe.model.kwargs, "checkpoint": str(path)}
+    model = build_model(ModelConfig(**settings), 5, adapt=True)
+    assert "start.safetensors has no head: the head is new" in caplog.text and model.head.out_features == 5
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items() if not name.startswith("head."))
+    with pytest.raises(ValueError, match="does not fit .*head.weight"):
+        build_model(ModelConfig(**settings), 10)
+    with pytest.raises(ValueError, match="model.train_only is 'rationals', .* the head is new"):
+        build_model(ModelConfig(train_only="rationals", **settings), 5, adapt=True)
+    save_file({name: value for name, value in weights.items() if name != "pos_embed"}, path)
+    with pytest.raises(ValueError, match="start.safetensors does not fit .*: .*pos_embed"):
+        build_model(ModelConfig(**settings), 5, adapt=True)
+
+
 def test_a_checkpoint_of_another_image_size_is_resampled(start):
     recipe, path = start
     model = build_model(ModelConfig(name=recipe.model.name, kwargs=recipe.model.kwargs | {"img_size": 32}, checkpoint=str(path)), 10)

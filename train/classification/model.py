@@ -12,7 +12,7 @@ from torch import nn
 
 import kat_zoo
 from kat_zoo._text import one_line
-from kat_zoo.models._pretrained import UnknownArgument, create_model, known_classes
+from kat_zoo.models._pretrained import UnknownArgument, classifier_of, create_model, known_classes
 
 from ..core.optim import RATIONALS
 from .recipe import ModelConfig
@@ -26,7 +26,7 @@ def build_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> n
     Args:
         config: name, arguments, first weights and what is trained.
         num_classes: number of classes, unless config.kwargs has its own.
-        adapt: a checkpoint may be for other classes; it then gets a new head.
+        adapt: a checkpoint may be for other classes or have no head; the model then gets a new one.
 
     Returns:
         The model, on the CPU; parameters that are not trained do not require gradients.
@@ -59,7 +59,7 @@ def _has_new_head(config: ModelConfig, num_classes: int) -> bool:
         name, _, path = config.init_from.partition("@")
     elif not (config.pretrained or path):
         return False  # all is new, and to be left so is what was asked for
-    return config.new_head or known_classes(name, path or None) not in (0, num_classes)
+    return config.new_head or (bool(classifier_of(name)) and known_classes(name, path or None) != num_classes)
 
 
 def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn.Module:
@@ -68,7 +68,7 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn
     Args:
         config: name, arguments and weights.
         num_classes: number of classes, unless config.kwargs has its own.
-        adapt: a checkpoint may be for other classes; it then gets a new head.
+        adapt: a checkpoint may be for other classes or have no head; the model then gets a new one.
 
     Returns:
         The model, on the CPU.
