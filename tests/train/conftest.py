@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image
+from timm.layers import set_fused_attn, use_fused_attn
 
 from kat_zoo.train.classification.recipe import AugmentConfig, DataConfig, ModelConfig, Recipe
 from kat_zoo.train.core.config import EmaConfig, OptimizerConfig, ScheduleConfig, SystemConfig
@@ -21,6 +22,14 @@ def one_thread(threads):
 def fresh_accelerate():
     """Let each test choose its precision: accelerate keeps that of the first Accelerator of a process."""
     AcceleratorState._reset_state(reset_partial_state=False)
+
+
+@pytest.fixture(autouse=True)
+def fused_attention():
+    """Leave timm's switch as it was: a run sets it as its recipe says, for all models of the process."""
+    before = use_fused_attn()
+    yield
+    set_fused_attn(before)
 
 
 def write_idx(path, array):
