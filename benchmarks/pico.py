@@ -11,18 +11,18 @@ then trained on all 60,000 images and evaluated on the 10,000 test images. The s
 which flatters it: the mean and the spread are the claim.
 
 A run has one thread. It can be stopped at any moment and called again: what has a row in the results is finished, and a run goes on
-from its last checkpoint. Writes benchmarks/results/pico/{sweep,runs}.csv.
+from its last checkpoint. Writes benchmarks/results/pico/{sweep,runs}.csv, and the teacher, which is trained once, to teacher beside them.
 """
 
 import argparse
 import json
+import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from accelerate import Accelerator
 from dense_runs import counted, cpu_minutes, read_table, write_table
 from parallel import in_processes
@@ -84,13 +84,22 @@ def sweep(family: str, lr: float, work: Path) -> Row:
 
 def distill(family: str, lr: float, seed: int, work: Path) -> Row:
     """A run of the recipe."""
-    figures = run([*student(family, lr, seed), f"--distill.teacher={work / 'teacher'}"], work / f"{FAMILIES[family]}_{seed}")
+    figures = run([*student(family, lr, seed), f"--distill.teacher={RESULTS / 'teacher'}"], work / f"{FAMILIES[family]}_{seed}")
     return {"family": family, "seed": str(seed), "lr": f"{lr:g}", **figures}
 
 
 def teach(work: Path) -> Row:
-    """The teacher's own run, of one seed."""
-    return {"family": "teacher", "seed": "0", "lr": "0.002", **run(["--config=resnet_pico_fmnist"], work / "teacher")}
+    """The teacher's own run, of one seed; its folder, with weights as float16, goes to the results."""
+    figures = run(["--config=resnet_pico_fmnist"], work / "teacher")
+    (RESULTS / "teacher").mkdir(parents=True, exist_ok=True)
+    shutil.copy(work / "teacher" / "config.json", RESULTS / "teacher")
+    save_half(work / "teacher" / "model.safetensors", RESULTS / "teacher" / "model.safetensors")
+    return {"family": "teacher", "seed": "0", "lr": "0.002", **figures}
+
+
+def save_half(source: Path, path: Path) -> None:
+    """Write weights as float16; counters stay integers."""
+    save_weights({name: value.half() if value.is_floating_point() else value for name, value in load_file(source).items()}, path)
 
 
 def rows_of(name: str) -> list[Row]:
@@ -135,7 +144,7 @@ def ship(work: Path) -> None:
         if not source.exists():
             continue
         path = WEIGHTS / f"{model}.fmnist.safetensors"
-        save_weights({name: value.to(torch.float16) for name, value in load_file(source).items()}, path)
+        save_half(source, path)
         figures = {"top1": round(test_accuracy(f"{model}.fmnist"), 2), "seeds": list(seeds.values())}
         for name in known:
             if name.startswith(f"{model}.fmnist"):
@@ -181,7 +190,7 @@ def main() -> None:
         done = {(row["family"], row["seed"]) for row in rows_of("runs")}
         best = {each: max(scores(each), key=scores(each).__getitem__) for each in families}
         tasks = [(each, best[each], seed, work) for seed in range(options.seeds) for each in families if (each, str(seed)) not in done]
-        if tasks and not (work / "teacher" / "result.json").exists():
+        if tasks and not (RESULTS / "teacher" / "model.safetensors").exists():
             execute(teach, [(work,)], "runs", options)
         execute(distill, tasks, "runs", options)
         if options.ship:

@@ -44,8 +44,11 @@ def test_families_differ_in_model_start_and_rate_only(pico):
 
 def test_a_student_learns_from_the_teacher_of_its_folder(pico, tmp_path, data_root):
     data = [f"--data.root={data_root}", *TINY]
-    pico.run(["--config=resnet_pico_fmnist", *data], tmp_path / "teacher")
-    arguments = [*pico.student("KAT", 1e-3, 0), f"--distill.teacher={tmp_path / 'teacher'}", *data]
+    pico.run(["--config=resnet_pico_fmnist", *data], tmp_path / "teacher")  # trained already, so that the next line keeps it alone
+    assert pico.teach(tmp_path)["family"] == "teacher"
+    kept = load_file(tmp_path / "results" / "teacher" / "model.safetensors")
+    assert {value.dtype for value in kept.values()} == {torch.float16, torch.int64}
+    arguments = [*pico.student("KAT", 1e-3, 0), f"--distill.teacher={tmp_path / 'results' / 'teacher'}", *data]
     row = pico.run(arguments, tmp_path / "student")
     records = [json.loads(line) for line in (tmp_path / "student" / "metrics.jsonl").read_text().splitlines()]
     assert any("kd_loss" in record for record in records)
