@@ -19,10 +19,11 @@ logger = logging.getLogger("kat_zoo")
 
 
 @functools.cache
-def _announce_mlp() -> None:
+def _announce_mlp(activation: str) -> None:
     logger.warning(
-        "kat_zoo: the checkpoint holds plain MLPs: act1 becomes the identity, act2 the GELU as fitted on [-6, 6]. "
-        "kat_zoo.vit_to_kat fits the activation and the range of the model it is given."
+        "kat_zoo: the checkpoint holds plain MLPs: act1 becomes the identity, act2 the %s as fitted on [-6, 6]. "
+        "kat_zoo.vit_to_kat fits the activation and the range of the model it is given.",
+        activation,
     )
 
 
@@ -112,9 +113,14 @@ class GRKAN(nn.Module):
         device: device of the parameters.
         dtype: dtype of the parameters.
 
+    Attributes:
+        mlp_activation: function that act2 becomes when weights of a plain MLP are loaded.
+
     Raises:
         ValueError: num_groups below 1, or features that it does not divide.
     """
+
+    mlp_activation = "gelu"
 
     def __init__(
         self,
@@ -164,7 +170,7 @@ class GRKAN(nn.Module):
     def adapt_state_dict(self, state_dict: dict[str, Any], prefix: str = "", complete_mlp: bool = True) -> None:
         """Bring the entries under `prefix` to this module's names and shapes, in place; an MLP becomes a GR-KAN.
 
-        Weights of an MLP (fc1 and fc2 but no activation) are completed with act1 = identity and act2 = GELU, as fitted
+        Weights of an MLP (fc1 and fc2 but no activation) are completed with act1 = identity and act2 = `mlp_activation`, as fitted
         on [-6, 6]: the transfer of KAT section 4.4. `kat_zoo.vit_to_kat` also handles other activations and ranges.
 
         Args:
@@ -175,8 +181,8 @@ class GRKAN(nn.Module):
         """
         plain = prefix + "fc1.weight" in state_dict and not any(key.startswith(prefix + "act") for key in state_dict)
         if complete_mlp and plain:
-            _announce_mlp()
-            for name, act, init in (("act1", self.act1, "identity"), ("act2", self.act2, "gelu")):
+            _announce_mlp(self.mlp_activation)
+            for name, act, init in (("act1", self.act1, "identity"), ("act2", self.act2, self.mlp_activation)):
                 numerator, denominator = rational_coefficients(init, act.order)
                 state_dict[f"{prefix}{name}.weight_numerator"] = numerator[None].to(act.weight_numerator.dtype)
                 state_dict[f"{prefix}{name}.weight_denominator"] = denominator[None].to(act.weight_denominator.dtype)

@@ -40,7 +40,7 @@ class GroupRational(nn.Module):
 
     Args:
         num_groups: number of contiguous groups of channels with their own denominator.
-        init: function to start from: identity, relu, leaky_relu, gelu, silu, swish, tanh, sigmoid or mish.
+        init: function to start from: identity, relu, leaky_relu, gelu, quick_gelu, silu, swish, tanh, sigmoid or mish.
         order: degrees (m, n) of numerator and denominator; (5, 4) is the kernels' fast case.
         share_numerator: whether all groups share one numerator, as in the published weights.
         share_denominator: whether all groups share one denominator.

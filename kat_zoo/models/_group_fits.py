@@ -12,6 +12,7 @@ from ..layers.rational import GroupRational, in_units
 from ..layers.rational_fit import fit_rational_to_samples
 
 MARGIN = 0.25  # of a group's range, on either side: other images reach beyond those measured
+LARGEST = 4096.0  # coefficient in units of the scale: float16 ends at 65504
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,13 @@ class GroupFits:
     scale: Tensor
 
     def state(self) -> dict[str, Tensor]:
-        """State dict of a `GroupRational` that is scaled."""
-        numerator, denominator = in_units(self.numerator, self.denominator, self.scale)
-        return {"weight_numerator": numerator, "weight_denominator": denominator, "scale": self.scale}
+        """State dict of a `GroupRational` that is scaled; scales are smaller where coefficients would leave float16."""
+        scale = self.scale
+        numerator, denominator = in_units(self.numerator, self.denominator, scale)
+        while (large := torch.cat([numerator, denominator], 1).abs().amax(1) > LARGEST).any():
+            scale = torch.where(large, scale / 2, scale)
+            numerator, denominator = in_units(self.numerator, self.denominator, scale)
+        return {"weight_numerator": numerator, "weight_denominator": denominator, "scale": scale}
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Rational of every channel in the order before the permutation; (tokens, hidden)."""

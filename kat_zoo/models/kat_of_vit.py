@@ -125,7 +125,11 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: KAT, act_layer: str 
 
 def _create(variant: str, pretrained: bool, model_args: dict[str, Any], kwargs: dict[str, Any], act_layer: str = "gelu") -> KAT:
     filter_fn = partial(checkpoint_filter_fn, act_layer=act_layer)
-    return build_with_features(KAT, variant, pretrained, filter_fn, **{**model_args, **kwargs})
+    model: KAT = build_with_features(KAT, variant, pretrained, filter_fn, **{**model_args, **kwargs})
+    for module in model.modules():
+        if isinstance(module, GRKAN):
+            module.mlp_activation = act_layer  # load_state_dict and timm's checkpoint_path call no filter
+    return model
 
 
 def _cfg(source: str) -> dict[str, Any]:

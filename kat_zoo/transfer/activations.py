@@ -1,5 +1,6 @@
 """`vit_to_kat`: turn a trained ViT into a KAT that computes almost the same function."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 
 from ..models._group_fits import MARGIN, identity_fit
 from ..models.kat import KAT
-from .architecture import check_plain_vit, create_like
-from .calibration import GroupFits, evaluating, observe, permute_hidden
+from .architecture import check_hidden, check_plain_vit, create_like, load_weights
+from .calibration import GroupFits, evaluating, own_activations, permute_hidden
 from .fitting import Calibration
 from .report import TransferReport, compare
 
@@ -49,26 +50,33 @@ def vit_to_kat(
         ModuleNotFoundError: scipy is not installed (`pip install 'kat_zoo[kan]'`), which all but the default fit of GELU, SiLU, ReLU
             and Mish without images need.
     """
+    calibration = Calibration(images, init_range, order)
     source: Any = timm.create_model(vit, pretrained=True) if isinstance(vit, str) else vit
     check_plain_vit(source)
-    calibration = Calibration(images, init_range, order)
+    check_hidden(source)
+    trainable = {name for name, parameter in source.named_parameters() if parameter.requires_grad}
+    source = copy.deepcopy(source)
+    mlps = {f"blocks.{i}": block.mlp for i, block in enumerate(source.blocks)}
+    own_activations(mlps)
+    kinds = sorted({type(mlp.act).__name__ for mlp in mlps.values()})
     with evaluating(source):
-        batches = calibration.batches(source, source.patch_embed.proj.in_channels, source.patch_embed.img_size or (224, 224))
-        mlps = {f"blocks.{i}": block.mlp for i, block in enumerate(source.blocks)}
         watched = {name: (mlp.act, -1) for name, mlp in mlps.items()} | {f"{name} input": (mlp, -1) for name, mlp in mlps.items()}
-        measured, outputs = observe(source, watched, batches)
+        shape = source.patch_embed.proj.in_channels, *(source.patch_embed.img_size or (224, 224))
+        measured, batches, outputs = calibration.observe(source, watched, [shape])
         published = not calibration.calibrated and init_range is None and calibration.order == (5, 4)
         kat = _empty_kat(source, calibration.order, not published)
         # The ViT has no rationals: they follow from the fits below.
         rationals = {key: value for key, value in kat.state_dict().items() if ".mlp.act" in key}
-        kat.load_state_dict({**source.state_dict(), **rationals})
+        load_weights(kat, {**source.state_dict(), **rationals})
         blocks = []
         for (name, mlp), block in zip(mlps.items(), kat.blocks, strict=True):
-            fit, report = calibration.fit(name, mlp, measured[name], block.mlp.act2.num_groups)
+            fit, report = calibration.fit(name, mlp, measured[name], block.mlp.act2.num_groups, True)
             _install(block.mlp, fit, measured[f"{name} input"].reach.max())
             blocks.append(report)
-        activation = type(source.blocks[0].mlp.act).__name__
-        return kat, TransferReport(activation, calibration.calibrated, tuple(blocks), *compare(kat, batches, outputs))
+        for name, parameter in kat.named_parameters():
+            parameter.requires_grad_(name in rationals or name in trainable)
+        kat.set_grad_checkpointing(source.grad_checkpointing)
+        return kat, TransferReport(", ".join(kinds), calibration.calibrated, tuple(blocks), *compare(kat, batches, outputs))
 
 
 def _empty_kat(vit: Any, order: tuple[int, int], scaled: bool) -> Any:
@@ -77,7 +85,8 @@ def _empty_kat(vit: Any, order: tuple[int, int], scaled: bool) -> Any:
     if order != (5, 4):
         # The init of another order, unless it is the identity, would need scipy wherever the KAT is loaded.
         arguments |= {"order": list(order), "act_init": "identity-identity"}
-    return create_like(vit, f"kat_{size}_patch16_224", weight_init="skip", **arguments)
+    with torch.random.fork_rng(devices=[]):  # what is drawn is replaced
+        return create_like(vit, f"kat_{size}_patch16_224", weight_init="skip", **arguments)
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """Rationals in place of an MLP's activation: measure its arguments, group channels of like range, fit each group."""
 
+import collections
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -34,15 +35,24 @@ def portable(activation: nn.Module) -> nn.Module:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients, restored afterwards."""
+    """Eval mode without gradients and without autocast, restored afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad():
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            for kind in {"cpu", next(model.parameters()).device.type}:
+                stack.enter_context(torch.autocast(kind, enabled=False))
             yield
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def own_activations(mlps: Mapping[str, Any]) -> None:
+    """Give each MLP a copy of its activation: one module may serve them all, and its arguments would be those of all."""
+    for mlp in mlps.values():
+        mlp.act = copy.deepcopy(mlp.act)
 
 
 class Recorder:
@@ -118,10 +128,29 @@ def column_weights(mlp: Any) -> Tensor:
     return mlp.fc2.weight.detach().flatten(1).float().square().sum(0).cpu()
 
 
-def may_permute(mlp: Any) -> bool:
-    """Whether the hidden channels of an MLP may change places: no gate, and nothing between that knows channels by their place."""
-    fc1 = getattr(mlp, "fc1", None)
-    gated = fc1 is None or len(fc1.weight) != mlp.fc2.weight.shape[1]
+def tied_parameters(model: nn.Module) -> set[int]:
+    """Identities of the parameters that a model holds in several places."""
+    counts = collections.Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    return {key for key, count in counts.items() if count > 1}
+
+
+def may_permute(mlp: Any, tied: Set[int] = frozenset()) -> bool:
+    """Whether the hidden channels of an MLP may change places.
+
+    Not under a gate, with a layer between that knows channels by their place, or with linear layers that are more than a weight and a
+    bias of their own: those of adapters and parametrizations, pruned or shared ones.
+
+    Args:
+        mlp: MLP of timm.
+        tied: identities of parameters that other layers share.
+    """
+    for name in ("fc1", "fc2"):
+        layer = getattr(mlp, name, None)
+        if type(layer) not in (nn.Linear, nn.Conv2d) or {*layer._parameters, *layer._buffers} != {"weight", "bias"}:
+            return False
+        if not tied.isdisjoint(map(id, layer.parameters())):
+            return False
+    gated = len(mlp.fc1.weight) != mlp.fc2.weight.shape[1]
     return not gated and all(isinstance(getattr(mlp, name, nn.Identity()), NORMS) for name in ("norm", "grn"))
 
 

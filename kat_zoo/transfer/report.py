@@ -1,7 +1,7 @@
 """How close a converted model is to the one it was made from, as a whole and MLP by MLP."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,7 +51,7 @@ class TransferReport:
         calibrated: whether act2 was fitted to the images' pre-activations.
         blocks: a `BlockFit` per MLP, in the order of the model.
         relative_logits_error: |kat(x) - vit(x)| / |vit(x)|, Euclidean, over the images given or, without, over noise.
-        top1_agreement: fraction of those inputs where the largest outputs agree.
+        top1_agreement: fraction of those inputs where the largest outputs (of feature maps: along the last dimension) agree.
         left: names of MLPs that keep their activation.
     """
 
@@ -122,8 +122,23 @@ def ratio(difference: float, total: float) -> float:
     return difference / total if total else math.inf if difference else 0.0
 
 
-def compare(model: Callable[[Tensor], Tensor], batches: Sequence[Tensor], expected: Sequence[Tensor]) -> tuple[float, float]:
-    """Return the relative error of a model's outputs and how often the largest agree.
+def tensors(output: Any) -> list[Tensor]:
+    """Tensors of a model's output, whatever lists, tuples and dicts hold them.
+
+    Raises:
+        ValueError: anything else in the output.
+    """
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        output = output.values()
+    if output is None or isinstance(output, str) or not isinstance(output, Iterable):
+        raise ValueError(f"model that returns {type(output).__name__}: expected tensors, or lists, tuples and dicts of tensors")
+    return [tensor for each in output for tensor in tensors(each)]
+
+
+def compare(model: Callable[[Tensor], Any], batches: Sequence[Tensor], expected: Sequence[Sequence[Tensor]]) -> tuple[float, float]:
+    """Return the relative error of a model's outputs and how often the largest along their last dimension agree.
 
     Args:
         model: converted model.
@@ -131,10 +146,11 @@ def compare(model: Callable[[Tensor], Tensor], batches: Sequence[Tensor], expect
         expected: outputs of the model it was made from.
     """
     difference = total = agreed = count = 0.0
-    for batch, a in zip(batches, expected, strict=True):
-        a, b = a.double(), model(batch).double()
-        difference += (a - b).square().sum().item()
-        total += a.square().sum().item()
-        agreed += (a.argmax(-1) == b.argmax(-1)).sum().item()
-        count += a.argmax(-1).numel()
+    for batch, outputs in zip(batches, expected, strict=True):
+        for a, b in zip(outputs, tensors(model(batch)), strict=True):
+            a, b = a.double(), b.double()
+            difference += (a - b).square().sum().item()
+            total += a.square().sum().item()
+            agreed += (a.argmax(-1) == b.argmax(-1)).sum().item()
+            count += a.argmax(-1).numel()
     return ratio(difference**0.5, total**0.5), agreed / count

@@ -94,6 +94,32 @@ def test_a_converted_model_is_saved_and_loads_again_without_scipy(hub, tmp_path,
         timm.create_model(name, pretrained=True, **SMALL)
 
 
+@pytest.mark.parametrize("name", ["kat_tiny_patch16_vit_224.augreg_in21k_ft_in1k", "kat_small_patch16_deit3_224.fb_in1k"])
+def test_converted_weights_have_the_range_of_float16(hub, name):
+    vit = vit_of(name)
+    for block in vit.blocks:
+        block.norm2.weight.data *= 10  # arguments as large as those of DINOv2's
+    publish(hub, name, vit)
+    x = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(1))
+    for kat in (
+        timm.create_model(name, pretrained=True, **SMALL).half(),
+        timm.create_model(name, pretrained=True, dtype=torch.float16, **SMALL),
+    ):
+        with torch.no_grad():
+            expected = vit(x)
+            assert (kat.eval()(x.half()).float() - expected).norm() < 1e-2 * expected.norm()
+
+
+@pytest.mark.parametrize("name", ["kat_base_patch16_clip_quickgelu_224.openai", "kat_base_patch16_clip_224.laion2b"])
+def test_weights_of_a_vit_that_pass_no_filter_get_its_activation(name, tmp_path):
+    vit = vit_of(name)
+    (tmp_path / "vit.safetensors").write_bytes(save(vit.state_dict()))
+    options = {**SMALL, "num_classes": vit.num_classes}
+    kat = timm.create_model(name.split(".")[0], checkpoint_path=str(tmp_path / "vit.safetensors"), **options).eval()
+    x = torch.linspace(-5, 5, 801)[:, None].repeat(1, 8)
+    torch.testing.assert_close(kat.blocks[0].mlp.act2(x), vit.blocks[0].mlp.act(x.clone()), rtol=0, atol=4e-3)
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_card_and_list_name_source_and_license(name):
     card, item = render(entry(name)), entry(name)

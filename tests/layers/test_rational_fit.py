@@ -17,6 +17,7 @@ BEST_ERROR = {
     "relu": 2.6e-2,
     "leaky_relu": 2.6e-2,
     "gelu": 3.1e-3,
+    "quick_gelu": 1.1e-3,
     "silu": 9.0e-5,
     "tanh": 8.4e-5,
     "sigmoid": 7.0e-7,

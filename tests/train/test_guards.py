@@ -269,3 +269,15 @@ def test_the_size_of_own_data_is_counted_or_assumed_aloud(short, tmp_path):
     assert "The size of the data (hub) is not known here: it is counted as ImageNet, 1,000 classes" in rehearse(unknown)
     assert "hub: 37 classes" in rehearse(told) and "ImageNet" not in rehearse(told)
     assert workload(own).updates_per_epoch == 2 and "ImageNet" in workload(unknown).assumed and not workload(told).assumed
+
+
+# ---- Averages that are hardly trained --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ema", "share"), [({"decay": 0.99}, "94 %"), ({"decay": 0.2}, None), ({"warmup": True}, None), ({"decay": 0.0}, None)]
+)
+def test_an_average_that_is_mostly_the_initial_weights_is_announced(short, caplog, ema, share):
+    train(change(short, ema={"decay": 0.99, **ema}))
+    said = [record.getMessage() for record in caplog.records if "ema.decay" in record.getMessage()]
+    assert [f"leaves {share} of the initial weights in the average of 6 updates" in text for text in said] == [True] * (share is not None)

@@ -120,6 +120,123 @@ def test_a_batch_norm_moves_with_its_channels():
     torch.testing.assert_close(mlp(x), y)
 
 
+class Adapter(nn.Module):
+    """A linear layer with a low-rank addition, under the names of the layer alone."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+        self.a, self.b = (nn.Parameter(torch.randn(*shape) / 8) for shape in ((layer.out_features, 2), (2, layer.in_features)))
+
+    @property
+    def weight(self):
+        return self.layer.weight
+
+    @property
+    def bias(self):
+        return self.layer.bias
+
+    def forward(self, x):
+        return self.layer(x) + x @ self.b.T @ self.a.T
+
+
+def adapt(blocks, name):
+    for block in blocks:
+        setattr(block.mlp, name, Adapter(getattr(block.mlp, name)))
+
+
+def tie(blocks, name):
+    setattr(blocks[0].mlp, name, getattr(blocks[1].mlp, name))
+
+
+def tie_weights(blocks, name):
+    getattr(blocks[0].mlp, name).weight = getattr(blocks[1].mlp, name).weight
+
+
+def parametrize(blocks, name):
+    for block in blocks:
+        nn.utils.parametrizations.spectral_norm(getattr(block.mlp, name))
+
+
+def weight_norm(blocks, name):
+    for block in blocks:
+        nn.utils.parametrizations.weight_norm(getattr(block.mlp, name))
+
+
+@pytest.mark.parametrize("name", ["fc1", "fc2"])
+@pytest.mark.parametrize("change", [adapt, tie, tie_weights, parametrize, weight_norm], ids=lambda change: change.__name__)
+def test_layers_that_are_more_than_their_own_weights_stay_as_they_are(change, name):
+    model = realistic("test_vit", depth=2, img_size=64)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        change(model.blocks, name)
+    model.eval()
+    report = to_kat(model, inputs(model, 4, 1, 64))[1]
+    assert report.relative_logits_error < 3e-3 and max(fit.output_error for fit in report.blocks) < 3e-3
+
+
+def test_one_module_may_be_every_activation():
+    model, x = realistic("test_convnext"), inputs(None, 2, 1, 64)
+    apart = to_kat(model, x)[1]
+    mlps = [module for module in model.modules() if isinstance(module, timm.layers.Mlp)]
+    for mlp in mlps:
+        mlp.act = mlps[0].act
+    assert to_kat(model, x)[1] == apart
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("csatv2", {}),  # whose first convolution is not of the image
+        ("test_vit", {"img_size": 64, "in_chans": 1}),
+        ("mixer_s32_224", {"img_size": 64}),
+    ],
+)
+def test_noise_has_the_shape_that_a_model_takes(name, options):
+    report = to_kat(timm.create_model(name, **options))[1]
+    assert report.blocks and report.relative_logits_error < 0.1
+
+
+def test_a_model_in_others_is_converted():
+    model = nn.Sequential(nn.Identity(), realistic("test_vit", depth=1, img_size=64))
+    assert [fit.name for fit in to_kat(model)[1].blocks] == ["1.blocks.0.mlp"]
+
+
+def test_where_no_noise_fits_images_are_asked_for():
+    model = timm.create_model("hiera_tiny_224", img_size=64)
+    with pytest.raises(ValueError, match=r"images=None, noise of shape \(3, 224, 224\): the model does not take them .*; pass images"):
+        to_kat(model)
+    assert to_kat(model, inputs(None, 2, 1, 64))[1].relative_logits_error < 3e-3
+
+
+def test_mlps_of_other_kinds_are_named():
+    report = to_kat(timm.create_model("efficientformer_l1"), inputs(None, 1, 1, 224))[1]
+    assert len(report.left) == 14 and all(name.endswith(".mlp") for name in report.left)
+    for name, kind in {"pvt_v2_b0": "MlpWithDepthwiseConv", "test_kat": "GRKAN", "resnet18": "no MLP"}.items():
+        with pytest.raises(ValueError, match=f"with {kind}"):
+            to_kat(timm.create_model(name))
+
+
+def test_feature_maps_are_compared():
+    model = timm.create_model("test_vit", features_only=True, img_size=64)
+    assert to_kat(model, inputs(None, 2, 1, 64))[1].relative_logits_error < 3e-3
+    model = realistic("test_vit", depth=1, img_size=64)
+    model.forward = lambda x: {"logits": model.forward_features(x), "number": 3}
+    with pytest.raises(ValueError, match="model that returns int: expected tensors"):
+        to_kat(model, inputs(None, 2, 1, 64))
+
+
+@pytest.mark.parametrize("model", [None, {}, "kat.pt"], ids=repr)
+def test_models_without_modules_are_refused(model):
+    with pytest.raises((ValueError, RuntimeError), match="expected a timm model|Unknown model"):
+        to_kat(model)
+
+
+def test_a_model_without_weights_is_refused():
+    with pytest.raises(ValueError, match="none of them on the meta device"):
+        to_kat(timm.create_model("test_convnext", device="meta"))
+
+
 def prelu():
     model = timm.create_model("test_convnext")
     for module in model.modules():
@@ -141,7 +258,7 @@ def test_models_without_such_an_mlp_are_refused(message):
     "arguments, message",
     [
         (dict(images=[]), "images without a batch: expected"),
-        (dict(images=torch.zeros(2, 1, 64, 64)), r"images of shape \(2, 1, 64, 64\): expected \(B, 3, H, W\)"),
+        (dict(images=torch.zeros(2, 1, 64, 64)), r"images of shape \(2, 1, 64, 64\): the model does not take them \(.*3 channels"),
         (dict(num_groups=0), "num_groups=0: expected"),
         (dict(order=(9, 4)), "order"),
         (dict(init_range=(1, 1)), "init_range"),

@@ -1,5 +1,6 @@
 """The beginning of a run: optimizer, schedule and average prepared, a checkpoint loaded, the run folder opened and locked."""
 
+import logging
 import sys
 from collections.abc import Mapping, Sized
 from dataclasses import asdict
@@ -19,10 +20,12 @@ from .checkpoint import Progress, drop_abandoned, load_checkpoint, write_atomica
 from .config import RunRecipe, to_yaml
 from .lock import hold
 from .log import JsonlLog
-from .optim import create_optimizer, create_scheduler
+from .optim import create_optimizer, create_scheduler, initial_share
 from .resume import check_classes
 from .run import Run
 from .zero import configure_zero
+
+logger = logging.getLogger("kat_zoo")
 
 
 @runtime_checkable
@@ -138,6 +141,12 @@ def begin(
         f"{recipe.batch_size} images on {accelerator.num_processes} process(es), "
         + (f"continued from {checkpoint}" if checkpoint else f"run folder {folder}")
     )
+    if accelerator.is_main_process and (left := initial_share(recipe.ema, total)) > 0.05:
+        logger.warning(
+            "ema.decay %g leaves %.0f %% of the initial weights in the average of %d updates, which is what the run delivers; "
+            "give --ema.warmup true, or --ema.decay 0 for no average",
+            recipe.ema.decay, 100 * left, total,
+        )  # fmt: skip
     interval = 0.5 if sys.stderr.isatty() else 30.0  # a log file is no terminal
     bar = tqdm(total=total, initial=progress.update, desc="train", unit="update", mininterval=interval)
     losses = {name: [torch.tensor(v, device=accelerator.device) for v in values] for name, values in progress.window.items()}

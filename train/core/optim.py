@@ -9,7 +9,7 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from .config import OptimizerConfig, ScheduleConfig
+from .config import EmaConfig, OptimizerConfig, ScheduleConfig
 
 RATIONALS = ("weight_numerator", "weight_denominator")
 FUSED = ("adam", "adamw", "momentum", "nesterov", "sgd")  # PyTorch's own, whose fused versions skip by themselves
@@ -84,6 +84,11 @@ def average(ema: ModelEmaV3, model: nn.Module, step: int, skip: Tensor) -> None:
     differences = torch._foreach_sub(weights, averages)
     torch._foreach_mul_(differences, (1 - skip) * (1 - ema.get_decay(step)))
     torch._foreach_add_(averages, differences)
+
+
+def initial_share(config: EmaConfig, updates: int) -> float:
+    """Share of the initial weights in an average of so many updates; 0 with a warmup, or without an average."""
+    return 0.0 if config.warmup or not config.decay else config.decay**updates
 
 
 def create_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, updates_per_epoch: int) -> Scheduler:
