@@ -7,7 +7,7 @@ import glob
 import logging
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
@@ -196,8 +196,17 @@ def known_suffixes() -> set[str]:
     return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
 
 
-def pictures_in(folder: Path) -> dict[str, Path]:
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a path is hidden in a folder, or lies in a hidden folder below it."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def pictures_in(folder: Path, suffixes: Collection[str] | None = None) -> dict[str, Path]:
     """The pictures in a folder and in those below it, by their path without the suffix; hidden files and folders do not count.
+
+    Args:
+        folder: folder of the pictures.
+        suffixes: suffixes of pictures, in lower case; those that Pillow reads by default.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -205,11 +214,10 @@ def pictures_in(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder")
-    known, found = known_suffixes(), dict[str, Path]()
+    known, found = known_suffixes() if suffixes is None else suffixes, dict[str, Path]()
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.suffix.lower() in known and path.is_file() and not any(part.startswith(".") for part in name.parts):
-            key = str(name.with_suffix(""))
+        if path.suffix.lower() in known and path.is_file() and not is_hidden(path, folder):
+            key = str(path.relative_to(folder).with_suffix(""))
             if found.setdefault(key, path) is not path:
                 raise ValueError(f"{found[key]} and {path} have one name, and so one annotation for both; rename or remove one")
     return found
@@ -246,7 +254,7 @@ def find_images(names: Sequence[Path]) -> list[Path]:
             continue
         pattern = any(character in str(name) for character in "*?[")
         matches = glob.glob(str(name), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        inside = sorted(name.rglob("*")) if name.is_dir() else sorted(map(Path, matches))
+        inside = [path for path in sorted(name.rglob("*")) if not is_hidden(path, name)] if name.is_dir() else sorted(map(Path, matches))
         images = [path for path in inside if path.suffix.lower() in known and path.is_file() and not path.name.startswith(".")]
         if not images and not (name.is_dir() or pattern):
             require_images([name])

@@ -4,7 +4,7 @@ import inspect
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -244,9 +244,22 @@ def load_backbone(vit: VisionTransformer, checkpoint: str | Path) -> set[str]:
         source = {**vit.pretrained_cfg, "state_dict": load_state_dict(str(path))}  # type: ignore[dict-item]
         channels = vit.patch_embed.proj.in_channels
         load_pretrained(vit, source, num_classes=0, in_chans=channels, filter_fn=to_backbone, strict=False)
+        _refuse_other_parts(loaded, vit)
     except Exception as error:  # of unpicklers, converters and load_state_dict
         raise ValueError(f"checkpoint {path} does not fit {type(vit).__name__}: {one_line(error)[:300]}") from error
     return loaded
+
+
+def _refuse_other_parts(loaded: Collection[str], vit: nn.Module) -> None:
+    """Refuse weights of parts that a backbone does not have; heads, last norms, pooling and decoders may be left over."""
+    own = vit.state_dict()
+    parts = {name.partition(".")[0] for name in own} | {"cls_token", "reg_token", "pos_embed", "norm_pre"}
+    parts -= {"head", "norm", "fc_norm", "attn_pool"}
+    other = sorted(name for name in loaded if name not in own and name.partition(".")[0] in parts)
+    if other:
+        raise ValueError(
+            f"the backbone has no place for {', '.join(other[:3])} ({len(other)} of its weights), which another architecture has"
+        )
 
 
 def gray_to_color(weights: dict[str, Any], model: nn.Module) -> dict[str, Any]:

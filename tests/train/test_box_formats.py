@@ -1,5 +1,6 @@
 """Pascal VOC's XML and YOLO's text files are the same objects as COCO's JSON, and what is wrong in them is named."""
 
+import dataclasses
 import json
 import shutil
 
@@ -12,6 +13,7 @@ from kat_zoo.train.check_data import main as check_data
 from kat_zoo.train.detection.data import EvalScenes, open_splits
 from kat_zoo.train.detection.formats import read_split
 from kat_zoo.train.detection.loop import train
+from kat_zoo.train.detection.recipe import DetectionDataConfig
 from kat_zoo.train.detection.validate import main as validate
 
 from .detection_scenes import HEIGHT, WIDTH, small_recipe, write_coco
@@ -233,3 +235,74 @@ def test_other_things_that_are_missing_are_named(voc, yolo):
         read_split(voc / "ImageSets" / "Main" / "val.txt", voc / "JPEGImages", masks=False)
     with pytest.raises(FileNotFoundError, match=r"has no \*.xml"):
         read_split(voc / "JPEGImages", voc / "JPEGImages", masks=False)
+
+
+def labelled(folder, name, stated=None, objects=(("square", 0, 2, 2, 9, 9),)):
+    """A picture with an XML file beside it that states a name, its own by default."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (WIDTH, HEIGHT)).save(folder / f"{name}.png")
+    (folder / f"{name}.xml").write_text(voc_xml(stated or f"{name}.png", objects))
+
+
+def test_a_picture_has_one_xml_file(tmp_path):
+    labelled(tmp_path, "a")
+    labelled(tmp_path, "b", "a.png")
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(ValueError, match=r"a.xml and .*b.xml both annotate .*a.png: expected one XML file"):
+        read_split(tmp_path, tmp_path, masks=False)
+    (tmp_path / "b.xml").unlink()
+    (tmp_path / "Annotations").mkdir()
+    shutil.copy(tmp_path / "a.xml", tmp_path / "Annotations")
+    (tmp_path / "train.txt").write_text("a\na\n")
+    with pytest.raises(ValueError, match="train.txt names 'a' twice"):
+        read_split(tmp_path / "train.txt", tmp_path, masks=False)
+
+
+def test_hidden_folders_do_not_count_and_names_may_hold_spaces(tmp_path):
+    labelled(tmp_path / "Annotations", "my tree 1")
+    labelled(tmp_path / "Annotations", "b", objects=(("square", "True", 2, 2, 9, 9),))
+    labelled(tmp_path / "Annotations" / ".ipynb_checkpoints", "my tree 1-checkpoint")
+    (tmp_path / "Annotations" / "b.xml").rename(tmp_path / "Annotations" / "b.XML")
+    assert set(boxes_of(read_split(tmp_path / "Annotations", tmp_path / "Annotations", masks=False))) == {"my tree 1", "b"}
+    (tmp_path / "train.txt").write_text("my tree 1\n")
+    split = read_split(tmp_path / "train.txt", tmp_path / "Annotations", masks=False)
+    assert [len(found) for found in boxes_of(split).values()] == [1]
+
+
+def test_pictures_and_labels_without_each_other_are_counted(tmp_path, yolo, caplog):
+    for name in "abc":
+        labelled(tmp_path / "voc", name)
+    (tmp_path / "voc" / "c.xml").unlink()
+    read_split(tmp_path / "voc", tmp_path / "voc", masks=False)
+    assert "1 of 3 pictures have no XML file and are left out, first" in caplog.text and "c.png" in caplog.text
+    labels = yolo / "labels" / "val" / "deeper"
+    (labels / "1.txt").rename(labels / "one.txt")
+    (yolo / "labels" / "val" / "classes.txt").write_text("square\ncross\n")
+    read_split(yolo / "data.yaml", yolo / "images" / "val", masks=False)
+    assert "1 of 4 pictures have no labels and show nothing, first" in caplog.text
+    assert "1 of 4 label files have no picture and are left out, first" in caplog.text and "one.txt" in caplog.text
+
+
+def test_a_class_of_the_evaluation_alone_is_named(tmp_path, caplog):
+    labelled(tmp_path / "train", "a")
+    labelled(tmp_path / "val", "b", objects=(("squaer", 0, 2, 2, 9, 9),))
+    places = {"train_images": "train", "train_annotations": "train", "val_images": "val", "val_annotations": "val"}
+    open_splits(DetectionDataConfig(root=str(tmp_path), **places), masks=False)
+    assert "train has no object of squaer: evaluated, but not trained on" in caplog.text
+
+
+def test_messages_name_the_picture(tmp_path, caplog):
+    labelled(tmp_path, "a", objects=(("square", 0, 200, 200, 230, 230), ("square", 0, 2, 2, 9, 9)))
+    read_split(tmp_path, tmp_path, masks=False)
+    assert "1 objects with a box outside the image are left out, first in image 1 (a.png)" in caplog.text
+
+
+def test_sizes_are_compared_before_training(voc, tmp_path):
+    path = voc / "Annotations" / "val_2.xml"
+    path.write_text(path.read_text().replace(f"<width>{WIDTH}<", f"<width>{2 * WIDTH}<"))
+    recipe = small_recipe(voc, tmp_path / "run", head="faster_rcnn")
+    places = ("train_images", "train_annotations", "val_images", "val_annotations")
+    data = dataclasses.replace(recipe.data, **dict(zip(places, (*VOC[0], *VOC[1]), strict=True)))
+    with pytest.raises(ValueError, match=r"val_2.png, has the size \(width, height\) .*; its annotations are for"):
+        train(dataclasses.replace(recipe, data=data))
+    assert not (tmp_path / "run").exists()

@@ -89,19 +89,19 @@ def test_a_box_across_the_edge_is_clipped_with_a_warning(folder, caplog):
 @pytest.mark.parametrize(
     "change, named",
     [
-        (lambda c: first(c).update(category_id=6), "image 1: category_id 6"),
+        (lambda c: first(c).update(category_id=6), r"image 1 \(1.png\): category_id 6"),
         (lambda c: first(c).update(image_id=99), "image 99: there is no such image"),
-        (lambda c: first(c).update(bbox=[1, 2, 3]), r"image 1: bbox=\[1, 2, 3\]"),
-        (lambda c: first(c).update(bbox=[1, 2, 3, float("nan")]), "image 1: bbox"),
-        (lambda c: first(c).pop("segmentation"), "image 1: there is no segmentation"),
-        (lambda c: first(c).update(segmentation=[[1, 2, 3, 4, 5]]), "image 1: a polygon="),
-        (lambda c: first(c).update(segmentation=[[1, "2", 3, 4, 5, 6]]), "image 1: a polygon="),
+        (lambda c: first(c).update(bbox=[1, 2, 3]), r"image 1 \(1.png\): bbox=\[1, 2, 3\]"),
+        (lambda c: first(c).update(bbox=[1, 2, 3, float("nan")]), r"image 1 \(1.png\): bbox"),
+        (lambda c: first(c).pop("segmentation"), r"image 1 \(1.png\): there is no segmentation"),
+        (lambda c: first(c).update(segmentation=[[1, 2, 3, 4, 5]]), r"image 1 \(1.png\): a polygon="),
+        (lambda c: first(c).update(segmentation=[[1, "2", 3, 4, 5, 6]]), r"image 1 \(1.png\): a polygon="),
         (lambda c: first(c).update(segmentation=[[1, 2, 3e9, 4, 5, 6]]), "expected an outline that fits an image of"),
         (lambda c: first(c).update(segmentation=[[0, 0, 60000, 0, 0, 60000]]), "expected an outline that fits an image of"),
         (lambda c: c["images"][0].update(height=10**9), "height=1000000000, width=.*: expected at most 65536"),
-        (lambda c: first(c).update(area="12"), "image 1: area='12': expected a number"),
-        (lambda c: first(c).update(bbox=[1, 2, "3", 4]), "image 1: bbox="),
-        (lambda c: first(c).update(iscrowd="yes"), "image 1: iscrowd='yes': expected 0 or 1"),
+        (lambda c: first(c).update(area="12"), r"image 1 \(1.png\): area='12': expected a number"),
+        (lambda c: first(c).update(bbox=[1, 2, "3", 4]), r"image 1 \(1.png\): bbox="),
+        (lambda c: first(c).update(iscrowd="yes"), r"image 1 \(1.png\): iscrowd='yes': expected 0 or 1"),
         (lambda c: c["annotations"].insert(1, 7), "annotation number 1 is '7': expected an object"),
         (lambda c: c["images"].insert(1, "x"), "image number 1 is 'x': expected an object"),
         (lambda c: c["images"][0].update(height="36"), "image 1 has .*'height': '36'.*: expected integers"),
@@ -109,11 +109,17 @@ def test_a_box_across_the_edge_is_clipped_with_a_warning(folder, caplog):
         (lambda c: c["categories"].insert(0, None), "category number 0 is None: expected an integer id and a name"),
         (lambda c: c["categories"][1].pop("name"), "category number 1 is .*: expected an integer id and a name"),
         (lambda c: c["categories"][1].pop("id"), "category number 1 is .*: expected an integer id and a name"),
-        (lambda c: first(c).update(segmentation={"size": [36, 40], "counts": [1439]}), "image 1: damaged RLE, runs of 1439 pixels"),
-        (lambda c: first(c).update(segmentation={"size": [36, 40], "counts": [1500, -60]}), "image 1: damaged RLE"),
-        (lambda c: first(c).update(segmentation={"size": [36, 40], "counts": "n0"}), "image 1: damaged RLE, runs of 30 pixels"),
-        (lambda c: first(c).update(segmentation={"size": [36, 40], "counts": "~"}), "image 1: damaged RLE, not readable"),
-        (lambda c: first(c).update(segmentation={"size": [40, 36], "counts": "n0"}), r"image 1: the size of the RLE is \[40, 36\]"),
+        (
+            lambda c: first(c).update(segmentation={"size": [36, 40], "counts": [1439]}),
+            r"image 1 \(1.png\): damaged RLE, runs of 1439 pixels",
+        ),
+        (lambda c: first(c).update(segmentation={"size": [36, 40], "counts": [1500, -60]}), r"image 1 \(1.png\): damaged RLE"),
+        (lambda c: first(c).update(segmentation={"size": [36, 40], "counts": "n0"}), r"image 1 \(1.png\): damaged RLE, runs of 30 pixels"),
+        (lambda c: first(c).update(segmentation={"size": [36, 40], "counts": "~"}), r"image 1 \(1.png\): damaged RLE, not readable"),
+        (
+            lambda c: first(c).update(segmentation={"size": [40, 36], "counts": "n0"}),
+            r"image 1 \(1.png\): the size of the RLE is \[40, 36\]",
+        ),
         (lambda c: c["images"][1].update(id=1), "image id 1 is used twice"),
         (lambda c: c["images"][0].pop("height"), "image 1 needs id, file_name, height and width"),
         (lambda c: c["categories"][0].update(id=5), r"category ids \[5, 5\]"),
@@ -154,5 +160,5 @@ def test_objects_that_cannot_be_seen_are_left_out_and_counted_or_refused(folder,
     assert len(read_split(path, folder / "train", masks=True).api.anns) == count - 1
     assert "1 objects with a polygon of fewer than three points are left out, first in image 1" in caplog.text
     assert "1 objects with a polygon of fewer than three points keep their other polygons" in caplog.text
-    with pytest.raises(ValueError, match=r"1 objects with a polygon .* are left out, first in image 1, and data.strict is true"):
+    with pytest.raises(ValueError, match=r"1 objects with a polygon .* are left out, first in image 1 \(1.png\), and data.strict is true"):
         read_split(path, folder / "train", masks=True, strict=True)

@@ -274,9 +274,26 @@ def test_one_split_is_enough_with_a_holdout(tmp_path):
 def test_a_class_may_be_missing_in_the_second_split(tmp_path, caplog):
     write_image_folder(tmp_path)
     shutil.rmtree(tmp_path / "val" / "cat")
-    splits = open_dataset("folder", str(tmp_path))
-    assert splits.classes == ("cat", "dog") and [splits.test[i][1] for i in range(len(splits.test))] == [1]
-    assert "val has no images of cat: they are trained on and not evaluated" in caplog.text
+    for _ in range(2):  # without the folder, and with an empty one
+        caplog.clear()
+        splits = open_dataset("folder", str(tmp_path))
+        assert splits.classes == ("cat", "dog") and [splits.test[i][1] for i in range(len(splits.test))] == [1]
+        assert "val has no images of cat: they are trained on and not evaluated" in caplog.text
+        (tmp_path / "val" / "cat").mkdir(exist_ok=True)
+
+
+def test_a_choice_without_images_of_a_class_is_announced(tmp_path, data_root, caplog):
+    for name, value in (("cat", 0), ("dog", 255), ("emu", 128)):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("L", (8, 8), value).save(tmp_path / "train" / name / f"{i}.png")
+    splits = open_dataset("folder", str(tmp_path), holdout=0.5, seed=2)
+    for images, so in ((splits.train, "not trained on"), (splits.test, "not evaluated")):
+        absent = {0, 1, 2} - {images[i][1] for i in range(len(images))}
+        assert absent and f"has no images of {', '.join(splits.classes[i] for i in sorted(absent))}: they are {so}" in caplog.text
+    caplog.clear()
+    open_dataset("fashion_mnist", data_root, train_images=2)
+    assert "the choice of 2 training images (seed 0) has no images of" in caplog.text
 
 
 def test_a_root_that_is_not_there_is_named_at_once(tmp_path, monkeypatch):

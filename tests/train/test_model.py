@@ -39,8 +39,9 @@ def test_train_only_moves_nothing_else(train_only, trained):
     optimizer.step()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved and moved <= {name for name in before if name.endswith(trained)}
-    with pytest.raises(ValueError, match="no.such"):
-        build_model(ModelConfig(name="test_kat", train_only="no.such"), 7)
+    for patterns in ("no.such", "head,blocks.11.*"):
+        with pytest.raises(ValueError, match=f"model.train_only='{patterns}': '{patterns.rpartition(',')[2]}' matches no parameter of KAT"):
+            build_model(ModelConfig(name="test_kat", train_only=patterns), 7)
 
 
 def test_init_from_a_vit_keeps_its_function(tmp_path):

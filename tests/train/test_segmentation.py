@@ -11,13 +11,14 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from timm.layers import set_fused_attn
 
 from kat_zoo.cli import main as cli
 from kat_zoo.train.core.checkpoint import list_checkpoints
 from kat_zoo.train.core.config import to_yaml
 from kat_zoo.train.core.optim import create_optimizer, create_scheduler
 from kat_zoo.train.dense.pictures import colors, overlay_regions
-from kat_zoo.train.segmentation.loop import build_model, train
+from kat_zoo.train.segmentation.loop import build_model, rehearse, train
 from kat_zoo.train.segmentation.predict import open_run
 from kat_zoo.train.segmentation.recipe import SegmentationRecipe, SegmenterConfig
 
@@ -86,6 +87,10 @@ def test_weights_of_a_classifier_start_the_backbone(tmp_path):
     save_file({f"model.{name}": value for name, value in saved.items()}, tmp_path / "z.safetensors")
     with pytest.raises(ValueError, match="model.checkpoint .*z.safetensors has no (cls_token|pos_embed|patch_embed)"):
         build_model(dataclasses.replace(config, checkpoint=str(tmp_path / "z.safetensors")), 3)
+    for name, options in {"vit_mlp_pico_patch4_28": {}, "kat_pico_patch4_28": {"depth": SMALL["depth"] - 1}}.items():
+        other = dataclasses.replace(config, backbone=name, backbone_args=SMALL | options)
+        with pytest.raises(ValueError, match=r"x.safetensors does not fit .*: the backbone has no place for blocks.\d"):
+            build_model(other, 3)
     wider = dataclasses.replace(config, backbone_args=SMALL | {"embed_dim": 48})
     with pytest.raises(ValueError, match="checkpoint .*x.safetensors does not fit KAT: .*size mismatch"):
         build_model(wider, 3)
@@ -136,6 +141,23 @@ def test_regions_are_painted_in_the_colours_of_the_legend():
 def test_bad_recipes(change_to, message, segmentation_recipe):
     with pytest.raises(ValueError, match=message):
         change(segmentation_recipe, **change_to)
+
+
+@pytest.mark.parametrize("batch, accum", [(1, 1), (2, 2)])
+def test_batch_norm_needs_two_images(batch, accum, segmentation_recipe):
+    recipe = change(segmentation_recipe, data={"batch_size": batch}, optimizer={"grad_accum": accum})
+    for function in (train, rehearse):
+        with pytest.raises(ValueError, match=rf"data.batch_size={batch} with optimizer.grad_accum={accum} .* at least {2 * accum}"):
+            function(recipe)
+    assert not Path(recipe.output).exists()
+
+
+def test_attention_rounds_as_in_the_run(segmentation_recipe):
+    recipe = change(segmentation_recipe, model={"backbone_args": SMALL}, system={"fused_attention": False, "eval_every": 2})
+    train(recipe)
+    set_fused_attn(True)
+    blocks = open_run(Path(recipe.output)).model.encoder.backbone.blocks
+    assert not any(block.attn.fused_attn for block in blocks) and timm.create_model("test_vit").blocks[0].attn.fused_attn
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """ADE20K's folders, their errors, and the training transform."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,26 @@ def test_number_of_classes(tmp_path, ade_root):
         open_folders(config(ade_root, num_classes=3, reduce_zero_label=False))
     with pytest.raises(ValueError, match="data.root is needed"):
         open_folders(SegmentationDataConfig())
+
+
+TABLES = {"1 road\n2 car\n": r"\[\]", "0\troad\n1\tcar\n": r"\[0, 1\]", "1\troad\n3\tcar\n": r"\[1, 3\]"}
+
+
+@pytest.mark.parametrize("table, numbers", TABLES.items())
+def test_a_table_of_classes_that_is_none(table, numbers, tmp_path):
+    write_ade20k(tmp_path)
+    (tmp_path / "objectInfo3.txt").write_text(table)
+    with pytest.raises(ValueError, match=f"objectInfo3.txt has the numbers {numbers}: expected rows 1, 2, 3, .* separated by tabs"):
+        open_folders(config(tmp_path))
+
+
+def test_evaluation_needs_no_training_images(tmp_path):
+    write_ade20k(tmp_path)
+    shutil.rmtree(tmp_path / "images" / "training")
+    splits = open_folders(config(tmp_path), train=False)
+    assert not splits.train and len(splits.test) == 5
+    with pytest.raises(FileNotFoundError, match="training is not a folder"):
+        open_folders(config(tmp_path))
 
 
 @pytest.mark.parametrize("size, expected", [((400, 600), [512, 768]), ((600, 400), [768, 512]), ((100, 1000), [205, 2048])])

@@ -2,7 +2,7 @@
 
 import logging
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -117,9 +117,16 @@ def image_folder(root: str | None, split: bool = False) -> Splits:
     found = _class_folders(test)
     if odd := sorted(set(found) - set(train.classes)):
         raise ValueError(f"{root}: {test.name} has different classes ({', '.join(odd[:5])}), which train does not have")
-    if missing := sorted(set(train.classes) - set(found)):
-        logger.warning("%s has no images of %s: they are trained on and not evaluated", test, ", ".join(missing[:10]))
-    return Splits(train, FolderImages(str(test), train.classes), tuple(train.classes))
+    evaluated = FolderImages(str(test), train.classes)
+    _tell_absent(evaluated.targets, train.classes, str(test), "they are trained on and not evaluated")
+    return Splits(train, evaluated, tuple(train.classes))
+
+
+def _tell_absent(labels: Iterable[int], classes: Sequence[str], where: str, so: str) -> None:
+    """Name the classes without images."""
+    seen = set(labels)
+    if absent := [name for i, name in enumerate(classes) if i not in seen]:
+        logger.warning("%s has no images of %s: %s", where, ", ".join(absent[:10]), so)
 
 
 def imagenet(root: str | None, **options: Any) -> Splits:
@@ -190,6 +197,12 @@ def open_dataset(
         raise ValueError(f"data.train_images={train_images}: expected at most {available}, the images of {name} to train on")
     train = order[kept_out:][:train_images]
     test = Part(splits.train, order[:kept_out]) if holdout else splits.test
+    labels = getattr(splits.train, "targets", getattr(splits.train, "labels", None))  # of images in folders, in memory
+    if labels is not None:
+        where = f"the choice of {len(train)} training images (seed {seed})"
+        _tell_absent((int(labels[i]) for i in train), splits.classes, where, "they are not trained on")
+        if holdout:
+            _tell_absent((int(labels[i]) for i in order[:kept_out]), splits.classes, f"data.holdout={holdout:g}", "they are not evaluated")
     return Splits(Part(splits.train, train), test, splits.classes)
 
 

@@ -110,7 +110,7 @@ def freeze(model: nn.Module, train_only: str) -> None:
             patterns of parameter names, as `blocks.11.*,head`.
 
     Raises:
-        ValueError: no parameter matches.
+        ValueError: a part that matches no parameter.
     """
     if train_only == "all":
         return
@@ -119,11 +119,15 @@ def freeze(model: nn.Module, train_only: str) -> None:
         return
     head = getattr(model, "pretrained_cfg", {}).get("classifier", "head")
     known = {"head": [f"{head}.*"], "rationals": [f"*{name}" for name in RATIONALS]}
-    patterns = [pattern for part in train_only.split(",") for pattern in known.get(part, [part])]
+    parts = {part.strip(): known.get(part.strip(), [part.strip()]) for part in train_only.split(",")}
+    names = [name for name, _ in model.named_parameters()]
+    for part, patterns in parts.items():
+        if not any(fnmatch(name, pattern) for name in names for pattern in patterns):
+            raise ValueError(
+                f"model.train_only={train_only!r}: {part!r} matches no parameter of {type(model).__name__}, as {names[0]} or {names[-1]}"
+            )
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = any(fnmatch(name, pattern) for pattern in patterns)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError(f"model.train_only {train_only!r} matches no parameter of {type(model).__name__}")
+        parameter.requires_grad = any(fnmatch(name, pattern) for patterns in parts.values() for pattern in patterns)
 
 
 def _freeze_first(model: nn.Module, train_only: str) -> None:

@@ -142,7 +142,7 @@ def features(
 
 
 def fit(x: np.ndarray, labels: np.ndarray, num_classes: int, holdout: float, max_iter: int, seed: int) -> Probe:
-    """Logistic regression: each of `STRENGTHS` on a part, the best of them, or of equals the smallest, on all.
+    """Logistic regression: each of `STRENGTHS` on a part, the best of them, or of equals the one of the smallest loss, on all.
 
     Args:
         x: (N, num_features).
@@ -156,6 +156,7 @@ def fit(x: np.ndarray, labels: np.ndarray, num_classes: int, holdout: float, max
         ValueError: a class has fewer than two images, or the parts would not hold all classes.
     """
     from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
     from sklearn.model_selection import train_test_split
 
     counts = np.bincount(labels, minlength=num_classes)
@@ -178,9 +179,12 @@ def fit(x: np.ndarray, labels: np.ndarray, num_classes: int, holdout: float, max
         return model
 
     accuracies: dict[float, float] = {}
+    likelihoods: dict[float, float] = {}
     for strength in tqdm(STRENGTHS.tolist(), desc="probe", unit="fit"):
-        accuracies[strength] = 100 * float(regress(strength, train).score(x[test], labels[test]))
-    best = max(accuracies, key=lambda strength: (accuracies[strength], -strength))
+        model = regress(strength, train)
+        accuracies[strength] = 100 * float(model.score(x[test], labels[test]))
+        likelihoods[strength] = -float(log_loss(labels[test], model.predict_proba(x[test]), labels=model.classes_))
+    best = max(accuracies, key=lambda strength: (accuracies[strength], likelihoods[strength]))
     final = regress(best, np.arange(len(labels)))
     weight, bias = final.coef_, final.intercept_
     if num_classes == 2:  # one logit, of the second class against the first

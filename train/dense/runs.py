@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from kat_zoo import dense
@@ -19,7 +19,7 @@ from kat_zoo.hub.repository import Origin
 from kat_zoo.images import open_images
 from kat_zoo.models._pretrained import load_backbone
 
-from ..core.config import RunRecipe
+from ..core.config import RunRecipe, SystemConfig
 from ..core.runs import RunFolder, read_run
 from .recipe import DenseModelConfig
 
@@ -92,6 +92,18 @@ def read_dense_run(folder: Path, task: str) -> RunFolder:
     if not run.classes:
         raise FileNotFoundError(f"{folder} has no config.json that names the classes: expected a run that has finished")
     return run
+
+
+def as_trained(model: nn.Module, system: SystemConfig) -> None:
+    """Let a model's attention round as it did in its run: fused attention rounds differently.
+
+    Args:
+        model: model of a run.
+        system: settings of the run.
+    """
+    for module in model.modules():
+        if isinstance(getattr(module, "fused_attn", None), bool):
+            module.fused_attn = system.fused_attention and module.fused_attn
 
 
 def predict_parser(task: str, description: str | None) -> argparse.ArgumentParser:

@@ -63,7 +63,7 @@ def read_coco(annotations: Path) -> dict[str, Any]:
     if not annotations.is_file():
         raise FileNotFoundError(f"{annotations}: no such file: expected instances in COCO's format")
     try:
-        return json.loads(annotations.read_text())
+        return json.loads(annotations.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{annotations} is not JSON: {error}") from error
 
@@ -99,18 +99,20 @@ def check_coco(content: Any, annotations: Path, folder: Path, masks: bool, stric
     for i, annotation in enumerate(content["annotations"]):
         if not isinstance(annotation, dict):
             raise ValueError(f"{annotations}: annotation number {i} is {str(annotation)[:40]!r}: expected an object")
-        place = f"{annotations}: annotation {annotation.get('id')} of image {annotation.get('image_id')}"
+        place = f"{annotations}: annotation {annotation.get('id')} of image {annotation.get('image_id')!r}"
         if not is_count(annotation.get("image_id"), 0) or annotation["image_id"] not in images:
-            raise ValueError(f"{place}: there is no such image")
+            raise ValueError(f"{place}: there is no such image; ids are integers")
+        place += f" ({images[annotation['image_id']]['file_name']})"
         if not is_count(annotation.get("category_id"), 0) or annotation["category_id"] not in categories:
             raise ValueError(f"{place}: category_id {annotation.get('category_id')} is not among the categories")
         record = _checked(annotation, images[annotation["image_id"]], masks, place, faults)
         if record is not None:
             kept.append(record | {"id": len(kept) + 1})
     for fault, ids in faults.items():
+        first = f"{ids[0]} ({images[ids[0]]['file_name']})"
         if strict and fault.endswith("left out"):
-            raise ValueError(f"{annotations}: {len(ids)} objects {fault}, first in image {ids[0]}, and data.strict is true")
-        logger.warning("%s: %d objects %s, first in image %s", annotations, len(ids), fault, ids[0])
+            raise ValueError(f"{annotations}: {len(ids)} objects {fault}, first in image {first}, and data.strict is true")
+        logger.warning("%s: %d objects %s, first in image %s", annotations, len(ids), fault, first)
     api = COCO()
     api.dataset = {"images": list(images.values()), "annotations": kept, "categories": content["categories"]}
     with contextlib.redirect_stdout(io.StringIO()):
@@ -126,7 +128,7 @@ def _check_categories(records: list[Any], annotations: Path) -> dict[int, str]:
             raise ValueError(f"{annotations}: category number {i} is {str(record)[:80]}: expected an integer id and a name")
     ids = [record["id"] for record in records]
     if not ids or len(set(ids)) < len(ids):
-        raise ValueError(f"{annotations} has the category ids {ids}: expected one or more, all different")
+        raise ValueError(f"{annotations} has the category ids {ids}: expected one or more, all different (of Pascal VOC: an <object>)")
     return {record["id"]: record["name"] for record in sorted(records, key=lambda record: record["id"])}
 
 

@@ -1,5 +1,7 @@
 """Images with their objects for torchvision's detectors: augmented for training, as they are for evaluation."""
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 
-from kat_zoo.images import UNREADABLE
+from kat_zoo.images import UNREADABLE, picture_size
 from kat_zoo.images import read_image as read_file
 
 from ..core.images import DamagedImage, UnreadableImages, to_mode
@@ -22,6 +24,7 @@ from .coco import CocoSplit, decode_masks
 from .formats import classes_of, read_split
 from .recipe import DetectionAugmentConfig, DetectionDataConfig
 
+logger = logging.getLogger("kat_zoo")
 Target = dict[str, Tensor]
 
 
@@ -49,7 +52,40 @@ def open_splits(data: DetectionDataConfig, masks: bool) -> tuple[CocoSplit, Coco
         raise ValueError(f"{data.train_annotations} and {data.val_annotations} have different categories ({', '.join(odd[:5])})")
     if not any(test.objects(record["id"]) for record in test.images):
         raise ValueError(f"{data.val_annotations} has no objects to evaluate")
+    shown = [{annotation["category_id"] for annotation in split.api.dataset["annotations"]} for split in (train, test)]
+    if untrained := [name for i, name in zip(train.category_ids, train.classes, strict=True) if i in shown[1] - shown[0]]:
+        logger.warning("%s has no object of %s: evaluated, but not trained on", data.train_annotations, ", ".join(untrained[:10]))
     return train, test
+
+
+def check_sizes(split: CocoSplit) -> None:
+    """Compare the size of each image, by its header, with that of its record; those that cannot be read are left to the loader.
+
+    Raises:
+        ValueError: another size.
+    """
+    with ThreadPoolExecutor(4) as pool:
+        paths = [split.folder / record["file_name"] for record in split.images]
+        for record, size in zip(split.images, pool.map(_size_of, paths), strict=True):
+            if size is not None:
+                _compare_size(split, record, size)
+
+
+def _size_of(path: Path) -> tuple[int, int] | None:
+    try:
+        return picture_size(path)
+    except UNREADABLE:
+        return None
+
+
+def _compare_size(split: CocoSplit, record: dict[str, Any], size: tuple[int, int]) -> None:
+    said = (record["width"], record["height"])
+    if size != said:
+        turned = " once turned upright by its EXIF orientation" if size == said[::-1] else ""
+        raise ValueError(
+            f"image {record['id']}, {split.folder / record['file_name']}, has the size (width, height) {size}{turned}; its annotations are "
+            f"for {said}"
+        )
 
 
 def read_image(split: CocoSplit, record: dict[str, Any], channels: int) -> Image.Image:
@@ -68,10 +104,7 @@ def read_image(split: CocoSplit, record: dict[str, Any], channels: int) -> Image
         image = read_file(path)
     except UNREADABLE as error:
         raise DamagedImage(f"image {record['id']}, {path}, cannot be read: {error}") from error
-    said = (record["width"], record["height"])
-    if image.size != said:
-        turned = " once turned upright by its EXIF orientation" if image.size == said[::-1] else ""
-        raise ValueError(f"image {record['id']}, {path}, has the size (width, height) {image.size}{turned}; its annotations are for {said}")
+    _compare_size(split, record, image.size)
     return to_mode(image, "L" if channels == 1 else "RGB", f"image {record['id']}, {path}")
 
 

@@ -35,7 +35,7 @@ def read_split(annotations: Path, folder: Path, masks: bool, strict: bool = Fals
     """
     if is_voc(annotations):
         files = xml_files(annotations)
-        content = read_voc(files, folder, classes or voc_classes(files))
+        content = read_voc(files, folder, classes or voc_classes(files), listed=not annotations.is_dir())
     else:
         content = read_yolo(annotations, folder) if annotations.suffix in YOLO else read_coco(annotations)
     return check_coco(content, annotations, folder, masks, strict)

@@ -18,7 +18,7 @@ from ..core.processes import start
 from ..core.signals import stop_signals
 from ..core.trial import try_update
 from ..dense.runs import build_head, dense_config
-from .data import EvalScenes, TrainScenes, eval_loader, open_splits, train_loader, train_transform
+from .data import EvalScenes, TrainScenes, check_sizes, eval_loader, open_splits, train_loader, train_transform
 from .evaluate import DetectionEvaluation, evaluate
 from .recipe import DetectionDataConfig, DetectionRecipe, DetectorConfig
 
@@ -70,6 +70,8 @@ def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | 
 
     # ---- Data and model ----------------------------------------------------------------------------------------------
     train_split, test_split = open_splits(data, masks)
+    for split in (train_split, test_split):
+        check_sizes(split)
     set_fused_attn(recipe.system.fused_attention)
     model = build_model(recipe.model, len(train_split.classes), data)
     if recipe.system.grad_checkpointing:

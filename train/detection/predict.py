@@ -14,7 +14,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 from kat_zoo.images import find_images, told
 
 from ..dense.pictures import as_rgb, colors
-from ..dense.runs import best_device, drawing_paths, predict_parser, read_dense_run, read_pictures
+from ..dense.runs import as_trained, best_device, drawing_paths, predict_parser, read_dense_run, read_pictures
 from .loop import build_model
 from .recipe import DetectionRecipe
 
@@ -65,6 +65,7 @@ def open_run(folder: Path) -> Detector:
     recipe = run.recipe(DetectionRecipe)
     model = build_model(recipe.model.untrained(), len(run.classes), recipe.data)
     run.fill(model)
+    as_trained(model, recipe.system)
     return Detector(recipe, model.eval(), run.classes)
 
 

@@ -1,12 +1,17 @@
 """Boxes in Pascal VOC's XML files, as labelImg and CVAT write them too, turned into the records of COCO's format."""
 
+import logging
+import re
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.parsers import expat
 
-from kat_zoo.images import UNREADABLE, picture_size, pictures_in
+from kat_zoo.images import UNREADABLE, is_hidden, picture_size, pictures_in
+
+logger = logging.getLogger("kat_zoo")
 
 MAX_BYTES = 1 << 20  # of an XML file; those of VOC have a few KB
 
@@ -19,10 +24,11 @@ def xml_files(annotations: Path) -> list[Path]:
             the folder `Annotations` beside `ImageSets` or beside the list.
 
     Raises:
-        FileNotFoundError: no such file or folder, none that holds XML files, or one of a name in the list.
+        FileNotFoundError: no such file or folder, none that holds XML files, or none of a name in the list.
+        ValueError: a name that is twice in the list.
     """
     if annotations.is_dir():
-        files = sorted(path for path in annotations.rglob("*.xml") if not path.name.startswith("."))
+        files = sorted(path for path in annotations.rglob("*") if path.suffix.lower() == ".xml" and not is_hidden(path, annotations))
         if not files:
             raise FileNotFoundError(f"{annotations} has no *.xml: expected annotations of Pascal VOC, or a JSON file of COCO's format")
         return files
@@ -32,8 +38,11 @@ def xml_files(annotations: Path) -> list[Path]:
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
         raise FileNotFoundError(f"{annotations}: there is no folder Annotations beside it or beside ImageSets")
-    # A list of one class has a second column, whether the image shows it.
-    names = [line.split()[0] for line in annotations.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in annotations.read_text().splitlines() if line.strip()]
+    # A list of one class has a second column, whether the image shows it; names may hold spaces.
+    names = [line if (folder / f"{line}.xml").is_file() else re.sub(r"\s+-?[01]$", "", line) for line in lines]
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise ValueError(f"{annotations} names {twice[0]!r} twice ({len(twice)} such names): expected every name once")
     missing = [name for name in names if not (folder / f"{name}.xml").is_file()]
     if missing or not names:
         raise FileNotFoundError(f"{annotations}: {len(missing)} of {len(names)} names have no XML file in {folder}: {missing[:1]}")
@@ -49,7 +58,7 @@ def voc_classes(files: Iterable[Path]) -> tuple[str, ...]:
     return tuple(sorted({_text(item, "name", path) for path in files for item in _parse(path).iter("object")}))
 
 
-def read_voc(files: Sequence[Path], folder: Path, classes: Sequence[str]) -> dict[str, Any]:
+def read_voc(files: Sequence[Path], folder: Path, classes: Sequence[str], listed: bool = False) -> dict[str, Any]:
     """The content of COCO's JSON for XML files of Pascal VOC.
 
     Objects that are marked difficult become crowds, which neither training nor evaluation counts. VOC counts pixels from 1, both ends
@@ -59,19 +68,23 @@ def read_voc(files: Sequence[Path], folder: Path, classes: Sequence[str]) -> dic
         files: XML files.
         folder: folder of the pictures; one lies where its XML file does in its own folder, or has the name that the file states.
         classes: names of the classes.
+        listed: whether a list chose the files, so that pictures without one are not worth a warning.
 
     Raises:
         FileNotFoundError: an XML file has no picture.
         ValueError: a file that is not VOC's, is larger than 1 MiB, or declares a document type (as files with entities do); a class that
-            is not among `classes`; or a picture whose size is not stated and cannot be read.
+            is not among `classes`; a picture with two XML files, or one whose size is not stated and cannot be read.
     """
     pictures = pictures_in(folder)
     images: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
     numbers = {name: number for number, name in enumerate(classes, 1)}
+    used: dict[Path, Path] = {}
     for number, path in enumerate(files, 1):
         root = _parse(path)
         picture = _picture(root, path, folder, pictures)
+        if used.setdefault(picture, path) is not path:
+            raise ValueError(f"{used[picture]} and {path} both annotate {picture}: expected one XML file for each picture")
         width, height = _size(root, path, picture)
         images.append({"id": number, "file_name": str(picture.relative_to(folder)), "width": width, "height": height})
         for item in root.iter("object"):
@@ -80,10 +93,12 @@ def read_voc(files: Sequence[Path], folder: Path, classes: Sequence[str]) -> dic
                 raise ValueError(f"{path} has an object {name!r}: expected one of {', '.join(classes)[:300]}")
             left, top, right, bottom = (_number(item, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax"))
             box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
-            difficult = (item.findtext("difficult") or "0").strip() == "1"
+            difficult = (item.findtext("difficult") or "0").strip().lower() in ("1", "true")
             objects.append(
                 {"id": len(objects) + 1, "image_id": number, "category_id": numbers[name], "bbox": box, "iscrowd": int(difficult)}
             )
+    if not listed and (unused := [path for path in pictures.values() if path not in used]):
+        logger.warning("%s: %d of %d pictures have no XML file and are left out, first %s", folder, len(unused), len(pictures), unused[0])
     return {"images": images, "annotations": objects, "categories": [{"id": i, "name": name} for name, i in numbers.items()]}
 
 

@@ -1,12 +1,15 @@
 """Boxes and polygons in YOLO's text files, one for each picture, turned into the records of COCO's format."""
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
-from kat_zoo.images import UNREADABLE, picture_size, pictures_in
+from kat_zoo.images import UNREADABLE, is_hidden, picture_size, pictures_in
 
 from ..core.yaml_file import read_settings
+
+logger = logging.getLogger("kat_zoo")
 
 MAX_BYTES = 1 << 24  # of a text file of labels
 SLACK = 1e-3  # beyond the edge of a picture, by rounding
@@ -49,7 +52,7 @@ def read_yolo(settings: Path, folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} has no pictures")
     images: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
-    found = 0
+    found: set[Path] = set()
     for number, (name, picture) in enumerate(pictures.items(), 1):
         try:
             width, height = picture_size(picture)
@@ -58,10 +61,15 @@ def read_yolo(settings: Path, folder: Path) -> dict[str, Any]:
         images.append({"id": number, "file_name": str(picture.relative_to(folder)), "width": width, "height": height})
         path = labels / f"{name}.txt"
         if path.is_file():
-            found += 1
+            found.add(path)
             objects += [record | {"image_id": number} for record in _read_labels(path, width, height, len(classes))]
     if not found:
         raise FileNotFoundError(f"{labels} has no text file of labels for the {len(pictures)} pictures of {folder}")
+    if bare := [picture for name, picture in pictures.items() if labels / f"{name}.txt" not in found]:
+        logger.warning("%s: %d of %d pictures have no labels and show nothing, first %s", folder, len(bare), len(pictures), bare[0])
+    texts = [path for path in sorted(labels.rglob("*.txt")) if path.name != "classes.txt" and not is_hidden(path, labels)]
+    if unused := [path for path in texts if path not in found]:
+        logger.warning("%s: %d of %d label files have no picture and are left out, first %s", labels, len(unused), len(texts), unused[0])
     for number, record in enumerate(objects, 1):
         record["id"] = number
     return {"images": images, "annotations": objects, "categories": [{"id": i, "name": name} for i, name in enumerate(classes)]}

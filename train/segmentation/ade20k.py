@@ -11,7 +11,7 @@ import numpy as np
 from accelerate.utils import tqdm
 from PIL import Image
 
-from kat_zoo.images import SIDEWAYS, UNREADABLE, has_sixteen_bits, orientation, read_image, upright_size
+from kat_zoo.images import SIDEWAYS, UNREADABLE, has_sixteen_bits, orientation, pictures_in, read_image, upright_size
 
 from ..core.images import DamagedImage
 from .recipe import SegmentationDataConfig
@@ -38,11 +38,12 @@ class SegmentationSplits:
     classes: tuple[str, ...]
 
 
-def open_folders(config: SegmentationDataConfig) -> SegmentationSplits:
+def open_folders(config: SegmentationDataConfig, train: bool = True) -> SegmentationSplits:
     """List a folder in ADE20K's format and read its class names.
 
     Args:
         config: the folder and how its labels count.
+        train: whether the training split is needed.
 
     Returns:
         Its two splits, every image with its annotation.
@@ -54,8 +55,7 @@ def open_folders(config: SegmentationDataConfig) -> SegmentationSplits:
     if config.root is None:
         raise ValueError("data.root is needed: a folder with images/{training,validation} and annotations/{training,validation}")
     root = Path(config.root)
-    pairs = [_pairs(root, split) for split in ("training", "validation")]
-    return SegmentationSplits(pairs[0], pairs[1], _classes(root, config))
+    return SegmentationSplits(_pairs(root, "training") if train else [], _pairs(root, "validation"), _classes(root, config))
 
 
 def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
@@ -63,25 +63,13 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not a folder; data.root must have images/{split} and annotations/{split}")
-    images, annotations = (_by_name(folder, suffixes) for folder, suffixes in zip(folders, (SUFFIXES, LOSSLESS), strict=True))
+    images, annotations = (pictures_in(folder, suffixes) for folder, suffixes in zip(folders, (SUFFIXES, LOSSLESS), strict=True))
     if not images:
         raise FileNotFoundError(f"{folders[0]} has no images ({', '.join(SUFFIXES)})")
     for have, lack, folder, what in ((images, annotations, folders[1], "annotation"), (annotations, images, folders[0], "image")):
         if missing := sorted(have.keys() - lack.keys()):
             raise FileNotFoundError(f"{have[missing[0]]} has no {what} in {folder} ({len(missing)} of {len(have)} have none)")
     return [(images[stem], annotations[stem]) for stem in sorted(images)]
-
-
-def _by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """The pictures in a folder and in those below it, by their path without the suffix; hidden files and folders do not count."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.suffix.lower() in suffixes and path.is_file() and not any(part.startswith(".") for part in name.parts):
-            key = str(name.with_suffix(""))
-            if found.setdefault(key, path) is not path:
-                raise ValueError(f"{found[key]} and {path} have one name, and so one annotation for both; rename or remove one")
-    return found
 
 
 def _classes(root: Path, config: SegmentationDataConfig) -> tuple[str, ...]:
@@ -91,7 +79,14 @@ def _classes(root: Path, config: SegmentationDataConfig) -> tuple[str, ...]:
             raise ValueError(f"{root} has no objectInfo*.txt; data.num_classes is needed")
         return tuple(str(i) for i in range(config.num_classes))
     rows = [re.split(r"\t+| {2,}", line.strip()) for line in tables[0].read_text().splitlines()]
-    names = [re.split(r"[,;]", row[-1])[0].strip() for row in rows if row[0].isdigit()]
+    named = [(int(row[0]), re.split(r"[,;]", row[-1])[0].strip()) for row in rows if len(row) > 1 and row[0].isdigit()]
+    if not named or [number for number, _ in named] != list(range(1, len(named) + 1)):
+        raise ValueError(
+            f"{tables[0]} has the numbers {[number for number, _ in named][:5]}: expected rows 1, 2, 3, ... of a number and, last, a name, "
+            "separated by tabs or two spaces; label k of the masks is row k, and label 0 the background or, with data.reduce_zero_label, "
+            "ignored"
+        )
+    names = [name for _, name in named]
     classes = tuple(names) if config.reduce_zero_label else ("background", *names)
     if config.num_classes not in (None, len(classes)):
         raise ValueError(

@@ -65,6 +65,8 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
     """
     accelerator, checkpoint = start(recipe, resume)
     data, system = recipe.data, recipe.system
+    synchronized = accelerator.num_processes > 1 and accelerator.device.type == "cuda"
+    check_batch(recipe, 1 if synchronized else accelerator.num_processes)
 
     # ---- Data and model ----------------------------------------------------------------------------------------------
     splits = open_folders(data)
@@ -80,7 +82,7 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
     model: Any = build_model(recipe.model, classes)
     if system.grad_checkpointing:
         model.encoder.set_grad_checkpointing()
-    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+    if synchronized:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     mean = model.image_mean.flatten().tolist()
     transform = train_transform(data, recipe.augment, mean)
@@ -126,6 +128,25 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
     return result
 
 
+def check_batch(recipe: SegmentationRecipe, processes: int) -> None:
+    """Refuse micro-batches of one image, of which batch norm has no variance.
+
+    Args:
+        recipe: the whole configuration.
+        processes: number of processes, each of which normalizes its own images.
+
+    Raises:
+        ValueError: such micro-batches.
+    """
+    images = recipe.data.batch_size // (recipe.optimizer.grad_accum * processes)
+    if images < 2:
+        raise ValueError(
+            f"data.batch_size={recipe.data.batch_size} with optimizer.grad_accum={recipe.optimizer.grad_accum} and {processes} process(es) "
+            f"gives batch norm {images} image(s) at a time: expected 2 or more, a data.batch_size of at least "
+            f"{2 * recipe.optimizer.grad_accum * processes}"
+        )
+
+
 def rehearse(recipe: SegmentationRecipe) -> str:
     """Build model, transform, optimizer groups and schedule of a recipe, and make one update on noise, of 8 patches a side at most.
 
@@ -139,6 +160,7 @@ def rehearse(recipe: SegmentationRecipe) -> str:
         ValueError: whatever would make the run fail before its first update.
     """
     data = recipe.data
+    check_batch(recipe, recipe.system.processes or 1)
     classes, images = data.num_classes or ADE20K[0], ADE20K[1]
     model = build_model(recipe.model.untrained(), classes).train()
     mean = model.image_mean.flatten().tolist()

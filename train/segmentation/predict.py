@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kat_zoo.images import find_images, told
 
 from ..dense.pictures import as_rgb, colors, overlay_regions, save_picture
-from ..dense.runs import best_device, drawing_paths, predict_parser, read_dense_run, read_pictures
+from ..dense.runs import as_trained, best_device, drawing_paths, predict_parser, read_dense_run, read_pictures
 from .data import resize_for_evaluation, to_size
 from .evaluate import predict_logits
 from .loop import build_model
@@ -59,6 +59,7 @@ def open_run(folder: Path) -> Segmenter:
     recipe = run.recipe(SegmentationRecipe)
     model = build_model(recipe.model.untrained(), len(run.classes))
     run.fill(model)
+    as_trained(model, recipe.system)
     return Segmenter(recipe, model.eval(), run.classes)
 
 

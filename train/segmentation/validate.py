@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     segmenter = open_run(Path(config.run))
     changes = {key: getattr(config, key) for key in ("root", "evaluate") if getattr(config, key) is not None}
     data = dataclasses.replace(segmenter.recipe.data, **changes)
-    splits = open_folders(data)
+    splits = open_folders(data, train=False)
     if splits.classes != segmenter.classes:
         raise ValueError(f"--root {data.root} has the classes {', '.join(splits.classes)}; the run has {', '.join(segmenter.classes)}")
     check_counts(check(splits.test, len(splits.classes), data.reduce_zero_label), splits.classes, "validation")
