@@ -190,6 +190,7 @@ NO_RECIPE = "no such file, and not the name of a packaged recipe"
         (["--model.kwargs", "3"], "model.kwargs='3': expected settings, as {key: value}"),
         (["--optim.lr", "3"], "--optim.lr: there is not a setting optim.lr; did you mean optimizer.lr?"),
         (["--lr", "3"], "--lr: there is not a setting lr; did you mean optimizer.lr?"),
+        (["--model.pre", "true"], "--model.pre: there is not a setting model.pre; there are model.name"),
         (["--data.bach_size", "3"], "--data.bach_size: there is not a setting data.bach_size; did you mean data.batch_size"),
         (["stray"], "stray: expected options such as --seed 0"),
         (

@@ -260,6 +260,15 @@ def test_stray_files_and_nested_folders(tmp_path):
     assert splits.classes == ("cat", "dog") and len(splits.train) == len(splits.test) == 3
 
 
+def test_files_that_are_not_read_are_counted(tmp_path, caplog):
+    write_image_folder(tmp_path)
+    Image.new("L", (4, 4)).save(tmp_path / "train" / "cat" / "x.gif")
+    (tmp_path / "train" / "cat" / "photo.heic").write_text("x")
+    splits = open_dataset("folder", str(tmp_path))
+    assert "x.gif" in {splits.train.name(i).rpartition("/")[2] for i in range(len(splits.train))}
+    assert "1 files are not pictures by their names" in caplog.text and "photo.heic" in caplog.text
+
+
 def test_one_split_is_enough_with_a_holdout(tmp_path):
     write_image_folder(tmp_path, splits=("train",), classes=tuple("abcdefghij"))
     whole = open_dataset("folder", str(tmp_path), holdout=0.2)

@@ -29,6 +29,8 @@ __all__ = [
     "fashion_mnist", "hub", "image_folder", "open_dataset", "open_splits", "webdataset",
 ]  # fmt: skip
 
+SUFFIXES = (*IMG_EXTENSIONS, ".avif", ".gif", ".jfif", ".jp2")  # in class folders
+
 
 class FolderImages(torchvision.datasets.ImageFolder):
     """torchvision's ImageFolder, whose images can be named, are upright and keep their mode; hidden files and folders do not count.
@@ -42,13 +44,20 @@ class FolderImages(torchvision.datasets.ImageFolder):
     """
 
     def __init__(self, root: str, classes: Sequence[str] | None = None) -> None:
-        self._given, self._root = classes, Path(root)
-        super().__init__(root, loader=read_image, is_valid_file=self._counts, allow_empty=classes is not None)
+        self._given, self._root, left = classes, Path(root), list[str]()
 
-    def _counts(self, path: str) -> bool:
-        """Whether a file is an image: not what editors, archives and notebooks leave, as .ipynb_checkpoints and ._x.jpg."""
-        parts = Path(path).relative_to(self._root).parts
-        return has_file_allowed_extension(path, IMG_EXTENSIONS) and not any(map(_is_stray, parts))
+        def counts(path: str) -> bool:
+            """Whether a file is an image: not what editors, archives and notebooks leave, as .ipynb_checkpoints and ._x.jpg."""
+            if any(map(_is_stray, Path(path).relative_to(self._root).parts)):
+                return False
+            if has_file_allowed_extension(path, SUFFIXES):
+                return True
+            left.append(path)
+            return False
+
+        super().__init__(root, loader=read_image, is_valid_file=counts, allow_empty=classes is not None)
+        if left:
+            logger.warning("%s: %d files are not pictures by their names (%s) and do not count", root, len(left), left[0])
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         """Names of the classes and their indices."""

@@ -79,6 +79,9 @@ def fit_head(
     head = model.get_classifier()  # type: ignore[operator]
     if not isinstance(head, nn.Linear):
         raise ValueError(f"mode {recipe.mode} needs a model with one linear classifier; {recipe.model.name} has {type(head).__name__}")
+    known = getattr(images, "targets", getattr(images, "labels", None))  # before the features are computed
+    if known is not None:
+        _check_counts(np.asarray(known), head.out_features)
     found = features(accelerator, model, images, recipe.data, resolved, stopped)
     if found is None:
         return False
@@ -141,6 +144,12 @@ def features(
     return np.concatenate(columns[0]), np.concatenate(columns[1])
 
 
+def _check_counts(labels: np.ndarray, num_classes: int) -> None:
+    counts = np.bincount(labels, minlength=num_classes)
+    if counts.min() < 2:
+        raise ValueError(f"a linear probe needs two training images of each class; class {counts.argmin()} has {counts.min()}")
+
+
 def fit(x: np.ndarray, labels: np.ndarray, num_classes: int, holdout: float, max_iter: int, seed: int) -> Probe:
     """Logistic regression: each of `STRENGTHS` on a part, the best of them, or of equals the one of the smallest loss, on all.
 
@@ -159,9 +168,7 @@ def fit(x: np.ndarray, labels: np.ndarray, num_classes: int, holdout: float, max
     from sklearn.metrics import log_loss
     from sklearn.model_selection import train_test_split
 
-    counts = np.bincount(labels, minlength=num_classes)
-    if counts.min() < 2:
-        raise ValueError(f"a linear probe needs two training images of each class; class {counts.argmin()} has {counts.min()}")
+    _check_counts(labels, num_classes)
     held = math.ceil(holdout * len(labels))
     if min(held, len(labels) - held) < num_classes:
         raise ValueError(

@@ -275,7 +275,7 @@ def parse(
     """
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file, or the name of a packaged recipe")
     for name, options in flags.items():
         parser.add_argument("--" + name.replace("_", "-"), **options)
