@@ -50,7 +50,8 @@ def compare(layer, x, reference, tolerance):
         finite = theirs.isfinite()
         assert not ours[~finite].isfinite().any(), name
         if finite.any():
-            error, scale = (ours.double() - theirs)[finite].abs().max(), theirs[finite].abs().max() + 1e-3
+            # A sum may be small because its terms, of the parameters' size, cancel; their rounding does not.
+            error, scale = (ours.double() - theirs)[finite].abs().max(), theirs[finite].abs().max() + 0.1
             assert error <= tolerance * torch.finfo(x.dtype).eps * scale, name
 
 
