@@ -15,6 +15,17 @@ def uniform(low, high, n=120, seed=0):
 
 
 UNIT, LARGE, TINY, YEAR = uniform(0, 1), uniform(0, 1e6, seed=1), uniform(1e-9, 9e-9), uniform(2000, 2020)
+
+
+def test_a_variable_may_be_called_pi():
+    expression = sympy.pi * sympy.Symbol("pi") + sympy.E
+    for function, value in ((export.to_numpy, 2.0), (export.to_torch, torch.tensor(2.0, dtype=torch.float64))):
+        assert float(function(expression, ["pi"])(value)) == pytest.approx(2 * np.pi + np.e)
+    X = uniform(1, 3, (100, 2))
+    model = KANRegressor(symbolic=True).fit(pandas.DataFrame(X, columns=["pi", "b"]), np.pi * X[:, 0])
+    assert model.exact_ and model.predict(pandas.DataFrame(X, columns=["pi", "b"])) == pytest.approx(np.pi * X[:, 0])
+
+
 TABLES = {
     "large and small": (np.c_[UNIT, LARGE], UNIT + 1e-6 * LARGE, "x_1 + 1.0e-6*x_2"),
     "an offset": (LARGE[:, None], 300 + 1e-5 * LARGE, "1.0e-5*x_1 + 300"),

@@ -35,7 +35,7 @@ def to_numpy(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., 
     Raises:
         ValueError: the expression holds other variables, or numeric edges (phi_l_i_j).
     """
-    function: Callable[..., Any] = sympy.lambdify(_symbols(expression, variables), expression, modules=["scipy", "numpy"], dummify=True)
+    function: Callable[..., Any] = sympy.lambdify(*_anonymous(expression, variables), modules=["scipy", "numpy"])
     return function
 
 
@@ -66,9 +66,9 @@ def to_torch(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., 
     functions |= {"Abs": torch.abs, "gamma": get_function("gamma").torch, "sgn": torch.sign}
     names: dict[str, Any] = {name: of_numbers_too(function) for name, function in functions.items()}
     names["besselj"] = lambda n, x: of_numbers_too(lambda x: bessel(n, x))(x)
-    symbols = _symbols(expression, variables)
+    symbols, expression = _anonymous(expression, variables)
     expression = expression.replace(sympy.sign, sympy.Function("sgn"))  # SymPy would print sign as code for one number
-    function: Callable[..., Any] = sympy.lambdify(symbols, expression, modules=[names, "math"], dummify=True)
+    function: Callable[..., Any] = sympy.lambdify(symbols, expression, modules=[names, "math"])
     return function
 
 
@@ -172,6 +172,13 @@ def to_text(expression: sympy.Expr) -> tuple[str, dict[str, str]]:
 def comment(name: str) -> str:
     """A name as part of a comment in C."""
     return "".join(c if c.isprintable() else " " for c in name).replace("*/", "* /").replace("\\", "/")
+
+
+def _anonymous(expression: sympy.Expr, variables: Sequence[str]) -> tuple[list[sympy.Symbol], sympy.Expr]:
+    """Symbols without a meaning, and the expression in them: lambdify would take a variable pi for the number."""
+    symbols = _symbols(expression, variables)
+    found: list[sympy.Symbol] = [sympy.Symbol(f"_{number}_variable") for number in range(len(symbols))]
+    return found, sympy.sympify(expression).xreplace(dict(zip(symbols, found, strict=True)))
 
 
 def _symbols(expression: sympy.Expr, variables: Sequence[str]) -> list[sympy.Symbol]:

@@ -32,7 +32,11 @@ class Loss(ABC):
 
     @abstractmethod
     def start(self, y: np.ndarray, weight: np.ndarray) -> float | np.ndarray:
-        """Predictions to begin with: the best constant."""
+        """The best constant."""
+
+    def begin(self, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Predictions (N,) to begin with."""
+        return np.full(len(y), self.start(y, weight))
 
     @abstractmethod
     def working(self, y: np.ndarray, eta: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,6 +125,11 @@ class Poisson(Loss):
     def start(self, y: np.ndarray, weight: np.ndarray) -> float:
         """The logarithm of the mean."""
         return float(np.log(max(np.average(y, weights=weight), 1e-12)))
+
+    def begin(self, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Halfway from the mean to each count: Newton's steps from the mean itself are too long for large counts by orders of magnitude."""
+        found: np.ndarray = np.log(np.maximum((y + np.average(y, weights=weight)) / 2, 1e-12))
+        return found
 
     def working(self, y: np.ndarray, eta: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Newton's step."""

@@ -176,7 +176,7 @@ def fit_terms(
     rows = float(weight.sum())
     blocks = terms.blocks()
     start = np.full(len(y), loss.start(y, weight))
-    eta = start if eta is None else eta
+    eta = loss.begin(y, weight) if eta is None else eta
     # The loss itself goes to 0 where classes can be told apart.
     settled = SETTLED * abs(float(weight @ loss.values(y, start))) / rows
     design = Design(terms, x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,10 @@ from sklearn.utils.validation import validate_data
 from ..gam.basis import body, quantiles
 from .validation import checked, refuse_infinity
 
+logger = logging.getLogger("kat_zoo")
+
 MOST_CATEGORIES = 64  # of a column; rarer ones count as none of them
+FARTHEST = 1e6  # half-widths of the bulk of a column at which a value stops to count
 FAR = 10.0  # widths of the training range at which a column with a straight effect stops
 MISSING = "missing"
 
@@ -63,6 +67,9 @@ class Column:
         if not half > 0:
             return cls(name, center, max(abs(center), 1e-300), missing=missing)
         scaled = [(float(v) - center) / half for v in (values.min(), values.max(), quantiles(values, weight, np.array([0.5]))[0])]
+        if max(-scaled[0], scaled[1]) > FARTHEST:
+            logger.warning("column %r has values more than %g times as far away as the middle ones; they count as that far", name, FARTHEST)
+            scaled[:2] = max(scaled[0], -FARTHEST), min(scaled[1], FARTHEST)
         room = reach * (scaled[1] - scaled[0])
         return cls(name, center, half, scaled[0] - room, scaled[1] + room, scaled[2], missing, True)
 
@@ -82,6 +89,8 @@ class Column:
 
     def inputs(self, values: np.ndarray) -> np.ndarray:
         """Inputs (N, 1) or (N, 2) of a network."""
+        if values.dtype == object:
+            raise ValueError(f"column {self.name!r} of text or categories: expected numbers, as in fit")
         lost = np.isnan(values)
         scaled = np.where(lost, self.fill, np.clip((values - self.center) / self.half, self.low, self.high))
         return np.stack([scaled, lost], 1).astype(np.float64) if self.missing else scaled[:, None]
@@ -122,6 +131,10 @@ class Category:
     def inputs(self, values: np.ndarray) -> np.ndarray:
         """Inputs (N, categories) of a network."""
         place = {value: number for number, value in enumerate(self.values)}
+        if values.dtype != object:  # numbers, or nothing but missing values
+            if not np.isnan(values).all() and not any(isinstance(value, int | float) for value in self.values):
+                raise ValueError(f"column {self.name!r} of numbers: expected text or categories, as in fit, {self.values[0]!r} for example")
+            values = np.where(np.isnan(values), None, values)
         found = np.zeros((len(values), len(self.values)))
         for row, value in enumerate(values.tolist()):
             if value in place:
@@ -203,6 +216,8 @@ def read_table(estimator: Any, X: Any, reset: bool) -> list[np.ndarray]:
         numbers = checked(estimator, X, reset=reset, ensure_all_finite="allow-nan")
         return list(np.ascontiguousarray(numbers.T))
     validate_data(estimator, X, reset=reset, skip_check_array=True)
+    if not X.shape[1]:
+        raise ValueError(f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required.")
     if not len(X):
         raise ValueError(f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is required.")
     series = [X[name] for name in X.columns] if len(set(X.columns)) == len(X.columns) else [X.iloc[:, n] for n in range(X.shape[1])]
@@ -236,9 +251,11 @@ def read_column(name: Any, series: Any) -> np.ndarray:
     values = np.asarray(series.to_numpy(), dtype=object)
     if kind.startswith("object") and not any(isinstance(value, str) for value in values):
         try:
-            return np.array([np.nan if _is_missing(value) else value for value in values], dtype=np.float64)
+            numbers = np.array([np.nan if _is_missing(value) else value for value in values], dtype=np.float64)
         except (TypeError, ValueError):
-            pass
+            numbers = None
+        if numbers is not None and numbers.ndim == 1:  # lists of one length have more dimensions
+            return numbers
     found = np.empty(len(values), dtype=object)
     for row, value in enumerate(values):
         found[row] = None if _is_missing(value) else value

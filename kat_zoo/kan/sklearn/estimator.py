@@ -180,7 +180,7 @@ class KANEstimator(BaseEstimator, ABC):
                     found = self._trained(judge, inputs, y, weight, train[np.argsort(rank[train], kind="stable")], held)
                 shown = held[np.argsort(rank[held], kind="stable")][: inspect.HELD]
                 judge = judge if found is None else found[0]
-                self._judged = inspect.Judged(judge, inputs[shown], y[shown], weight[shown])
+                self._judged = inspect.Judged(judge, inputs[shown], y[shown], weight[shown], task)
             answer = fit_numeric(task, inputs, y, weight, rank, bootstrap=True) if found is None else None
         self.pairs_: list[tuple[str, str]] = []
         if found is not None:
@@ -257,8 +257,9 @@ class KANEstimator(BaseEstimator, ABC):
     def feature_importances_(self) -> np.ndarray:
         """Share of each column in the prediction, (features,); they add up to 1.
 
-        The growth of the squared error on held-out rows when the values of a column change places (Breiman, 2001), of the
-        model that has not seen these rows. Formulas, and tables of fewer than 20 rows: the share in the prediction's variation.
+        The growth of the loss on held-out rows (cross-entropy for classes, half the deviance for counts) when the values of a column
+        change places (Breiman, 2001), of the model that has not seen these rows. Formulas, and tables of fewer than 20 rows: the
+        share in the prediction's variation.
         """
         check_is_fitted(self)
         if isinstance(self._scales, Columns) and self._judged is not None:

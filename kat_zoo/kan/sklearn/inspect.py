@@ -13,6 +13,7 @@ import torch
 from ..gam.basis import chunks, quantiles
 from ..model import KAN
 from .columns import Columns
+from .numeric import Task
 
 HELD = 2000  # held-out rows that are kept
 ORDERS = 16  # pairs of orders, each with its reverse, of a Shapley value
@@ -39,15 +40,17 @@ class Judged:
         inputs: (M, inputs) scaled inputs.
         targets: (M, outputs) scaled targets.
         weight: (M,) weights.
+        task: Losses that the model minimizes.
     """
 
     network: KAN
     inputs: np.ndarray
     targets: np.ndarray
     weight: np.ndarray
+    task: Task
 
     def importances(self, owners: np.ndarray, features: int) -> np.ndarray:
-        """Growth of the squared error when the values of a column change places, (features,), as shares.
+        """Growth of the loss when the values of a column change places, (features,), as shares.
 
         Args:
             owners: (inputs,) column of each input.
@@ -55,7 +58,7 @@ class Judged:
         """
 
         def error(inputs: np.ndarray) -> float:
-            return float(np.average(((outputs(self.network, inputs) - self.targets) ** 2).mean(1), weights=self.weight))
+            return float(np.average(self.task.values(self.targets, outputs(self.network, inputs)), weights=self.weight))
 
         before, growth = error(self.inputs), np.zeros(features)
         places = np.random.default_rng(0).permutation(len(self.inputs))

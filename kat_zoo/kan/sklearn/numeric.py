@@ -45,6 +45,18 @@ class Task:
     directions: np.ndarray
     classes: bool = False
 
+    def values(self, y: np.ndarray, eta: np.ndarray) -> np.ndarray:
+        """Loss (N,) of each row, the mean over the outputs.
+
+        Args:
+            y: (N, outputs) targets.
+            eta: (N, outputs) outputs of the model.
+        """
+        if self.classes and y.shape[1] > 1:
+            found: np.ndarray = logsumexp(eta, axis=1) - (y * eta).sum(1)
+            return found
+        return np.mean([loss.values(y[:, k], eta[:, k]) for k, loss in enumerate(self.losses)], axis=0)
+
 
 @dataclass
 class Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..._checks import choice, count, is_integer, is_real, real
+from ..gam.basis import quantiles
 from ..gam.losses import Huber, Loss, Poisson, Quantile, Squared
 from ..operations.symbolic import check_library
 from . import shapes
@@ -21,6 +23,8 @@ from .validation import checked
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FARTHEST = 1e9  # scaled target
+WILD = 1e4  # standard deviation of y in its interquartile ranges, beyond which these are its scale
 LOSSES = ("squared", "huber", "quantile", "poisson")
 FITTED = (
     *("network_", "history_", "pairs_", "estimators_", "search_", "formula_", "exact_", "table_", "law_"),
@@ -163,7 +167,7 @@ class KANRegressor(RegressorMixin, FormulaSearch):
             ValueError: parameters or data that make no sense.
         """
         stop = Stop()
-        with interruptible(stop):
+        with interruptible(stop) if self.symbolic else contextlib.nullcontext():  # other fits have no result to stop with
             return self._fit(X, y, sample_weight, stop)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, stop: Stop) -> KANRegressor:
@@ -195,6 +199,8 @@ class KANRegressor(RegressorMixin, FormulaSearch):
         mean = np.average(y, axis=0, weights=weight)
         spread = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weight))
         spread = np.where(spread > 0, spread, 1.0)
+        low, middle, high = np.stack([quantiles(column, weight, np.array([0.25, 0.5, 0.75])) for column in y.T], 1)
+        wild = (high > low) & (spread > WILD * (high - low))  # outliers rule both
         if self.loss == "poisson":
             if (y < 0).any():
                 raise ValueError(f"loss='poisson' with y of {float(np.ldexp(y, exponent).min()):g}: expected no negative value")
@@ -202,8 +208,9 @@ class KANRegressor(RegressorMixin, FormulaSearch):
             columns.link, columns.shift, columns.spread = "exp", np.log(mean) + exponent * np.log(2.0), np.ones(y.shape[1])
             targets = y / mean
         else:
+            mean, spread = np.where(wild, middle, mean), np.where(wild, high - low, spread)
             columns.spread, columns.shift = np.ldexp(spread, exponent), np.ldexp(mean, exponent)
-            targets = (y - mean) / spread
+            targets = np.clip((y - mean) / spread, -FARTHEST, FARTHEST)  # outliers beyond count as that far
         self._fit_table(table, targets, weight, [self._loss() for _ in range(y.shape[1])], False)
 
     def _loss(self) -> Loss:

@@ -14,12 +14,14 @@ from sklearn.utils.validation import _check_sample_weight
 
 LEAST_SPLIT = 20  # different samples below which nothing is held out
 ENOUGH_ROWS = 2000  # rows for importances and pictures
+COARSE = 1024.0  # distances of a column's middle half in its largest number, beyond which six digits of that are too few
 
 
 def ranks(table: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
     """A random number for each row that is the same for equal rows, and how many different rows there are.
 
-    Rows are compared with six digits, so that a table in single precision has the ranks of the same table in double.
+    Rows are compared with six digits of each column's largest number, so that a table in single precision has the ranks of the same
+    table in double; where an outlier or an offset would leave fewer than three digits of the others, of their distances.
 
     Args:
         table: (N, columns) numbers.
@@ -28,13 +30,35 @@ def ranks(table: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
     Returns:
         (N,) rank of each row from 0, and the number of ranks.
     """
-    size = np.max(np.abs(np.where(np.isfinite(table), table, 0.0)), axis=0, initial=0.0)
+    table = np.array(table, dtype=np.float64)
+    finite = np.isfinite(table)
+    size = np.max(np.abs(np.where(finite, table, 0.0)), axis=0, initial=0.0)
+    for column in np.flatnonzero(size > 0):
+        values = table[finite[:, column], column]
+        low, high = np.partition(values, [len(values) // 4, 3 * len(values) // 4])[[len(values) // 4, 3 * len(values) // 4]]
+        if size[column] > COARSE / 8 * (high - low):
+            table[:, column], size[column] = _spread_out(table[:, column], np.unique(values), size[column])
     _, exponent = np.frexp(np.where(size > 0, size, 1.0))
     rounded = np.round(np.ldexp(table, -exponent).astype(np.float32), 6) + np.float32(0.0)  # makes -0.0 the same as 0.0
     salt = str(seed).encode()
     hashes = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8, key=salt).digest() for row in np.ascontiguousarray(rounded))
     _, found = np.unique(np.frombuffer(hashes, dtype=np.uint64), return_inverse=True)
     return found, int(found.max(initial=-1)) + 1
+
+
+def _spread_out(column: np.ndarray, values: np.ndarray, size: float) -> tuple[np.ndarray, float]:
+    """A column, and its largest number, as they are or, where the middle half of its numbers lies too close together, spread out.
+
+    Args:
+        column: (N,) numbers.
+        values: different finite numbers of the column, sorted, so that it does not matter how often each occurs.
+        size: absolute value of the largest of them.
+    """
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    if not 0 < high - low < size / COARSE:
+        return column, size
+    found = np.arcsinh((column - middle) / (high - low))  # six digits of far ones, too
+    return found, float(np.abs(found[np.isfinite(found)]).max())
 
 
 def split(table: np.ndarray, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
