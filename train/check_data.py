@@ -11,6 +11,7 @@ from typing import Any
 
 from accelerate.utils import tqdm
 
+from kat_zoo._arguments import require_writable
 from kat_zoo._text import one_line
 from kat_zoo.images import UNREADABLE
 
@@ -183,7 +184,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     task = find_task(arguments)
     report = {"type": Path, "help": "file that gets a line for each problem"}
+    if not arguments:
+        raise ValueError("no data is named: expected --data.dataset folder --data.root DIR, for example, or --config RECIPE (see --help)")
     recipe, flags = parse(TASKS[task], arguments, "kat-zoo check-data", {"output": "unused"}, report=report)
+    require_writable("--report", flags.report)
     names, reports = CHECKS[task](recipe)
     for found in reports:
         print("\n".join(found.lines(names)))

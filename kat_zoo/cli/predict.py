@@ -30,6 +30,8 @@ def main(argv: Sequence[str]) -> int:
     known = _known(arguments)
     if not known.model and known.places and (Path(known.places[0]).is_dir() or known.places[0].startswith((LOCAL, HUB))):
         run = known.places[0]
+        if Path(run).is_dir() and not any((Path(run) / name).exists() for name in ("config.json", "recipe.yaml")):
+            raise ValueError(f"{run} is not a run, it has no config.json: expected RUN IMAGE..., or IMAGE... --model NAME")
         before = ("", *arguments)
         position = next(i for i, argument in enumerate(arguments) if argument == run and before[i] not in TAKE_A_VALUE)
         arguments = [*arguments[:position], *arguments[position + 1 :], f"--model={run.removeprefix(LOCAL)}"]

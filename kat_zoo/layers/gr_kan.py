@@ -1,6 +1,7 @@
 """`GRKAN`: the channel mixer of KAT, with the signature of a timm `mlp_layer`."""
 
 import contextlib
+import contextvars
 import functools
 import logging
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,21 @@ def recompute_in_backward(y: Tensor) -> contextlib.AbstractContextManager[Any]:
             return torch.ops.kat_zoo.rational(*node.saved_tensors, node.channel_dim).view(shape)
 
     return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+
+
+_partial: contextvars.ContextVar[bool] = contextvars.ContextVar("_partial", default=False)
+
+
+class LoadsParts(nn.Module):
+    """A model whose activations stay as they are, and are named, where a checkpoint that is loaded without `strict` lacks them."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights; see torch.nn.Module."""
+        token = _partial.set(not strict)
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        finally:
+            _partial.reset(token)
 
 
 def has_activations(state_dict: Mapping[str, Any]) -> bool:
@@ -191,7 +207,8 @@ class GRKAN(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Here as well as in checkpoint_filter_fn, because timm's create_model(checkpoint_path=...) calls no filter.
-        self.adapt_state_dict(state_dict, prefix)
+        whole = all(prefix + name in state_dict for name, _ in self.named_parameters() if not name.startswith("act"))
+        self.adapt_state_dict(state_dict, prefix, complete_mlp=whole and not _partial.get())
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()

@@ -60,7 +60,7 @@ class KANLinear(nn.Module):
         noise_scale: standard deviation of a spline's initial values.
         generator: source of the initial values; torch's global one by default.
         device: device of parameters and buffers.
-        dtype: dtype of the parameters; float32, float64 or bfloat16.
+        dtype: dtype of the parameters; float32, float64, bfloat16 or float16.
 
     Attributes:
         coef: (C_in, G + k, C_out) spline coefficients.
@@ -97,6 +97,7 @@ class KANLinear(nn.Module):
         self.in_features, self.out_features, self.spline_order, self.base = in_features, out_features, spline_order, base
         self.extrapolate = choice("extrapolate", extrapolate, ("linear", "zero"))
         self.noise_scale = real("noise_scale", noise_scale, 0)
+        self.grid_range = ends
         kwargs: dict[str, Any] = {"device": device, "dtype": dtype}
         self.coef = nn.Parameter(torch.empty(in_features, grid_size + spline_order, out_features, **kwargs))
         self.base_weight = None if base == "zero" else nn.Parameter(torch.empty(out_features, in_features, **kwargs))
@@ -114,8 +115,15 @@ class KANLinear(nn.Module):
         return self.coef.shape[1] - self.spline_order
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw new splines (values of standard deviation noise_scale) and base weights (uniform, 1 / sqrt(C_in))."""
+        """Draw new splines (values of standard deviation noise_scale) and base weights (uniform, 1 / sqrt(C_in)).
+
+        The grid becomes the uniform one again, and no edge is pruned: after device="meta" they hold nothing.
+        """
+        low, high = (torch.full((self.in_features,), end, dtype=torch.float64, device=self.knots.device) for end in self.grid_range)
         with torch.no_grad():
+            self.knots.copy_(uniform_knots(self.grid_size, self.spline_order, low, high))
+            self.mask.fill_(1.0)
+            self._masked = False
             self.coef.normal_(0, self.noise_scale / math.sqrt(self.in_features), generator=generator)
             if self.base_weight is not None:
                 bound = 1 / math.sqrt(self.in_features)

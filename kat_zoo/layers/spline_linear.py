@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kat_zoo.kernels import spline_linear
 
-from .._checks import count, interval
+from .._checks import count
 from ..kernels.bspline_op import MAX_SPLINE_ORDER
 from .spline import KANLinear, uniform_knots
 
@@ -66,15 +66,13 @@ class SplineLinear(KANLinear):
             device=device,
             dtype=dtype,
         )
-        self.grid_range = interval("grid_range", grid_range)
         for name in ("knots", "mask"):
             self.register_buffer(name, getattr(self, name), persistent=False)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw new splines, and build the grid again (after device='meta' it holds nothing)."""
         super().reset_parameters(generator)
-        if hasattr(self, "grid_range"):  # not yet while KANLinear is being built
-            self.init_non_persistent_buffers()
+        self.init_non_persistent_buffers()
 
     def init_non_persistent_buffers(self) -> None:
         """Build the grid, which the state dict leaves out.

@@ -21,6 +21,7 @@ __all__ = [
     "WEIGHTS",
     "activation_names",
     "build_with_features",
+    "check_size",
     "default_cfg",
     "fmnist_cfg",
     "fmnist_rgb_cfg",
@@ -124,7 +125,7 @@ def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return clean_state_dict({key: value for key, value in state_dict.items() if key != "n_averaged"})  # AveragedModel's counter
 
 
-def _check_size(name: str, value: Any) -> None:
+def check_size(name: str, value: Any) -> None:
     """Refuse what timm would fail on in words of its own, as a size that is text."""
     sides = value if isinstance(value, (tuple, list)) else (value, value)
     if value is not None and (len(sides) != 2 or not all(map(is_count, sides))):
@@ -153,7 +154,7 @@ def build_with_features(model: Callable[..., Model], variant: str, pretrained: b
         return weights
 
     for name in ("img_size", "patch_size"):
-        _check_size(name, kwargs.get(name))
+        check_size(name, kwargs.get(name))
     if pretrained:
         fetch_weights(variant, **kwargs)
     features = {"out_indices": kwargs.pop("out_indices", 3), "feature_cls": "getter"}

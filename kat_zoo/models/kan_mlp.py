@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .._checks import choice, count, is_count, real
 from ..layers.spline_linear import SplineLinear
-from ._builder import fmnist_cfg
+from ._builder import check_size, fmnist_cfg
 
 __all__ = ["PixelClassifier"]
 
@@ -134,6 +134,7 @@ class PixelClassifier(nn.Module):
 def _create_classifier(variant: str, pretrained: bool = False, **kwargs: Any) -> PixelClassifier:
     if kwargs.get("features_only"):
         raise ValueError("features_only=True: expected False, as a classifier of flattened pixels has no feature maps")
+    check_size("img_size", kwargs.get("img_size"))
     return build_model_with_cfg(PixelClassifier, variant, pretrained, **kwargs)
 
 

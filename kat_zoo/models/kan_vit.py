@@ -13,14 +13,14 @@ from typing import Any
 from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
-from ..layers.gr_kan import check_activations
+from ..layers.gr_kan import LoadsParts, check_activations
 from ..layers.mixers import mixer_layer
 from ._builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg
 
 __all__ = ["MixerViT"]
 
 
-class MixerViT(VisionTransformer):
+class MixerViT(LoadsParts, VisionTransformer):
     """VisionTransformer with a channel mixer by name; every argument is a string, a number or a collection of them.
 
     Args:
@@ -29,10 +29,12 @@ class MixerViT(VisionTransformer):
         **kwargs: arguments of timm's VisionTransformer; the hidden width of the mixer is mlp_ratio * embed_dim.
 
     Raises:
-        ValueError: an unknown mixer, mixer_kwargs that it does not have, or values that it refuses.
+        ValueError: an unknown mixer, mixer_kwargs that it does not have, values that it refuses, or an mlp_layer.
     """
 
     def __init__(self, mixer: str = "mlp", mixer_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if kwargs.pop("mlp_layer", None) is not None:
+            raise ValueError("mlp_layer: expected None, as mixer names the channel mixer")
         super().__init__(mlp_layer=mixer_layer(mixer, **(mixer_kwargs or {})), **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -18,7 +18,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoin
 from torch import Tensor, nn
 
 from .._checks import choice, count
-from ..layers.gr_kan import check_activations
+from ..layers.gr_kan import LoadsParts, check_activations
 from ..layers.learned_attention.attention import KArAtAttention, Operators, PatchGrid
 from ..layers.learned_attention.edges import INITS
 from ..layers.learned_attention.fourier import FourierHeads, OperatorHeads, SoftmaxHeads
@@ -41,7 +41,7 @@ def _block(learnable: frozenset[int], depth: int, attn_layer: Any, **kwargs: Any
     return Block(attn_layer=KArAtAttention if depth in learnable else Attention, depth=depth, **kwargs)
 
 
-class KArAt(VisionTransformer):
+class KArAt(LoadsParts, VisionTransformer):
     """VisionTransformer with Fourier-KArAt attention; every argument is a string, a number or a list of numbers.
 
     The state dict is timm's ViT plus `blocks.{i}.attn.operators.{j}.*`, so a ViT checkpoint lacks only the operators.
@@ -91,7 +91,10 @@ class KArAt(VisionTransformer):
         norm_eps: float | None = None,
         **kwargs: Any,
     ) -> None:
-        depth, heads = kwargs.get("depth", 12), kwargs.get("num_heads", 12)
+        for name, reason in {"block_fn": "KArAt has its own", "mlp_layer": "mixer names the channel mixer"}.items():
+            if (value := kwargs.pop(name, None)) is not None:
+                raise ValueError(f"{name}={value!r}: expected None, as {reason}")
+        depth, heads = count("depth", kwargs.get("depth", 12)), count("num_heads", kwargs.get("num_heads", 12))
         hybrid_heads = count("hybrid_heads", hybrid_heads, 0, heads - 1)
         choice("mode", mode, MODES)
         learnable = learnable_layers(layers, depth)

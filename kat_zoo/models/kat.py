@@ -16,7 +16,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoin
 from torch import Tensor
 
 from .. import _checks
-from ..layers.gr_kan import GRKAN, check_activations, has_activations
+from ..layers.gr_kan import GRKAN, LoadsParts, check_activations, has_activations
 from ..layers.init import init_attention_mimetic, rational_coefficients
 from ._builder import (
     BASE,
@@ -46,7 +46,7 @@ REPLACED = {
 }
 
 
-class KAT(VisionTransformer):
+class KAT(LoadsParts, VisionTransformer):
     """VisionTransformer whose channel mixers are `GRKAN`; every argument is a string, a number or a list of numbers.
 
     State-dict keys and shapes are those of the published weights: timm's ViT plus

@@ -9,7 +9,7 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.mlp_mixer import MlpMixer, checkpoint_filter_fn
 
 from .._checks import count
-from ..layers.gr_kan import GRKAN, check_activations
+from ..layers.gr_kan import GRKAN, LoadsParts, check_activations
 from ..layers.rational import GroupRational
 from ._builder import activation_names, build_with_features, default_cfg, fmnist_cfg, require_plain
 from ._norm import norm_with_eps
@@ -17,7 +17,7 @@ from ._norm import norm_with_eps
 __all__ = ["KATMixer"]
 
 
-class KATMixer(MlpMixer):
+class KATMixer(LoadsParts, MlpMixer):
     """MlpMixer whose two mixers are `GRKAN`.
 
     Args:

@@ -73,6 +73,7 @@ def test_messages_of_libraries_are_not_repeated():
         (["predikt"], 2, "did you mean 'predict'?"),
         (["predict", "x.png", "--model", "m", "--chekpoint", "f"], 2, "did you mean --checkpoint?"),
         (["predict", "x.png"], 2, "required: --model"),
+        (["predict", "."], 2, ". is not a run, it has no config.json: expected RUN IMAGE..., or IMAGE... --model NAME"),
         (["export", "m", "--format", "tflite"], 2, "invalid choice: 'tflite'"),
         *[
             ([name, "--help"], 0, f"usage: kat-zoo {name}")

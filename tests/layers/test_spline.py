@@ -105,3 +105,14 @@ def test_a_grid_may_repeat_knots_outside_alone():
 
 def layer_base(layer):
     return torch.nn.functional.silu(torch.tensor([[-1.0], [1.0]])) @ layer.base_weight.T
+
+
+def test_a_layer_from_the_meta_device_is_as_new():
+    layer = KANLinear(4, 3, 6, grid_range=(-2, 3), device="meta").to_empty(device="cpu")
+    for buffer in (layer.knots, layer.mask):
+        buffer.fill_(7)
+    layer.reset_parameters(torch.Generator().manual_seed(0))
+    expected = KANLinear(4, 3, 6, grid_range=(-2, 3), generator=torch.Generator().manual_seed(0))
+    assert all(torch.equal(value, expected.state_dict()[name]) for name, value in layer.state_dict().items())
+    x = torch.randn(5, 4)
+    assert torch.equal(layer(x), expected(x))

@@ -37,6 +37,11 @@ def test_integers_of_numpy(name):
         ("test_karat", {"norm_layer": 5}, "norm_layer=5: expected one of layernorm"),
         ("kan_mlp_pico_28", {"drop_rate": 2}, "drop_rate=2: expected a finite number of at least 0 and at most 1"),
         ("kan_mlp_pico_28", {"hidden": [True]}, r"hidden=\[True\]: expected a list of integers"),
+        ("kan_mlp_pico_28", {"img_size": (28,)}, r"img_size=\(28,\): expected an integer of at least 1, or \(height, width\)"),
+        ("test_karat", {"block_fn": print}, "block_fn=.*: expected None, as KArAt has its own"),
+        ("test_karat", {"mlp_layer": print}, "mlp_layer=.*: expected None, as mixer names the channel mixer"),
+        ("test_karat", {"num_heads": "3"}, "num_heads='3': expected an integer of at least 1"),
+        ("vit_kan_pico_patch4_28", {"mlp_layer": print}, "mlp_layer: expected None, as mixer names the channel mixer"),
     ],
 )
 def test_wrong_values_are_named(name, arguments, message):

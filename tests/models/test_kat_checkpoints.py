@@ -130,6 +130,17 @@ def test_vit_as_checkpoint_path(vit, wrap, tmp_path):
     assert (model(X) - vit(X)).norm() < 2e-2 * vit(X).norm()
 
 
+@pytest.mark.parametrize("kept", [".act", "blocks.0.mlp.fc1.weight"], ids=["no activations", "one tensor"])
+def test_activations_that_a_partial_checkpoint_lacks_stay(kat, kept):
+    weights = kat.state_dict()
+    part = {name: value for name, value in weights.items() if (kept == name if "fc1" in kept else kept not in name)}
+    model = perturbed(timm.create_model("test_kat", num_classes=10))
+    before = {name: value.clone() for name, value in model.state_dict().items() if ".act" in name}
+    missing = model.load_state_dict(part, strict=False).missing_keys
+    assert set(before) <= set(missing) and set(missing) == set(weights) - set(part)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
 def test_embeddings_are_resampled(kat):
     small = timm.create_model("test_kat", num_classes=10, img_size=96, patch_size=8)
     state_dict = checkpoint_filter_fn(kat.state_dict(), small)

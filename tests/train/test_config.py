@@ -206,6 +206,19 @@ def test_errors_say_what_was_meant_without_types(arguments, expected):
     assert "<class" not in str(raised.value) and "typing." not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["train", "--seed", "3"], "--output is needed, a run folder, or --config with a recipe, which has one"),
+        (["scenes"], "--out is needed (see --help)"),
+        (["check-data"], "no data is named: expected --data.dataset folder --data.root DIR"),
+    ],
+)
+def test_an_option_that_is_missing_is_named(arguments, expected, capsys):
+    assert main(arguments) == 2
+    assert expected in capsys.readouterr().err
+
+
 def test_a_wrong_section_or_key_of_a_file_is_named(tmp_path):
     for text, expected in (
         ("output: x\noptimizer: 3\n", "recipe.yaml: optimizer='3': expected a section, as optimizer: {...}"),

@@ -192,6 +192,11 @@ def test_what_cannot_be_planned_is_named(argv, named, capsys):
     assert named in capsys.readouterr().err
 
 
+def test_a_plan_needs_no_folder(capsys):
+    assert cli.main(["plan", "--model.name", "test_kat"]) == 0
+    assert "test_kat" in capsys.readouterr().out
+
+
 PLANNED = [path for path in sorted(Path(train.__file__).parent.glob("configs/*.yaml")) if "by kat-zoo plan" in path.read_text()]
 
 

@@ -83,6 +83,11 @@ def explain(message: str, cls: type) -> str:
         if not option.startswith("--"):
             return f"{stray[1][:SHOWN]}: expected options such as --seed 0"
         return f"{option}: {unknown(option[2:], known)}"
+    lacking = re.match(r"the following arguments are required: (\w+)", message)
+    if lacking and lacking[1] == "output":
+        return "--output is needed, a run folder, or --config with a recipe, which has one (`kat-zoo recipes` lists them)"
+    if lacking:
+        return f"--{lacking[1]} is needed (see --help)"
     if message.startswith("Unexpected config:"):  # of a file with one key and no value
         return "--config: expected a file of settings, as `seed: 0`"
     return one_line(message)[:300]

@@ -284,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for field in dataclasses.fields(Machine)
     }
     arguments = sys.argv[1:] if argv is None else argv
-    recipe, options = parse(RECIPES[find_task(arguments)], arguments, "kat-zoo plan", **flags)
+    recipe, options = parse(RECIPES[find_task(arguments)], arguments, "kat-zoo plan", {"output": "unused"}, **flags)
     machine = Machine(**vars(options))
     Console(soft_wrap=False).print(render(recipe, machine, plan(recipe, machine)))
     return 0
