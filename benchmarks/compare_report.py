@@ -52,11 +52,15 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
+def signed(mean: float, interval: tuple[float, float] | None) -> str:
+    """A difference and its interval as text."""
+    return f"{mean:+.2f}" + (f" [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else "")
+
+
 def difference(table: Table, key: str, reference: str) -> str:
     if key == reference or reference not in table or not table[key].keys() & table[reference].keys():
         return ""
-    mean, interval = paired(table[key], table[reference], "top1")
-    return f"{mean:+.2f}" + (f" [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else "")
+    return signed(*paired(table[key], table[reference], "top1"))
 
 
 def results_table(keys: Sequence[str], table: Table, measured: dict[str, dict[str, str]], own_reference: bool) -> list[str]:

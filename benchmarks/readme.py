@@ -9,8 +9,10 @@ import statistics
 import sys
 from pathlib import Path
 
-import readme_learning as learning
+import readme_downstream as downstream
+import readme_science as science
 import readme_speed as speed
+import readme_vision as vision
 from readme_data import mean, one, percent, prose, rows, shipped, table
 
 from kat_zoo.hub import registry
@@ -21,18 +23,20 @@ NOTE = "<!-- written by python benchmarks/readme.py; edit that, or the data -->\
 
 # Title, command that measures, and the lines.
 SECTIONS = (
-    ("Weights that ship", "python benchmarks/pico.py --jobs 2", learning.weights),
-    ("Is a KAN better here?", "python benchmarks/compare.py --resume", learning.comparison),
-    ("Scaling", "python benchmarks/scaling.py --resume", learning.scaling),
-    ("Learned activations", "python benchmarks/atlas.py", learning.atlas),
-    ("What matters in a KArAt", "python benchmarks/karat_ablations.py --resume", learning.karat_ablations),
-    ("Formulas", "python benchmarks/kan_formula.py --seeds 20 --targets toy", learning.formulas),
-    ("Laws of science", "python benchmarks/kan_laws.py --budget 10 --noise 0 0.01 0.1 --seeds 3 --peers operon", learning.laws),
-    ("Tables", "python benchmarks/tables.py", learning.small_tables),
-    ("Linear probe, fine-tuning, LP-FT", "python benchmarks/lp_ft.py", learning.lp_ft),
-    ("Detection and segmentation", "python benchmarks/dense_proof.py --resume", learning.dense),
-    ("Nuclei in a micrograph", "python benchmarks/nuclei.py --wheels WHEELS --resume", learning.nuclei),
-    ("An interrupted run", "python benchmarks/resume.py", learning.resume),
+    ("Weights that ship", "python benchmarks/pico.py --jobs 2", vision.weights),
+    ("Is a KAN better here?", "python benchmarks/compare.py --resume", vision.comparison),
+    ("Scaling", "python benchmarks/scaling.py --resume", vision.scaling),
+    ("Learned activations", "python benchmarks/atlas.py", vision.atlas),
+    ("What matters in a KArAt", "python benchmarks/karat_ablations.py --resume", vision.karat_ablations),
+    ("Formulas", "python benchmarks/kan_formula.py --seeds 20 --targets toy", science.formulas),
+    ("Laws of science", "python benchmarks/kan_laws.py --budget 10 --noise 0 0.01 0.1 --seeds 3 --peers operon", science.laws),
+    ("Tables", "python benchmarks/tables.py", science.small_tables),
+    ("Linear probe, fine-tuning, LP-FT", "python benchmarks/lp_ft.py", downstream.lp_ft),
+    ("Few images of each class", "python benchmarks/few_shot_tuning.py --wheels WHEELS --resume", downstream.few_shot),
+    ("Detection and segmentation", "python benchmarks/dense_proof.py --resume", downstream.dense),
+    ("Nuclei in a micrograph", "python benchmarks/nuclei.py --wheels WHEELS --resume", downstream.nuclei),
+    ("Trees in photographs", "python benchmarks/trees.py --wheels WHEELS --resume", downstream.trees),
+    ("An interrupted run", "python benchmarks/resume.py", vision.resume),
     ("The activation", "python benchmarks/rational.py", speed.activation),
     ("A KAT beside its ViT", "python benchmarks/kat_model.py", speed.whole_models),
     ("Fourier attention", "python benchmarks/fourier_attention.py", speed.fourier_attention),
