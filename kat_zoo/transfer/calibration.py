@@ -145,7 +145,7 @@ def may_permute(mlp: Any, tied: Set[int] = frozenset()) -> bool:
         tied: identities of parameters that other layers share.
     """
     for name in ("fc1", "fc2"):
-        layer = getattr(mlp, name, None)
+        layer: Any = getattr(mlp, name, None)
         if type(layer) not in (nn.Linear, nn.Conv2d) or {*layer._parameters, *layer._buffers} != {"weight", "bias"}:
             return False
         if not tied.isdisjoint(map(id, layer.parameters())):

@@ -237,7 +237,7 @@ def test_other_things_that_are_missing_are_named(voc, yolo):
         read_split(voc / "JPEGImages", voc / "JPEGImages", masks=False)
 
 
-def labelled(folder, name, stated=None, objects=(("square", 0, 2, 2, 9, 9),)):
+def labeled(folder, name, stated=None, objects=(("square", 0, 2, 2, 9, 9),)):
     """A picture with an XML file beside it that states a name, its own by default."""
     folder.mkdir(parents=True, exist_ok=True)
     Image.new("L", (WIDTH, HEIGHT)).save(folder / f"{name}.png")
@@ -245,8 +245,8 @@ def labelled(folder, name, stated=None, objects=(("square", 0, 2, 2, 9, 9),)):
 
 
 def test_a_picture_has_one_xml_file(tmp_path):
-    labelled(tmp_path, "a")
-    labelled(tmp_path, "b", "a.png")
+    labeled(tmp_path, "a")
+    labeled(tmp_path, "b", "a.png")
     (tmp_path / "b.png").unlink()
     with pytest.raises(ValueError, match=r"a.xml and .*b.xml both annotate .*a.png: expected one XML file"):
         read_split(tmp_path, tmp_path, masks=False)
@@ -259,9 +259,9 @@ def test_a_picture_has_one_xml_file(tmp_path):
 
 
 def test_hidden_folders_do_not_count_and_names_may_hold_spaces(tmp_path):
-    labelled(tmp_path / "Annotations", "my tree 1")
-    labelled(tmp_path / "Annotations", "b", objects=(("square", "True", 2, 2, 9, 9),))
-    labelled(tmp_path / "Annotations" / ".ipynb_checkpoints", "my tree 1-checkpoint")
+    labeled(tmp_path / "Annotations", "my tree 1")
+    labeled(tmp_path / "Annotations", "b", objects=(("square", "True", 2, 2, 9, 9),))
+    labeled(tmp_path / "Annotations" / ".ipynb_checkpoints", "my tree 1-checkpoint")
     (tmp_path / "Annotations" / "b.xml").rename(tmp_path / "Annotations" / "b.XML")
     assert set(boxes_of(read_split(tmp_path / "Annotations", tmp_path / "Annotations", masks=False))) == {"my tree 1", "b"}
     (tmp_path / "train.txt").write_text("my tree 1\n")
@@ -271,7 +271,7 @@ def test_hidden_folders_do_not_count_and_names_may_hold_spaces(tmp_path):
 
 def test_pictures_and_labels_without_each_other_are_counted(tmp_path, yolo, caplog):
     for name in "abc":
-        labelled(tmp_path / "voc", name)
+        labeled(tmp_path / "voc", name)
     (tmp_path / "voc" / "c.xml").unlink()
     read_split(tmp_path / "voc", tmp_path / "voc", masks=False)
     assert "1 of 3 pictures have no XML file and are left out, first" in caplog.text and "c.png" in caplog.text
@@ -284,15 +284,15 @@ def test_pictures_and_labels_without_each_other_are_counted(tmp_path, yolo, capl
 
 
 def test_a_class_of_the_evaluation_alone_is_named(tmp_path, caplog):
-    labelled(tmp_path / "train", "a")
-    labelled(tmp_path / "val", "b", objects=(("squaer", 0, 2, 2, 9, 9),))
+    labeled(tmp_path / "train", "a")
+    labeled(tmp_path / "val", "b", objects=(("squaer", 0, 2, 2, 9, 9),))
     places = {"train_images": "train", "train_annotations": "train", "val_images": "val", "val_annotations": "val"}
     open_splits(DetectionDataConfig(root=str(tmp_path), **places), masks=False)
     assert "train has no object of squaer: evaluated, but not trained on" in caplog.text
 
 
 def test_messages_name_the_picture(tmp_path, caplog):
-    labelled(tmp_path, "a", objects=(("square", 0, 200, 200, 230, 230), ("square", 0, 2, 2, 9, 9)))
+    labeled(tmp_path, "a", objects=(("square", 0, 200, 200, 230, 230), ("square", 0, 2, 2, 9, 9)))
     read_split(tmp_path, tmp_path, masks=False)
     assert "1 objects with a box outside the image are left out, first in image 1 (a.png)" in caplog.text
 

@@ -101,6 +101,7 @@ def as_trained(model: nn.Module, system: SystemConfig) -> None:
         model: model of a run.
         system: settings of the run.
     """
+    module: Any
     for module in model.modules():
         if isinstance(getattr(module, "fused_attn", None), bool):
             module.fused_attn = system.fused_attention and module.fused_attn

@@ -134,7 +134,8 @@ class Category:
         if values.dtype != object:  # numbers, or nothing but missing values
             if not np.isnan(values).all() and not any(isinstance(value, int | float) for value in self.values):
                 raise ValueError(f"column {self.name!r} of numbers: expected text or categories, as in fit, {self.values[0]!r} for example")
-            values = np.where(np.isnan(values), None, values)
+            missing, values = np.isnan(values), values.astype(object)
+            values[missing] = None
         found = np.zeros((len(values), len(self.values)))
         for row, value in enumerate(values.tolist()):
             if value in place:

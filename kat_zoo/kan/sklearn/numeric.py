@@ -54,8 +54,9 @@ class Task:
         """
         if self.classes and y.shape[1] > 1:
             found: np.ndarray = logsumexp(eta, axis=1) - (y * eta).sum(1)
-            return found
-        return np.mean([loss.values(y[:, k], eta[:, k]) for k, loss in enumerate(self.losses)], axis=0)
+        else:
+            found = np.mean([loss.values(y[:, k], eta[:, k]) for k, loss in enumerate(self.losses)], axis=0)
+        return found
 
 
 @dataclass
