@@ -177,3 +177,13 @@ def test_a_network_that_prints_like_the_chosen_form_does_not_take_its_row():
     rows = symbolic.Table(X, X, (None, None), None, np.arange(40), np.arange(40, 50), True, ["x_1"], Scales.of(X))
     found = symbolic._of_laws(rows, [law], symbolic.Findings([twin], twin, True, None))
     assert found.rows == [found.chosen] and found.chosen.answer is law
+
+
+def test_an_output_that_is_not_there_is_named():
+    X = np.random.default_rng(0).uniform(1, 2, (40, 1))
+    several = KANRegressor(symbolic=True).fit(X, np.c_[2 * X[:, 0], 3 * X[:, 0]])
+    for call in (several.explain, several.plot):
+        with pytest.raises(ValueError, match="output=5: expected an integer of at least 0 and at most 1"):
+            call(output=5)
+    with pytest.raises(ValueError, match="output=3: expected an integer of at least 0 and at most 0"):
+        KANRegressor().fit(X, X[:, 0]).plot(output=3)

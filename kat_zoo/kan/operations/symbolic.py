@@ -45,7 +45,10 @@ def check_library(library: Sequence[str] | None) -> None:
     if library is not None and (isinstance(library, str) or not len(library)):
         raise ValueError(f"library={library!r}: expected a list of at least one name, or None for the default")
     for name in library or ():
-        function_index(name)
+        try:
+            function_index(name)
+        except ValueError as error:
+            raise ValueError(f"library={list(library or ())!r} with {error}") from error
 
 
 @answers_words

@@ -143,11 +143,13 @@ class FormulaSearch(KANEstimator):
             names: names of the inputs on the page instead of those of the formula.
 
         Raises:
-            ValueError: fitted without symbolic=True, or with `widths` for several outputs.
+            ValueError: fitted without symbolic=True, or with `widths` for several outputs, or no such output.
         """
         check_is_fitted(self)
-        if hasattr(self, "estimators_"):
-            found: Explanation = self.estimators_[output].explain(folder, 0, names)
+        estimators = getattr(self, "estimators_", [self])
+        count("output", output, 0, len(estimators) - 1)
+        if estimators[0] is not self:
+            found: Explanation = estimators[output].explain(folder, 0, names)
             return found
         if not hasattr(self, "_findings") or len(self._findings.rows) == 0 or isinstance(self.formula_, list):
             raise ValueError(f"symbolic={self.symbolic}: expected KANRegressor(symbolic=True) fitted to one output")

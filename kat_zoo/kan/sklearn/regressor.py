@@ -329,8 +329,10 @@ class KANRegressor(RegressorMixin, FormulaSearch):
             **options: keyword arguments of `KAN.plot`.
         """
         check_is_fitted(self)
-        if hasattr(self, "estimators_"):
-            figure: Figure = self.estimators_[output].plot(**options)
+        estimators = getattr(self, "estimators_", [self])
+        count("output", output, 0, len(estimators) - 1)
+        if estimators[0] is not self:
+            figure: Figure = estimators[output].plot(**options)
             return figure
         if not hasattr(self, "network_"):
             raise ValueError(f"formula_={self.formula_}: expected functions of the library for a picture of a network")
