@@ -31,6 +31,13 @@ def saved(tmp_path):
     return model, path, change
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    model = KAN([1, 1], 3)
+    for path, message in ((tmp_path / "absent" / "kan.safetensors", "there is no folder"), (tmp_path, "expected a file, this is a folder")):
+        with pytest.raises(ValueError, match=f"path {path}: {message}"):
+            model.save(path)
+
+
 def test_a_file_without_a_version_is_one_of_an_older_version(saved):
     model, _, change = saved
     x = torch.linspace(-1, 1, 10, dtype=torch.float64)[:, None].expand(-1, 2)

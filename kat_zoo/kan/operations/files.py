@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..._arguments import require_writable
 from ..._checks import choice, count, is_count, real
 from ..._weights import check_weights
 from ...kernels.bspline_op import MAX_SPLINE_ORDER
@@ -37,10 +38,12 @@ def save(model: Network, path: str | Path) -> None:
         path: file to write; one that exists is replaced.
 
     Raises:
-        ValueError: the base is a callable, which a file cannot hold; or a weight is NaN or infinite, which `load` refuses.
+        ValueError: the base is a callable, which a file cannot hold; a weight is NaN or infinite, which `load` refuses; or the file
+            cannot be written.
     """
     from safetensors.torch import save_file
 
+    require_writable("path", Path(path))
     config = model.config()
     if not isinstance(config["base"], str):
         raise ValueError(f"base={config['base']!r}: expected a named base, a file cannot hold a callable")
