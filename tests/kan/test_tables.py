@@ -468,6 +468,7 @@ def test_a_column_of_another_kind_than_in_fit_is_refused():
 def test_an_interrupt_ends_a_fit_that_has_no_search():
     X = np.random.default_rng(0).normal(size=(20_000, 10))
     before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -475,3 +476,4 @@ def test_an_interrupt_ends_a_fit_that_has_no_search():
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGINT, interrupt)
