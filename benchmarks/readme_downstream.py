@@ -147,5 +147,8 @@ def beside_vit() -> list[str]:
         verdict = f"Clear of chance is the difference of {', '.join(clear)} alone; elsewhere the interval holds 0."
     else:
         verdict = "Every interval holds 0: by these runs a trained KAT neither beats its ViT at equal budget nor loses to it."
+    single = [label for label, seeds, *_ in lines if seeds == "1"]
+    if single:
+        verdict += f" Of a single seed there is no interval: {', '.join(single)}."
     header = ("task", "seeds", "KAT %", "ViT %", "KAT over ViT [95 % interval]", "CPU minutes, KAT over ViT")
     return [*table(header, lines), "", *prose(f"{verdict} Intervals are of two or three runs, and wide.")]

@@ -31,8 +31,9 @@ def weights() -> list[str]:
         *prose(f"""
             Top-1 on all 10,000 test images of Fashion-MNIST; `kat-zoo validate --model.name MODEL` evaluates a file. "Distilled" is the
             recipe kat_pico_distilled_fmnist, with a ResNet that reaches {float(teacher["top1"]):.2f} % as the teacher
-            ({float(teacher["cpu_minutes"]):.0f} CPU minutes), at a rate searched for on images held out. The seed that ships is the best
-            one on the test images, which flatters it: the mean is the claim. "From the start" is the recipe of the name, without a
+            ({float(teacher["cpu_minutes"]):.0f} CPU minutes), at a rate searched for on images held out; KAT starts from
+            its paper's variance-preserving initialization, the others from Xavier's. The seed that ships is the best one on the test
+            images, which flatters it: the mean is the claim. "From the start" is the recipe of the name, without a
             teacher, at a rate that was not searched for: the two are not to be compared.
         """),
         "",
