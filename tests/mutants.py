@@ -70,13 +70,13 @@ TESTS = {
     "kernels/aot.py": "kernels/test_compilers.py kernels/test_bspline_aot.py kernels/test_rational_aot.py",
     "kernels/cpu_library.py": "kernels/test_dispatch.py kernels/test_compilers.py kernels/test_fork.py kernels/test_any_input.py",
     "kernels/*.py": f"kernels/test_dispatch.py {OPERATORS} kernels/test_fourier_attention.py kernels/test_rational.py",
-    "kan/gam/*.py": "kan/test_tables.py kan/test_deploy.py kan/test_regressor.py",
+    "kan/gam/*.py": "kan/test_tables.py kan/test_hostile_tables.py kan/test_deploy.py kan/test_regressor.py",
     "kan/deploy/*.py": "kan/test_deploy.py",
     "kan/migration.py": "kan/test_migration.py",
-    "kan/sklearn/[cinr]*.py": "kan/test_tables.py kan/test_deploy.py kan/test_regressor.py kan/test_bad_arguments.py "
+    "kan/sklearn/[cinr]*.py": "kan/test_tables.py kan/test_hostile_tables.py kan/test_deploy.py kan/test_regressor.py kan/test_bad_arguments.py "
     "kan/test_estimator_features.py",
     "kan/sklearn/*.py": "kan/test_estimator_features.py kan/test_stop.py kan/test_bad_arguments.py kan/test_units.py "
-    "kan/test_tables.py kan/test_regressor.py",
+    "kan/test_tables.py kan/test_hostile_tables.py kan/test_regressor.py",
     "kan/search/*.py": "kan/test_search.py kan/test_closed_form.py kan/test_guided.py kan/test_units.py",
     "kan/formula/*.py": "kan/test_tidy.py kan/test_formula.py kan/test_symbolic.py kan/test_units.py",
     "kan/operations/files.py": "kan/test_files.py kan/test_bad_arguments.py",
