@@ -73,7 +73,8 @@ TESTS = {
     "kan/gam/*.py": "kan/test_tables.py kan/test_hostile_tables.py kan/test_deploy.py kan/test_regressor.py",
     "kan/deploy/*.py": "kan/test_deploy.py",
     "kan/migration.py": "kan/test_migration.py",
-    "kan/sklearn/[cinr]*.py": "kan/test_tables.py kan/test_hostile_tables.py kan/test_deploy.py kan/test_regressor.py kan/test_bad_arguments.py "
+    "kan/sklearn/[cinr]*.py": "kan/test_tables.py kan/test_hostile_tables.py kan/test_deploy.py kan/test_regressor.py "
+    "kan/test_bad_arguments.py "
     "kan/test_estimator_features.py",
     "kan/sklearn/*.py": "kan/test_estimator_features.py kan/test_stop.py kan/test_bad_arguments.py kan/test_units.py "
     "kan/test_tables.py kan/test_hostile_tables.py kan/test_regressor.py",
