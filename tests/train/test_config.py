@@ -224,6 +224,7 @@ def test_a_wrong_section_or_key_of_a_file_is_named(tmp_path):
         ("output: x\noptimizer: 3\n", "recipe.yaml: optimizer='3': expected a section, as optimizer: {...}"),
         ("output: x\noptimizer: {lrr: 3}\n", "recipe.yaml: there is not a setting optimizer.lrr; did you mean optimizer.lr"),
         ("output: x\nfoo: 3\n", "recipe.yaml: there is not a setting foo; there are output, seed, optimizer"),
+        ("seed: 3\n", "recipe.yaml does not have output"),
     ):
         with pytest.raises(ValueError, match=re.escape(expected)):
             read(text, tmp_path)

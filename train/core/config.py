@@ -291,7 +291,7 @@ def parse(
         parsed.pop("config", None)
         return cls(**instantiate(parsed).as_dict()), extra
     except argparse.ArgumentError as error:
-        raise ValueError(explain(one_line(error), cls)) from error
+        raise ValueError(explain(one_line(error), cls, config_files(argv))) from error
 
 
 def find_configs(argv: Sequence[str]) -> list[str]:

@@ -65,12 +65,13 @@ def did_you_mean(names: Sequence[str]) -> str:
     return f"did you mean {', '.join(names[:-1])}{' or ' if len(names) > 1 else ''}{names[-1]}?"
 
 
-def explain(message: str, cls: type) -> str:
+def explain(message: str, cls: type, files: Sequence[str] = ()) -> str:
     """A message of jsonargparse without the types of Python.
 
     Args:
         message: its message.
         cls: dataclass that was to be filled.
+        files: files that were read for it.
     """
     known = settings_of(cls)
     wrong = re.search(r'Parser key "([\w.]+)": ', message)
@@ -84,6 +85,8 @@ def explain(message: str, cls: type) -> str:
             return f"{stray[1][:SHOWN]}: expected options such as --seed 0"
         return f"{option}: {unknown(option[2:], known)}"
     lacking = re.match(r"the following arguments are required: (\w+)", message)
+    if lacking and files:
+        return f"--{lacking[1]} is needed: {' and '.join(files)} {'do' if len(files) > 1 else 'does'} not have {lacking[1]}"
     if lacking and lacking[1] == "output":
         return "--output is needed, a run folder, or --config with a recipe, which has one (`kat-zoo recipes` lists them)"
     if lacking:
