@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._checks import choice
 from .kernels.bspline_torch import spline_contract_reference
 from .kernels.fourier_attention_torch import fourier_attention_portable
 from .kernels.rational_torch import rational_portable
@@ -39,7 +40,7 @@ def capture(model: nn.Module, images: Tensor, *, dynamic_batch: bool = True, dec
     Args:
         model: model in evaluation mode.
         images: (B, C, H, W) example, B >= 2 where the batch is dynamic.
-        dynamic_batch: any batch size, rather than that of the example.
+        dynamic_batch: any batch size to 4096, rather than that of the example.
         decompose: our operators in standard ones, so that the program does not need kat_zoo.
     """
     shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},) if dynamic_batch else None
@@ -112,7 +113,16 @@ def to_aoti(model: nn.Module, images: Tensor, path: Path, *, dynamic_batch: bool
 
 
 def load(path: Path, format: str) -> Callable[[Tensor], Tensor]:
-    """Load what `kat-zoo export` wrote, as a function from images to the model's output."""
+    """Load what `kat-zoo export` wrote, as a function from images to the model's output.
+
+    Args:
+        path: file.
+        format: a key of `FORMATS`.
+
+    Raises:
+        ValueError: an unknown format.
+    """
+    choice("format", format, tuple(FORMATS))
     if format == "pt2":
         return torch.export.load(path).module()
     if format == "aoti":
@@ -134,7 +144,7 @@ def _require_onnx() -> None:
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """The exporter reports its progress with print; a library does not."""
-    with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink):
+    with Path(os.devnull).open("w", encoding="utf-8") as sink, contextlib.redirect_stdout(sink):
         yield
 
 

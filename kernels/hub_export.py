@@ -140,8 +140,8 @@ Float64 on GPUs runs in plain PyTorch for the attention. Degrees of the rational
 def _sources(namespace: str) -> dict[str, str]:
     """The modules of the kernel, with operators and log messages under `namespace`."""
     here = Path(__file__).parent
-    files = {f"{name}.py": (here / f"{name}.py").read_text() for name in MODULES}
-    files["layers.py"] = (here / f"{LAYERS}.py").read_text()
+    files = {f"{name}.py": (here / f"{name}.py").read_text(encoding="utf-8") for name in MODULES}
+    files["layers.py"] = (here / f"{LAYERS}.py").read_text(encoding="utf-8")
     for name, text in files.items():
         text = text.replace("kat_zoo", namespace)
         # ... but where the package itself is spoken of
@@ -184,7 +184,7 @@ def hub_export(folder: Path) -> list[Path]:
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     return [folder / name for name in files]
 
 

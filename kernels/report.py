@@ -244,5 +244,5 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--json {options.json}: expected a file in a folder that exists")
     table = rows(options.arch, options.kernel, options.dtype, options.width)
     if options.json:
-        options.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in table) + "\n]\n")
+        options.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in table) + "\n]\n", encoding="utf-8")
     print(render(table))

@@ -115,6 +115,11 @@ def test_command(tmp_path, capsys):
     assert "kat_huge" in capsys.readouterr().err
 
 
+def test_a_format_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ValueError, match="format='PT2': expected one of onnx, pt2, aoti"):
+        export.load(tmp_path / "x.pt2", "PT2")
+
+
 def test_a_head_of_zeros_and_a_wrong_export(tmp_path, capsys, monkeypatch):
     path = tmp_path / "mixer.pt2"
     arguments = ["export", "kat_mixer_pico_patch4_28", "--format", "pt2", "--out", str(path), "--repeats", "1"]

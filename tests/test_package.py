@@ -28,7 +28,7 @@ PUBLIC = {
     "principal_plane singular_values",
     "kat_zoo.dense": "SimpleFeaturePyramid ViTFeatures accept_any_size dpt faster_rcnn fcos mask_rcnn retinanet upernet",
     "kat_zoo.explore": "Session Table example_table explore parse_table read_table",
-    "kat_zoo.hub": "convert pull push",
+    "kat_zoo.hub": "convert pull push save_model",
     "kat_zoo.kan": "KAN KANClassifier KANRegressor LAN from_formula register_function",
     "kat_zoo.kernels": "bspline_basis bspline_basis_reference fourier_attention fourier_attention_reference rational rational_reference "
     "spline_linear",
@@ -87,6 +87,22 @@ def test_importing_adds_nothing_heavy():
     assert {name.split(".")[0] for name in loaded} - sys.stdlib_module_names == {"kat_zoo"}
     rooms = {name.split(".")[1] for name in loaded if name.startswith("kat_zoo.")}
     assert rooms <= {"_checks", "_lazy", "_text", "_weights", "kernels", "layers", "models"}
+
+
+def _names_no_encoding(call):
+    """Whether a call reads or writes text in the encoding of the machine, which is another one on Windows."""
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+        return False
+    mode = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else "r"
+    text = call.func.attr in ("read_text", "write_text") or (call.func.attr == "open" and mode in ("w", "a", "x"))
+    return text and not any(keyword.arg == "encoding" for keyword in call.keywords)
+
+
+@pytest.mark.parametrize("package", ["kat_zoo", "kernels", "train"])
+def test_text_files_name_their_encoding(package):
+    for path in (ROOT / package).rglob("*.py"):
+        lines = [node.lineno for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if _names_no_encoding(node)]
+        assert not lines, f"{path}, lines {lines}: expected encoding='utf-8'"
 
 
 def test_version():

@@ -99,6 +99,23 @@ def token_maps(model: Any, layer: AttentionLayer) -> Tensor:
     return grid / grid.amax((-1, -2), keepdim=True).clamp(min=1e-12)
 
 
+def capture_layer(model: nn.Module, images: Tensor, layer: int) -> AttentionLayer:
+    """Capture the attention of one layer.
+
+    Args:
+        model: vision transformer.
+        images: (B, C, H, W), preprocessed.
+        layer: index of the layer, negative from the end.
+
+    Raises:
+        ValueError: no such layer.
+    """
+    captured = list(capture_attention(model, images).values())
+    if not -len(captured) <= layer < len(captured):
+        raise ValueError(f"layer={layer}: expected {-len(captured)} to {len(captured) - 1}, the model has {len(captured)} layers")
+    return captured[layer]
+
+
 def plot_attention_maps(models: Mapping[str, nn.Module], images: Tensor, path: Path, layer: int = -1) -> Path:
     """Draw each image beside the map of every head of one layer, a block of rows per model.
 
@@ -110,12 +127,15 @@ def plot_attention_maps(models: Mapping[str, nn.Module], images: Tensor, path: P
 
     Returns:
         The picture's path.
+
+    Raises:
+        ValueError: no such layer.
     """
     from matplotlib.figure import Figure
 
     maps = {}
     for label, model in models.items():
-        maps[label] = token_maps(model, list(capture_attention(model, images).values())[layer]).cpu()
+        maps[label] = token_maps(model, capture_layer(model, images, layer)).cpu()
     heads = max(m.shape[1] for m in maps.values())
     count = len(images)
     figure = Figure(figsize=(1.5 * (heads + 1), 1.55 * count * len(maps) + 0.7), layout="compressed")

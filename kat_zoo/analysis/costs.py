@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._checks import count
 from .output import save
 
 PANELS = {
@@ -65,7 +66,11 @@ def measure_costs(models: Mapping[str, nn.Module], images: Tensor, repeats: int 
 
     Returns:
         A dict per model with the keys model, step_ms (median), step_ms_min, images_per_s, saved_mb.
+
+    Raises:
+        ValueError: fewer than one round.
     """
+    count("repeats", repeats)
     times: dict[str, list[float]] = {label: [] for label in models}
     for round_number in range(repeats + 1):
         for label, model in models.items():

@@ -25,13 +25,15 @@ def save(figure: "Figure", rows: Sequence[Mapping[str, Any]], path: Path) -> Pat
         The picture's path.
 
     Raises:
-        ValueError: no rows.
+        ValueError: no rows, or a path that ends in something else.
     """
+    if path.suffix != ".png":
+        raise ValueError(f"path={str(path)!r}: expected a name that ends in .png")
     if not rows:
         raise ValueError(f"rows of {path.name}: expected at least one, there are no numbers to plot")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
-    with path.with_suffix(".csv").open("w", newline="") as file:
+    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

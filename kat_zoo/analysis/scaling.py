@@ -60,7 +60,7 @@ def _fit(log_x: np.ndarray, log_y: np.ndarray, with_constant: bool, near: np.nda
     if near is not None:
         starts = [[min(near[0], log_y.min()), near[1], near[2]]]
     for start in starts:
-        found = least_squares(residual, start, bounds=([-80, -np.inf, 0], [log_y.min() + 1, np.inf, np.inf]), x_scale="jac")
+        found = least_squares(residual, start, bounds=([log_y.min() - 80, -np.inf, 0], [log_y.min() + 1, np.inf, np.inf]), x_scale="jac")
         if found.cost < cost:
             best, cost = found.x, found.cost
     return best

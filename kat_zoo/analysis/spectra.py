@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import capture_attention
+from .attention import capture_layer
 from .output import save
 
 
@@ -21,8 +21,11 @@ def singular_values(model: nn.Module, images: Tensor, layer: int = -1) -> dict[s
 
     Returns:
         "before" and "after" the activation, each (B, h, N). After a KArAt's operator at most r of them are not 0.
+
+    Raises:
+        ValueError: no such layer.
     """
-    captured = list(capture_attention(model, images).values())[layer]
+    captured = capture_layer(model, images, layer)
     result = {}
     for name, maps in (("before", captured.logits), ("after", captured.attention)):
         values = torch.linalg.svdvals(maps.double())

@@ -69,7 +69,7 @@ def measure(
             if csv_file:
                 table.write(csv_file, rows)
             if page_file:
-                page_file.write_text(table.page(rows, left))
+                page_file.write_text(table.page(rows, left), encoding="utf-8")
             timer.synchronize()  # raises where the device itself has failed, now that the row is written
             bar.update(task.seconds)
     return rows, left

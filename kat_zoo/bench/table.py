@@ -51,7 +51,7 @@ def read(path: Path, device: str, versions: str) -> list[Row]:
     """
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != FIELDS:
             raise ValueError(f"--csv {path}: expected a file of kat-zoo bench, or none")
@@ -65,7 +65,7 @@ def read(path: Path, device: str, versions: str) -> list[Row]:
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Write all rows as CSV, aside and then renamed: a call that is killed loses none."""
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", newline="") as file:
+    with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         writer.writerows(rows)
@@ -82,14 +82,14 @@ def ratio(row: Row, base: str, rows: Sequence[Row]) -> str:
 
     Args:
         row: row with a figure.
-        base: name of the other function; the backward is compared with its forward where it has no backward.
+        base: name of the other function; a backward is compared with the copy's forward, as a copy has no backward.
         rows: all rows.
 
     Returns:
         The ratio, or "" where the other has no figure.
     """
     by_key = {key(other): other for other in rows if other["us"]}
-    for direction in (row["pass"], "forward"):
+    for direction in (row["pass"], "forward") if base == "copy" else (row["pass"],):
         if other := by_key.get((row["part"], row["case"], base, direction)):
             return f"{_rate(row) / _rate(other):.2f}"
     return ""

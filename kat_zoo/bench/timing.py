@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -166,8 +167,8 @@ class HostTimer(Timer):
         return torch.compile(function, dynamic=False, backend="aot_eager")
 
     def versions(self) -> str:
-        """Return the version of torch."""
-        return f"torch {torch.__version__}"
+        """Return the versions of this package and torch."""
+        return f"kat_zoo {version('kat_zoo')}, torch {torch.__version__}"
 
     def cache_bytes(self) -> int:
         """Return 0: two sets of operands are enough for a dry run."""
@@ -220,10 +221,10 @@ class CudaTimer(Timer):
         return torch.compile(function, dynamic=False)
 
     def versions(self) -> str:
-        """Return the versions of torch, CUDA and Triton."""
+        """Return the versions of this package, torch, CUDA and Triton."""
         import triton
 
-        return f"torch {torch.__version__}, CUDA {torch.version.cuda}, Triton {triton.__version__}"
+        return f"kat_zoo {version('kat_zoo')}, torch {torch.__version__}, CUDA {torch.version.cuda}, Triton {triton.__version__}"
 
     def cache_bytes(self) -> int:
         """Return the size of the L2 cache."""

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from .. import models as zoo_models  # noqa: F401  (registers the models)
 from .._arguments import require_writable
 from .._checks import count
-from .._text import one_line
-from ..hub.source import Source, open_model
+from .._text import one_line, printable
+from ..hub.source import Source, open_model, require_classes
 from ..images import UNREADABLE, find_images, open_images, picture_size, told
 
 SUFFIXES = (".csv", ".json")
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         Exit code: 1 where some images could not be read.
 
     Raises:
-        ValueError: unknown model, not a single image that can be read, an option out of range.
+        ValueError: unknown model, one without classes, not a single image that can be read, an option out of range.
         FileNotFoundError: a file is missing.
     """
     count("--top", options.top)
@@ -77,17 +77,23 @@ def run(options: argparse.Namespace) -> int:
     device = _device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     paths = find_images(options.images)
     _require_readable(paths)
+    if options.checkpoint is None:
+        require_classes(options.model)
     source = open_model(options.model, options.checkpoint)
+    if not source.classes:
+        raise ValueError(f"model {options.model} gives features and not classes: expected a classifier")
     answers: list[Answer] = []
     bar = tqdm(total=len(paths), unit="image", disable=len(paths) <= options.batch_size or not sys.stderr.isatty())
     failed: list[Path] = []
-    for path, best in predict(source, paths, options, device, failed):
-        bar.write(f"{path}: {', '.join(f'{name} {value:.1%}' for name, value in best)}")
-        answers.append((path, best))
-        bar.update()
-    bar.close()
-    if options.out is not None:
-        _write(options.out, answers)
+    try:
+        for path, best in predict(source, paths, options, device, failed):
+            bar.write(f"{printable(path)}: {', '.join(f'{name} {value:.1%}' for name, value in best)}")
+            answers.append((path, best))
+            bar.update()
+    finally:  # an interrupted call keeps the answers that it has
+        bar.close()
+        if options.out is not None and answers:
+            _write(options.out, answers)
     return told(failed, len(paths))
 
 
@@ -119,14 +125,18 @@ def _require_readable(paths: Sequence[Path]) -> None:
 
 
 def _write(path: Path, answers: Sequence[Answer]) -> None:
+    """Write the answers aside, and then rename: the file of an earlier call stays until there is a whole new one."""
     rows: list[dict[str, Any]] = [
-        {"file": str(file), "classes": [{"class": name, "probability": round(value, 6)} for name, value in best]} for file, best in answers
+        {"file": printable(file), "classes": [{"class": name, "probability": round(value, 6)} for name, value in best]}
+        for file, best in answers
     ]
-    if path.suffix == ".json":
-        path.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
-        return
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "rank", "class", "probability"])
-        for row in rows:
-            writer.writerows([row["file"], rank, *best.values()] for rank, best in enumerate(row["classes"], 1))
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".json":
+            file.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        else:
+            writer = csv.writer(file)
+            writer.writerow(["file", "rank", "class", "probability"])
+            for row in rows:
+                writer.writerows([row["file"], rank, *best.values()] for rank, best in enumerate(row["classes"], 1))
+    partial.replace(path)

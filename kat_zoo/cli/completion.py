@@ -21,6 +21,9 @@ Choices = dict[str, tuple[str, ...]]  # option -> its choices; none where they a
 SOURCES = {
     "analyze": ("kat_zoo.train.classification.analyze",),
     "formula": ("kat_zoo.kan.command",),
+    "plan": ("kat_zoo.train.planning.plan",),
+    "predict": ("kat_zoo.train.detection.predict",),
+    "validate": tuple(f"kat_zoo.train.{name}" for name in ("classification.evaluate", "detection.validate", "segmentation.validate")),
     "kernels": ("kat_zoo.kernels.report", "kat_zoo.kernels.hub_export"),
     "recipes": ("kat_zoo.train.recipes",),
     "scenes": ("kat_zoo.train.scenes",),
@@ -49,16 +52,16 @@ def words() -> dict[str, Words]:
 
 def _words(name: str, text: str, parser: str) -> Words:
     if name in ("train", "check-data", "plan", "validate"):
-        return Words(text, _settings(name))
+        return Words(text, _settings(name) | (_read_options(name) if name in SOURCES else {}))
     if not parser and hasattr(parsers, name):
         parser = name
-    if name in SOURCES:
+    if name in SOURCES and not hasattr(parsers, name):
         return Words(text, _read_options(name), _read_subcommands() if name == "kernels" else ())
     actions = getattr(parsers, parser)()._actions
     choices = [(option, action.choices or ()) for action in actions for option in action.option_strings]
     options = {option: tuple(map(str, values)) for option, values in choices if option.startswith("--")}
     names = tuple(str(choice) for action in actions if not action.option_strings for choice in action.choices or ())
-    return Words(text, options, names)
+    return Words(text, options | (_read_options(name) if name in SOURCES else {}), names)
 
 
 def _settings(command: str) -> Choices:
@@ -84,20 +87,20 @@ def _source(module: str) -> ast.Module:
     package, *names = module.split(".")[1:]
     spec = find_spec(f"kat_zoo.{package}")
     assert spec is not None and spec.submodule_search_locations is not None
-    return ast.parse(Path(spec.submodule_search_locations[0], *names).with_suffix(".py").read_text())
+    return ast.parse(Path(spec.submodule_search_locations[0], *names).with_suffix(".py").read_text(encoding="utf-8"))
 
 
 def _read_options(command: str) -> Choices:
-    """The options that a command adds to a parser, or the fields of its settings, a class named ...Config."""
+    """The options that a command adds to a parser, or the fields of its settings: a class named ...Config, or Machine."""
     options: Choices = {"--help": ()}
     for node in (node for module in SOURCES[command] for node in ast.walk(_source(module))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
             choices = [keyword.value for keyword in node.keywords if keyword.arg == "choices" and isinstance(keyword.value, ast.Tuple)]
             values = tuple(str(ast.literal_eval(choice)) for choice in (choices[0].elts if choices else ()))
             options |= {name: values for name in map(ast.literal_eval, node.args) if name.startswith("--")}
-        elif isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+        elif isinstance(node, ast.ClassDef) and node.name.endswith(("Config", "Machine")):
             fields = [line.target.id for line in node.body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
-            options |= {f"--{field}": () for field in fields}
+            options |= {f"--{field.replace('_', '-') if node.name == 'Machine' else field}": () for field in fields}
     return options
 
 

@@ -20,6 +20,8 @@ logger = logging.getLogger("kat_zoo")
 
 
 def _open(name: str, checkpoint: Path | None, pretrained: bool) -> Source:
+    if pretrained and checkpoint is not None:
+        raise ValueError(f"--pretrained with --checkpoint {checkpoint}: expected one of them, as each names weights")
     registered = as_folder(name) is None and not name.startswith(HUB)
     untrained = registered and checkpoint is None and not pretrained and "." not in name  # a tag names weights
     source = open_model(name, checkpoint, untrained=untrained)

@@ -69,7 +69,7 @@ def push() -> ArgumentParser:
     parser.add_argument("--revision", help="branch to commit to (made if need be)")
     parser.add_argument("--pr", action="store_true", help="open a pull request")
     parser.add_argument("--dry-run", action="store_true", help="show what would be uploaded")
-    parser.add_argument("--replace", action="store_true", help="overwrite a repository that holds another architecture")
+    parser.add_argument("--replace", action="store_true", help="overwrite a repository that holds another model")
     parser.add_argument("--weights", choices=("last", "best"), default="last", help="default: %(default)s")
     parser.add_argument("--message", default="", help="message of the commit")
     parser.add_argument("--license", help="license of the weights, for example mit; the card names none by default")

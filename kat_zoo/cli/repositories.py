@@ -60,7 +60,7 @@ def cards(options: argparse.Namespace) -> None:
     for name in changed:
         path = options.out / name
         if path.stem in model_cards.published():
-            path.write_text(model_cards.render(registry.entry(path.stem)))
+            path.write_text(model_cards.render(registry.entry(path.stem)), encoding="utf-8")
             print(path)
         else:
             print(f"{path} belongs to no model with weights: delete it")

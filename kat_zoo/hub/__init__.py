@@ -6,10 +6,11 @@ from .._lazy import lazy
 
 if TYPE_CHECKING:
     from .conversion import convert as convert
+    from .repository import save_model as save_model
     from .sync import pull as pull
     from .sync import push as push
 
-__all__ = ["convert", "pull", "push"]
+__all__ = ["convert", "pull", "push", "save_model"]
 
 __getattr__, __dir__ = lazy(
     __name__,
@@ -17,5 +18,6 @@ __getattr__, __dir__ = lazy(
         "convert": "conversion",
         "pull": "sync",
         "push": "sync",
+        "save_model": "repository",
     },
 )

@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
 from ..models.kat import UPSTREAM_FILES
-from ..models.kat_of_vit import SOURCES
+from ..models.kat_of_vit import SOURCES, classifies
 from .facts import DERIVED, dataset, family
 from .registry import Entry, Result, entry, measure, names
 
@@ -47,11 +47,6 @@ def _source_name(result: Result, ours: str) -> str:
     return f"reported by the authors, not measured by {ours}" if result.source == "authors" else ours
 
 
-def _classifies(item: Entry) -> bool:
-    """Whether the outputs are classes: those of a ViT trained on more than ImageNet's are features."""
-    return item.name not in SOURCES or item.num_classes == 1000
-
-
 def metadata(item: Entry, title: str, source: str) -> ModelCardData:
     """The card's front matter, with results as a model-index.
 
@@ -76,7 +71,7 @@ def metadata(item: Entry, title: str, source: str) -> ModelCardData:
         )
         for result in item.results
     ]
-    task = "image-classification" if _classifies(item) else "image-feature-extraction"
+    task = "image-classification" if classifies(item.name, item.num_classes) else "image-feature-extraction"
     return ModelCardData(
         license=item.license or None,
         library_name="timm",
@@ -94,12 +89,12 @@ def _details(item: Entry) -> str:
     where = {"package": "in the kat_zoo package", "none": "none"}.get(item.weights, "")
     repository, pth = item.weights.removeprefix("hub:"), UPSTREAM_FILES.get(item.name)
     rows = [
-        ("Type", "image classification, feature backbone" if _classifies(item) else "feature backbone"),
+        ("Type", "image classification, feature backbone" if classifies(item.name, item.num_classes) else "feature backbone"),
         ("Parameters (M)", f"{size.params / 1e6:.2f}"),
         ("GMACs", f"{size.gmacs:#.3g}, and {size.attention_gmacs:#.3g} inside attention"),
         ("Activations (M)", f"{size.activations / 1e6:.1f}"),
         ("Image size", " x ".join(map(str, item.input_size))),
-        ("Classes" if _classifies(item) else "Outputs", str(item.num_classes or size.num_features)),
+        ("Classes" if classifies(item.name, item.num_classes) else "Outputs", str(item.num_classes or size.num_features)),
         ("Paper", about.paper if about else ""),
         ("Weights", where or (f"[{repository}](https://huggingface.co/{repository})" if repository != item.weights else item.weights)),
         ("Converted from", f"timm's `{SOURCES[item.name]}`, by its authors' license" if item.name in SOURCES else ""),
@@ -172,15 +167,16 @@ def render(item: Entry, title: str = "", load: str = "", training: str = "", mea
     usage = USAGE.format(
         load=load or item.name,
         maps=maps,
-        classify=CLASSIFY.format(top=min(5, item.num_classes)) if _classifies(item) else "",
+        classify=CLASSIFY.format(top=min(5, item.num_classes)) if classifies(item.name, item.num_classes) else "",
         mode="L" if item.input_size[0] == 1 else "RGB",
         width=item.size.num_features,
     )
     if load.startswith("local-dir:"):
         usage = f"In the folder of this card:\n\n{usage}"
+    probabilities = "; its probabilities are not calibrated, and it has no class for anything else"
     limits = (
         f"Made for images of {item.input_size[1]} x {item.input_size[2]} of the kind it was trained on"
-        + ("; its probabilities are not calibrated, and it has no class for anything else" if _classifies(item) else "")
+        + (probabilities if classifies(item.name, item.num_classes) else "")
         + ". Not for decisions about people."
     )
     sections = [
@@ -288,6 +284,6 @@ def _is_card(text: str) -> bool:
 def stale(folder: Path) -> list[str]:
     """Names of the cards in `folder` that are missing or out of date, or have lost their model; other files are left alone."""
     wanted = {f"{name}.md": render(entry(name)) for name in published()}
-    texts = {path.name: path.read_text() for path in folder.glob("*.md")}
+    texts = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
     present = {name: text for name, text in texts.items() if name in wanted or _is_card(text)}
     return sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..models._pretrained import create_model, known_classes, require_model
-from .repository import RECIPE, WEIGHTS, save_model
+from .repository import CODE, CONFIG, RECIPE, WEIGHTS, save_model
 
 CHECKPOINTS = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz", ".safetensors")
 
@@ -22,8 +22,8 @@ def convert(checkpoint: str | Path, model: str, folder: str | Path, num_classes:
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: unknown model, another number of classes than the checkpoint has, or a file that is not a checkpoint, holds more than
-            tensors, or does not fit the model.
+        ValueError: unknown model, a folder that holds a model or a config.json, another number of classes than the checkpoint has, or a
+            file that is not a checkpoint, holds more than tensors, or does not fit the model.
     """
     path, folder = Path(checkpoint), Path(folder)
     if not path.is_file():
@@ -31,7 +31,7 @@ def convert(checkpoint: str | Path, model: str, folder: str | Path, num_classes:
     if path.suffix not in CHECKPOINTS:
         raise ValueError(f"{path}: expected a checkpoint ending in one of {', '.join(CHECKPOINTS)}")
     require_model(model)
-    for name in (RECIPE, WEIGHTS):
+    for name in (RECIPE, WEIGHTS, CONFIG, CODE):
         if (folder / name).exists():
             raise ValueError(f"{folder} has a {name}: expected a new folder")
     if num_classes is not None and (known := _classes_of(path, model)) not in (0, num_classes):

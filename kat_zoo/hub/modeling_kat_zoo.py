@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import Attention
+from timm.layers import Attention, LayerNorm
 from timm.models import build_model_with_cfg, is_model, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -182,6 +182,9 @@ def build(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     karat = name.startswith("karat")
     mixer = arguments.pop("mixer", "mlp") if karat else "gr_kan"
     if mixer == "gr_kan":
+        if not karat and arguments.get("norm_eps") is not None and arguments.get("norm_layer") in (None, "layernorm"):
+            arguments["norm_layer"] = partial(LayerNorm, eps=arguments["norm_eps"])
+            del arguments["norm_eps"]
         known = {"num_groups": "num_groups", "order": "order", "act_scaled": "scaled"}
         arguments["mlp_layer"] = partial(GRKAN, **{known[key]: arguments.pop(key) for key in known if key in arguments})
     elif mixer != "mlp":

@@ -139,7 +139,7 @@ def names() -> list[str]:
 @cache
 def load_results() -> dict[str, tuple[Result, ...]]:
     """The figures of all weights, by `architecture.tag`."""
-    known: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text())
+    known: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text(encoding="utf-8"))
     return {name: tuple(Result(**{**row, "seeds": tuple(row.get("seeds", ()))}) for row in rows) for name, rows in known.items()}
 
 

@@ -21,8 +21,9 @@ from timm.data.imagenet_info import ImageNetInfo
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
+from .._text import one_line
 from ..models._download import weights_damage
-from ..models._pretrained import grid_metadata
+from ..models._pretrained import grid_metadata, require_model
 from . import cards
 from .samples import load_samples
 
@@ -95,7 +96,7 @@ def model_config(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / CONFIG
         save_config_for_hf(model, str(path), model_config=labels, data_config=dict(data_config or {}))
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     # transformers passes num_labels and model_args on together, and num_classes in both is one too many.
     config.get("model_args", {}).pop("num_classes", None)
     for key in ("tag", "license", "origin_url", "label_names", "label_descriptions"):  # of the registry's weights, not of these
@@ -152,9 +153,11 @@ def save_model(
     config = model_config(model, classes, data_config, origin)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "architecture": config["architecture"], **grid_metadata(model)}
-    (folder / WEIGHTS).write_bytes(serialize(model.state_dict(), metadata))
+    partial = folder / f"{WEIGHTS}.partial"  # an interrupted call leaves no half of a file that passes for a whole one
+    partial.write_bytes(serialize(model.state_dict(), metadata))
     (folder / CONFIG).write_bytes(dumps(config))
     write_code(config, folder)
+    partial.replace(folder / WEIGHTS)
 
 
 def label_names(config: Mapping[str, Any]) -> list[str]:
@@ -228,6 +231,10 @@ def check_config(config: Any, where: str) -> dict[str, Any]:
     kinds = {"architecture": str, "num_classes": int, "pretrained_cfg": dict, "model_args": dict, "kat_zoo": dict}
     if not isinstance(config, dict):
         raise ValueError(f"{where}: expected an object with the keys {', '.join(kinds)}")
+    if "pretrained_cfg" not in config and "kat_zoo" not in config and "input_size" in config:  # timm's older files have one level
+        config = {"pretrained_cfg": config, **{key: config[key] for key in ("architecture", "num_classes") if key in config}}
+    if isinstance(config.get("pretrained_cfg"), dict):
+        config = {"num_classes": config["pretrained_cfg"].get("num_classes"), **config}
     config = {"kat_zoo": asdict(Origin()), "model_args": {}, **config}
     dense = isinstance(config["kat_zoo"], dict) and config["kat_zoo"].get("task") in ("detection", "segmentation")
     if dense:
@@ -259,7 +266,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         old = (folder / RECIPE).is_file() and any(folder.glob("checkpoints/update_*"))
         raise FileNotFoundError(f"{folder} has no {CONFIG}: expected a folder of kat-zoo train, convert or pull{advice if old else ''}")
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     return check_config(config, str(path))
@@ -277,6 +284,7 @@ def lay_out(run: Path, folder: Path, repo: str, weights: str = "last", license: 
 
     Raises:
         FileNotFoundError: `run` does not hold a model.
+        ValueError: damaged weights or recipe, or a model that cannot be made.
     """
     config = read_config(run)
     source = run / (WEIGHTS if weights == "last" else "best.safetensors")
@@ -289,16 +297,19 @@ def lay_out(run: Path, folder: Path, repo: str, weights: str = "last", license: 
         if (run / name).is_file():
             (folder / name).write_bytes((run / name).read_bytes())
     if (run / RECIPE).is_file():
-        recipe = yaml.safe_load((run / RECIPE).read_text())
+        try:
+            recipe = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{run / RECIPE} is not YAML: {one_line(error)[:200]}") from error
         if not isinstance(recipe, dict) or not isinstance(recipe.get("data"), dict):
             raise ValueError(f"{run / RECIPE}: expected the recipe of a run")
-        (folder / RECIPE).write_text(yaml.safe_dump(_without_places(recipe), sort_keys=False))
+        (folder / RECIPE).write_text(yaml.safe_dump(_without_places(recipe), sort_keys=False), encoding="utf-8")
     if weights == "best":
         config["kat_zoo"]["training"] += " These are the weights of the best evaluation, chosen on the split that was evaluated."
         (folder / CONFIG).write_bytes(dumps(config))
     (folder / WEIGHTS).write_bytes(source.read_bytes())
     write_code(config, folder)
-    (folder / CARD).write_text(folder_card(folder, config, repo, license))
+    (folder / CARD).write_text(folder_card(folder, config, repo, license), encoding="utf-8")
 
 
 def folder_card(folder: Path, config: Mapping[str, Any], repo: str = "", license: str | None = None) -> str:
@@ -309,12 +320,19 @@ def folder_card(folder: Path, config: Mapping[str, Any], repo: str = "", license
         config: content of config.json.
         repo: `org/name` that it is for; without it, the card speaks of the folder.
         license: license of the weights.
+
+    Raises:
+        ValueError: an architecture that is not registered, or arguments that it does not have.
     """
-    result = json.loads((folder / RESULT).read_text()) if (folder / RESULT).is_file() else {}
+    result = json.loads((folder / RESULT).read_text(encoding="utf-8")) if (folder / RESULT).is_file() else {}
     if config["kat_zoo"]["task"] != "classification":
         return cards.render_dense(config, result, folder.resolve().name, repo, license)
     arguments = {"num_classes": config["num_classes"], **config.get("model_args", {})}
-    meta = timm.create_model(config["architecture"], device="meta", **arguments)
+    try:
+        require_model(config["architecture"])
+        meta = timm.create_model(config["architecture"], device="meta", **arguments)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{CONFIG} does not describe a model: {one_line(error)[:300]}") from error
     return cards.render_folder(meta, config, result, folder.resolve().name, repo, license)
 
 

@@ -43,7 +43,7 @@ def load_samples() -> Samples:
     sheet = np.asarray(Image.open(SHEET))
     size = sheet.shape[0] // SIDE
     images = sheet.reshape(SIDE, size, SIDE, size).swapaxes(1, 2).reshape(-1, size, size)
-    facts = json.loads(SHEET.with_suffix(".json").read_text())
+    facts = json.loads(SHEET.with_suffix(".json").read_text(encoding="utf-8"))
     return Samples(images, np.array(facts["labels"]), tuple(facts["classes"]), np.array(facts["indices"]), facts["seed"])
 
 
@@ -57,4 +57,4 @@ def save_samples(samples: Samples) -> None:
     grid = samples.images.reshape(SIDE, SIDE, size, size).swapaxes(1, 2).reshape(SIDE * size, SIDE * size)
     Image.fromarray(grid).save(SHEET, optimize=True)
     facts = dict(seed=samples.seed, classes=samples.classes, indices=samples.indices.tolist(), labels=samples.labels.tolist())
-    SHEET.with_suffix(".json").write_text(json.dumps(facts) + "\n")
+    SHEET.with_suffix(".json").write_text(json.dumps(facts) + "\n", encoding="utf-8")

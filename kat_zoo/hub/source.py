@@ -11,6 +11,7 @@ from torch import nn
 from .._text import one_line
 from ..models._download import fetch_config
 from ..models._pretrained import create_model, require_model
+from ..models.kat_of_vit import classifies
 from .repository import CONFIG, check_config, class_names, read_config
 
 HUB, LOCAL = "hf-hub:", "local-dir:"
@@ -49,8 +50,8 @@ def open_model(name: str, checkpoint: str | Path | None = None, *, untrained: bo
         untrained: leave the model of a registered name without weights.
 
     Raises:
-        ValueError: unknown name, a model without published weights and no checkpoint, a folder of another task, or a checkpoint
-            that is damaged or does not fit.
+        ValueError: unknown name, a model without published weights and no checkpoint, a folder of another task, a checkpoint that is
+            damaged or does not fit, or one beside a repository of the Hub.
         FileNotFoundError: no such folder or checkpoint, or a folder without a model.
         WeightsError: a model of the Hub that cannot be had.
     """
@@ -61,6 +62,11 @@ def open_model(name: str, checkpoint: str | Path | None = None, *, untrained: bo
         require_classifier(folder)
         return _published(f"{LOCAL}{folder}") if checkpoint is None else _of_file(folder, Path(checkpoint))
     if name.startswith(HUB):
+        if checkpoint is not None:
+            repo = name.removeprefix(HUB)
+            raise ValueError(
+                f"--checkpoint {checkpoint} with {name}: expected a name of the list or a folder (kat-zoo pull {repo} makes one)"
+            )
         _require_classifier_of_hub(name.removeprefix(HUB))
         return _published(name)
     require_model(name)
@@ -86,6 +92,19 @@ def require_classifier(folder: Path) -> None:
         raise ValueError(f"{folder} is a run of {task}: expected one of classification")
 
 
+def require_classes(name: str) -> None:
+    """Refuse a registered model whose outputs are features, before its weights are fetched; other names pass.
+
+    Raises:
+        ValueError: outputs that are not classes.
+    """
+    if as_folder(name) is None and not name.startswith(HUB) and timm.is_model(name):
+        config = timm.get_pretrained_cfg(name)
+        tagged = f"{name.split('.')[0]}.{config.tag}" if config is not None else name
+        if config is not None and not classifies(tagged, config.num_classes):
+            raise ValueError(f"model {name} gives features and not classes: expected a classifier")
+
+
 def _require_classifier_of_hub(repo: str) -> None:
     task = check_config(fetch_config(repo), f"{HUB}{repo}")["kat_zoo"]["task"]
     if task != "classification":
@@ -106,7 +125,7 @@ def _published(name: str) -> Source:
 def _describes(folder: Path) -> bool:
     """Whether a config.json lies in a folder that names an architecture of timm's; that of transformers does not."""
     path = folder / CONFIG
-    return path.is_file() and '"architecture"' in path.read_text()
+    return path.is_file() and '"architecture"' in path.read_text(encoding="utf-8")
 
 
 def _of_file(folder: Path, checkpoint: Path, name: str | None = None) -> Source:

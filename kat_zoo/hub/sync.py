@@ -10,21 +10,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, get_token, snapshot_download
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 
 from .._text import one_line
 from ..models._download import config_damage, weights_damage
-from .repository import CONFIG, OWN_FILES, WEIGHTS, lay_out
+from .repository import CONFIG, OWN_FILES, WEIGHTS, lay_out, read_config
 
+DOWNLOADED = Path(".cache", "huggingface", "download")  # where the Hub's client notes the files that it downloads to a folder
 # HTTP clients of huggingface_hub's versions; their errors when there is no answer have no base of the Hub's.
 CLIENTS = ("httpcore", "httpcore2", "httpx", "httpx2", "requests", "urllib3")
 
@@ -65,13 +66,13 @@ def push(
     """Upload a model in one commit; the same content again makes none, and large files already uploaded are not sent again.
 
     Args:
-        run: folder of `kat-zoo train`, or one made by `convert` or `save_model`.
+        run: folder of `kat-zoo train`, or one made by `convert`, `save_model` or `pull`.
         repo: `org/name`; it is made if it does not exist.
         private: make a new repository private.
         revision: branch to commit to; it is made if it does not exist.
         create_pr: open a pull request instead of committing.
         dry_run: lay out the files and stop; asks nothing of the Hub.
-        replace: overwrite a repository that holds another architecture.
+        replace: overwrite a repository that holds another architecture, or files of the same names and no config.json.
         weights: "last" for the last weights of a run, or "best" for those of its best evaluation.
         message: message of the commit.
         license: license of the weights, as the Hub calls it (`mit`, `apache-2.0`, ...); the card names none by default.
@@ -102,7 +103,7 @@ def push(
             return Push(repo, files, None, False, f"https://huggingface.co/{repo}")
         api = HfApi(token=_token(token), library_name="kat_zoo")
         with _explained(repo):
-            head = _prepare(api, repo, private, revision, replace, json.loads((folder / CONFIG).read_text()))
+            head = _prepare(api, repo, private, revision, replace, read_config(folder)["architecture"])
             operations: list[CommitOperationAdd | CommitOperationDelete] = [
                 CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in files
             ]
@@ -121,7 +122,11 @@ def push(
 
 
 def _require_repo(repo: str) -> None:
-    if repo.count("/") != 1 or not all(repo.split("/")):
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ValueError(f"repo={repo!r}: expected org/name ({one_line(error)[:200]})") from error
+    if "/" not in repo:
         raise ValueError(f"repo={repo!r}: expected org/name")
 
 
@@ -132,7 +137,7 @@ def _token(token: str | None) -> str:
     return token
 
 
-def _prepare(api: HfApi, repo: str, private: bool, revision: str | None, replace: bool, config: dict[str, Any]) -> str | None:
+def _prepare(api: HfApi, repo: str, private: bool, revision: str | None, replace: bool, architecture: str) -> str | None:
     """Make repository and branch if need be; return the commit to build on."""
     try:
         info = api.model_info(repo)
@@ -147,15 +152,22 @@ def _prepare(api: HfApi, repo: str, private: bool, revision: str | None, replace
         except RevisionNotFoundError:
             api.create_branch(repo, branch=revision)
             info = api.model_info(repo, revision=revision)
-    try:
-        present = json.loads(Path(api.hf_hub_download(repo, CONFIG, revision=info.sha)).read_text())
-    except EntryNotFoundError:
-        return info.sha
-    if present.get("architecture") != config["architecture"] and not replace:
-        raise ValueError(
-            f"{repo} exists and holds {present.get('architecture')}, not {config['architecture']}; choose another name, or pass --replace"
-        )
+    if not replace:
+        _require_ours(api, repo, info, architecture)
     return info.sha
+
+
+def _require_ours(api: HfApi, repo: str, info: ModelInfo, architecture: str) -> None:
+    """Refuse a repository that holds another model, or files that a push overwrites without a config.json that tells of which model."""
+    held = {sibling.rfilename for sibling in info.siblings or []} & set(OWN_FILES)
+    if CONFIG not in held:
+        if held:
+            raise ValueError(f"{repo} exists and holds {', '.join(sorted(held))}, but no {CONFIG}; choose another name, or pass --replace")
+        return
+    config = json.loads(Path(api.hf_hub_download(repo, CONFIG, revision=info.sha)).read_text(encoding="utf-8"))
+    present = config.get("architecture") if isinstance(config, dict) else None
+    if present != architecture:
+        raise ValueError(f"{repo} exists and holds {present}, not {architecture}; choose another name, or pass --replace")
 
 
 @contextmanager
@@ -182,12 +194,22 @@ def _explained(repo: str) -> Iterator[None]:
         raise ConnectionError(f"the Hub does not answer ({repo}): {one_line(error)[:200]}; is there a network?") from error
 
 
+def _delete_others(target: Path, present: set[str]) -> None:
+    """Delete the files of earlier downloads that are not of this one: a recipe or result would be taken for that of these weights."""
+    for known in [*(target / DOWNLOADED).rglob("*.metadata")]:
+        name = known.relative_to(target / DOWNLOADED).as_posix().removesuffix(".metadata")
+        if name not in present:
+            (target / name).unlink(missing_ok=True)
+            known.unlink()
+
+
 def pull(repo: str, folder: str | Path | None = None, *, revision: str | None = None, token: str | None = None) -> Path:
     """Download a model's repository.
 
     Args:
         repo: `org/name`.
-        folder: folder to write to; the name by default. Files that are there and current are not downloaded again.
+        folder: folder to write to; the name by default. In that of an earlier pull, files that are current are not downloaded again, and
+            those that the repository no longer has are deleted.
         revision: branch, tag, commit, or `refs/pr/N`.
         token: token for a private repository; by default that of HF_TOKEN or `hf auth login`.
 
@@ -200,18 +222,21 @@ def pull(repo: str, folder: str | Path | None = None, *, revision: str | None = 
         ValueError: not `org/name`, or damaged weights or config.json.
     """
     target = Path(folder) if folder is not None else Path(repo.split("/")[-1])
-    if target.is_dir() and any(target.iterdir()) and not (target / ".cache" / "huggingface").is_dir():
+    if target.is_dir() and any(target.iterdir()) and not (target / DOWNLOADED).is_dir():
         raise ValueError(f"{target} is not empty, and not what an earlier pull left: expected a new folder")
     _require_repo(repo)
     with _explained(repo):
         try:
-            snapshot_download(repo, revision=revision, local_dir=target, token=token, library_name="kat_zoo")
+            info = HfApi(token=token, library_name="kat_zoo").model_info(repo, revision=revision)
         except (RepositoryNotFoundError, RevisionNotFoundError) as error:
             where = f"{repo} (revision {revision})" if revision else repo
             raise FileNotFoundError(f"the Hub has no {where}, or only for other tokens") from error
-    for name in (CONFIG, WEIGHTS):
-        if not (target / name).is_file():
-            raise FileNotFoundError(f"{repo} holds no timm model: it has no {name}")
+        present = {sibling.rfilename for sibling in info.siblings or []}
+        for name in (CONFIG, WEIGHTS):
+            if name not in present:
+                raise FileNotFoundError(f"{repo} holds no timm model: it has no {name}")
+        snapshot_download(repo, revision=info.sha, local_dir=target, token=token, library_name="kat_zoo")
+    _delete_others(target, present)
     for name, damage in ((CONFIG, config_damage), (WEIGHTS, weights_damage)):
         if reason := damage(target / name):
             (target / name).unlink()

@@ -67,7 +67,7 @@ def fetch_config(hub_id: str, cache_dir: str | Path | None = None) -> dict[str, 
     path = _download(hub_id, (CONFIG_FILE,), cache_dir)
     if reason := config_damage(path):
         raise _refused(path, hub_id, reason)
-    config: dict[str, Any] = json.loads(path.read_text())
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return config
 
 

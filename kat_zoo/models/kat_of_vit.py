@@ -20,7 +20,7 @@ from ._group_fits import PreActivations, fit_groups, identity_fit
 from .kat import KAT
 from .kat import checkpoint_filter_fn as kat_checkpoint_filter_fn
 
-__all__ = ["SOURCES"]
+__all__ = ["SOURCES", "classifies"]
 
 QUANTILES = 64  # arguments per channel that stand for its distribution
 REACH = 6.0  # standard deviations: the range of a channel over many images
@@ -43,6 +43,17 @@ SOURCES = {
     "kat_base_patch16_clip_quickgelu_224.openai": "vit_base_patch16_clip_quickgelu_224.openai",
     "kat_base_patch16_siglip_gap_224.v2_webli": "vit_base_patch16_siglip_gap_224.v2_webli",
 }
+
+
+def classifies(name: str, num_classes: int) -> bool:
+    """Whether the outputs of a registered model are classes: those of a ViT that was trained on more than ImageNet's are features.
+
+    Args:
+        name: architecture and tag.
+        num_classes: number of outputs of its head; 0 without one.
+    """
+    return num_classes > 0 and (name not in SOURCES or num_classes == 1000)
+
 
 LARGE = {**BASE, "embed_dim": 1024, "depth": 24, "num_heads": 16}
 # The order of vit_to_kat, which benchmarks/transfer.py holds against (5, 4). An init of that order would need scipy; the fits replace it.

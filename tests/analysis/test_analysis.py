@@ -142,6 +142,17 @@ def test_plane_needs_a_plane():
         analysis.principal_plane([states[0], states[0], states[-1]], ["weight", "bias"])
 
 
+def test_arguments_out_of_range_are_named(models, tmp_path):
+    with pytest.raises(ValueError, match="layer=9: expected -3 to 2, the model has 3 layers"):
+        analysis.singular_values(models["softmax"], X, 9)
+    with pytest.raises(ValueError, match="layer=-4: expected -3 to 2"):
+        analysis.plot_attention_maps({"one": models["softmax"]}, X[:1], tmp_path / "maps.png", -4)
+    with pytest.raises(ValueError, match="repeats=0: expected"):
+        analysis.measure_costs({"one": models["softmax"]}, X[:1], repeats=0)
+    with pytest.raises(ValueError, match=r"path='.*maps': expected a name that ends in .png"):
+        analysis.plot_attention_maps({"one": models["softmax"]}, X[:1], tmp_path / "maps")
+
+
 def test_costs_count_what_autograd_keeps():
     narrow, wide = nn.Linear(64, 64), nn.Linear(64, 64)
     x = torch.randn(10, 64, requires_grad=True)

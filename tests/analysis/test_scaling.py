@@ -22,6 +22,11 @@ def test_intervals_hold_the_truth_under_noise():
     assert plot_power_law(x, noisy, law).axes
 
 
+def test_losses_near_nothing_have_a_law():
+    law = fit_power_law([10, 20, 40, 80], [1e-30, 1e-31, 1e-32, 1e-33], bootstrap=0)
+    assert law.alpha == pytest.approx(np.log2(10), rel=1e-3)
+
+
 @pytest.mark.parametrize("constant", [True, False])
 @pytest.mark.parametrize("loss", [lambda x: 5 * x**-0.001, lambda x: 3 + 0 * x])
 def test_flat_losses_are_predicted_flat(loss, constant):

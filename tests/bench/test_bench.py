@@ -54,6 +54,15 @@ def test_a_dry_run_of_the_models(bench):
     assert {row["pass"] for row in rows} == {"inference", "training"} and "images/s" in page
 
 
+def test_a_ratio_is_of_the_same_pass():
+    row = dict.fromkeys(table.FIELDS, "") | {"part": "splines", "case": "x", "amount": "1"}
+    ours = [row | {"what": "KANLinear", "pass": name, "us": us} for name, us in (("forward", "50"), ("backward", "100"))]
+    usual = row | {"what": "usual formula", "pass": "forward", "us": "100"}
+    assert [table.ratio(each, "usual formula", [*ours, usual]) for each in ours] == ["2.00", ""]
+    copy = row | {"what": "copy", "pass": "forward", "us": "80"}
+    assert table.ratio(ours[1], "copy", [*ours, copy]) == "0.80"
+
+
 def test_a_wrong_result_has_no_figure_and_is_measured_again(bench, monkeypatch, caplog):
     right = operators.rational
     monkeypatch.setattr(operators, "rational", lambda x, a, b: right(x, a, b) + 0.05 * x)

@@ -1,16 +1,21 @@
 """What a mistake with names, classes, channels and the network is answered with: one sentence that says what to write."""
 
+import csv
 import json
+import os
 import shutil
+import sys
 
 import pytest
 import timm
 from safetensors.torch import save_file
 
+from kat_zoo.cli import classify
 from kat_zoo.cli.main import main
 from kat_zoo.hub import cards, registry
-from kat_zoo.hub.repository import class_names, save_model
+from kat_zoo.hub.repository import check_config, class_names, save_model
 from kat_zoo.hub.samples import load_samples
+from kat_zoo.hub.source import open_model
 from kat_zoo.hub.sync import pull, push
 from kat_zoo.models._pretrained import create_model
 from kat_zoo.train.classification.model import load_model
@@ -37,13 +42,7 @@ def test_a_name_that_is_not_registered_is_answered_with_those_that_are(name, mes
     with pytest.raises(ValueError, match=message):
         registry.entry(name)
     with pytest.raises(ValueError, match=message):
-        create_and_open(name)
-
-
-def create_and_open(name):
-    from kat_zoo.hub.source import open_model
-
-    return open_model(name)
+        open_model(name)
 
 
 def test_an_argument_that_the_model_does_not_have_is_answered_with_the_one_that_was_meant(folder):
@@ -63,6 +62,57 @@ def test_predict_with_an_argument_in_config_json_that_does_not_exist(folder, cap
     samples.pil(0).save(folder.parent / "a.png")
     assert main(["predict", str(folder), str(folder.parent / "a.png")]) == 2
     assert "argument" in capsys.readouterr().err
+
+
+def test_an_older_config_of_one_level_is_read():
+    flat = {"architecture": "resnet18", "num_classes": 3, "input_size": [3, 224, 224], "label_names": ["a", "b", "c"]}
+    for config in (flat, {"architecture": "resnet18", "pretrained_cfg": flat}):
+        read = check_config(config, "org/name")
+        assert (read["architecture"], read["num_classes"], read["pretrained_cfg"]["input_size"]) == ("resnet18", 3, [3, 224, 224])
+
+
+@pytest.mark.parametrize("model", ["kat_small_patch14_dinov2", "kat_base_patch16_clip_224.laion2b", "a folder"])
+def test_a_model_without_classes_is_refused_before_its_weights_are_fetched(model, tmp_path, no_network, capsys):
+    if model == "a folder":
+        model = str(tmp_path / "run")
+        save_model(timm.create_model(NAME, depth=1, num_classes=0), model)
+    load_samples().pil(0).save(tmp_path / "a.png")
+    assert main(["predict", str(tmp_path / "a.png"), "--model", model]) == 2
+    assert f"model {model} gives features and not classes: expected a classifier" in capsys.readouterr().err
+
+
+def test_weights_are_named_once(folder, capsys):
+    weights = str(folder / "model.safetensors")
+    with pytest.raises(ValueError, match="--checkpoint .* with hf-hub:ours/x: expected a name of the list or a folder"):
+        open_model("hf-hub:ours/x", weights)
+    assert main(["export", NAME, "--format", "onnx", "--pretrained", "--checkpoint", weights, "--out", str(folder / "x.onnx")]) == 2
+    assert "--pretrained with --checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_names_of_files_that_are_not_text(folder, tmp_path, capsys):
+    name = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    load_samples().pil(0).save(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", name)  # noqa: PTH104 (a path of bytes)
+    out = tmp_path / "answers.csv"
+    assert main(["predict", str(folder), os.fsdecode(name), "--out", str(out)]) == 0
+    assert "caf\ufffd.png" in capsys.readouterr().out and "caf\ufffd.png" in out.read_text(encoding="utf-8")
+
+
+def test_an_interrupted_predict_keeps_its_answers(folder, tmp_path, monkeypatch):
+    for number in range(3):
+        load_samples().pil(number).save(tmp_path / f"{number}.png")
+    opened = classify.open_images
+
+    def interrupted(*arguments):
+        yield next(opened(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(classify, "open_images", interrupted)
+    out = tmp_path / "answers.csv"
+    assert main(["predict", str(folder), str(tmp_path / "[0-9].png"), "--batch-size", "1", "--out", str(out)]) == 130
+    assert {row["file"] for row in csv.DictReader(out.read_text().splitlines())} == {str(tmp_path / "0.png")}
+    assert not out.with_name("answers.csv.partial").exists()
 
 
 def test_four_channels_are_refused_where_images_are_read(tmp_path, capsys):

@@ -26,7 +26,7 @@ from kat_zoo.train.classification.recipe import DataConfig, ModelConfig, Recipe
 from kat_zoo.train.core.checkpoint import save_weights
 from kat_zoo.train.core.config import to_yaml
 
-from .server import TOKEN
+from .server import TOKEN, Reply
 
 KWARGS = {"depth": 3, "img_size": 28, "patch_size": 4, "in_chans": 1}
 FILES = ["README.md", "config.json", "curves.png", "metrics.jsonl", "model.safetensors", "recipe.yaml", "result.json"]
@@ -151,7 +151,10 @@ def test_dry_run_asks_nothing(hub, run, capsys):
         (["--repo", "theirs/test"], TOKEN, "no right to write to theirs/test"),
         (["--repo", "ours/other"], TOKEN, "ours/other exists and holds test_vit, not test_kat"),
         (["--repo", "ours/other", "--private", "--replace"], TOKEN, "exists and is public"),
+        (["--repo", "ours/card"], TOKEN, "ours/card exists and holds README.md, but no config.json"),
+        (["--repo", "ours/list"], TOKEN, "ours/list exists and holds None, not test_kat"),
         (["--repo", "test"], TOKEN, "expected org/name"),
+        (["--repo", "ours/a b", "--dry-run"], TOKEN, "repo='ours/a b': expected org/name"),
         (["--repo", REPO, "--pr", "--revision", "v2"], TOKEN, "a pull request is made against main"),
         (["--repo", REPO, "--weights", "best"], TOKEN, "has no best.safetensors"),
     ],
@@ -159,6 +162,8 @@ def test_dry_run_asks_nothing(hub, run, capsys):
 def test_refusals(hub, run, monkeypatch, capsys, arguments, token, says):
     monkeypatch.setenv("HF_TOKEN", token) if token else monkeypatch.delenv("HF_TOKEN", raising=False)
     hub.add("ours/other", {"config.json": b'{"architecture": "test_vit"}'})
+    hub.add("ours/list", {"config.json": b"[1]"})
+    hub.add("ours/card", {"README.md": b"of the user's own"})
     assert main(["push", str(run), *arguments]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
@@ -177,6 +182,29 @@ def test_best_weights_have_no_figures_of_the_last(hub, run, trained, logged_in):
     assert push(run, REPO, weights="best").changed
     files = hub.repos[REPO].commits[hub.repos[REPO].refs["main"]]
     assert "result.json" not in files and {"model.safetensors", "recipe.yaml", "notes.txt"} <= files.keys()
+
+
+def test_a_hub_that_stops_answering_is_not_an_empty_repository(hub, run, logged_in):
+    hub.add("ours/other", {"config.json": b'{"architecture": "test_vit"}'})
+    hub.damage, hub.damage_head = {"config.json": lambda _: Reply(502)}, {"config.json"}
+    with pytest.raises(ConnectionError, match="the Hub does not answer"):
+        push(run, "ours/other")
+    assert len(hub.repos["ours/other"].commits) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("config.json", {"architecture": "my_model"}, "config.json does not describe a model: model='my_model': expected a registered"),
+        ("config.json", {"model_args": {"depht": 2}}, "config.json does not describe a model: .*depht"),
+        ("recipe.yaml", "a: [", "recipe.yaml is not YAML"),
+    ],
+)
+def test_a_run_that_is_damaged_is_refused_in_a_line(run, name, content, says):
+    path = run / name
+    path.write_text(content if isinstance(content, str) else json.dumps(json.loads(path.read_text()) | content))
+    with pytest.raises(ValueError, match=says):
+        push(run, REPO, dry_run=True)
 
 
 def test_not_a_run(tmp_path):
@@ -198,8 +226,23 @@ def test_pull_refusals(hub, tmp_path):
     ]:
         with pytest.raises(error, match=says):
             pull(repo, tmp_path / repo)
+    assert not [path for _, path in hub.log if path.endswith("README.md")]  # what holds no model is not downloaded
+    home = tmp_path / "home"
+    (home / ".cache" / "huggingface" / "hub").mkdir(parents=True)
+    with pytest.raises(ValueError, match="home is not empty, and not what an earlier pull left"):
+        pull("ours/login", home)
     hub.add("ours/damaged", {"model.safetensors": save({"x": torch.zeros(1)})})
     assert pull("ours/damaged", tmp_path / "ours/damaged").is_dir()
+
+
+def test_what_a_repository_no_longer_has_is_deleted(hub, tmp_path):
+    hub.add("ours/a", {"config.json": b"{}", "model.safetensors": save({"x": torch.zeros(1)}), "result.json": b"{}", "a/notes.txt": b"a"})
+    hub.add("ours/b", {"config.json": b"{}", "model.safetensors": save({"y": torch.zeros(1)})})
+    folder = pull("ours/a", tmp_path / "x")
+    (folder / "mine.txt").write_text("of the user's own")
+    pull("ours/b", folder)
+    left = {path.name for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts}
+    assert left == {"config.json", "model.safetensors", "mine.txt"} and load_file(folder / "model.safetensors").keys() == {"y"}
 
 
 def flashkat(state_dict):
@@ -247,6 +290,15 @@ def test_convert_refuses(tmp_path, kind):
     with pytest.raises(ValueError, match=f"x.pth is not weights|does not fit {model}"):
         convert(path, model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "recipe.yaml"])
+def test_convert_overwrites_nothing(tmp_path, name):
+    torch.save(timm.create_model("test_kat").state_dict(), tmp_path / "x.pth")
+    (tmp_path / name).write_text("of the user's own")
+    with pytest.raises(ValueError, match=f"has a {name}: expected a new folder"):
+        convert(tmp_path / "x.pth", "test_kat", tmp_path)
+    assert (tmp_path / name).read_text() == "of the user's own" and not (tmp_path / "model.safetensors").exists()
 
 
 def test_saved_models_have_labels_only_of_their_own(tmp_path):

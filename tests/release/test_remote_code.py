@@ -27,7 +27,7 @@ assert not [name for name in sys.modules if name.startswith("kat_zoo.")]
 
 MODELS = {
     "kat_pico_patch4_28.fmnist": {"pretrained": True},
-    "kat_pico_patch4_28": {"depth": 2, "order": (3, 2), "num_groups": 4},
+    "kat_pico_patch4_28": {"depth": 2, "order": (3, 2), "num_groups": 4, "norm_eps": 1e-3},
     "kat_tiny_patch16_224": {"depth": 2, "embed_dim": 48, "img_size": 32, "num_classes": 3, "act_scaled": True},
     "karat_pico_patch4_28.fmnist": {"pretrained": True},
     "karat_kat_pico_patch4_28": {"depth": 2, "qk_norm": True},
