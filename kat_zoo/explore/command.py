@@ -17,7 +17,7 @@ import uvicorn
 from .opening import network_bytes
 from .server import Limits, Server, make_app
 from .session import Session
-from .tables import parse_table
+from .tables import parse_table, unique_names
 
 LOOPBACK = "127.0.0.1"
 
@@ -84,7 +84,7 @@ def explore(
         browser: whether the browser is opened.
 
     Raises:
-        ValueError: a network of several outputs, or data that do not fit it.
+        ValueError: a network of several outputs, or data or names that do not fit it.
     """
     session = b""
     if network is not None:
@@ -101,8 +101,11 @@ def _options(network: Any, X: Any, y: Any, names: Sequence[str] | None, scales: 
     X, y = np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if X.ndim != 2 or y.size != len(X):
         raise ValueError(f"X of shape {X.shape}, y of shape {y.shape}: expected (N, inputs) and (N,)")
-    names = [f"x_{i + 1}" for i in range(X.shape[1])] if names is None else [str(name) for name in names]
-    table = {name: column.tolist() for name, column in zip([*names, "y"], [*X.T, y.ravel()], strict=True)}
+    names = unique_names([f"x_{i + 1}" for i in range(X.shape[1])] if names is None else [str(name) for name in names], [])
+    if len(names) != X.shape[1]:
+        raise ValueError(f"names={names}: expected {X.shape[1]}, one for each column of X")
+    target = next(name for name in ("y", *(f"y_{n}" for n in range(2, len(names) + 3))) if name not in names)
+    table = {name: column.tolist() for name, column in zip([*names, target], [*X.T, y.ravel()], strict=True)}
     return {"table": table, "network": base64.b64encode(network_bytes(network)).decode(), "scales": scales}
 
 

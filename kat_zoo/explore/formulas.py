@@ -20,14 +20,13 @@ from sympy.core.function import AppliedUndef
 from sympy.printing.mathml import mathml
 from sympy.printing.numpy import SciPyPrinter
 
-from ..kan.formula.export import to_c, to_numpy
+from ..kan.formula.export import latex_name, safe_names, to_c, to_numpy
 from .state import Problem, State
 
 EXACT = 1e-6  # largest error of an exact formula, relative to the spread of the target
 LETTERS = "wxzk"  # of names that SymPy's printers take for plain letters
 INDEXED = re.compile(r"([^\W\d_]+)_(\w+)")
-IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-LATEX = str.maketrans({c: f"\\{c}" for c in "#$%&_{}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "\n": " "})
+MODULES = {"np", "numpy", "scipy"}  # names that code uses
 EDGE = re.compile(r"phi_(\d+)_(\d+)_(\d+)")
 MOST_TERMS = 4000  # nodes of an expression that is typeset
 
@@ -85,8 +84,8 @@ def _name_tree(name: str) -> Tree:
     return ["mi", name]
 
 
-def latex_name(name: str) -> str:
-    """A column's name in LaTeX, every special character escaped.
+def latex_label(name: str) -> str:
+    """A column's name in LaTeX without its unit, every special character escaped.
 
     Args:
         name: name of the column.
@@ -96,7 +95,7 @@ def latex_name(name: str) -> str:
         return name
     if match := re.fullmatch(r"([A-Za-z])_([A-Za-z0-9]+)", name):
         return f"{match[1]}_{{{match[2]}}}"
-    return rf"\mathrm{{{name.translate(LATEX)}}}"
+    return latex_name(name)
 
 
 def typeset(printed: sympy.Expr, problem: Problem) -> dict[str, Any]:
@@ -106,28 +105,20 @@ def typeset(printed: sympy.Expr, problem: Problem) -> dict[str, Any]:
         printed: formula with rounded numbers.
         problem: the columns in use.
     """
-    names = {sympy.Symbol(symbol): latex_name(name) for symbol, name in zip(problem.symbols, problem.inputs, strict=True)}
+    names = {sympy.Symbol(symbol): latex_label(name) for symbol, name in zip(problem.symbols, problem.inputs, strict=True)}
     latex = sympy.latex(printed, symbol_names=names)
     return {
         "math": mathml_tree(printed, problem),
         "target": _name_tree(label(problem.target)),
-        "latex": f"{latex_name(problem.target)} = {latex}",
+        "latex": f"{latex_label(problem.target)} = {latex}",
         "symbolic": not printed.atoms(AppliedUndef),
     }
 
 
 def variables(problem: Problem) -> list[str]:
-    """Names of the inputs in code: those of the columns where a language takes them, else x_1, x_2, ..."""
+    """Names of the inputs in code: those of the columns where every language takes them, else x_1, x_2, ..."""
     names = [label(name) for name in problem.inputs]
-    wanted = sympy.Add(*map(sympy.Symbol, names))
-    if all(IDENTIFIER.fullmatch(name) for name in names) and len(set(names)) == len(names):
-        try:
-            to_c(wanted, names)
-        except ValueError:  # a word of C
-            return problem.symbols
-        if not {"np", "numpy", "scipy", "lambda", "def", "in", "is", "as", "and", "or", "not"} & set(names):
-            return names
-    return problem.symbols
+    return names if len(set(names)) == len(names) and safe_names(names, MODULES) == names else problem.symbols
 
 
 def code_of(full: sympy.Expr, printed: sympy.Expr, problem: Problem) -> dict[str, str]:
@@ -143,7 +134,9 @@ def code_of(full: sympy.Expr, printed: sympy.Expr, problem: Problem) -> dict[str
     names = variables(problem)
     symbols = {sympy.Symbol(old): sympy.Symbol(new) for old, new in zip(problem.symbols, names, strict=True)}
     full, printed = full.xreplace(symbols), printed.xreplace(symbols)
-    code = {"sympy": sympy.sstr(printed, full_prec=False), "numpy": _numpy(full, names)}
+    code = {"sympy": sympy.sstr(printed, full_prec=False)}
+    with contextlib.suppress(NotImplementedError):
+        code["numpy"] = _numpy(full, names)
     with contextlib.suppress(ValueError):
         code["c"] = to_c(full, names)
     if names == problem.symbols:

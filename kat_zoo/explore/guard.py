@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,10 +30,11 @@ class Guard:
         app: application behind the gate; the token is its root path.
         token: secret part of every path.
         most_bytes: largest body.
+        larger: largest body of paths by their ends.
     """
 
-    def __init__(self, app: ASGIApp, token: str, most_bytes: int) -> None:
-        self.app, self.token, self.most_bytes = app, token, most_bytes
+    def __init__(self, app: ASGIApp, token: str, most_bytes: int, larger: Mapping[str, int] | None = None) -> None:
+        self.app, self.token, self.most_bytes, self.larger = app, token, most_bytes, larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -42,14 +44,14 @@ class Guard:
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             return await PlainTextResponse(refusal[1], refusal[0], HEADERS)(scope, receive, send)
-        read = 0
+        read, most = 0, self._most(scope)
 
         async def bounded() -> Message:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self.most_bytes:
-                raise TooLarge(self._size_text())
+            if read > most:
+                raise TooLarge(_size_text(most))
             return message
 
         async def with_headers(message: Message) -> None:
@@ -59,8 +61,9 @@ class Guard:
 
         await self.app({**scope, "root_path": f"/{self.token}"}, bounded, with_headers)
 
-    def _size_text(self) -> str:
-        return f"The body is too large: expected at most {self.most_bytes // 1_000_000} MB."
+    def _most(self, scope: Scope) -> int:
+        """Largest body of a request."""
+        return next((most for end, most in self.larger.items() if scope["path"].endswith(end)), self.most_bytes)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         """Status and text of a refusal, or None."""
@@ -74,6 +77,10 @@ class Guard:
         if scope["method"] not in ("GET", "HEAD") and headers.get("origin", f"http://{host}") != f"http://{host}":
             return 403, "Origin: expected a page of this server."
         length = headers.get("content-length", "0")
-        if not length.isascii() or not length.isdigit() or int(length) > self.most_bytes:
-            return 413, self._size_text()
+        if not length.isascii() or not length.isdigit() or int(length) > self._most(scope):
+            return 413, _size_text(self._most(scope))
         return None
+
+
+def _size_text(most: int) -> str:
+    return f"The file is too large: expected at most {most // 1_000_000} MB."

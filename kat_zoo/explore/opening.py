@@ -15,12 +15,13 @@ from ..kan import KAN
 from .examples import EXAMPLES, example_table
 from .outcome import SPLIT, Lines, Outcome, Report, scale_lines
 from .state import Problem, Scales, State, strengths
-from .tables import MAX_NAME, Column, Table, parse_table
+from .tables import MAX_NAME, Column, Table, parse_table, unique_names
 
 USUAL_INPUTS = 8  # inputs of a wide table that are chosen at first
+LEAST_FILLED = 0.5  # part of the rows with a target that must have numbers in all of them
 
 
-def open_file(state: State, report: Report, *, name: str, data: str) -> Outcome:
+def open_file(state: State, report: Report, *, name: str, data: str, target: str | None = None) -> Outcome:
     """Read a CSV file.
 
     Args:
@@ -28,16 +29,17 @@ def open_file(state: State, report: Report, *, name: str, data: str) -> Outcome:
         report: function that takes news.
         name: name of the file.
         data: bytes of the file in base64.
+        target: name of the column to explain; the last one of numbers by default.
 
     Raises:
-        ValueError: as in `parse_table`.
+        ValueError: as in `parse_table`, or a target that is not a column of numbers.
     """
     name = str(name).replace("\\", "/").split("/")[-1][:MAX_NAME] or "table.csv"
     try:
         table = parse_table(base64.b64decode(data, validate=True), name)
     except (binascii.Error, TypeError) as error:
         raise ValueError(f"{name}: expected the bytes of a file in base64 ({error})") from None
-    return _usual(State(table), f"Open {name}", [f"table = read_table({name!r})"])
+    return _usual(State(table), f"Open {name}", [f"table = read_table({name!r})"], target)
 
 
 def open_example(state: State, report: Report, *, name: str) -> Outcome:
@@ -85,7 +87,7 @@ def open_network(
     Raises:
         ValueError: a file or table that cannot be read, or a network of several outputs or of other inputs.
     """
-    names = [str(name)[:MAX_NAME] for name in table]
+    names = unique_names([str(name) for name in table], [])
     columns = tuple(Column(name, np.asarray(values, dtype=np.float64)) for name, values in zip(names, table.values(), strict=True))
     cells = tuple(tuple(f"{column.values[n]:.6g}" for column in columns) for n in range(min(8, len(columns[0].values))))
     opened = Table(columns, cells, (), "network.safetensors")
@@ -107,20 +109,30 @@ def open_network(
     return Outcome(State(opened, problem, found, given), "Open a network", lines)
 
 
-def _usual(state: State, text: str, lines: Lines) -> Outcome:
-    """The state with the last column of numbers as target, explained by the strongest of the others."""
+def _usual(state: State, text: str, lines: Lines, target: str | None = None) -> Outcome:
+    """The state with a target, the last column of numbers by default, explained by the strongest of the others."""
     table = state.need_table()
     if len(table.numeric) < 2:
         return Outcome(state, text, lines)
-    target = table.numeric[-1]
-    found = strengths(table, target)
-    best = sorted(found, key=lambda name: -found[name])[:USUAL_INPUTS]
+    target = table.numeric[-1] if target is None else target
+    best = _strongest(table, target)
     inputs = [name for name in table.numeric if name in best]
     try:
         chosen = choose(state, lambda news: None, inputs=inputs, target=target)
     except ValueError:  # columns with too many gaps: the page asks for others
         return Outcome(state, text, lines)
     return Outcome(chosen.state, text, lines + chosen.code)
+
+
+def _strongest(table: Table, target: str) -> list[str]:
+    """The strongest columns, without those whose gaps would leave few rows."""
+    known = np.isfinite(table.column(target).values)
+    found, least, best = strengths(table, target), LEAST_FILLED * known.sum(), list[str]()
+    for name in sorted(found, key=lambda name: -found[name]):
+        filled = known & np.isfinite(table.column(name).values)
+        if len(best) < USUAL_INPUTS and filled.sum() >= least:
+            known, best = filled, [*best, name]
+    return best
 
 
 def choose(state: State, report: Report, *, inputs: Sequence[str], target: str) -> Outcome:

@@ -63,9 +63,9 @@ def _view(worker: Holder, options: Options, blob: bytes) -> Answer:
 
 
 def _step(worker: Holder, options: Options, blob: bytes) -> Answer:
-    given = dict(options["options"])
-    if options["name"] == "open_file":
-        given["data"] = base64.b64encode(blob).decode()
+    given = options["options"]
+    if options["name"] == "open_file" and isinstance(given, dict):
+        given = {**given, "data": base64.b64encode(blob).decode()}
     worker.session.do(options["name"], given, worker.report)
     return _changed(worker)
 

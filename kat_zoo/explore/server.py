@@ -39,7 +39,7 @@ class Limits:
     Attributes:
         sessions: sessions at a time.
         idle_seconds: time after which a session without an open page ends.
-        body_bytes: largest body of a request.
+        body_bytes: largest body of a request, a table; a saved session, which holds the table in base64, may have twice as many.
     """
 
     sessions: int = 16
@@ -113,11 +113,8 @@ class Server:
         return JSONResponse({"view": desk.view, "busy": desk.busy, "news": desk.news, "examples": examples})
 
     async def _open_page(self, desk: Desk, name: str, data: bytes, target: str | None) -> None:
-        value, _ = await desk.ask("step", {"name": "open_file", "options": {"name": name}}, data, step=True)
-        table = value["data"]
-        if target and table.get("target") != target:
-            inputs = [c["name"] for c in table["columns"] if not c["text"] and c["name"] != target]
-            await desk.ask("step", {"name": "choose", "options": {"inputs": inputs, "target": target}}, step=True)
+        options = {"name": name} if target is None else {"name": name, "target": target}
+        await desk.ask("step", {"name": "open_file", "options": options}, data, step=True)
 
     async def close(self, request: Request) -> Response:
         """End a session."""
@@ -289,4 +286,5 @@ def make_app(token: str, server: Server) -> ASGIApp:
         token: secret part of every path.
         server: the sessions.
     """
-    return Guard(Starlette(routes=server.routes(), lifespan=server.lifespan), token, server.limits.body_bytes)
+    most = server.limits.body_bytes
+    return Guard(Starlette(routes=server.routes(), lifespan=server.lifespan), token, most, {"/repeat": 2 * most})

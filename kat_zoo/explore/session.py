@@ -66,6 +66,8 @@ class Session:
             ValueError: an unknown step, options it does not have, or values that make no sense; the session stays as it was.
         """
         function = STEPS[choice("step", name, tuple(STEPS))]
+        if options is not None and not isinstance(options, Mapping):
+            raise ValueError(f"step {name!r} with options={options!r:.40}: expected names and values")
         given = dict(options or {})
         try:
             inspect.signature(function).bind(None, None, **given)
@@ -79,7 +81,7 @@ class Session:
 
         try:
             outcome = function(self.state, relay, **given)
-        except (TypeError, KeyError, IndexError, OverflowError) as error:  # values of another kind than JSON of the page has
+        except (TypeError, AttributeError, LookupError, OverflowError) as error:  # values of another kind than JSON of the page has
             raise ValueError(f"step {name!r}: expected other values ({error})") from error
         self.__dict__.update(self._with(name, given, outcome).__dict__)
         return self.state
@@ -118,19 +120,22 @@ class Session:
         """Make the step again that was taken back last, if there is one."""
         return self.go(min(self.position + 1, len(self.steps)))
 
-    def script(self) -> str:
-        """Python that repeats the steps that are not undone, and prints the formula and its error."""
+    def _that_count(self) -> list[Step]:
+        """The steps that are not undone, from the last table on: what was before has no effect any more."""
         steps = [*self.dropped, *self.steps[: self.position]]
         starts = [n for n, step in enumerate(steps) if step.name.startswith("open_")]
-        steps = steps[starts[-1] :] if starts else []
+        return steps[starts[-1] :] if starts else []
+
+    def script(self) -> str:
+        """Python that repeats the steps that are not undone, and prints the formula and its error."""
         lines = [HEAD]
-        for step in steps:
+        for step in self._that_count():
             lines += ["", "# " + " ".join(step.text.split()), *step.code]
         return "\n".join(lines) + "\n" + (TAIL if self.state.network is not None else "")
 
     def to_json(self) -> str:
-        """The steps as text, by which `from_json` repeats them."""
-        steps = [{"step": step.name, "options": step.options} for step in [*self.dropped, *self.steps[: self.position]]]
+        """The steps as text, from the last table on, by which `from_json` repeats them."""
+        steps = [{"step": step.name, "options": step.options} for step in self._that_count()]
         return json.dumps({"kat_zoo_explore": VERSION, "steps": steps})
 
     @classmethod

@@ -146,7 +146,7 @@ class FrontRow:
 
     Attributes:
         complexity: number of nodes of the expression, and 50 for each edge without a formula.
-        loss: root mean square error on rows that the search held out.
+        loss: root mean square error on rows that the search held out; on all, where none are or, for closed forms, fewer than 40.
         full: SymPy expression with all digits.
         printed: the expression with rounded numbers.
     """
@@ -237,7 +237,8 @@ class State:
 def strengths(table: Table, target: str) -> dict[str, float]:
     """How much of a column's variation each other column of numbers explains by itself, from 0 to 1.
 
-    The correlation ratio over quantile bins: it sees every function of one column, a straight line or not.
+    The correlation ratio over quantile bins: it sees every function of one column, a straight line or not. Bins of few values
+    explain these by chance, which is taken off (as in the adjusted R^2), and what is explained counts for filled cells alone.
 
     Args:
         table: the table.
@@ -257,5 +258,7 @@ def strengths(table: Table, target: str) -> dict[str, float]:
         bins = np.searchsorted(np.quantile(x, np.linspace(0, 1, BINS + 1)[1:-1]), x)
         counts = np.maximum(np.bincount(bins, minlength=BINS), 1)
         means = np.bincount(bins, y, minlength=BINS) / counts
-        found[name] = float(np.clip(np.var(means[bins]) / np.var(y), 0, 1))
+        free = len(y) - len(np.unique(bins))
+        chance = (1 - np.var(means[bins]) / np.var(y)) * (len(y) - 1) / free if free else 1.0
+        found[name] = float(np.clip(1 - chance, 0, 1)) * len(y) / int(np.isfinite(y_all).sum())
     return found

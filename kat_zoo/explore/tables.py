@@ -145,7 +145,7 @@ def parse_table(data: bytes, name: str = "table.csv") -> Table:
     if separator != "," and _has_decimal_commas(lines):
         notes.append("Numbers have decimal commas.")
         lines = [(n, [cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell for cell in row]) for n, row in lines]
-    columns = tuple(_column(i, title, lines, notes) for i, title in enumerate(_unique(header, notes)))
+    columns = tuple(_column(i, title, lines, notes) for i, title in enumerate(unique_names(header, notes)))
     if not any(not column.text and np.isfinite(column.values).any() for column in columns):
         raise ValueError(f"{name} has no column of numbers: expected at least two")
     _note_repeats(columns, notes)
@@ -243,7 +243,13 @@ def _has_decimal_commas(lines: Sequence[tuple[int, list[str]]]) -> bool:
     return commas > 0 and commas >= sum("." in cell and _number(cell) is not None for cell in cells)
 
 
-def _unique(header: Sequence[str], notes: list[str]) -> list[str]:
+def unique_names(header: Sequence[str], notes: list[str]) -> list[str]:
+    """Names of columns, short and distinct.
+
+    Args:
+        header: names as they were given.
+        notes: sentences for the user, to which one on changed names is added.
+    """
     names: list[str] = []
     changed = []
     for i, cell in enumerate(header):

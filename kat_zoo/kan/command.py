@@ -203,9 +203,12 @@ def _print(regressor: KANRegressor, options: Namespace, inputs: list[str]) -> No
     from sympy import Symbol, sstr
 
     from .formula.export import to_latex
+    from .search.judge import ENOUGH_HELD
 
     to_names = {Symbol(f"x_{i + 1}"): Symbol(name) for i, name in enumerate(inputs)}
-    print(f"{'complexity':>10}  {'held-out RMSE' if regressor.held_out_ else 'training RMSE':>13}  {options.target} =")
+    # Fewer held-out rows do not judge alone.
+    error = "held-out RMSE" if regressor.held_out_ >= ENOUGH_HELD else "RMSE" if regressor.held_out_ else "training RMSE"
+    print(f"{'complexity':>10}  {error:>13}  {options.target} =")
     for row in regressor._findings.rows:
         print(f"{row.complexity:>10}  {row.loss:>13.3g}  {sstr(row.equation.xreplace(to_names), full_prec=False)}")
     found = regressor.formula_.xreplace(to_names)

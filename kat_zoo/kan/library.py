@@ -91,7 +91,11 @@ def _slope_of_j1(x: Tensor) -> Tensor:
 
 
 def _gamma(x: Tensor) -> Tensor:
-    return torch.where(x > 0, torch.lgamma(x.clamp(min=1e-12)).exp(), math.nan)
+    inside, nearest = x > 0, x.round()
+    positive = torch.lgamma(torch.where(inside, x, 1 - x)).exp()
+    # The reflection formula, with the sine of the distance to the nearest pole; branches not taken are free of NaN for the gradient.
+    sine = torch.sin(math.pi * torch.where(inside, 0.5, x - nearest)) * (1 - 2 * torch.remainder(nearest, 2))
+    return torch.where((x < 0) & (x == nearest), math.nan, torch.where(inside, positive, math.pi / (sine * positive)))
 
 
 def _power(p: float) -> Callable[[Tensor], Tensor]:

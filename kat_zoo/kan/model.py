@@ -140,8 +140,8 @@ class KAN(Network):
             **options: further arguments of `KAN`.
 
         Raises:
-            ValueError: a function or power outside the library, symbols that `variables` lacks, a name twice, or text that SymPy
-                cannot read.
+            ValueError: a function or power outside the library, a number that is complex or too large, symbols that `variables`
+                lacks, a name twice, or text that SymPy cannot read.
         """
         from .formula.compiler import compile_formulas
 

@@ -18,6 +18,7 @@ from kat_zoo.explore.server import Limits, Server, make_app
 
 TOKEN = "secret-of-this-launch"
 HOST = "127.0.0.1:8123"
+SESSION = b'{"kat_zoo_explore": 1, "steps": [{"step": "open_example", "options": {"name": "toy"}}, %b]}'
 LONG = {"name": "train", "options": {"hidden": [8], "grid_size": 20, "chunks": 200}}
 
 
@@ -70,6 +71,9 @@ def test_bodies_are_bounded_before_they_are_read(client, path):
         for _ in range(200):
             yield b"a,b\n" * 250
 
+    saved = client.post(f"{path}/repeat", content=b"x" * 200_000)  # a table in base64 is larger than a table
+    assert saved.status_code == 422 and "not a session" in saved.text
+    assert client.post(f"{path}/repeat", content=b"x" * 200_001).status_code == 413
     streamed = client.post(f"{path}/table", content=pieces())
     assert streamed.status_code == 413 and "expected at most" in streamed.text
     assert client.post(f"{path}/table", headers={"content-length": "-5"}).status_code == 413
@@ -93,11 +97,16 @@ def test_files_of_the_page_and_no_others(client):
         ("POST", "/steps", b'{"name": "nonsense"}', 422),
         ("POST", "/steps", b'{"name": "train", "options": {"hidden": [5]}}', 422),
         ("POST", "/steps", b"[" * 20_000, 400),
+        ("POST", "/steps", b'{"name": "train", "options": [1]}', 422),
+        ("POST", "/steps", b'{"name": "open_file", "options": [1]}', 422),
         ("POST", "/table?name=t.csv", b"", 422),
         ("POST", "/table?name=t.csv", b"\0\1\2", 422),
         ("POST", "/position", b'{"position": 99}', 422),
         ("POST", "/position", b'{"position": "1"}', 422),
         ("POST", "/repeat", b'{"a": 1}', 422),
+        ("POST", "/repeat", b'{"kat_zoo_explore": 1, "steps": [{"step": "open_example", "options": [1]}]}', 422),
+        ("POST", "/repeat", SESSION % b'{"step": "choose", "options": {"inputs": 5, "target": "z"}}', 422),
+        ("POST", "/repeat", SESSION % b'{"step": "search", "options": {"units": 5}}', 422),
         ("POST", "/vision", b"no image", 422),
         ("POST", "/vision?sample=9999", b"", 422),
         ("POST", "/vision?sample=-1", b"", 422),

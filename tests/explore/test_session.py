@@ -12,7 +12,7 @@ import sympy
 import torch
 
 from kat_zoo.explore import Session, views
-from kat_zoo.explore.formulas import latex_name
+from kat_zoo.explore.formulas import latex_label
 from kat_zoo.kan import KAN, KANRegressor
 
 X1, X2 = sympy.symbols("x_1 x_2")
@@ -238,8 +238,8 @@ def test_any_name_of_a_column_goes_through(name, tmp_path):
 
 
 def test_names_in_latex():
-    assert latex_name("m [kg]") == "m" and latex_name("x_1") == "x_{1}"
-    assert latex_name("50% & {more}") == r"\mathrm{50\% \& \{more\}}"
+    assert latex_label("m [kg]") == "m" and latex_label("x_1") == "x_{1}"
+    assert latex_label("50% & {more}") == r"\mathrm{50\%\ \&\ \{more\}}"
 
 
 def test_a_wide_table_begins_with_its_strongest_columns():

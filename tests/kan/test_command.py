@@ -14,6 +14,7 @@ def test_command(tmp_path, capsys):
     assert cli.main(["formula", str(tmp_path / "data.csv"), "--target", "momentum", "--plot", str(tmp_path / "net.svg")]) == 0
     out = capsys.readouterr().out
     assert "momentum = mass*speed   (exact on 60 held-out rows)" in out and (tmp_path / "net.svg").stat().st_size > 1000
+    assert "  held-out RMSE  momentum" in out
 
 
 def test_command_with_units_and_a_page(tmp_path, capsys):
@@ -28,7 +29,8 @@ def test_command_with_units_and_a_page(tmp_path, capsys):
     command = ["formula", str(tmp_path / "data.csv"), "--target", "force", "--inputs", "mass", "other", "distance", "--quiet"]
     units = ["--units", "mass=kg, other=kg, distance=m", "--target-units", "N", "--max-seconds", "30", "--explain", str(tmp_path / "page")]
     assert cli.main([*command, *units, "--constants", "G=6.674e-11 m^3/kg/s^2"]) == 0
-    assert "force = G*mass*other/distance**2   (exact on 20 held-out rows)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "force = G*mass*other/distance**2   (exact on 20 held-out rows)" in out and "           RMSE  force" in out
     assert "y = G*mass*other/distance**2" in (tmp_path / "page" / "explanation.txt").read_text()
     assert cli.main([*command, *units[:4]]) == 0
     assert "6.674e-11 is in m**2*N/kg**2" in capsys.readouterr().out

@@ -129,7 +129,10 @@ def test_probabilities_far_from_the_border():
     np.testing.assert_array_equal(program([[-1.0], [1.0]]), [[1.0, 0.0], [0.0, 1.0]])
 
 
-@pytest.mark.parametrize("name", ["2x", "sin", "a b", "for", "M_PI"])
+TAKEN = ["2x", "sin", "a b", "for", "M_PI", "nan", "NAN", "isnan", "fma", "log1pf", "fabsl", "_Bool", "main", "FP_NAN"]
+
+
+@pytest.mark.parametrize("name", TAKEN)
 def test_names_that_c_does_not_allow(name):
     for source, taken in ((lambda name: to_c(KAN([1, 1]), name), "pieces0"), (to_int8(KAN([1, 1], base="zero")).to_c, "table")):
         for wrong in (name, taken):
@@ -193,3 +196,63 @@ def test_functions_are_compiled_once(monkeypatch):
 def test_int8_tables_of_other_networks_are_refused():
     with pytest.raises(ValueError, match="expected splines without a base"):
         to_int8(KAN([2, 1]))
+
+
+def network_of_tables(order, nodes, extrapolate):
+    network = KAN(nodes, 5, order, base="zero", extrapolate=extrapolate, noise_scale=1.0)
+    for node in range(2 * (len(nodes) - 2)):  # sums and products alone behind the splines
+        network.fix_symbolic(1, node, 0, "x", affine=(1.0, 0.0, 1.0, 0.0))
+    return network
+
+
+@pytest.mark.parametrize("order", range(6))
+@pytest.mark.parametrize("nodes", [[2, 1], [2, [1, 1], 1]])
+@pytest.mark.parametrize("extrapolate", ["linear", "zero"])
+def test_the_bound_of_int8_tables_holds_for_kinks_and_outside_of_grids(order, nodes, extrapolate):
+    network = network_of_tables(order, nodes, extrapolate)
+    X = np.random.default_rng(0).uniform(-3, 3, (1000, 2))
+    for entries in (2, 40):
+        tables = to_int8(network, entries)
+        error, bound = np.abs(tables(X) - to_numpy(network)(X)), tables.bound(X)
+        assert (error <= bound + 1e-12).all()
+    assert error.max() > 0.01 * bound.max()
+
+
+def test_codes_do_not_depend_on_the_rows_beside_them():
+    X, y = messy()
+    X["color"] = X["color"].astype(object).where(X["color"].notna(), None)  # a column of None alone has no type
+    model, lost = KANRegressor().fit(X, y), X["color"].isna()
+    for call in (to_numpy(model), to_int8(model, 16)):
+        np.testing.assert_array_equal(call(X[lost]), call(X)[lost])
+    np.testing.assert_allclose(to_numpy(model)(X[lost])[:, 0], model.predict(X[lost]), rtol=1e-12)
+
+
+def test_columns_of_a_frame_without_names_are_taken_by_their_order():
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 2)))
+    model = KANRegressor().fit(X, X[0] + X[1])
+    np.testing.assert_allclose(to_numpy(model)(X)[:, 0], model.predict(X), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda X: X.drop(columns="weight"), "X without column 'weight': expected size"),
+        (lambda X: X.assign(weight="heavy"), "column 'weight' of text or categories: expected numbers, as in fit"),
+        (lambda X: X.assign(color=1.0), "column 'color' of numbers: expected text or categories, as in fit, 'gr"),
+    ],
+)
+def test_a_frame_that_is_not_that_of_the_training_is_refused(change, message):
+    X, y = messy()
+    with pytest.raises(ValueError, match=message):
+        to_numpy(KANRegressor().fit(X, y))(change(X))
+
+
+def test_gamma_is_the_same_everywhere(tmp_path):
+    network = KAN.from_formula("gamma(x)")
+    X = np.array([[-5.0000001], [-2.5], [-0.5], [1e-9], [0.5], [7.5]])
+    with torch.no_grad():
+        expected = network(torch.from_numpy(X)).numpy()
+    assert expected[2] == pytest.approx(-2 * np.sqrt(np.pi))
+    for found in (to_numpy(network)(X), compiled(to_c(network), tmp_path, 1)(X)):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert torch.autograd.gradcheck(network, torch.from_numpy(X[1:3]).requires_grad_())

@@ -11,7 +11,7 @@ import sympy
 from kat_zoo.kan import KANClassifier, KANRegressor
 from kat_zoo.kan.search.closed_form import find_closed_forms
 from kat_zoo.kan.search.judge import Form
-from kat_zoo.kan.sklearn import closed, progress, symbolic, table
+from kat_zoo.kan.sklearn import closed, explain, formulas, progress, symbolic, table
 from kat_zoo.kan.sklearn.scales import Scales
 
 
@@ -79,6 +79,28 @@ def test_the_page_has_numbers_as_the_rows_and_as_the_formula_say(fitted, tmp_pat
     assert {file.name for file in (tmp_path / "new" / "page").iterdir()} == {"explanation.txt", "explanation.png"}
     with pytest.raises(ValueError, match="symbolic=False"):
         KANRegressor(steps=1).fit(X, y).explain()
+
+
+def test_the_page_is_about_all_rows_by_their_weights():
+    x, weight = np.random.default_rng(0).uniform(1, 3, (5000, 1)), np.ones(5000)
+    y = 2 * x[:, 0] + 0.5
+    y[::2], weight[::2] = -y[::2], 1e-20
+    page = KANRegressor(symbolic=True, max_seconds=10).fit(x, y, sample_weight=weight).explain()
+    assert re.search(r"Rows: 5000, weighted. Residuals: root mean square [\d.]+e-\d+, largest 13, R\^2 1\.", page.text)
+    assert page.text.count("the rows say the same to rounding") == 2
+    drawn = page.figure.axes[1].lines[1].get_ydata()
+    assert len(drawn) == 2000 and np.abs(drawn).max() < 1e-6
+    y[1::2] += np.random.default_rng(1).normal(size=2500)
+    (number,), _ = explain._numbers(sympy.sympify("2.1*x"), ["x"], x, y, weight / weight.sum())
+    (alone,), _ = explain._numbers(sympy.sympify("2.1*x"), ["x"], x[1::2], y[1::2], np.full(2500, 1 / 2500))
+    assert (number.fitted, number.deviation) == pytest.approx((alone.fitted, alone.deviation))
+
+
+def test_a_model_holds_some_rows_of_a_large_table(monkeypatch):
+    monkeypatch.setattr(formulas, "REMEMBERED", 100)
+    x = np.random.default_rng(0).uniform(1, 3, (300, 1))
+    model = KANRegressor(symbolic=True).fit(x, 2 * x[:, 0])
+    assert "Rows: 100 of 300. Residuals: " in model.explain().text and len(model._rows[0]) == 100
 
 
 def test_the_page_of_a_network_and_of_several_outputs(fitted):

@@ -158,6 +158,14 @@ def test_c_refuses_a_function_whose_name_is_taken():
         export.to_c(sympy.Symbol("a"), ["a", "a"])
 
 
+@pytest.mark.parametrize(
+    ("text", "lacks"), [("besselj(2, x)", r"besselj\(2, x\)"), ("airyai(x)", "airyai"), ("besselj(y, x)", r"besselj\(y")]
+)
+def test_functions_that_c_lacks_are_told(text, lacks):
+    with pytest.raises(ValueError, match=lacks):
+        export.to_c(sympy.sympify(text), ["x", "y"])
+
+
 def test_constants_of_bessel_functions_as_torch():
     value = export.to_torch(sympy.sympify("besselj(0, 2) + x"), ["x"])(torch.zeros(2, dtype=torch.float64))
     torch.testing.assert_close(value, torch.full((2,), float(sympy.besselj(0, 2)), dtype=torch.float64))

@@ -101,6 +101,21 @@ def test_a_column_of_another_kind_than_in_fit_is_refused():
         KANRegressor().fit(pd.DataFrame(index=range(30)), np.arange(30))
 
 
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        ([*map(str, range(99)), "n/a"], "100 different values as text, of which 64 count; nearly all are numbers, but 'n/a' is not"),
+        ([*range(49), "n/a"] * 2, "50 different values as text, of which 50 count; nearly all are numbers, but 'n/a' is not"),
+        ([f"id {n}" for n in range(100)], "100 different values as text, of which 64 count"),
+        ([*"0123456789"] * 10, None),
+        ([*"abcde"] * 20, None),
+    ],
+)
+def test_a_column_whose_numbers_became_text_is_told(column, told, caplog):
+    KANRegressor(hidden=()).fit(pd.DataFrame({"a": pd.Series(column, dtype=object)}), np.arange(100.0))
+    assert caplog.messages == ([f"column 'a' has {told}"] if told else [])
+
+
 def test_an_interrupt_ends_a_fit_that_has_no_search():
     X = np.random.default_rng(0).normal(size=(20_000, 10))
     before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from kat_zoo.kan import KAN, KANClassifier, KANRegressor
+from kat_zoo.kan.sklearn.rows import split
 
 SMALL = {"hidden": (2,), "grid_schedule": (3,), "steps": 3}
 
@@ -179,6 +180,30 @@ def test_classifier_writes_its_logits_as_formulas():
     assert abs(line.decision_function(X) - judge.decision_function(X)).max() < 1.5
     assert len(KANClassifier(symbolic=True).fit(X, np.digitize(X[:, 0], [-0.5, 0.5])).formula_) == 3
     assert not hasattr(line.set_params(symbolic=False).fit(X, noisy), "formula_")
+
+
+def test_a_class_of_held_out_rows_alone_is_trained_on():
+    X = np.random.default_rng(1).normal(size=(40, 1))
+    for row in range(40):
+        rare = np.arange(40) == row
+        if row in split(np.column_stack([X, rare]), 0.2, 0)[1]:
+            break
+    model = KANClassifier(symbolic=True, library=["x"], steps=1).fit(X, rare)
+    assert model.held_out_ == 0 and model.predict_proba(X)[:, 1].mean() == pytest.approx(1 / 40, rel=0.2)
+
+
+def test_a_fit_with_a_formula_keeps_nothing_of_one_without():
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    model = KANClassifier(hidden=(), steps=1).fit(X[:50], X[:50, 0] > 0)
+    assert model.held_out_ == 10
+    model.set_params(symbolic=True, library=["x"]).fit(X, X[:, 0] > 0)
+    assert model.held_out_ == 20 and not {"pairs_", "_judged", "_bands"} & set(vars(model))
+
+
+def test_without_interactions_no_network_with_hidden_layers_is_tried():
+    X = np.random.default_rng(0).uniform(-1, 1, (150, 3))
+    model = KANRegressor(interactions=False, steps=2, grid_schedule=(3,)).fit(X, 2 * X[:, 0] * X[:, 1] + X[:, 2])
+    assert model.network_.nodes == [3, 1] and model.pairs_ == [] and model.plot_shapes().axes
 
 
 def test_formula_of_a_dataframe_like_table():

@@ -225,6 +225,26 @@ def test_monotone_effects():
         KANRegressor(monotonic_cst={"z": 1}).fit(X, y)
 
 
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_an_even_function_without_a_line_is_monotone_too(direction, noise):
+    x, generator = np.linspace(-1, 1, 200)[:, None], np.random.default_rng(1)
+    even = x[:, 0] ** 2 + noise * generator.normal(size=200)
+    label = (np.abs(x[:, 0]) > 0.5) ^ (generator.random(200) < noise)
+    regressor = KANRegressor(hidden=(), monotonic_cst=[direction]).fit(x, even)
+    classifier = KANClassifier(hidden=(), monotonic_cst=[direction]).fit(x, label)
+    for effect in (regressor.predict(2 * x), classifier.decision_function(2 * x)):
+        assert (direction * np.diff(effect)).min() >= -1e-9 and (noise or np.ptp(effect) > 1e-3)
+
+
+def test_a_curve_whose_line_is_not_among_the_strongest_is_monotone_too(monkeypatch):
+    monkeypatch.setattr("kat_zoo.kan.gam.model.LINES", 1)
+    X = np.random.default_rng(0).uniform(-1, 1, (200, 2))
+    model = KANRegressor(hidden=(), monotonic_cst=[0, 1], interactions=False).fit(X, X[:, 0] + X[:, 1] ** 2)
+    line = np.column_stack([np.zeros(100), np.linspace(-1, 1, 100)])
+    assert np.diff(model.predict(line)).min() >= -1e-9
+
+
 def test_a_column_named_like_a_missing_one_may_be_monotone():
     X, y, _ = curve(150)
     frame = pd.DataFrame(X, columns=["a", "dose=missing", "c"])

@@ -11,11 +11,12 @@ async function request(path, options = {}) {
   }
   if (answer.ok) return answer;
   let text = `The server refused (${answer.status}).`;
+  let body = "";
   try {
-    const body = await answer.text();
+    body = await answer.text();
     text = JSON.parse(body).error ?? text;
   } catch {
-    if (answer.status === 413) text = "The file is too large: expected at most 20 MB.";
+    if (answer.status === 413 && body) text = body;
   }
   const failure = new Failure(text);
   failure.status = answer.status;

@@ -25,7 +25,7 @@ def to_c(model: Any, name: str = "predict") -> str:
         name: name of the function.
 
     Raises:
-        ValueError: a name that C does not allow, or a model without a network.
+        ValueError: a name that C does not allow, a function that C lacks, or a model without a network.
     """
     program = to_numpy(model)
     check_c_name(name, {f"{table}{n}" for n in range(len(program.layers)) for table in (*TABLES, "edges", "base")})

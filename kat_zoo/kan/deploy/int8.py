@@ -2,13 +2,15 @@
 
 Each spline becomes a table of evenly spaced entries, a scale and an offset; values between two entries are on the straight line
 between them. The error is bounded segment by segment: a straight line is off by at most h^2 / 8 times the largest second derivative
-of the segment, an entry by half a step of its scale, and a product by the errors of its factors.
+of the segment and by h / 4 times each jump of its slope, an entry by half a step of its scale, and a product by the errors of
+its factors. Outside of the tables, where the network goes on straight and they do not, the error grows with the slope.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -57,12 +59,15 @@ class Int8:
     def _edges(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Values (N, E) of the edges, and bounds of their errors."""
         h = self.program.scaled(self.program.codes(X))
-        last = self.table.shape[1] - 1
-        at = np.clip((h - self.low) / self.step, 0.0, last)[:, self.layer.edges[:, 1]]
+        last, own = self.table.shape[1] - 1, self.layer.edges[:, 1]
+        at = np.clip((h - self.low) / self.step, 0.0, last)[:, own]
         segment = np.minimum(np.nan_to_num(at).astype(int), last - 1)
         edge = np.arange(len(self.scale))
         left, right = (self.table[edge, segment + k].astype(np.float64) for k in (0, 1))
-        return (left + (at - segment) * (right - left)) * self.scale + self.offset, self.errors[edge, segment]
+        outside = h - np.clip(h, self.low, self.low + last * self.step)
+        slope = np.where(outside[:, own] < 0, *self.layer.pieces[:, [0, -1], 1].T)
+        beyond = np.abs(np.where(slope == 0, 0.0, outside[:, own])) * np.abs(slope)
+        return (left + (at - segment) * (right - left)) * self.scale + self.offset, self.errors[edge, segment] + beyond
 
     def _nodes(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Network outputs (N, outputs), and bounds of their errors."""
@@ -179,8 +184,8 @@ def to_int8(model: Any, entries: int = 64) -> Int8:
         scale[edge] = max(np.float32(np.abs(values - offset[edge]).max() / STEPS), np.finfo(np.float32).tiny)
         table[edge] = np.round((values - offset[edge]) / scale[edge]).clip(-STEPS, STEPS)
         entry_errors = np.abs(table[edge] * scale[edge] + offset[edge] - values)
-        bend = np.array([_largest_bend(first, edge, a, b) for a, b in zip(places[i][:-1], places[i][1:], strict=True)])
-        errors[edge] = np.maximum(entry_errors[:-1], entry_errors[1:]) + bend * step[i] ** 2 / 8
+        straight = [_off_a_line(first, edge, a, b) for a, b in pairwise(places[i])]
+        errors[edge] = np.maximum(entry_errors[:-1], entry_errors[1:]) + straight
     return Int8(program, table, scale, offset, low, step, errors)
 
 
@@ -209,17 +214,25 @@ def _spline(layer: Layer, edge: int, x: np.ndarray) -> np.ndarray:
     return values
 
 
-def _largest_bend(layer: Layer, edge: int, a: float, b: float) -> float:
-    """Largest absolute second derivative of a spline in a segment: of a cubic, at the ends of its pieces."""
-    i = layer.edges[edge, 1]
-    inside = layer.ends[i][(layer.ends[i] > a) & (layer.ends[i] < b)]
-    marks = np.concatenate([[a], inside, [b]])
-    powers = np.arange(layer.pieces.shape[2])
-    factors = powers * (powers - 1)
-    most = 0.0
-    for first, last in pairwise(marks.tolist()):
-        piece = int(np.searchsorted(layer.ends[i], (first + last) / 2, side="right"))
-        t = np.linspace(first, last, max(2, 8 * (len(powers) - 4) + 2)) - layer.origins[i, piece]
-        second = (layer.pieces[edge, piece] * factors)[2:] @ t[None] ** (powers[2:, None] - 2)
-        most = max(most, float(np.abs(second).max()))
-    return most
+def _off_a_line(layer: Layer, edge: int, a: float, b: float) -> float:
+    """Largest distance of a spline in a segment from the straight line between its ends: by its bend, kinks and jumps."""
+    i, width = layer.edges[edge, 1], b - a
+    ends = layer.ends[i]
+    bend, kinks = 0.0, 0.0
+    for first, last in pairwise([a, *ends[(ends > a) & (ends < b)].tolist(), b]):
+        piece = int(np.searchsorted(ends, (first + last) / 2, side="right"))
+        second = np.polynomial.Polynomial(layer.pieces[edge, piece]).deriv(2)
+        bend = max(bend, _largest(second(np.polynomial.Polynomial([first - layer.origins[i, piece], last - first])).coef))
+    for knot in np.flatnonzero((ends >= a) & (ends <= b)):
+        left, right = (np.polynomial.Polynomial(layer.pieces[edge, piece]) for piece in (knot, knot + 1))
+        t = ends[knot] - layer.origins[i, [knot, knot + 1]]
+        part = (ends[knot] - a) / width
+        kinks += abs(right(t[1]) - left(t[0])) + abs(right.deriv()(t[1]) - left.deriv()(t[0])) * width * part * (1 - part)
+    return bend * width**2 / 8 + kinks
+
+
+def _largest(coefficients: np.ndarray) -> float:
+    """Bound of a polynomial from 0 to 1: the largest Bernstein coefficient, which is an end of a straight line."""
+    degree = len(coefficients) - 1
+    bernstein = [sum(comb(j, k) / comb(degree, k) * coefficients[k] for k in range(j + 1)) for j in range(degree + 1)]
+    return float(np.abs(bernstein).max())

@@ -16,7 +16,7 @@ from scipy.special import expit, softmax
 
 from ..library import function_names, get_function
 from ..network import Network
-from ..sklearn.columns import Category, Column, Columns, read_column
+from ..sklearn.columns import Category, Column, Columns, read_column, refuse_lazy, refuse_text, series_of
 
 BASES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "silu": lambda x: x * expit(x),
@@ -161,21 +161,31 @@ class Program:
             X: data frame with the columns of the training, or (N, columns) numbers, with the codes of categories.
 
         Raises:
-            ValueError: another number of columns.
+            ValueError: another number of columns, a column that is missing, or one of another kind than in the training.
         """
+        refuse_lazy(X)
         if not hasattr(X, "columns"):
             x = np.asarray(X, dtype=np.float64)
             if x.ndim != 2 or x.shape[1] != len(self.columns):
                 raise ValueError(f"X of shape {x.shape}: expected (N, {len(self.columns)})")
             return x
-        found = []
-        for name, values in zip(self.columns, self.categories, strict=True):
-            column = read_column(name, X[name])
+        found, series = [], series_of(X)
+        for name, values, at in zip(self.columns, self.categories, self._places(list(X.columns)), strict=True):
+            column = read_column(name, series[at])
             if values:
-                place = {value: code for code, value in enumerate(values)}
-                column = np.array([place.get(value, -1) for value in column.tolist()], dtype=np.float64)
+                column = Category(name, values).codes(column).astype(np.float64)
+            refuse_text(name, column)
             found.append(column)
         return np.stack(found, 1)
+
+    def _places(self, names: list[Any]) -> list[int]:
+        """Number of each column in a data frame: by their order where no name of it is text, as scikit-learn has it."""
+        if names == self.columns or (len(names) == len(self.columns) and not any(isinstance(name, str) for name in names)):
+            return list(range(len(names)))
+        lost = [name for name in self.columns if name not in names]
+        if lost:
+            raise ValueError(f"X without column {lost[0]!r}: expected {', '.join(self.columns[:10])}")
+        return [names.index(name) for name in self.columns]
 
     def scaled(self, x: np.ndarray) -> np.ndarray:
         """Inputs (N, inputs) of the network for rows (N, columns)."""

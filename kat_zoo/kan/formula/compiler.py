@@ -7,6 +7,7 @@ An expression can be a node from the layer on that stands above all of its cores
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,21 @@ _FUNCTIONS = {
 }
 
 
+def _number(constant: sympy.Expr) -> float:
+    """A constant as a float.
+
+    Raises:
+        ValueError: it is complex, or too large.
+    """
+    try:
+        value = float(constant)
+    except TypeError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{constant.evalf(4)} in the formula: expected finite real numbers")
+    return value
+
+
 def _shifted(expression: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr]:
     """Split into b + rest with b free of variables, be it a number, pi or log(2)."""
     b, rest = expression.as_independent(*expression.free_symbols, as_Add=True)
@@ -51,20 +67,20 @@ def _shifted(expression: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr]:
 def _scaled(expression: sympy.Expr) -> tuple[float, sympy.Expr]:
     """Split into c * rest with c free of variables."""
     c, rest = expression.as_independent(*expression.free_symbols, as_Add=False)
-    return float(c), rest
+    return _number(c), rest
 
 
 def _affine(argument: sympy.Expr) -> tuple[float, float, sympy.Expr]:
     """Split into a * core + b; returns (a, b, core)."""
     b, rest = _shifted(argument)
     a, core = _scaled(rest)
-    return a, float(b), core
+    return a, _number(b), core
 
 
 def _edge(term: sympy.Expr) -> SymbolicEdge:
     """One term of a sum as an edge."""
     if not term.free_symbols:
-        return "0", (0.0, 0.0, 0.0, float(term)), sympy.S.One
+        return "0", (0.0, 0.0, 0.0, _number(term)), sympy.S.One
     c, g = _scaled(term)
     if g.is_Symbol or g.is_Mul or g.is_Add:
         return "x", (1.0, 0.0, c, 0.0), g
@@ -119,7 +135,7 @@ def _edges(expression: sympy.Expr) -> list[SymbolicEdge]:
             c += edges[core][1][2]
         edges[core] = name, (a, b, c, d), core
     (name, (a, b, c, d), core), *others = edges.values()
-    return [(name, (a, b, c, d + float(constant)), core), *others]
+    return [(name, (a, b, c, d + _number(constant)), core), *others]
 
 
 def _depth(expression: sympy.Expr, depths: Depths) -> int:
@@ -152,8 +168,8 @@ def compile_formulas(
         **options: further arguments of the network.
 
     Raises:
-        ValueError: a function or power outside the library, symbols that `variables` lacks, a name twice, or text that SymPy
-            cannot read.
+        ValueError: a function or power outside the library, a number that is complex or too large, symbols that `variables` lacks,
+            a name twice, or text that SymPy cannot read.
     """
     listed = list(expressions) if isinstance(expressions, (list, tuple)) else [expressions]
     outputs = [_parse(e, variables) for e in listed]
@@ -169,8 +185,10 @@ def _inputs(outputs: list[sympy.Expr], variables: Sequence[str] | None) -> list[
     """The inputs as symbols, in their order."""
     found = sorted(set().union(*(e.free_symbols for e in outputs)), key=str)
     symbols = [sympy.Symbol(v) for v in variables] if variables is not None else found
-    if not set(found) <= set(symbols) or not symbols:
-        raise ValueError(f"variables={[str(s) for s in symbols]}: expected all of {[str(s) for s in found]}, at least one")
+    if not symbols:
+        raise ValueError(f"variables={variables}: expected at least one name, for the formula has none")
+    if not set(found) <= set(symbols):
+        raise ValueError(f"variables={[str(s) for s in symbols]}: expected all of {[str(s) for s in found]}")
     if len(set(symbols)) < len(symbols):
         raise ValueError(f"variables={[str(s) for s in symbols]}: expected distinct names")
     return symbols

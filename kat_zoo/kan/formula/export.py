@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import re
 from collections.abc import Callable, Container, Iterable, Sequence
+from types import BuiltinFunctionType
 from typing import Any
 
 import sympy
@@ -15,14 +17,21 @@ _TORCH = ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cos
 _READABLE = re.compile(r"[A-Za-z]+\d*(_[A-Za-z0-9]+)?", re.ASCII)  # SymPy sets these well: x_1, alpha, v_max
 _LATEX = {c: f"\\{c}" for c in "%#&$_{}"} | {"\\": r"\backslash{}", "^": r"\hat{}", "~": r"\sim{}", " ": r"\ ", "\n": r"\ "}
 
-C_NAMES = frozenset(  # keywords of C and names that math.h declares
+_MATH = """
+    acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh drem erf erfc exp exp10 exp2 expm1 fabs fdim finite floor fma
+    fmax fmin fmod frexp gamma hypot ilogb j0 j1 jn ldexp lgamma llrint llround log log10 log1p log2 logb lrint lround modf nan
+    nearbyint nextafter nexttoward pow remainder remquo rint round scalb scalbln scalbn significand sin sincos sinh sqrt tan tanh
+    tgamma trunc y0 y1 yn
+""".split()  # noqa: SIM905 (a list literal takes a screen)
+C_NAMES = frozenset(  # keywords of C, names that math.h declares, and main
     """
-    acos acosh asin asinh atan atan2 atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 fabs floor fmax fmin fmod frexp gamma hypot
-    j0 j1 jn ldexp lgamma log log10 log1p log2 modf pow rint round sin sinh sqrt tan tanh tgamma trunc y0 y1 yn auto break case
-    char const continue default do double else enum extern float for goto if inline int long register restrict return short signed
-    sizeof static struct switch typedef union unsigned void volatile while
-    """.split()  # noqa: SIM905 (a list literal takes a screen)
-)
+    auto break case char const continue default do double else enum extern float for goto if inline int long register restrict return
+    short signed sizeof static struct switch typedef union unsigned void volatile while asm typeof main signgam float_t double_t
+    fpclassify isfinite isgreater isgreaterequal isinf isless islessequal islessgreater isnan isnormal isunordered signbit
+    isinff isinfl isnanf isnanl lgamma_r lgammaf_r lgammal_r math_errhandling linux unix NAN INFINITY HUGE HUGE_VAL HUGE_VALF HUGE_VALL
+    """.split()  # noqa: SIM905
+) | {name + kind for name in _MATH for kind in ("", "f", "l")}
+_C_RESERVED = re.compile("_[A-Z_]|M_|FP_|MATH_")  # beginnings of names that belong to the compiler and to math.h
 
 
 def to_numpy(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., Any]:
@@ -77,10 +86,19 @@ def c_expression(expression: sympy.Expr) -> str:
 
     Args:
         expression: the formula.
+
+    Raises:
+        ValueError: a function that C lacks.
     """
+    orders = {bessel.args[0] for bessel in expression.atoms(sympy.besselj)}
+    if not orders <= {0, 1}:
+        raise ValueError(f"besselj({max(orders - {0, 1}, key=str)}, x): expected besselj(0, x) or besselj(1, x), which C has")
     bessel = [(lambda n, x: n == 0, lambda n, x: f"j0({x})"), (lambda n, x: n == 1, lambda n, x: f"j1({x})")]
     # SymPy passes the arguments as text to the second function of a pair, as expressions to the first.
-    text: str = sympy.ccode(expression, user_functions={"besselj": bessel, "gamma": "tgamma"})
+    try:
+        text: str = sympy.ccode(expression, user_functions={"besselj": bessel, "gamma": "tgamma"})
+    except NotImplementedError as error:
+        raise ValueError(f"expression={expression}: expected functions that C has ({str(error).splitlines()[0]})") from None
     return text
 
 
@@ -93,8 +111,8 @@ def to_c(expression: sympy.Expr, variables: Sequence[str], name: str = "formula"
         name: name of the function.
 
     Raises:
-        ValueError: the expression holds other variables, or numeric edges (phi_l_i_j); a name of the function that C does not
-            allow.
+        ValueError: the expression holds other variables, numeric edges (phi_l_i_j) or a function that C lacks; a name of the
+            function that C does not allow.
     """
     _symbols(expression, variables)
     check_c_name(name)
@@ -145,11 +163,12 @@ def safe_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
 
 def _is_free(name: str) -> bool:
     """Whether a text is a name, and means nothing in C, Python or SymPy."""
-    return _is_free_in_c(name) and not keyword.iskeyword(name) and not hasattr(sympy, name)
+    builtin = isinstance(getattr(builtins, name, None), BuiltinFunctionType)  # SymPy reads max and sum as functions
+    return _is_free_in_c(name) and not keyword.iskeyword(name) and not hasattr(sympy, name) and not builtin
 
 
 def _is_free_in_c(name: str) -> bool:
-    return bool(re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII)) and name not in C_NAMES and not name.startswith("M_")
+    return bool(re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII)) and name not in C_NAMES and not _C_RESERVED.match(name)
 
 
 def to_text(expression: sympy.Expr) -> tuple[str, dict[str, str]]:
@@ -202,10 +221,11 @@ def to_latex(expression: Any) -> str:
     """
     listed = expression if isinstance(expression, list) else [expression]
     symbols = set().union(*(one.free_symbols for one in listed)) if listed else set()
-    names = {symbol: _latex_name(str(symbol)) for symbol in symbols if not _READABLE.fullmatch(str(symbol))}
+    names = {symbol: latex_name(str(symbol)) for symbol in symbols if not _READABLE.fullmatch(str(symbol))}
     text: str = sympy.latex(expression, symbol_names=names)
     return text
 
 
-def _latex_name(name: str) -> str:
+def latex_name(name: str) -> str:
+    """A name as upright text of LaTeX, its special characters escaped."""
     return f"\\mathrm{{{''.join(_LATEX.get(c, c) for c in name)}}}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from .basis import CHUNK, Basis, chunks, splines
 from .losses import Loss
-from .monotone import solve_monotone
+from .monotone import Part, keep_lines, solve_monotone
 from .pairs import COLUMNS, ROWS, screen
 from .reml import FREE, Moments, Solution, solve
 
@@ -42,7 +42,7 @@ class Terms:
     order: int = 4
     shared: bool = False
 
-    def monotone_parts(self, directions: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    def monotone_parts(self, directions: np.ndarray) -> list[Part]:
         """Columns of the design, spline coefficients and direction of each column that must rise (1) or fall (-1)."""
         found = []
         for number, column in enumerate(self.lines):
@@ -194,12 +194,12 @@ def fit_terms(
             break
         former = value
     if directions is not None and directions.any():
-        every = np.append(solution.penalties, 0.0)[blocks]
-        former = np.inf
+        parts, former = terms.monotone_parts(directions), np.inf
+        every = keep_lines(solution.penalties, blocks, parts)
         for _ in range(1 if loss.exact else ITERATIONS):
             factor, target = loss.working(y, eta, weight)
             products = design.moments(target - offset, weight * factor, rows)
-            solution.coefficients = solve_monotone(products, every, terms.monotone_parts(directions))
+            solution.coefficients = solve_monotone(products, every, parts)
             eta = offset + design.predict(solution.coefficients)
             value = float(weight @ loss.values(y, eta)) / rows
             if abs(former - value) <= settled:
@@ -238,6 +238,8 @@ def fit(
     """
     offset = np.zeros(len(y)) if offset is None else offset
     columns, curved = _candidates(basis, x, y - offset, weight)
+    if directions is not None:  # a curve is monotone by its line alone
+        columns = np.union1d(columns, curved[directions[curved] != 0])
     every = Design(Terms(basis, columns, curved), x).moments(y - offset, weight, float(weight.sum())) if loss.exact else None
     fits = []
     for curves in (curved[:0], curved):

@@ -7,12 +7,27 @@ from scipy.optimize import lsq_linear
 
 from .reml import Moments
 
+Part = tuple[np.ndarray, np.ndarray, int]
 
-def solve_monotone(
-    moments: Moments,
-    penalty: np.ndarray,
-    parts: list[tuple[np.ndarray, np.ndarray, int]],
-) -> np.ndarray:
+
+def keep_lines(penalties: np.ndarray, blocks: np.ndarray, parts: list[Part]) -> np.ndarray:
+    """Penalties (P,) of the columns, finite for the line of each spline whose curves are in the model.
+
+    Curves alone can neither rise nor fall everywhere, so a line that has gone comes back with the penalty of its curves.
+
+    Args:
+        penalties: (J,) penalty of each block, infinite for blocks to leave out; those of such lines are set.
+        blocks: (P,) block of each column, -1 for the constant.
+        parts: columns, coefficients and direction of each constraint, as `solve_monotone` takes them.
+    """
+    every: np.ndarray = np.append(penalties, 0.0)[blocks]  # the last stands for the constant
+    for columns, _, _ in parts:
+        if len(columns) > 1 and np.isinf(every[columns[0]]) and np.isfinite(every[columns[1]]):
+            every[columns[0]] = penalties[blocks[columns[0]]] = every[columns[1]]
+    return every
+
+
+def solve_monotone(moments: Moments, penalty: np.ndarray, parts: list[Part]) -> np.ndarray:
     """Coefficients (P,) of the penalized problem whose splines are monotone.
 
     The coefficients of a B-spline that do not fall make a function that does not fall. There are as many differences of them as

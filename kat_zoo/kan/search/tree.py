@@ -123,6 +123,20 @@ def evaluate(tree: Tree, X: np.ndarray) -> Any:
     return FUNCTIONS[head][0](inner)
 
 
+def freed(tree: Tree, loose: Callable[[Tree], bool]) -> Tree:
+    """The tree with some of its leaves as constants that are to be fitted again.
+
+    Args:
+        tree: The tree.
+        loose: Function that says of a leaf whether it becomes a constant.
+    """
+    if tree[0] in LEAVES:
+        return ("c", tree[1]) if loose(tree) else tree
+    if tree[0] == "^":
+        return ("^", freed(tree[1], loose), tree[2])
+    return (tree[0], *(freed(part, loose) for part in tree[1:]))
+
+
 def _children(tree: Tree) -> tuple[Tree, ...]:
     if tree[0] in LEAVES:
         return ()

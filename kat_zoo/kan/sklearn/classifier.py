@@ -12,7 +12,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from ..._checks import count
+from ..._checks import count, real
 from ..gam.losses import Logistic
 from ..library import DEFAULT_LIBRARY, get_function
 from ..model import KAN
@@ -22,7 +22,7 @@ from ..operations.symbolic import check_library, fix_symbolic, suggest_symbolic
 from . import shapes
 from .columns import Columns
 from .estimator import KANEstimator, seed_of
-from .rows import split, typical_rows, weighted_samples
+from .rows import split, typical_rows, unseen, weighted_samples
 from .scales import Scales
 from .validation import checked
 
@@ -99,11 +99,9 @@ class KANClassifier(ClassifierMixin, KANEstimator):
             ValueError: parameters or data that make no sense.
         """
         self._check_parameters()
-        check_library(self.library)
         if self.symbolic and self.monotonic_cst is not None:
             raise ValueError(f"monotonic_cst={self.monotonic_cst!r} with symbolic=True: expected None")
-        for name in ("formula_", "pairs_"):
-            self.__dict__.pop(name, None)  # of an earlier fit
+        self._forget()
         if self.symbolic:
             return self._fit_formula(X, y, sample_weight)
         table, y, weight = self._read(X, y, sample_weight)
@@ -116,6 +114,12 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         self._scales.spread, self._scales.shift = np.ones(len(numbers)), np.zeros(len(numbers))
         self._fit_table(table, targets, weight, [Logistic() for _ in numbers], True)
         return self
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_library(self.library)
+        real("l1", self.l1, 0.0)
+        self._refuse_without_symbolic("library")
 
     def _labels(self, y: np.ndarray) -> np.ndarray:
         """Numbers of the classes of labels, which are remembered."""
@@ -136,6 +140,9 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         inputs, labels = inputs.to(device), torch.from_numpy(indices.astype(np.int64)).to(device)
         seed = seed_of(self.random_state)
         train, held = split(np.column_stack([X, indices]), self.validation_fraction, seed)
+        if len(np.unique(indices[train])) < len(self.classes_):  # every class is trained on
+            train, held = np.arange(len(X)), np.array([], int)
+        self.held_out_ = unseen(X, train, held)
         outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
         data: dict[str, Any] = {"X": inputs[train], "y": labels[train]}
         if weight is not None:

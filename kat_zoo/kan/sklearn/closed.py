@@ -22,7 +22,7 @@ from ..search.in_units import Quantities, find_forms_in_units, finite_in_box
 from ..search.judge import CONSTANT, FLOOR, NODE, SOLVED, Data, Form, Judge
 from ..search.problem import OutOfTime
 from ..search.rounding import rounded
-from ..search.tree import LEAVES, Tree, evaluate, from_sympy, to_sympy
+from ..search.tree import Tree, evaluate, freed, from_sympy, to_sympy
 from .units import Units
 
 LEAST_ROWS = 6  # rows of a table that closed forms are searched for
@@ -143,22 +143,9 @@ class Law:
         return shares
 
 
-def _freed(tree: Tree) -> Tree:
-    """The form with its round numbers other than 1 and -1 to be fitted again."""
-    if tree[0] in ("n", "s") and abs(tree[1]) != 1:
-        return ("c", tree[1])
-    if tree[0] in LEAVES:
-        return tree
-    return ("^", _freed(tree[1]), tree[2]) if tree[0] == "^" else (tree[0], *map(_freed, tree[1:]))
-
-
-def _free_floats(tree: Tree) -> Tree:
-    """The form with its decimal numbers to be fitted again."""
-    if tree[0] == "s":
-        return ("c", tree[1]) if tree[2].is_Float else tree
-    if tree[0] in LEAVES:
-        return tree
-    return ("^", _free_floats(tree[1]), tree[2]) if tree[0] == "^" else (tree[0], *map(_free_floats, tree[1:]))
+def _is_rough(leaf: Tree) -> bool:
+    """Whether a leaf is a number of a form other than 1 and -1."""
+    return leaf[0] in ("n", "s") and abs(leaf[1]) != 1
 
 
 def _refitted(data: Data, trees: Sequence[Tree]) -> list[Form]:
@@ -168,7 +155,7 @@ def _refitted(data: Data, trees: Sequence[Tree]) -> list[Form]:
     for tree in trees:
         forms = [judge.measure(tree) for judge in judges]
         with contextlib.suppress(OutOfTime):
-            forms += [rounded(judge, _freed(tree)) for judge in judges]
+            forms += [rounded(judge, freed(tree, _is_rough)) for judge in judges]
         form = min(forms, key=lambda form: form.cost)
         if math.isfinite(form.cost) and (form.exact or finite_in_box(form.tree, data.X)):
             found.append(form)
@@ -190,7 +177,7 @@ def law_of(expression: sympy.Expr, data: Data, names: Sequence[str]) -> Law | No
         tree = from_sympy(expression, [sympy.Symbol(name) for name in names])
     except ValueError:
         return None
-    found = _refitted(data, [_free_floats(tree)])
+    found = _refitted(data, [freed(tree, lambda leaf: leaf[0] == "s" and leaf[2].is_Float)])
     X = np.concatenate([data.X, data.X_val])
     return Law(found[0], list(names), X[:: max(1, len(X) // 500)]) if found else None
 

@@ -17,6 +17,7 @@ from .validation import checked, refuse_infinity
 logger = logging.getLogger("kat_zoo")
 
 MOST_CATEGORIES = 64  # of a column; rarer ones count as none of them
+NEARLY_ALL = 0.9  # part of the different values of a column of text that are numbers, from which the others look like mistakes
 FARTHEST = 1e6  # half-widths of the bulk of a column at which a value stops to count
 FAR = 10.0  # widths of the training range at which a column with a straight effect stops
 MISSING = "missing"
@@ -89,8 +90,7 @@ class Column:
 
     def inputs(self, values: np.ndarray) -> np.ndarray:
         """Inputs (N, 1) or (N, 2) of a network."""
-        if values.dtype == object:
-            raise ValueError(f"column {self.name!r} of text or categories: expected numbers, as in fit")
+        refuse_text(self.name, values)
         lost = np.isnan(values)
         scaled = np.where(lost, self.fill, np.clip((values - self.center) / self.half, self.low, self.high))
         return np.stack([scaled, lost], 1).astype(np.float64) if self.missing else scaled[:, None]
@@ -120,6 +120,7 @@ class Category:
         counts: dict[Any, float] = {}
         for value, w in zip(values.tolist(), weight.tolist(), strict=True):
             counts[value] = counts.get(value, 0.0) + w
+        _warn_of_text(name, [value for value in counts if value is not None])
         most = sorted(counts, key=lambda value: (-counts[value], str(value)))[:MOST_CATEGORIES]
         return cls(name, sorted(most, key=lambda value: (value is None, str(value))))
 
@@ -128,18 +129,26 @@ class Category:
         """Names of the inputs."""
         return [f"{self.name}={MISSING if value is None else value}" for value in self.values]
 
-    def inputs(self, values: np.ndarray) -> np.ndarray:
-        """Inputs (N, categories) of a network."""
+    def codes(self, values: np.ndarray) -> np.ndarray:
+        """Numbers (N,) of the categories, -1 for those that have none.
+
+        Args:
+            values: (N,) objects, None where they are missing, or numbers.
+
+        Raises:
+            ValueError: numbers for a column of text.
+        """
         place = {value: number for number, value in enumerate(self.values)}
         if values.dtype != object:  # numbers, or nothing but missing values
             if not np.isnan(values).all() and not any(isinstance(value, int | float) for value in self.values):
                 raise ValueError(f"column {self.name!r} of numbers: expected text or categories, as in fit, {self.values[0]!r} for example")
             missing, values = np.isnan(values), values.astype(object)
             values[missing] = None
-        found = np.zeros((len(values), len(self.values)))
-        for row, value in enumerate(values.tolist()):
-            if value in place:
-                found[row, place[value]] = 1.0
+        return np.array([place.get(value, -1) for value in values.tolist()], dtype=int)
+
+    def inputs(self, values: np.ndarray) -> np.ndarray:
+        """Inputs (N, categories) of a network."""
+        found: np.ndarray = (self.codes(values)[:, None] == np.arange(len(self.values))).astype(np.float64)
         return found
 
 
@@ -211,8 +220,7 @@ def read_table(estimator: Any, X: Any, reset: bool) -> list[np.ndarray]:
     Raises:
         ValueError: infinite numbers, a column of another type, or another number of columns or other names than in `fit`.
     """
-    if type(X).__name__ == "LazyFrame":
-        raise ValueError("X of type LazyFrame: expected a table in memory, X.collect()")
+    refuse_lazy(X)
     if not (hasattr(X, "columns") and hasattr(X, "dtypes")):
         numbers = checked(estimator, X, reset=reset, ensure_all_finite="allow-nan")
         return list(np.ascontiguousarray(numbers.T))
@@ -221,10 +229,27 @@ def read_table(estimator: Any, X: Any, reset: bool) -> list[np.ndarray]:
         raise ValueError(f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required.")
     if not len(X):
         raise ValueError(f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is required.")
-    series = [X[name] for name in X.columns] if len(set(X.columns)) == len(X.columns) else [X.iloc[:, n] for n in range(X.shape[1])]
-    table = [read_column(name, one) for name, one in zip(X.columns, series, strict=True)]
+    table = [read_column(name, one) for name, one in zip(X.columns, series_of(X), strict=True)]
     refuse_infinity({str(name): column for name, column in zip(X.columns, table, strict=True) if column.dtype != object})
     return table
+
+
+def refuse_lazy(X: Any) -> None:
+    """Raise a ValueError for a query of polars that was not run yet."""
+    if type(X).__name__ == "LazyFrame":
+        raise ValueError("X of type LazyFrame: expected a table in memory, X.collect()")
+
+
+def refuse_text(name: str, values: np.ndarray) -> None:
+    """Raise a ValueError for a column (N,) of objects in place of numbers."""
+    if values.dtype == object:
+        raise ValueError(f"column {name!r} of text or categories: expected numbers, as in fit")
+
+
+def series_of(X: Any) -> list[Any]:
+    """Columns of a data frame in their order, whether their names are distinct or not."""
+    names = list(X.columns)
+    return [X[name] for name in names] if len(set(names)) == len(names) else [X.iloc[:, n] for n in range(len(names))]
 
 
 def read_column(name: Any, series: Any) -> np.ndarray:
@@ -265,6 +290,28 @@ def read_column(name: Any, series: Any) -> np.ndarray:
     except TypeError:
         raise ValueError(f"column {str(name)!r} of lists or the like: expected numbers or categories") from None
     return found
+
+
+def _warn_of_text(name: str, values: list[Any]) -> None:
+    """Tell of a column of text that has more values than count, or that looks like numbers with a few words among them.
+
+    Args:
+        name: name of the column.
+        values: its different values.
+    """
+    words = [value for value in values if not _is_number(value)]
+    like_numbers = 0 < len(words) <= (1 - NEARLY_ALL) * len(values)
+    if len(values) > MOST_CATEGORIES or like_numbers:
+        text = f"column {name!r} has {len(values)} different values as text, of which {min(len(values), MOST_CATEGORIES)} count"
+        logger.warning(text + (f"; nearly all are numbers, but {words[0]!r} is not" if like_numbers else ""))
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _is_missing(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect as signatures
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+FITTED = (  # what a fit sets
+    *("network_", "history_", "pairs_", "estimators_", "search_", "formula_", "exact_", "table_", "law_", "held_out_", "constants_"),
+    *("constant_units_", "summary_", "_findings", "_scales", "_judged", "_bands", "_rows", "_unit"),
+)
+
+
 def seed_of(random_state: Any) -> int:
     """A seed from scikit-learn's random_state.
 
@@ -53,6 +60,7 @@ def _is_list(value: Any) -> bool:
 class KANEstimator(BaseEstimator, ABC):
     """Base of KANRegressor and KANClassifier, which document the parameters they share."""
 
+    symbolic: bool
     _scales: Scales | Columns
     network_: KAN
 
@@ -91,6 +99,19 @@ class KANEstimator(BaseEstimator, ABC):
         real("reach", self.reach, 0.0)
         if not is_real(self.validation_fraction) or not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction={self.validation_fraction!r}: expected a number of at least 0 and below 1")
+
+    def _refuse_without_symbolic(self, *names: str) -> None:
+        """Raise a ValueError for parameters of the search of a formula that are given where none is searched."""
+        parameters = signatures.signature(type(self)).parameters
+        for name in names:
+            value, default = getattr(self, name), parameters[name].default
+            if not self.symbolic and value is not default and value != default:
+                raise ValueError(f"{name}={value!r} with symbolic=False: expected {default!r}, or symbolic=True")
+
+    def _forget(self) -> None:
+        """Drop what an earlier fit, with other parameters, has found."""
+        for name in FITTED:
+            self.__dict__.pop(name, None)
 
     def _device(self) -> torch.device:
         """The device to train on, the CPU by default.
@@ -193,7 +214,7 @@ class KANEstimator(BaseEstimator, ABC):
             self.pairs_ = [(names[answer.columns[i]], names[answer.columns[j]]) for i, j in sorted(pairs)]
 
     def _may_train(self, losses: Sequence[Any], task: Task) -> bool:
-        return bool(len(self.hidden)) and all(loss.exact for loss in losses) and not task.directions.any()
+        return bool(len(self.hidden)) and all(loss.exact for loss in losses) and task.interactions and not task.directions.any()
 
     def _trained(
         self, judge: KAN, inputs: np.ndarray, y: np.ndarray, weight: np.ndarray, train: np.ndarray, held: np.ndarray

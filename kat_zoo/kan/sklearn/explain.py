@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sympy
+import torch
 
 from ..search.judge import STEPS, least_squares
-from ..search.tree import LEAVES, Tree, constants, evaluate, from_sympy, walk, with_constants
+from ..search.tree import constants, evaluate, freed, from_sympy, walk, with_constants
 from .closed import Law
+from .rows import typical_rows
 from .symbolic import Findings
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ class Subject:
         shares: (inputs,) share of each input in the variation.
         X: (N, inputs) samples.
         y: (N,) targets.
+        weight: (N,) positive weights, None for equal ones.
+        total: Number of rows of the fit, of which the samples are some.
         spread: Standard deviation of y.
         numbers_with_units: Value and unit of each number of the formula that has a unit.
     """
@@ -76,6 +80,8 @@ class Subject:
     shares: np.ndarray
     X: np.ndarray
     y: np.ndarray
+    weight: np.ndarray | None = None
+    total: int = 0
     spread: float = 1.0
     numbers_with_units: Sequence[tuple[float, str]] = ()
 
@@ -91,6 +97,18 @@ class Subject:
         labels = {sympy.Symbol(name): sympy.Symbol(label) for name, label in zip(self.names, self.labels, strict=True)}
         text: str = sympy.sstr(expression.xreplace(labels), full_prec=False)
         return text
+
+    @property
+    def share(self) -> np.ndarray:
+        """(N,) share of each row in the sum of the weights."""
+        weight = np.ones(len(self.y)) if self.weight is None else self.weight
+        shares: np.ndarray = weight / weight.sum()
+        return shares
+
+    def drawn(self) -> Subject:
+        """The subject with some of its rows, enough for pictures."""
+        rows = typical_rows(torch.from_numpy(np.column_stack([self.X, self.y])), self.weight).numpy()
+        return replace(self, X=rows[:, :-1], y=rows[:, -1], weight=None)
 
     def values(self, X: np.ndarray) -> np.ndarray:
         """Values (N,) of the formula."""
@@ -119,8 +137,18 @@ class _Number:
         return f"  {self.fitted:.7g}{doubt} -> {self.shown}: {reason}"
 
 
-def _numbers(expression: sympy.Expr, names: Sequence[str], columns: np.ndarray, y: np.ndarray) -> tuple[list[_Number], float]:
-    """Each number of the printed formula beside its value by least squares, and the growth of the error that its digits cost."""
+def _numbers(
+    expression: sympy.Expr, names: Sequence[str], columns: np.ndarray, y: np.ndarray, share: np.ndarray
+) -> tuple[list[_Number], float]:
+    """Each number of the printed formula beside its value by least squares, and the growth of the error that its digits cost.
+
+    Args:
+        expression: the printed formula.
+        names: names of its variables.
+        columns: (N, variables) their values.
+        y: (N,) targets.
+        share: (N,) weights of the rows, of sum 1.
+    """
     try:
         tree = from_sympy(expression, sympy.symbols(list(names)))
     except ValueError:
@@ -128,33 +156,37 @@ def _numbers(expression: sympy.Expr, names: Sequence[str], columns: np.ndarray, 
     leaves = [part for part in walk(tree) if part[0] == "s"]
     if not leaves or len(leaves) > MOST_NUMBERS or len(leaves) >= len(y):
         return [], 0.0
-    free = _freed(tree)
+    free, root = freed(tree, lambda leaf: bool(leaf[0] == "s")), np.sqrt(share * len(y))
+    rows = float(1 / (share @ share))  # of equal weight that would tell as much
 
     def residuals(values: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
-            out: np.ndarray = evaluate(with_constants(free, values.tolist()), columns) - y
+            out: np.ndarray = (evaluate(with_constants(free, values.tolist()), columns) - y) * root
         return out
 
     start = np.array(constants(free))
     with np.errstate(all="ignore"):
         found, loss = least_squares(residuals, start, STEPS)
         before = float(np.mean(residuals(start) ** 2))
-    deviations = _deviations(residuals, found, loss)
-    growth = float(np.sqrt(before / loss) - 1) if loss > (1e-9 * float(y.std())) ** 2 else 0.0
+    deviations = _deviations(residuals, found, loss, rows)
+    growth = float(np.sqrt(before / loss) - 1) if loss > 1e-18 * _variance(y, share) else 0.0
     parts = zip(leaves, start, found, deviations, strict=True)
-    return [_Number(str(leaf[2]), float(v), float(w), float(d)) for leaf, v, w, d in parts], growth
+    return [_Number(sympy.sstr(leaf[2], full_prec=False), float(v), float(w), float(d)) for leaf, v, w, d in parts], growth
 
 
-def _freed(tree: Tree) -> Tree:
-    if tree[0] == "s":
-        return ("c", tree[1])
-    if tree[0] in LEAVES:
-        return tree
-    return ("^", _freed(tree[1]), tree[2]) if tree[0] == "^" else (tree[0], *map(_freed, tree[1:]))
+def _variance(y: np.ndarray, share: np.ndarray) -> float:
+    return float(share @ (y - share @ y) ** 2)
 
 
-def _deviations(residuals: Any, values: np.ndarray, loss: float) -> np.ndarray:
-    """Standard errors of constants from the Jacobian; NaN where the data cannot tell them apart."""
+def _deviations(residuals: Any, values: np.ndarray, loss: float, rows: float) -> np.ndarray:
+    """Standard errors of constants from the Jacobian; NaN where the data cannot tell them apart.
+
+    Args:
+        residuals: (N,) residuals of constants, of mean weight 1.
+        values: the constants.
+        loss: mean squared residual.
+        rows: number of rows that the weighted ones stand for.
+    """
     steps = 1e-6 * np.where(values != 0, np.abs(values), 1.0)
     columns = [(residuals(values + step) - residuals(values - step)) / (2 * h) for h, step in zip(steps, np.diag(steps), strict=True)]
     J = np.column_stack(columns)
@@ -164,7 +196,7 @@ def _deviations(residuals: Any, values: np.ndarray, loss: float) -> np.ndarray:
     size = np.sqrt((J * J).sum(0))
     if not size.all() or np.linalg.cond(J / size) > 1e8:
         return unknown
-    noise = loss * len(J) / max(len(J) - len(values), 1)
+    noise = loss * len(J) / max(rows - len(values), 1)
     errors: np.ndarray = np.sqrt(noise * np.diag(np.linalg.inv((J / size).T @ (J / size)))) / size
     return errors
 
@@ -172,14 +204,16 @@ def _deviations(residuals: Any, values: np.ndarray, loss: float) -> np.ndarray:
 def _text(subject: Subject) -> str:
     law = subject.findings.chosen.answer
     residuals = subject.y - subject.values(subject.X)
-    square = float(np.mean(residuals**2))
+    square = float(subject.share @ residuals**2)
+    of_all = f" of {subject.total}" if subject.total > len(subject.y) else ""
     lines = [
         f"y = {subject.text(subject.expression)}",
         "",
         subject.summary,
         "",
-        f"Rows: {len(subject.y)}. Residuals: root mean square {square**0.5:.3g}, largest {np.abs(residuals).max():.3g}, "
-        f"R^2 {1 - square / (float(subject.y.var()) or 1.0):.6g}.",
+        f"Rows: {len(subject.y)}{of_all}{'' if subject.weight is None else ', weighted'}. "
+        f"Residuals: root mean square {square**0.5:.3g}, largest {np.abs(residuals).max():.3g}, "
+        f"R^2 {1 - square / (_variance(subject.y, subject.share) or 1.0):.6g}.",
         "",
         "Formulas that no shorter one beats (number of table_, length, error):",
     ]
@@ -187,7 +221,7 @@ def _text(subject: Subject) -> str:
         mark = "*" if row is subject.findings.chosen else " "
         lines.append(f"{mark} {number:>2} {row.complexity:>5} {row.loss:>10.3g}  {subject.text(row.equation)}")
     names, columns = (law.names, law.columns(subject.X)) if isinstance(law, Law) else (subject.names, subject.X)
-    numbers, growth = _numbers(subject.expression, names, columns, subject.y)
+    numbers, growth = _numbers(subject.expression, names, columns, subject.y, subject.share)
     if numbers:
         lines += ["", "Numbers, as least squares give them -> as printed:", *(number.line() for number in numbers)]
         lines += [f"  Together they let the error grow by {100 * growth:.2g} %."]
@@ -245,10 +279,11 @@ def explain(subject: Subject, folder: Any = None) -> Explanation:
     lines = -(-panels // columns)
     figure = Figure(figsize=(3.6 * columns, 3.0 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    drawn = subject.drawn()
     _draw_front(axes[0], subject)
-    _draw_residuals(axes[1], subject.y, subject.values(subject.X))
+    _draw_residuals(axes[1], drawn.y, drawn.values(drawn.X))
     for panel, i in zip(axes[2:], inputs, strict=False):
-        _draw_input(panel, subject, i)
+        _draw_input(panel, drawn, i)
     if inputs:
         axes[2].legend(fontsize="small")
     for panel in axes[panels:]:

@@ -26,7 +26,7 @@ from .symbolic import Findings, Options, Row, Table, find, former_trees
 from .table import summary_of, table_of
 from .units import Units, read_units
 
-SHOWN_ROWS = 2000  # rows that `explain` draws
+REMEMBERED = 20_000  # rows that `explain` compares with the formula; a fitted model holds them
 
 
 class FormulaSearch(KANEstimator):
@@ -78,8 +78,11 @@ class FormulaSearch(KANEstimator):
         with one_thread(), live_table(self.verbose, self.max_seconds) as report:
             options.report = report
             self._adopt(find(table, options, clock), options.units, clock.over)
-        step = max(1, len(table.X) // SHOWN_ROWS)
-        self._rows = table.X[::step], table.y[::step, 0]  # `explain` draws them
+        weight = None if table.weight is None or not np.ptp(table.weight) else table.weight
+        rows = np.arange(len(table.X))
+        if len(rows) > REMEMBERED:
+            rows = np.sort(np.random.default_rng(0).choice(rows, REMEMBERED, replace=False))
+        self._rows = table.X[rows], table.y[rows, 0], None if weight is None else weight[rows], len(table.X)
 
     def _fit_each(self, X: Any, y: np.ndarray, sample_weight: Any, stop: Stop, former: list[Any] | None) -> None:
         """A search of its own for each output: together, the error of one hides how good another is."""

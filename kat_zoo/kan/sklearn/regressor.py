@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 FARTHEST = 1e9  # scaled target
 WILD = 1e4  # standard deviation of y in its interquartile ranges, beyond which these are its scale
 LOSSES = ("squared", "huber", "quantile", "poisson")
-FITTED = (
-    *("network_", "history_", "pairs_", "estimators_", "search_", "formula_", "exact_", "table_", "law_"),
-    *("constants_", "constant_units_", "summary_", "_findings", "_scales"),
-)
 
 
 class KANRegressor(RegressorMixin, FormulaSearch):
@@ -44,7 +40,8 @@ class KANRegressor(RegressorMixin, FormulaSearch):
     influence.
 
     Args:
-        hidden: sizes of the hidden layers of a network that is tried where an additive model leaves something; () for none.
+        hidden: sizes of the hidden layers of a network that is tried where an additive model leaves something; () for none, as
+            for interactions=False.
         symbolic: whether a formula is searched instead of training one network: closed forms first
             (`kat_zoo.kan.search.closed_form`), then, where none is exact, networks that become formulas
             (`kat_zoo.kan.search.search.find_formulas`). The search runs on one thread, so that the answer does not depend on
@@ -102,8 +99,8 @@ class KANRegressor(RegressorMixin, FormulaSearch):
         table_: pandas DataFrame (a list of named tuples where pandas is not installed) of the candidates that no simpler one
             beats, a constant, a linear model and functions of one input among those tried. Its columns are complexity, the
             number of nodes of the expression and 50 for each numeric edge; loss, the root mean square error on the held-out
-            rows (on all, where none are); score, the drop of log(loss) for each node more than the row before; equation.
-            Rows are numbered from 0, and `predict(X, index=3)` predicts with row 3.
+            rows (on all, where none are or, for closed forms, fewer than 40); score, the drop of log(loss) for each node more
+            than the row before; equation. Rows are numbered from 0, and `predict(X, index=3)` predicts with row 3.
         constants_: values of the named constants in base units, by which `formula_` is evaluated, where `units` are given.
         constant_units_: value and unit of each number of the formula that has a unit, where `units` are given.
         search_: all networks of the search, where symbolic=True.
@@ -174,8 +171,7 @@ class KANRegressor(RegressorMixin, FormulaSearch):
         self._check_parameters()
         check_library(self.library)
         former = self.__dict__.get("estimators_"), self.__dict__.get("_findings")
-        for name in FITTED:
-            self.__dict__.pop(name, None)  # of an earlier fit with other parameters
+        self._forget()
         if not self.symbolic:
             self._fit_numeric(X, y, sample_weight)
             return self
@@ -233,6 +229,7 @@ class KANRegressor(RegressorMixin, FormulaSearch):
         count("restarts", self.restarts)
         if self.n_jobs is not None and (not is_integer(self.n_jobs) or self.n_jobs == 0):
             raise ValueError(f"n_jobs={self.n_jobs!r}: expected an integer other than 0, or None")
+        self._refuse_without_symbolic("widths", "library", "max_seconds", "restarts", "warm_start")
         for name in ("target_units", "constants"):
             if getattr(self, name) is not None and self.units is None:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected units of the inputs, too")
