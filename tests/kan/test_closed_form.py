@@ -351,3 +351,11 @@ def test_no_network_is_trained_where_a_closed_form_leaves_only_noise(monkeypatch
     assert str(model.formula_) == "x_1*x_2**2" and not model.exact_ and not trained
     with pytest.raises(ZeroDivisionError):  # a step is not noise
         KANRegressor(symbolic=True, random_state=0, max_seconds=3).fit(X, np.floor(3 * X[:, 0]) * np.sin(9 * X[:, 1] ** 2))
+
+
+def test_rows_for_a_regression_go_by_their_weights():
+    x, weight = np.random.default_rng(0).uniform(-2, 2, (5000, 1)), np.ones(5000)
+    weight[::2] = 1e-9
+    y = np.where(weight < 1, 100.0, x[:, 0] ** 2)
+    judge = Judge(Data(x, y, x[:10], y[:10], weight=weight, weight_val=weight[:10]))
+    assert (weight[judge.some_rows(400)] == 1).all() and len(judge.some_rows(400)) == 400

@@ -220,15 +220,22 @@ class Judge:
     def some_rows(self, most: int) -> np.ndarray:
         """Training rows for a regression: half of them the largest in y, which noise of one size spares, the others evenly spread.
 
+        Where rows have weights, both go by them: large is sqrt(weight) |y|, and even is the sum of the weights.
+
         Args:
             most: Number of rows at most.
         """
-        n = len(self.data.y)
+        n, weight = len(self.data.y), self.data.weight
         if n <= most:
             return np.arange(n)
-        order = np.argsort(-np.abs(self.data.y), kind="stable")
-        rest = np.sort(order[most // 2 :])
-        chosen: np.ndarray = np.sort(np.concatenate([order[: most // 2], rest[:: math.ceil(len(rest) / (most - most // 2))]]))
+        order = np.argsort(-np.abs(self.data.y) * (1.0 if weight is None else np.sqrt(weight)), kind="stable")
+        rest, places = np.sort(order[most // 2 :]), most - most // 2
+        if weight is None:
+            rest = rest[:: math.ceil(len(rest) / places)]
+        else:
+            sums = np.cumsum(weight[rest])
+            rest = rest[np.unique(np.searchsorted(sums, (np.arange(places) + 0.5) / places * sums[-1]))]
+        chosen: np.ndarray = np.sort(np.concatenate([order[: most // 2], rest]))
         return chosen
 
     def residuals(self, tree: Tree) -> np.ndarray:
