@@ -2,6 +2,10 @@
 
 import itertools
 import multiprocessing
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Any, TypeVar
@@ -13,6 +17,21 @@ Result = TypeVar("Result")
 
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def _begin() -> None:
+    one_thread()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has ended, be it by a signal that this one did not get."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    while True:  # the first signal lets a training write its checkpoint, the second ends the process, which waits for tasks
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
 
 
 def in_processes(function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[tuple[tuple[Any, ...], Result]]:
@@ -30,7 +49,7 @@ def in_processes(function: Callable[..., Result], tasks: Sequence[tuple[Any, ...
     """
     waiting = iter(tasks)
     running: dict[Future[Result], tuple[Any, ...]] = {}
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), one_thread) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin) as pool:
         for task in itertools.islice(waiting, jobs):
             running[pool.submit(function, *task)] = task
         while running:

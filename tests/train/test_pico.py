@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -102,3 +105,18 @@ def test_no_run_begins_after_one_has_failed(pico, tmp_path):
         for (path,), _ in in_processes(Path.touch, [(path,) for path in paths], 1):
             ended.append(path)
     assert ended == paths[:1] and [path.exists() for path in paths] == [True, False, False, False]
+
+
+def test_processes_end_with_the_one_that_started_them():
+    """Killed, it cannot tell them, and they would train on."""
+    code = "import time; from parallel import in_processes\nif __name__ == '__main__': list(in_processes(time.sleep, [(600,)], 1))"
+    program = subprocess.Popen([sys.executable, "-c", code], cwd=BENCHMARKS)
+    parent, children = psutil.Process(program.pid), []
+    while not any(child.num_threads() > 1 and "spawn_main" in " ".join(child.cmdline()) for child in children):
+        assert program.poll() is None
+        time.sleep(0.2)
+        children = parent.children(recursive=True)
+    time.sleep(0.5)
+    program.kill()
+    program.wait()
+    assert not psutil.wait_procs(children, timeout=60)[1]
