@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(found.lines(names)))
     problems = [f"{found.split}: {problem}" for found in reports for problem in found.problems]
     if flags.report is not None:
-        flags.report.write_text("".join(f"{problem}\n" for problem in problems))
+        flags.report.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
     if not problems:
         print("Every image can be used.")
     return 1 if problems else 0

@@ -45,7 +45,7 @@ def read_recipes() -> list[RecipeFacts]:
 def header(path: Path) -> dict[str, str]:
     """The comments at the beginning of a recipe: key -> text, and under "" what comes before the first key."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
         lines.append(line.lstrip("# "))

@@ -184,14 +184,16 @@ def write_scenes(config: SceneConfig) -> Path:
         to the split's image folder); `annotations/{training,validation}/*.png` (ADE20K; 0 is background) and `objectInfo10.txt`.
 
     Raises:
-        ValueError: the folder exists and is not empty.
+        ValueError: the folder exists and is not empty, or another run has begun it.
         FileNotFoundError: Fashion-MNIST is not there.
     """
     out = Path(config.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} exists; give a new folder")
-    splits = fashion_mnist(config.root)
     partial = out.with_name(out.name + ".partial")
+    if partial.exists():
+        raise ValueError(f"--out {out}: {partial} is of a run that was killed, or is still writing; remove it, or give a new folder")
+    splits = fashion_mnist(config.root)
     partial.mkdir(parents=True)
     try:
         _write(splits, config, partial)
@@ -226,12 +228,12 @@ def _write(splits: Splits, config: SceneConfig, out: Path) -> None:
             scenes_with.append(having)
             info = {"description": f"Fashion-MNIST items in scenes, seed {config.seed}, min_visible {config.min_visible:g}"}
             instances = {"info": info, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
-            (out / "annotations" / f"instances_{('train', 'val')[number]}.json").write_text(json.dumps(instances))
+            (out / "annotations" / f"instances_{('train', 'val')[number]}.json").write_text(json.dumps(instances), encoding="utf-8")
     lines = ["Idx\tRatio\tTrain\tVal\tStuff\tName"]  # ADE20K's table of classes: share of pixels, images of each split that have it
     for i, category in enumerate(categories, 1):
         share = pixels[i] / pixels.sum()
         lines.append(f"{i}\t{share:.4f}\t{scenes_with[0][i]}\t{scenes_with[1][i]}\t0\t{category['name']}")
-    (out / f"objectInfo{len(categories)}.txt").write_text("\n".join(lines) + "\n")
+    (out / f"objectInfo{len(categories)}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main(argv: Sequence[str]) -> int:

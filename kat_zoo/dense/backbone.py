@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-import timm
 from timm.layers.format import Format
 from timm.layers.patch_embed import PatchEmbed
 from timm.models import is_model
@@ -11,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from .. import models as models
+from ..models._pretrained import UnknownArgument, create_model
 from ..models.karat import KArAt
 
 
@@ -29,12 +29,16 @@ def create_backbone(
         The backbone.
 
     Raises:
-        ValueError: an unknown name, a model that is not a plain Vision Transformer, or arguments for a model that exists already.
+        ValueError: an unknown name, a model that is not a plain Vision Transformer, arguments that it does not have, or arguments
+            for a model that exists already.
     """
     if isinstance(backbone, str):
         if ":" not in backbone and not is_model(backbone):
             raise ValueError(f"backbone={backbone!r}: expected a registered model; timm.list_models('*kat*') lists those of the zoo")
-        model: Any = timm.create_model(backbone, pretrained=pretrained, num_classes=0, **(backbone_args or {}))
+        try:
+            model: Any = create_model(backbone, pretrained=pretrained, num_classes=0, **(backbone_args or {}))
+        except UnknownArgument as error:
+            raise ValueError(f"backbone_args={backbone_args}: {error}") from error
     elif not pretrained and not backbone_args:
         model = backbone
     else:

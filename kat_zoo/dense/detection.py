@@ -19,10 +19,12 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.rpn import RPNHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
 from .._checks import count
+from ._arguments import check_arguments
 from .backbone import LayerDecay, create_backbone, image_statistics
 from .pyramid import SimpleFeaturePyramid
 
@@ -96,6 +98,7 @@ def _pyramid(
     vit: VisionTransformer, pyramid_args: dict[str, Any] | None, extra: type[ExtraFPNBlock], scales: tuple[float, ...]
 ) -> tuple[SimpleFeaturePyramid, list[int]]:
     """Build the pyramid with the levels on top that a detector wants; return it and the strides of all levels."""
+    check_arguments(pyramid_args or {}, SimpleFeaturePyramid)
     args: dict[str, Any] = {"out_channels": 256, "scales": scales, **(pyramid_args or {})}
     if "extra_blocks" not in args:
         width = args["out_channels"]
@@ -168,9 +171,10 @@ def faster_rcnn(
 
     Raises:
         ValueError: an unknown backbone or one that is not a plain ViT, fewer than 2 classes, strides that are not powers of two,
-            unknown image statistics, out_channels that the heads' norm cannot divide, or pyramid_args that
-            `SimpleFeaturePyramid` refuses.
+            unknown image statistics, out_channels that the heads' norm cannot divide, an argument that torchvision's class does not
+            have, or pyramid_args that `SimpleFeaturePyramid` refuses.
     """
+    check_arguments(kwargs, tv.FasterRCNN, GeneralizedRCNNTransform)
     ours = _rcnn_args(backbone, num_classes, pretrained_backbone, backbone_args, pyramid_args, kwargs)
     return FasterRCNN(**{**ours, **kwargs})
 
@@ -192,6 +196,7 @@ def mask_rcnn(
         >>> model = mask_rcnn("kat_small_patch16_224", num_classes=91, pretrained_backbone=True)
         >>> losses = model(images, [{"boxes": boxes, "labels": labels, "masks": masks}])
     """
+    check_arguments(kwargs, tv.MaskRCNN, GeneralizedRCNNTransform)
     ours = _rcnn_args(backbone, num_classes, pretrained_backbone, backbone_args, pyramid_args, kwargs)
     pyramid = ours["backbone"]
     width = pyramid.out_channels
@@ -233,6 +238,7 @@ def retinanet(
 
     Arguments, result and errors are those of `faster_rcnn`.
     """
+    check_arguments(kwargs, tv.RetinaNet, GeneralizedRCNNTransform)
     pyramid, strides, images = _one_stage_parts(backbone, num_classes, pretrained_backbone, backbone_args, pyramid_args, kwargs)
     sizes = tuple((4 * s, int(4 * s * 2 ** (1 / 3)), int(4 * s * 2 ** (2 / 3))) for s in strides)
     anchors = AnchorGenerator(sizes, (RATIOS,) * len(strides))
@@ -258,6 +264,7 @@ def fcos(
 
     Arguments, result and errors are those of `faster_rcnn`.
     """
+    check_arguments(kwargs, tv.FCOS, GeneralizedRCNNTransform)
     pyramid, strides, images = _one_stage_parts(backbone, num_classes, pretrained_backbone, backbone_args, pyramid_args, kwargs)
     ours = {
         "anchor_generator": AnchorGenerator(tuple((s,) for s in strides), ((1.0,),) * len(strides)),

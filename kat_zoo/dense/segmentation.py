@@ -13,6 +13,7 @@ from transformers import UperNetConfig
 from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
 
 from .._checks import count
+from ._arguments import check_arguments
 from .backbone import LayerDecay, create_backbone, image_statistics
 from .features import ViTFeatures, quarter_blocks
 from .pyramid import SimpleFeaturePyramid
@@ -128,7 +129,7 @@ class UperNet(SegmentationModel):
         ignore_index: label of pixels that do not count in a loss.
 
     Raises:
-        ValueError: fewer than 2 classes, another number of levels, unknown image statistics.
+        ValueError: fewer than 2 classes, numbers of channels that are not integers, another number of levels, unknown image statistics.
     """
 
     def __init__(
@@ -144,7 +145,8 @@ class UperNet(SegmentationModel):
         image_std: Sequence[float] | None = None,
         ignore_index: int = 255,
     ) -> None:
-        num_classes = count("num_classes", num_classes, 2)
+        num_classes, hidden_size = count("num_classes", num_classes, 2), count("hidden_size", hidden_size)
+        auxiliary_channels = count("auxiliary_channels", auxiliary_channels, 0)
         if len(pyramid.scales) <= AUXILIARY_LEVEL:
             raise ValueError(f"scales={pyramid.scales}: UperNet takes {AUXILIARY_LEVEL + 1} levels or more, as (4, 2, 1, 0.5)")
         super().__init__(pyramid, pyramid.patch_size, image_mean, image_std, ignore_index, auxiliary_weight)
@@ -246,6 +248,8 @@ def upernet(
         >>> model = upernet("kat_small_patch16_224", num_classes=150, pretrained_backbone=True)
         >>> losses = model(images, labels)
     """
+    check_arguments(kwargs, UperNet)
+    check_arguments(pyramid_args or {}, SimpleFeaturePyramid)
     vit = create_backbone(backbone, pretrained_backbone, backbone_args)
     args = {"indices": _four_blocks(vit), **(pyramid_args or {})}
     return UperNet(SimpleFeaturePyramid(vit, **args), num_classes, **kwargs)
@@ -276,6 +280,8 @@ def dpt(
     Raises:
         ValueError: an unknown backbone or one that is not a plain ViT, or arguments that `ViTFeatures` or `DPT` refuses.
     """
+    check_arguments(kwargs, DPT)
+    check_arguments(features_args or {}, ViTFeatures)
     vit = create_backbone(backbone, pretrained_backbone, backbone_args)
     args = {"indices": _four_blocks(vit), **(features_args or {})}
     return DPT(ViTFeatures(vit, **args), num_classes, **kwargs)

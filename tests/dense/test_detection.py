@@ -1,5 +1,7 @@
 """torchvision's detectors on the pyramid: losses, gradients, detections, strides, image statistics."""
 
+import re
+
 import pytest
 import timm
 import torch
@@ -179,3 +181,20 @@ def bare():
 def test_bad_arguments(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "near"),
+    [
+        ("mask_rcnn", "mask_rcnn_tresh", "MaskRCNN"),
+        ("faster_rcnn", "box_score_tresh", "FasterRCNN; did you mean box_score_thresh?"),
+        ("retinanet", "score_tresh", "RetinaNet; did you mean score_thresh?"),
+        ("fcos", "box_score_thresh", "FCOS; did you mean score_thresh?"),
+    ],
+)
+def test_an_argument_that_torchvision_would_ignore_is_refused(name, wrong, near):
+    with pytest.raises(ValueError, match=rf"^{wrong}=0.5: expected an argument of {re.escape(near)}"):
+        small(name, **{wrong: 0.5})
+    with pytest.raises(ValueError, match="^out_channel=8: expected an argument of SimpleFeaturePyramid; did you mean out_channels?"):
+        small(name, pyramid_args={"out_channel": 8})
+    small(name, size_divisible=32)  # of its image transform

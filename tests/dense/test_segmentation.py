@@ -112,3 +112,27 @@ def test_layer_decay(name):
 def test_bad_arguments(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("upernet", {"hidden_sizes": 8}, "^hidden_sizes=8: expected an argument of UperNet; did you mean hidden_size?"),
+        ("upernet", {"hidden_size": "8"}, "^hidden_size='8': expected an integer"),
+        (
+            "upernet",
+            {"pyramid_args": {"out_channel": 8}},
+            "^out_channel=8: expected an argument of SimpleFeaturePyramid; did you mean out_",
+        ),
+        ("dpt", {"readouts": "cat"}, "^readouts='cat': expected an argument of DPT; did you mean readout?"),
+        ("dpt", {"features_args": {"window": 3}}, "^window=3: expected an argument of ViTFeatures"),
+        (
+            "dpt",
+            {"backbone_args": {"drop_path": 0.1}},
+            "^backbone_args={'drop_path': 0.1}: test_kat has no argument drop_path; did you mean",
+        ),
+    ],
+)
+def test_unknown_arguments_are_named(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        small(name, **arguments)

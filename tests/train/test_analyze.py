@@ -7,13 +7,16 @@ from dataclasses import replace
 
 import matplotlib
 import pytest
+import timm
+import torch
+from safetensors.torch import save_file
 
 matplotlib.use("Agg")
 
 from kat_zoo import analysis
 from kat_zoo.cli import main as cli
 from kat_zoo.train.classification import analyze
-from kat_zoo.train.classification.analyze import ANALYSES, open_run
+from kat_zoo.train.classification.analyze import ANALYSES, FinishedRun, open_run
 from kat_zoo.train.classification.loop import train
 from kat_zoo.train.classification.recipe import ModelConfig
 
@@ -56,6 +59,31 @@ def test_run_is_read_as_it_was_trained(recipe, tmp_path):
     last = run.states["epoch 2"]
     assert all((value == last[name]).all() for name, value in run.model.state_dict().items())
     assert any((value != last[name]).any() for name, value in run.states["start"].items())
+
+
+def test_a_run_of_other_classes_is_analyzed(recipe, tmp_path, caplog):
+    """Its start has a new head, and is needed where states are looked at alone."""
+    given = timm.create_model("kat_pico_patch4_28", num_classes=5, **recipe.model.kwargs).state_dict()
+    save_file(given, tmp_path / "given.safetensors")
+    model = replace(recipe.model, checkpoint=str(tmp_path / "given.safetensors"), train_only="last:1")
+    train(replace(recipe, mode="finetune", model=model, system=replace(recipe.system, keep_checkpoints=9)))
+    run = open_run(tmp_path / "run")
+    start = run.states["start"]
+    assert start["head.weight"].shape[0] == 10 and torch.equal(start["pos_embed"], given["pos_embed"])
+    assert "head.weight" in run.trainable and "pos_embed" not in run.trainable
+    (tmp_path / "given.safetensors").unlink()
+    assert cli.main(["analyze", str(tmp_path / "run"), "--what", "curves", "--out", str(tmp_path / "out")]) == 0
+    assert "left out" not in caplog.text
+    assert list(open_run(tmp_path / "run").states) == ["epoch 1", "epoch 2"]
+    assert "run: its start is left out, which cannot be built again: checkpoint" in caplog.text
+
+
+def test_a_kat_from_a_vit_starts_from_its_weights(recipe, tmp_path):
+    vit = timm.create_model("test_vit", num_classes=10)
+    save_file(vit.state_dict(), tmp_path / "vit.safetensors")
+    model = ModelConfig(name="test_kat", init_from=f"test_vit@{tmp_path / 'vit.safetensors'}")
+    run = FinishedRun("run", tmp_path, replace(recipe, model=model), vit, [])
+    assert torch.equal(run.states["start"]["blocks.0.attn.qkv.weight"], vit.blocks[0].attn.qkv.weight)
 
 
 def test_errors_name_what_is_wrong(tmp_path, capsys):

@@ -187,8 +187,8 @@ def test_wrong_world_is_refused(recipe, monkeypatch):
     [
         ({"data": {"input_size": (1, 30, 30)}}, "data.input_size is \\[1, 30, 30\\], which the model cannot take"),
         ({"data": {"input_size": (3, 28, 28)}}, "data.input_size is \\[3, 28, 28\\].* other channels, in_chans"),
-        ({"augment": {"auto_augment": "nonsense"}}, "augment.auto_augment is 'nonsense', which timm refuses"),
-        ({"augment": {"auto_augment": "rand-q9"}}, "augment.auto_augment is 'rand-q9', which timm refuses"),
+        ({"augment": {"auto_augment": "nonsense"}}, "augment.auto_augment='nonsense': expected a policy of timm"),
+        ({"augment": {"auto_augment": "rand-q9"}}, "augment.auto_augment='rand-q9': expected a policy of timm"),
     ],
 )
 def test_what_timm_would_refuse_in_the_midst_is_refused_before(sections, message, recipe):

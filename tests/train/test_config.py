@@ -52,6 +52,13 @@ def read(text, tmp_path, *argv):
         ("output: x\nschedule: {min_lr: 0.1}\n", "schedule.min_lr=0.1: expected at most optimizer.lr = 0.001"),
         ("output: x\noptimizer: {lr: 5.0e-6}\n", "schedule.min_lr=1e-05: expected at most optimizer.lr = 5e-06"),
         ("output: x\nschedule: {warmup_lr: 0.1}\n", "schedule.warmup_lr=0.1: expected at most optimizer.lr = 0.001"),
+        ("output: x\nschedule: {name: none}\n", "schedule.name='none': expected one of cosine, tanh"),
+        ("output: x\nschedule: {name: multistep, milestones: [4, 2]}\n", "schedule.milestones=(4.0, 2.0): expected epochs in rising order"),
+        ("output: x\nschedule: {name: step, epochs: 60}\n", "schedule.decay_epochs=None: expected the length of a step, below schedule."),
+        ("output: x\nschedule: {name: step, epochs: 60, decay_epochs: 60}\n", "schedule.decay_epochs=60.0: expected the length of a step"),
+        ("output: x\naugment: {auto_augment: rand-mfoo}\n", "augment.auto_augment='rand-mfoo': expected a policy of timm, as rand-m9"),
+        ("output: x\naugment: {auto_augment: rand-m9-tall}\n", "augment.auto_augment='rand-m9-tall': expected a policy of timm"),
+        ("output: x\naugment: {auto_augment: rand-m9.5}\n", "augment.auto_augment='rand-m9.5': expected a policy of timm"),
         ("output: x\naugment: {mixup: -1}\n", "augment.mixup=-1.0"),
         ("output: x\naugment: {hflip: 2}\n", "augment.hflip=2.0"),
         ("output: x\naugment: {random_erasing: 5}\n", "augment.random_erasing=5.0"),
@@ -66,6 +73,36 @@ def test_bad_recipe_is_one_line_and_exit_code_2(text, named, tmp_path, capsys):
     assert main(["train", "--config", str(path)]) == 2
     error = capsys.readouterr().err.strip()
     assert named in error and len(error.splitlines()) == 1
+
+
+def test_steps_that_a_shorter_run_does_not_reach_are_refused():
+    shorter = ["--config", "kat_small_maskrcnn_coco", "--schedule.epochs", "12"]
+    with pytest.raises(ValueError, match=r"milestones=\(32.0, 34.67\): expected below schedule.epochs = 12: give others, .*'\[8, 10.7\]'"):
+        parse(DetectionRecipe, shorter, "test")
+    assert parse(DetectionRecipe, [*shorter, "--schedule.milestones", "[8, 10.7]"], "test")[0].schedule.milestones == (8, 10.7)
+    parse(Recipe, ["--output", "x", "--schedule.name", "step"], "test")  # timm's 90 epochs of 300
+
+
+@pytest.mark.parametrize("cls", RECIPE_OF.values())
+def test_a_run_has_an_epoch(cls):
+    with pytest.raises(ValueError, match="schedule.epochs=0: expected at least 1"):
+        parse(cls, ["--output", "x", "--schedule.epochs", "0"], "test")
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--optimizer.kwargs={beta: 0.9}", "optimizer.kwargs={'beta': 0.9}: adamw has no argument beta; did you mean betas?"),
+        ("--optimizer.kwargs={betas: [0.9]}", "optimizer.name='adamw', optimizer.kwargs={'betas': [0.9]}: expected arguments that it"),
+        ("--optimizer.name=adamww", "optimizer.name='adamww': expected the name of one of timm's optimizers; did you mean adamw"),
+        ("--optimizer.name=lbfgs", "optimizer.name='lbfgs': expected"),
+    ],
+)
+@pytest.mark.parametrize(("task", "dry"), [("classification", True), *((task, False) for task in RECIPE_OF)])
+def test_an_optimizer_is_tried_before_the_data_is_read(task, dry, argument, expected, capsys, tmp_path):
+    options = ["--model.name=kat_pico_patch4_28", "--dry-run"] if dry else []
+    assert main(["train", "--task", task, "--output", str(tmp_path), "--data.root", str(tmp_path / "absent"), *options, argument]) == 2
+    assert expected in capsys.readouterr().err
 
 
 def test_overrides_and_round_trip(tmp_path):
@@ -185,6 +222,7 @@ NO_RECIPE = "no such file, and not the name of a packaged recipe"
         (["--augment.crop", "center"], "augment.crop='center': expected one of rrc, pad, none"),
         (["--data.input_size", "[1, 2]"], "data.input_size='[1, 2]': expected a list of 3 integers in brackets or null"),
         (["--data.mean", "0.5"], "data.mean='0.5': expected a list of numbers in brackets or null"),
+        (["--data.interpolation", "bicubicc"], "data.interpolation='bicubicc': expected one of nearest, bilinear, bicubic, box, hamming"),
         (["--system.trackers", "wandb"], "system.trackers='wandb': expected a list of names in brackets"),
         (["--system.compile", "3"], "system.compile='3': expected true or false"),
         (["--model.kwargs", "3"], "model.kwargs='3': expected settings, as {key: value}"),

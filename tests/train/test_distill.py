@@ -86,6 +86,8 @@ def test_teachers_that_do_not_fit(taught, recipe):
         create(taught, input_size=(1, 32, 32))
     with pytest.raises(ValueError, match=r"distill.input_size=\[3, 32, 32\]: expected 1 channels"):
         create(change(taught, distill={"input_size": (3, 32, 32)}))
+    with pytest.raises(ValueError, match="^distill.kwargs={'imgsize': 32}: .* did you mean img_size"):
+        load_teacher(change(taught, distill={"kwargs": {"imgsize": 32}}), 10, (1, 28, 28), weights=False)
     with pytest.raises(ValueError, match="know 1000 classes"):
         create(change(recipe, distill={"teacher": "vit_tiny_patch16_224"}))
     with pytest.raises(ValueError, match="distill.teacher='vit_huge@x': expected a timm name, .* did you mean"):

@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import nn
 
 from kat_zoo.train.classification.datasets import open_dataset
-from kat_zoo.train.classification.evaluate import evaluate
+from kat_zoo.train.classification.evaluate import evaluate, main
 from kat_zoo.train.classification.loader import eval_loader
 from kat_zoo.train.classification.recipe import DataConfig
 
@@ -36,3 +37,22 @@ def test_every_image_counts_once(batch_size, workers, data_root, generator):
     for label, share in enumerate(result.per_class):
         mask = labels == label
         assert math.isnan(share) if not mask.any() else share == pytest.approx(100 * right[mask].double().mean().item())
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("--data.holdout=1.5", "data.holdout=1.5: expected a number in [0, 1)"),
+        ("--data.crop_pct=0", "data.crop_pct=0.0: expected a number in (0, 1]"),
+        ("--data.batch_size=0", "data.batch_size=0: expected"),
+        ("--seed=-1", "seed=-1: expected"),
+        ("--knn=-1", "knn=-1: expected"),
+        ("--model.init_from=test_vit", "model.init_from='test_vit': expected None: it is a setting of training"),
+        ("--model.new_head=true", "model.new_head=True: expected False"),
+        ("--model.train_only=head", "model.train_only='head': expected 'all'"),
+        ("--model.pretrained=false", "model.pretrained=False: expected true, for the published weights, or model.checkpoint"),
+    ],
+)
+def test_settings_that_evaluation_would_ignore_are_refused(option, expected):
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}"):
+        main([option, "--data.root=absent"])

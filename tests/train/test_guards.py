@@ -263,12 +263,36 @@ def test_the_size_of_own_data_is_counted_or_assumed_aloud(short, tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("L", (28, 28)).save(folder / f"{i}.png")
     own = change(short, data={"dataset": "folder", "root": str(tmp_path / "pictures"), "batch_size": 8})
-    unknown = change(short, data={"dataset": "hub", "root": "org/pets", "batch_size": 8})
+    unknown = change(short, data={"dataset": "hub", "root": "org/pets", "batch_size": 8, "streaming": True})
     told = change(unknown, data={"num_classes": 37, "samples": 3680})
+    for function in (rehearse, workload):
+        with pytest.raises(ValueError, match="data.batch_size 20 is larger than the training split of 16 images"):
+            function(change(own, data={"batch_size": 20}))
     assert "folder: 2 classes, input (1, 28, 28), 2 updates of 8 images" in rehearse(own) and "ImageNet" not in rehearse(own)
     assert "The size of the data (hub) is not known here: it is counted as ImageNet, 1,000 classes" in rehearse(unknown)
     assert "hub: 37 classes" in rehearse(told) and "ImageNet" not in rehearse(told)
     assert workload(own).updates_per_epoch == 2 and "ImageNet" in workload(unknown).assumed and not workload(told).assumed
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"data": {"samples": 20}}, "data.samples=20: expected none, for 'fashion_mnist' is read by index .* data.train_images"),
+        ({"data": {"num_classes": 7}}, "data.num_classes=7: expected none"),
+        ({"data": {"label": "fine"}}, "data.label='fine': expected none"),
+        ({"data": {"dataset": "hub", "root": "org/pets", "samples": 20}}, "data.samples=20: expected none, for 'hub' is read by index"),
+        ({"data": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}}, "data.mean is .* the model takes 1 channel"),
+        ({"model": {"kwargs": {"num_classes": 100}}}, "model.kwargs={'num_classes': 100}: expected num_classes 10, those of the data"),
+        ({"system": {"processes": 5}}, "data.batch_size=16: expected a multiple of 10: 5 process"),
+        ({"system": {"trackers": ("absent",)}}, "system.trackers has absent"),
+    ],
+)
+@pytest.mark.parametrize("function", [rehearse, train])
+def test_a_rehearsal_refuses_what_the_run_refuses(function, sections, message, short, monkeypatch):
+    monkeypatch.setattr("kat_zoo.train.core.processes._check_world", lambda *_: None)
+    monkeypatch.setattr("kat_zoo.train.core.processes.Accelerator.num_processes", sections.get("system", {}).get("processes", 1))
+    with pytest.raises(ValueError, match=message):
+        function(change(short, **sections))
 
 
 # ---- Averages that are hardly trained --------------------------------------------------------------------------------

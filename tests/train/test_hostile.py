@@ -4,10 +4,13 @@ import io
 import json
 import logging
 import pickle
+import random
 import shutil
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -118,6 +121,21 @@ def test_a_run_does_not_go_on_without_its_random_state(short, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "kat_zoo"):
         load_random_state(Accelerator(cpu=True), file.parent, processes=4)
     assert "process 0 has no random state" in caplog.text
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 4])
+def test_the_random_state_of_other_gpus_is_restored_as_far_as_it_goes(gpus, tmp_path, monkeypatch, caplog):
+    states = [torch.Generator().manual_seed(seed).get_state() for seed in range(2)]
+    state = {"random_state": random.getstate(), "numpy_random_seed": np.random.get_state(), "torch_manual_seed": torch.get_rng_state()}
+    torch.save({**state, "torch_cuda_manual_seed": states}, tmp_path / "random_states_0.pkl")
+    generators = tuple(torch.Generator() for _ in range(gpus))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("torch.cuda.default_generators", generators)
+    monkeypatch.setattr("torch.cuda.random._lazy_call", lambda call, **_: call())
+    load_random_state(SimpleNamespace(process_index=0, num_processes=1), tmp_path, processes=1)
+    assert all(torch.equal(generator.get_state(), state) for generator, state in zip(generators, states, strict=False))
+    assert (f"saw 2 GPUs, now it sees {gpus}" in caplog.text) == (gpus != 2)
 
 
 @pytest.mark.parametrize(("field", "value"), [("update", -1), ("update", "x"), ("images", 1.5), ("window", 3), ("unknown", 1)])

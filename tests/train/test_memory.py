@@ -14,7 +14,8 @@ from kat_zoo.train.classification.loop import main, train
 from kat_zoo.train.classification.memory import explain_out_of_memory, micro_batches
 from kat_zoo.train.core.checkpoint import list_checkpoints
 from kat_zoo.train.core.config import to_yaml
-from kat_zoo.train.core.run import OutOfMemory
+from kat_zoo.train.core.run import OutOfMemory, Run
+from kat_zoo.train.tasks import train_main
 
 from .test_classification import change, same_run
 
@@ -92,6 +93,17 @@ def test_nothing_is_tried_where_the_other_processes_would_have_to_take_part(shar
 
     with pytest.raises(OutOfMemory, match="raise optimizer.grad_accum"), explain_out_of_memory(recipe, Alone()):
         raise torch.OutOfMemoryError("Tried to allocate 7 GiB: out of memory.")
+
+
+def test_every_task_says_so_in_a_line(segmentation_recipe, monkeypatch, tmp_path, caplog):
+    def fail(self, losses):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0")
+
+    monkeypatch.setattr(Run, "backward", fail)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(segmentation_recipe))
+    assert train_main(["--config", str(tmp_path / "recipe.yaml")]) == 1
+    (line,) = [record.getMessage() for record in caplog.records if "out of memory" in record.getMessage()]
+    assert "data.batch_size 4 and optimizer.grad_accum 2: raise grad_accum" in line and "\n" not in line
 
 
 def test_passes_that_make_up_a_batch(recipe):

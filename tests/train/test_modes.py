@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -128,13 +129,35 @@ def test_features_are_kept_by_the_main_process_alone(start, monkeypatch):
 
 
 def test_a_linear_probe_has_no_schedule(start, tmp_path, capsys):
-    """One that could not be fitted into no updates does not matter, in the run and in its rehearsal."""
+    """One that could not be fitted into the run does not matter, nor a batch larger than the data; so it is in its rehearsal."""
     recipe, _ = start
-    recipe = change(recipe, mode="linear_probe", probe={"holdout": 0.3}, schedule={"name": "wsd", "epochs": 3, "decay_epochs": 2})
+    schedule = {"name": "wsd", "epochs": 3, "warmup_epochs": 5}
+    recipe = change(recipe, mode="linear_probe", probe={"holdout": 0.3}, schedule=schedule, data={"batch_size": 1023})
     (tmp_path / "probe.yaml").write_text(to_yaml(recipe))
     assert main(["--config", str(tmp_path / "probe.yaml"), "--dry-run"]) == 0
     assert " 0 updates" in capsys.readouterr().out
     assert train(recipe).samples == 50
+
+
+@pytest.mark.parametrize(
+    ("sections", "held", "message"),
+    [
+        ({"data": {"batch_size": 128}}, False, "data.batch_size 128 is larger than the training split of 96 images"),
+        ({"data": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}}, False, "data.mean is .* the model takes 1 channel"),
+        ({"schedule": {"name": "wsd", "warmup_epochs": 1, "decay_epochs": 0.01}}, False, "schedule.name wsd, .* are refused by timm"),
+        ({"optimizer": {"kwargs": {"betas": [0.9]}}}, False, "optimizer.kwargs"),
+        ({}, True, "another process trains there"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_the_features(start, sections, held, message, monkeypatch):
+    def hold(folder):
+        if held:
+            raise ValueError("another process trains there")
+
+    monkeypatch.setattr("kat_zoo.train.core.begin.hold", hold)
+    monkeypatch.delattr("kat_zoo.train.classification.loop.fit_head")
+    with pytest.raises(ValueError, match=message):
+        train(change(start[0], mode="lp_ft", **sections))
 
 
 def test_a_stop_in_the_probe_leaves_nothing_half_done(start, capsys, monkeypatch):
@@ -211,6 +234,26 @@ def test_the_last_blocks_alone():
     for bad in ("last:0", "last:4", "last:x"):
         with pytest.raises(ValueError, match=r"last:N with N in \[1, 3\]"):
             build_model(ModelConfig(**config, train_only=bad), 10)
+
+
+def test_the_heads_of_a_distilled_model():
+    model = build_model(ModelConfig("deit_tiny_distilled_patch16_224", {"depth": 1}, train_only="head"), 10)
+    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"head", "head_dist"}
+
+
+def test_a_model_without_blocks_has_no_last_ones():
+    with pytest.raises(ValueError, match=r"train_only='last:1': ResNet has no blocks that last:N counts: .*, as fc\.\* or"):
+        build_model(ModelConfig("test_resnet", train_only="last:1"), 10)
+
+
+def test_frozen_batch_norms_keep_their_statistics():
+    model = build_model(ModelConfig("test_resnet", train_only="layer4.*,head"), 10)
+    for copy in (model.train(), deepcopy(model).train()):  # as an average is
+        before = {name: value.clone() for name, value in copy.state_dict().items() if "running" in name}
+        copy(torch.randn(4, 3, 64, 64) + 1)
+        moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, copy.state_dict()[name])}
+        assert moved == {"layer4"}
 
 
 @pytest.mark.parametrize(

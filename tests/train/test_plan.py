@@ -107,6 +107,12 @@ def test_arithmetic_of_a_run():
     assert (sharded.gradients, sharded.optimizer, sharded.average) == (2 * params, 4 * params, 2 * params)
 
 
+def test_a_linear_probe_has_no_updates():
+    recipe = dataclasses.replace(small(), mode="linear_probe", model=ModelConfig("kat_pico_patch4_28", KWARGS, pretrained=True))
+    needs = plan(recipe, Machine(gpus=1))
+    assert needs.updates == needs.hours[0] == needs.memory[0].average == 0
+
+
 def test_accumulation_is_what_makes_the_batch_fit():
     recipe = small()
     memory = plan(recipe, Machine(1)).memory[0]

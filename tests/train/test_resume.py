@@ -16,6 +16,7 @@ from kat_zoo.train.classification.loop import train
 from kat_zoo.train.core.checkpoint import find_resume, list_checkpoints
 from kat_zoo.train.core.config import to_yaml
 from kat_zoo.train.core.log import read_log
+from kat_zoo.train.core.resume import check_resume
 
 from .conftest import write_fashion_mnist
 from .test_classification import PLAIN, change
@@ -55,6 +56,13 @@ def test_a_run_is_continued_with_settings_that_fit_its_checkpoint(recipe, tmp_pa
     (line,) = [record.getMessage() for record in caplog.records if "other settings" in record.getMessage()]
     assert line == "continued with other settings: optimizer.lr 0.002 -> 0.001, schedule.epochs 2 -> 3, data.workers 0 -> 1"
     assert list_checkpoints(Path(recipe.output))[-1].name == "update_00000018"
+
+
+def test_labels_keep_their_meaning(segmentation_recipe, tmp_path):
+    recipe = change(segmentation_recipe, output=str(tmp_path))
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    with pytest.raises(ValueError, match="data.reduce_zero_label is False, but .* made with True, which the meaning of the labels depends"):
+        check_resume(change(recipe, data={"reduce_zero_label": False}), tmp_path / "checkpoints" / "update_00000001")
 
 
 def test_a_checkpoint_of_another_run_does_not_replace_a_run(tmp_path):

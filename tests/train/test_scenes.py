@@ -107,6 +107,12 @@ def test_a_folder_with_content_is_left_alone(items, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
+def test_what_a_killed_run_has_left_is_named(items, tmp_path):
+    (tmp_path / "s.partial").mkdir()
+    with pytest.raises(ValueError, match=r"--out .*s: .*s.partial is of a run that was killed, or is still writing; remove it"):
+        write_scenes(SceneConfig(out=str(tmp_path / "s"), root=items))
+
+
 def test_an_interrupted_run_leaves_nothing(items, tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt

@@ -152,6 +152,33 @@ def test_batch_norm_needs_two_images(batch, accum, segmentation_recipe):
     assert not Path(recipe.output).exists()
 
 
+def test_a_rehearsal_takes_gpus_for_the_processes(segmentation_recipe):
+    """One image each, which they normalize together."""
+    recipe = change(segmentation_recipe, system={"processes": 4}, optimizer={"grad_accum": 1})
+    assert "one update on noise" in rehearse(recipe)
+
+
+@pytest.mark.parametrize(
+    ("sections", "held", "message"),
+    [
+        ({"data": {"batch_size": 16}}, False, "the training split of 8 images has 0 such batches"),
+        ({"model": {"kwargs": {"hidden_sizes": 8}}}, False, "model.kwargs: hidden_sizes=8: expected an argument of UperNet; did you mean"),
+        ({"model": {"neck_args": {"out_channel": 8}}}, False, "model.neck_args: out_channel=8: expected an argument of SimpleFeature"),
+        ({"model": {"backbone_args": {"depth": "x"}}}, False, "model.backbone_args={'depth': 'x'}.*: expected arguments of upernet on kat"),
+        ({}, True, "another process trains there"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_the_annotations_are_read(sections, held, message, segmentation_recipe, monkeypatch):
+    def hold(folder):
+        if held:
+            raise ValueError("another process trains there")
+
+    monkeypatch.setattr("kat_zoo.train.core.begin.hold", hold)
+    monkeypatch.delattr("kat_zoo.train.segmentation.loop.check")
+    with pytest.raises(ValueError, match=message):
+        train(change(segmentation_recipe, **sections))
+
+
 def test_attention_rounds_as_in_the_run(segmentation_recipe):
     recipe = change(segmentation_recipe, model={"backbone_args": SMALL}, system={"fused_attention": False, "eval_every": 2})
     train(recipe)

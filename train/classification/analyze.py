@@ -3,8 +3,10 @@
 import argparse
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -12,13 +14,14 @@ from torch import Tensor, nn
 
 from kat_zoo import analysis
 from kat_zoo._arguments import ArgumentParser
+from kat_zoo._text import one_line
 from kat_zoo.models._pretrained import count_classes
 
 from ..core.checkpoint import list_checkpoints
 from ..core.runs import read_run
 from . import loader as loaders
 from .datasets import open_splits
-from .model import load_model
+from .model import build_model
 from .recipe import Recipe
 
 logger = logging.getLogger("kat_zoo")
@@ -32,17 +35,39 @@ class FinishedRun:
 
     Attributes:
         label: the run folder's name.
+        folder: the run folder.
         recipe: recipe of the run.
         model: model with the run's last weights, in evaluation mode.
-        states: label ("epoch 3") -> weights, oldest first: the fresh model, then the checkpoints that were kept.
         log: records of metrics.jsonl.
     """
 
     label: str
+    folder: Path
     recipe: Recipe
     model: nn.Module
-    states: dict[str, dict[str, Tensor]]
     log: list[dict]
+
+    @cached_property
+    def states(self) -> dict[str, dict[str, Tensor]]:
+        """Label ("epoch 3") -> weights, oldest first: the start, where it can be built again, then the checkpoints that were kept."""
+        states = self._start()
+        epochs = {record["update"]: record["epoch"] for record in self.log}
+        for checkpoint in list_checkpoints(self.folder):
+            averaged = checkpoint / "ema.safetensors"
+            update = int(checkpoint.name.rpartition("_")[2])
+            label = f"epoch {epochs[update]:g}" if update in epochs else f"update {update}"
+            states[label] = load_file(averaged if averaged.exists() else checkpoint / "model.safetensors")
+        return states
+
+    def _start(self) -> dict[str, dict[str, Tensor]]:
+        """The weights that a run of this recipe starts from; none with a warning where what they came from is gone."""
+        classes: Any = self.model.num_classes
+        try:
+            with loaders.seeded(self.recipe.seed):
+                return {"start": build_model(self.recipe.model, classes, adapt=self.recipe.mode != "pretrain").state_dict()}
+        except (ValueError, OSError, RuntimeError) as error:
+            logger.warning("%s: its start is left out, which cannot be built again: %s", self.label, one_line(error)[:200])
+            return {}
 
     @property
     def trainable(self) -> list[str]:
@@ -62,17 +87,10 @@ def open_run(folder: Path) -> FinishedRun:
     """
     run = read_run(folder, "classification")  # the analyses know classifiers
     recipe, last, log = run.recipe(Recipe), run.load_weights(), run.log
-    with loaders.seeded(recipe.seed):  # the weights that a run of this recipe starts from
-        model = load_model(recipe.model, count_classes(last, recipe.model.name))
-    states = {"start": {name: value.clone() for name, value in model.state_dict().items()}}
-    epochs = {record["update"]: record["epoch"] for record in log}
-    for checkpoint in list_checkpoints(folder):
-        averaged = checkpoint / "ema.safetensors"
-        update = int(checkpoint.name.rpartition("_")[2])
-        label = f"epoch {epochs[update]:g}" if update in epochs else f"update {update}"
-        states[label] = load_file(averaged if averaged.exists() else checkpoint / "model.safetensors")
+    bare = replace(recipe.model, pretrained=False, checkpoint=None, init_from=None, new_head=False)
+    model = build_model(bare, count_classes(last, recipe.model.name))
     run.fill(model)
-    return FinishedRun(folder.name, recipe, model.eval(), states, log)
+    return FinishedRun(folder.name, folder, recipe, model.eval(), log)
 
 
 def _images(run: FinishedRun, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -134,6 +152,8 @@ def _histograms(runs: Sequence[FinishedRun], out: Path, arguments: argparse.Name
     paths = []
     for run in runs:
         labels = list(run.states)
+        if not labels:
+            raise analysis.NotApplicable(f"{run.label} has neither its start nor checkpoints: expected weights of two times or more")
         shown = sorted({0, len(labels) // 2, len(labels) - 1})
         states = {labels[i]: run.states[labels[i]] for i in shown}
         paths.append(analysis.plot_histograms(states, out / f"histograms_{run.label}.png"))

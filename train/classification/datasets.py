@@ -2,7 +2,7 @@
 
 import logging
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -161,6 +161,33 @@ DATASETS: dict[str, Callable[..., Splits]] = {
 STREAMABLE = ("imagenet", "hub", "webdataset")
 
 
+def check_options(name: str, root: str | None, options: Mapping[str, Any]) -> None:
+    """Refuse settings that a dataset would ignore.
+
+    Args:
+        name: a key of `DATASETS`.
+        root: its folder.
+        options: settings of it by name, of which those of streams are looked at.
+
+    Raises:
+        ValueError: unknown name, or a setting of streams for data that is read by index.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"data.dataset={name!r}: expected one of {', '.join(DATASETS)}")
+    by_index = not _reads_hub(name, root)
+    if options.get("streaming") and by_index:
+        raise ValueError(f"data.streaming is on, but {name!r} is read by index; streams are: {', '.join(STREAMABLE)} (from the Hub)")
+    whole = by_index or not (options.get("streaming") or name == "webdataset")
+    for key, ignored in (("samples", whole), ("num_classes", by_index), ("label", by_index)):
+        if ignored and options.get(key) is not None:
+            advice = "; data.train_images takes fewer images" if key == "samples" else ""
+            raise ValueError(f"data.{key}={options[key]!r}: expected none, for {name!r} is read by index and has its own{advice}")
+
+
+def _reads_hub(name: str, root: str | None) -> bool:
+    return name in STREAMABLE and (name != "imagenet" or root is None)
+
+
 def open_dataset(
     name: str, root: str | None = None, holdout: float = 0.0, seed: int = 0, train_images: int | None = None, **options: Any
 ) -> Splits:
@@ -178,16 +205,12 @@ def open_dataset(
         The training and evaluation splits.
 
     Raises:
-        ValueError: unknown name, damaged data, fewer images than asked for, or a stream of a dataset that has none.
+        ValueError: unknown name, damaged data, fewer images than asked for, or settings of streams for data that is read by index.
         FileNotFoundError: the data is not there.
     """
-    if name not in DATASETS:
-        raise ValueError(f"data.dataset={name!r}: expected one of {', '.join(DATASETS)}")
-    from_folder = name == "imagenet" and root is not None
-    if options.get("streaming") and (name not in STREAMABLE or from_folder):
-        raise ValueError(f"data.streaming is on, but {name!r} is read by index; streams are: {', '.join(STREAMABLE)} (from the Hub)")
+    check_options(name, root, options)
     options["split"] = holdout > 0
-    accepted = options if name in STREAMABLE and not from_folder else {"split": holdout > 0} if name in ("folder", "imagenet") else {}
+    accepted = options if _reads_hub(name, root) else {"split": holdout > 0} if name in ("folder", "imagenet") else {}
     splits = DATASETS[name](root, **accepted)
     _look(splits)
     if not holdout and train_images is None:

@@ -87,7 +87,7 @@ def load_teacher(
     if weights and not path and folder is None:
         check_classes(name, recipe.data.dataset, num_classes)
     try:
-        teacher = load_model(config, num_classes) if folder is None else _of_run(folder, recipe, num_classes, classes)
+        teacher = load_model(config, num_classes, key="distill.kwargs") if folder is None else _of_run(folder, recipe, num_classes, classes)
         with torch.no_grad():
             teacher.eval()(torch.zeros(1, *input_size))
     except (RuntimeError, AssertionError) as error:

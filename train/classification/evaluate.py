@@ -2,10 +2,10 @@
 
 import csv
 from argparse import ArgumentParser
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,10 +16,10 @@ from timm.task import ClassificationEvaluator
 from torch import Tensor, nn
 
 from kat_zoo._arguments import require_writable
-from kat_zoo._checks import count
 
-from ..core.config import parse
+from ..core.config import parse, require
 from ..core.processes import evaluation, share_buffers
+from ..core.ranges import check_ranges
 from ..core.runs import read_run
 from .datasets import open_splits
 from .loader import data_config, eval_loader
@@ -114,6 +114,29 @@ class ValidateConfig:
     confusion: Path | None = None
     knn: int = 0
 
+    ranges: ClassVar[Mapping[str, str]] = {key: interval for key, interval in Recipe.ranges.items() if key.startswith(("data.", "seed"))}
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, settings of training, and weights that are named nowhere.
+
+        Raises:
+            ValueError: naming the key, its value and what is right.
+        """
+        check_ranges(self, {**self.ranges, "knn": "[0, 1e9]"})
+        model = self.model
+        require(
+            *(
+                (f"model.{key}", getattr(model, key), getattr(model, key) == none, f"{none!r}: it is a setting of training")
+                for key, none in (("init_from", None), ("new_head", False), ("train_only", "all"))
+            ),
+            (
+                "model.pretrained",
+                model.pretrained,
+                model.pretrained or model.checkpoint is not None,
+                "true, for the published weights, or model.checkpoint with a file of weights",
+            ),
+        )
+
 
 def nearest(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], neighbors: int) -> float:
     """Percent of test images whose class the nearest training images tell.
@@ -149,7 +172,7 @@ def _recipe_of(argv: Sequence[str]) -> dict[str, Any]:
     run = read_run(folder, "classification")
     recipe = run.recipe(Recipe)
     set_fused_attn(recipe.system.fused_attention)  # fused attention rounds differently: as the run did
-    weights = {"checkpoint": str(run.weights), "pretrained": False, "init_from": None}
+    weights = {"checkpoint": str(run.weights), "pretrained": False, "init_from": None, "new_head": False, "train_only": "all"}
     return {
         "model": asdict(recipe.model) | weights, "data": asdict(recipe.data), "seed": recipe.seed, "precision": recipe.system.precision,
     }  # fmt: skip
@@ -165,7 +188,6 @@ def main(argv: Sequence[str]) -> int:
         Exit code.
     """
     config, _ = parse(ValidateConfig, argv, "kat-zoo validate", _recipe_of(argv))
-    count("--knn", config.knn, 0)
     require_writable("--confusion", config.confusion)
     splits = open_splits(config.data, config.seed)
     known = () if config.run is None else read_run(config.run).classes
@@ -191,7 +213,7 @@ def main(argv: Sequence[str]) -> int:
             if accelerator.is_main_process and parts[0] and parts[1]:
                 print(f"{config.knn} nearest neighbors: top-1 {nearest(parts[0], parts[1], config.knn):.2f} %")
         if config.confusion is not None and accelerator.is_main_process:
-            with config.confusion.open("w", newline="") as file:
+            with config.confusion.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows([["right \\ predicted", *splits.classes], *zip(splits.classes, *matrix.T.tolist(), strict=True)])
             print(config.confusion)
     return 0

@@ -118,16 +118,9 @@ def data_config(config: DataConfig, model: nn.Module) -> dict[str, Any]:
 
 
 def train_transform(augment: AugmentConfig, resolved: dict[str, Any]) -> Transform:
-    """The training transform of timm; `crop: pad` replaces its random resized crop by a padded crop, as DeiT did.
-
-    Raises:
-        ValueError: timm does not know the policy `augment.auto_augment`.
-    """
+    """The training transform of timm; `crop: pad` replaces its random resized crop by a padded crop, as DeiT did."""
     size = resolved["input_size"]
-    try:
-        transform = _timm_transform(augment, resolved)
-    except (AssertionError, KeyError) as error:
-        raise ValueError(f"augment.auto_augment is {augment.auto_augment!r}, which timm refuses: {error}") from error
+    transform = _timm_transform(augment, resolved)
     _keep_a_bit(transform)
     # As evaluation does: the aspect ratio is kept, and what does not fit is cropped.
     fit = [ResizeKeepRatio(size[-2:], interpolation=resolved["interpolation"]), transforms.CenterCrop(size[-2:])]
@@ -194,6 +187,21 @@ def image_mode(resolved: dict[str, Any]) -> str:
     return "L" if channels == 1 else "RGB"
 
 
+def count_updates(images: int, batch_size: int) -> int:
+    """Updates in an epoch; the last, incomplete one is dropped.
+
+    Args:
+        images: number of training images.
+        batch_size: number of images in an update.
+
+    Raises:
+        ValueError: the batch is larger than the data.
+    """
+    if batch_size > images:
+        raise ValueError(f"data.batch_size {batch_size} is larger than the training split of {images} images")
+    return images // batch_size
+
+
 def train_loader(
     images: Images | Stream,
     config: DataConfig,
@@ -223,9 +231,7 @@ def train_loader(
     size = len(images)
     if not size:
         raise ValueError(f"data.root {config.root} does not state how many images it has: give data.samples, the images of an epoch")
-    updates = size // config.batch_size
-    if not updates:
-        raise ValueError(f"data.batch_size {config.batch_size} is larger than the training split of {size} images")
+    updates = count_updates(size, config.batch_size)
     transform, mode = TrainTransform(augment, resolved, config.sizes), image_mode(resolved)
     unreadable = unreadable or UnreadableImages(config.max_unreadable)
     if isinstance(images, Stream):

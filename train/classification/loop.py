@@ -7,6 +7,8 @@ arguments, or torchrun.
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from timm.layers import set_fused_attn
@@ -14,9 +16,10 @@ from timm.loss import create_classification_loss
 
 from kat_zoo.hub.repository import model_config
 
-from ..core.begin import begin
+from ..core.begin import begin, claimed
 from ..core.command import command
 from ..core.images import UnreadableImages
+from ..core.lock import release
 from ..core.processes import signaled, start
 from ..core.signals import stop_signals
 from . import loader as loaders
@@ -64,22 +67,26 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     criterion = create_classification_loss(recipe.loss, smoothing=recipe.augment.smoothing, soft_targets=mixup is not None)
     task = create_task(recipe, model, criterion, resolved, accelerator.device, accelerator.autocast, classes=splits.classes)
 
-    # ---- Before the first update: the head of a linear probe, a batch that fits ------------------------------------------
+    # ---- A batch that fits, loaders, all that can be refused; then the head of a linear probe -------------------------
+    trial = Trial(recipe, model, task, resolved["input_size"], len(splits.classes), mixup, accelerator)
+    if recipe.auto_batch_size and recipe.trains:
+        recipe = fit_batch(recipe, trial, checkpoint)
+    unreadable = UnreadableImages(recipe.data.max_unreadable)
+    train_batches: Any = []
+    sampler, updates_per_epoch = None, 1  # of a linear probe
+    if recipe.trains:
+        train_batches, sampler, updates_per_epoch = loaders.train_loader(
+            splits.train, recipe.data, recipe.augment, resolved, recipe.seed, recipe.optimizer.grad_accum, unreadable
+        )
+    test_batches = loaders.eval_loader(splits.test, recipe.data, resolved, processes)
     if recipe.probes and checkpoint is None:
-        with stop_signals() as signals:
+        with claimed(recipe, accelerator, updates_per_epoch), stop_signals() as signals:
             if not fit_head(recipe, accelerator, model, splits.train, resolved, partial(signaled, accelerator, signals)):
                 accelerator.print("stopped by a signal in the linear probe; --resume auto begins it again")
+                release(Path(recipe.output))
                 return None
-    trial = Trial(recipe, model, task, resolved["input_size"], len(splits.classes), mixup, accelerator)
-    if recipe.auto_batch_size:
-        recipe = fit_batch(recipe, trial, checkpoint)
 
-    # ---- Loaders, optimizer, schedule, average; continue or begin ----------------------------------------------------
-    unreadable = UnreadableImages(recipe.data.max_unreadable)
-    train_batches, sampler, updates_per_epoch = loaders.train_loader(
-        splits.train, recipe.data, recipe.augment, resolved, recipe.seed, recipe.optimizer.grad_accum, unreadable
-    )
-    test_batches = loaders.eval_loader(splits.test, recipe.data, resolved, processes)
+    # ---- Optimizer, schedule, average; continue or begin -------------------------------------------------------------
     summary = f"{recipe.model.name}: {len(splits.train)} training and {len(splits.test) or 'streamed'} evaluation images"
     config = model_config(model, splits.classes, resolved, origin(recipe))
     run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary, config)

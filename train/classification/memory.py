@@ -147,7 +147,7 @@ def explain_out_of_memory(recipe: Recipe, trial: Trial) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not should_reduce_batch_size(error):
+        if not should_reduce_batch_size(error) or not recipe.trains:
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the activations
         candidates = micro_batches(recipe, trial.accelerator.num_processes)

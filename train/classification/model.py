@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Iterable
 from fnmatch import fnmatch
+from types import MethodType
 from typing import Any
 
 import timm
 import torch
 from timm.models import get_pretrained_cfg, group_parameters
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import kat_zoo
 from kat_zoo._text import one_line
@@ -25,7 +27,7 @@ def build_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> n
 
     Args:
         config: name, arguments, first weights and what is trained.
-        num_classes: number of classes, unless config.kwargs has its own.
+        num_classes: number of classes.
         adapt: a checkpoint may be for other classes or have no head; the model then gets a new one.
 
     Returns:
@@ -62,31 +64,35 @@ def _has_new_head(config: ModelConfig, num_classes: int) -> bool:
     return config.new_head or (bool(classifier_of(name)) and known_classes(name, path or None) != num_classes)
 
 
-def load_model(config: ModelConfig, num_classes: int, adapt: bool = False) -> nn.Module:
+def load_model(config: ModelConfig, num_classes: int, adapt: bool = False, key: str = "model.kwargs") -> nn.Module:
     """Create the configured model.
 
     Args:
         config: name, arguments and weights.
-        num_classes: number of classes, unless config.kwargs has its own.
+        num_classes: number of classes.
         adapt: a checkpoint may be for other classes or have no head; the model then gets a new one.
+        key: setting that config.kwargs come from, for messages.
 
     Returns:
         The model, on the CPU.
 
     Raises:
-        ValueError: unknown model, or a checkpoint that is damaged or does not fit it.
+        ValueError: unknown model, arguments that it does not have, another number of classes among them, or a checkpoint that is
+            damaged or does not fit it.
         FileNotFoundError: no such checkpoint.
     """
     if not timm.is_model(config.name):
         close = timm.list_models(f"*{config.name.split('_')[0]}*")[:8]
         raise ValueError(f"model.name {config.name!r} is not a timm model; similar: {', '.join(close) or 'none'}")
     arguments: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
+    if arguments["num_classes"] != num_classes:
+        raise ValueError(f"{key}={config.kwargs}: expected num_classes {num_classes}, those of the data, or to be left out")
     try:
         return create_model(config.name, pretrained=config.pretrained, checkpoint=config.checkpoint, adapt=adapt, **arguments)
     except UnknownArgument as error:
-        raise ValueError(f"model.kwargs={config.kwargs}: {error}") from error
+        raise ValueError(f"{key}={config.kwargs}: {error}") from error
     except TypeError as error:  # of a wrong type
-        raise ValueError(f"model.kwargs={config.kwargs}: expected arguments of {config.name} ({one_line(error)[:200]})") from error
+        raise ValueError(f"{key}={config.kwargs}: expected arguments of {config.name} ({one_line(error)[:200]})") from error
 
 
 def _transfer(model: nn.Module, source: str, num_classes: int, adapt: bool) -> None:
@@ -107,18 +113,19 @@ def freeze(model: nn.Module, train_only: str) -> None:
     Args:
         model: a timm model.
         train_only: `all`, `last:N` (the last N blocks and what follows them), or comma-separated `head`, `rationals` and
-            patterns of parameter names, as `blocks.11.*,head`.
+            patterns of parameter names, as `blocks.11.*,head`. Batch norms of which nothing is trained stay in evaluation mode.
 
     Raises:
-        ValueError: a part that matches no parameter.
+        ValueError: a part that matches no parameter, or a model without blocks.
     """
     if train_only == "all":
         return
     if train_only.startswith("last:"):
         _freeze_first(model, train_only)
         return
-    head = getattr(model, "pretrained_cfg", {}).get("classifier", "head")
-    known = {"head": [f"{head}.*"], "rationals": [f"*{name}" for name in RATIONALS]}
+    head = getattr(model, "pretrained_cfg", {}).get("classifier") or "head"
+    heads = head if isinstance(head, (tuple, list)) else (head,)  # a distilled model has two
+    known = {"head": [f"{name}.*" for name in heads], "rationals": [f"*{name}" for name in RATIONALS]}
     parts = {part.strip(): known.get(part.strip(), [part.strip()]) for part in train_only.split(",")}
     names = [name for name, _ in model.named_parameters()]
     for part, patterns in parts.items():
@@ -128,6 +135,19 @@ def freeze(model: nn.Module, train_only: str) -> None:
             )
     for name, parameter in model.named_parameters():
         parameter.requires_grad = any(fnmatch(name, pattern) for patterns in parts.values() for pattern in patterns)
+    _freeze_norms(model)
+
+
+def _freeze_norms(model: nn.Module) -> None:
+    """Keep batch norms without trained parameters in evaluation mode: in training mode their statistics would move."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not any(parameter.requires_grad for parameter in module.parameters()):
+            setattr(module, "train", MethodType(_evaluate, module))  # noqa: B010  (a method to type checkers); a copy has its own
+            module.eval()
+
+
+def _evaluate(module: nn.Module, mode: bool = True) -> nn.Module:
+    return type(module).train(module, False)
 
 
 def _freeze_first(model: nn.Module, train_only: str) -> None:
@@ -135,10 +155,17 @@ def _freeze_first(model: nn.Module, train_only: str) -> None:
     last = train_only.removeprefix("last:")
     layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
     blocks = sorted({layer for name, layer in layers.items() if name.startswith(("blocks.", "stages.", "layers."))})
+    if not blocks:
+        names = [name for name, _ in model.named_parameters()]
+        raise ValueError(
+            f"model.train_only={train_only!r}: {type(model).__name__} has no blocks that last:N counts: expected patterns of parameter "
+            f"names, as {names[-1].split('.')[0]}.* or {names[len(names) // 2].rpartition('.')[0]}.*"
+        )
     if not last.isdecimal() or not 1 <= int(last) <= len(blocks):
         raise ValueError(f"model.train_only={train_only!r}: expected last:N with N in [1, {len(blocks)}], the model's blocks")
     for name, parameter in model.named_parameters():
         parameter.requires_grad = layers[name] >= blocks[-int(last)]
+    _freeze_norms(model)
 
 
 def check_sizes(model: nn.Module, input_size: tuple[int, int, int], sizes: Iterable[int]) -> None:

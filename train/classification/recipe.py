@@ -1,10 +1,17 @@
 """The recipe of an image classifier."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from ..core.config import RANGES, RunRecipe, require, require_batch
+
+NUMBER = r"\d+(?:\.\d+)?"
+POLICY = re.compile(  # timm's strings, of which it passes over the parts that it does not know
+    rf"rand(?:-(?:(?:m|n|mmax|inc)\d+|(?:p|mstd){NUMBER}|t(?:weights|3aw?)))*|augmix(?:-(?:[mwdb]\d+|(?:a|mstd){NUMBER}))*"
+    rf"|(?:original|originalr|v0|v0r|3a)(?:-mstd{NUMBER})?"
+)
 
 
 @dataclass(frozen=True)
@@ -13,7 +20,7 @@ class ModelConfig:
 
     Attributes:
         name: timm model name; every kat_zoo model is registered.
-        kwargs: further arguments of `timm.create_model` (drop_path_rate, ...); num_classes defaults to the data's.
+        kwargs: further arguments of `timm.create_model` (drop_path_rate, ...); num_classes is the data's.
         pretrained: start from the model's published weights.
         checkpoint: start from this file (.safetensors, .pth, .npz).
         init_from: start a KAT from a ViT, transferred by `vit_to_kat`: a timm name, for its published weights, or NAME@FILE.
@@ -47,7 +54,7 @@ class DataConfig:
         input_size: (channels, height, width).
         mean: mean of each channel, of images scaled to [0, 1].
         std: standard deviation of each channel, of images scaled to [0, 1].
-        interpolation: interpolation of resizing: bilinear, bicubic, ...
+        interpolation: interpolation of resizing.
         crop_pct: part of the resized image that evaluation crops, in (0, 1].
         sizes: progressive resolution, as `{0: 128, 100: 224}`: first epoch -> side of the training images from then on, in
             pixels; empty: the input size throughout. Evaluation is at the input size.
@@ -69,7 +76,7 @@ class DataConfig:
     input_size: tuple[int, int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    interpolation: str | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"] | None = None
     crop_pct: float | None = None
     sizes: dict[int, int] = field(default_factory=dict)
     streaming: bool = False
@@ -218,6 +225,11 @@ class Recipe(RunRecipe):
         return self.mode in ("linear_probe", "lp_ft")
 
     @property
+    def trains(self) -> bool:
+        """Whether anything but the head of a linear probe is trained."""
+        return self.mode != "linear_probe"
+
+    @property
     def images_together(self) -> int:
         """Two where mixup or cutmix pair images."""
         return 2 if self.augment.mixup or self.augment.cutmix else 1
@@ -225,7 +237,7 @@ class Recipe(RunRecipe):
     @property
     def after_probe(self) -> "Recipe":
         """Recipe of the training that is left after the probe. In mode linear_probe it has no updates, schedule or average."""
-        if self.mode != "linear_probe":
+        if self.trains:
             return self
         return replace(self, schedule=replace(self.schedule, epochs=0), ema=replace(self.ema, decay=0.0))
 
@@ -236,13 +248,18 @@ class Recipe(RunRecipe):
             ValueError: naming the key, its value and what is right.
         """
         super().__post_init__()
-        sizes, scale, ratio = self.data.sizes, self.augment.scale, self.augment.ratio
+        sizes, scale, ratio, policy = self.data.sizes, self.augment.scale, self.augment.ratio, self.augment.auto_augment
         require(
             ("data.sizes", sizes, not sizes or 0 in sizes, "empty, or begin at epoch 0"),
             ("data.sizes", sizes, all(e >= 0 and 1 <= s <= 65536 for e, s in sizes.items()), "epoch: side in pixels"),
             ("augment.scale", scale, scale[0] <= scale[1], "two numbers in rising order"),
             ("augment.ratio", ratio, ratio[0] <= ratio[1], "two numbers in rising order"),
-            ("schedule.epochs", self.schedule.epochs, self.schedule.epochs >= 1 or self.mode == "linear_probe", "at least 1"),
+            (
+                "augment.auto_augment",
+                policy,
+                policy is None or POLICY.fullmatch(policy) is not None,
+                "a policy of timm, as rand-m9-mstd0.5-inc1, augmix-m3-w3, original-mstd0.5 or 3a",
+            ),
         )
         given = [key for key in ("pretrained", "checkpoint", "init_from") if getattr(self.model, key)]
         if len(given) > 1:
@@ -251,6 +268,8 @@ class Recipe(RunRecipe):
             raise ValueError(f"mode {self.mode} needs weights to start from: model.pretrained, model.checkpoint or model.init_from")
         if self.mode != "finetune" and self.model.train_only != "all":
             raise ValueError(f"model.train_only is {self.model.train_only!r}, which mode finetune takes; mode is {self.mode}")
+        if not self.trains:
+            return
         accum = self.optimizer.grad_accum
         require_batch(self.data.batch_size, accum)
         if (self.augment.mixup or self.augment.cutmix) and (self.data.batch_size // accum) % 2:

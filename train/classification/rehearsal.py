@@ -8,7 +8,7 @@ from timm.loss import create_classification_loss
 
 from ..core.trial import try_update
 from . import loader as loaders
-from .datasets import image_folder
+from .datasets import check_options, image_folder
 from .distill import create_task
 from .model import build_model, check_sizes
 from .recipe import DataConfig, Recipe
@@ -26,8 +26,12 @@ def count_data(data: DataConfig) -> tuple[int, int, str]:
 
     Returns:
         (classes, training images, an assumption in a sentence, empty where nothing is assumed).
+
+    Raises:
+        ValueError: an unknown dataset, or settings of streams for one that is read by index.
     """
     assumed = ""
+    check_options(data.dataset, data.root, vars(data))
     if data.dataset in SIZES:
         classes, images = SIZES[data.dataset]
     elif data.dataset in ("folder", "imagenet") and data.root is not None and Path(data.root).is_dir():
@@ -42,6 +46,15 @@ def count_data(data: DataConfig) -> tuple[int, int, str]:
             )
     images -= round(data.holdout * images)
     return data.num_classes or classes, data.samples or data.train_images or images, assumed
+
+
+def epoch_updates(recipe: Recipe, images: int) -> int:
+    """Updates in an epoch of so many images; 1 where there are none, for the schedule of a linear probe.
+
+    Raises:
+        ValueError: the batch is larger than the data.
+    """
+    return loaders.count_updates(images, recipe.data.batch_size) if recipe.trains else 1
 
 
 def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
@@ -65,7 +78,8 @@ def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
     check_sizes(model, resolved["input_size"], recipe.data.sizes.values())
     model.train()
     transform = loaders.train_transform(recipe.augment, resolved)
-    updates = images // recipe.data.batch_size
+    loaders.image_mode(resolved)
+    updates = epoch_updates(recipe, images)
     mixup = loaders.mixup(recipe.augment, classes)
     criterion = create_classification_loss(recipe.loss, smoothing=recipe.augment.smoothing, soft_targets=mixup is not None)
 

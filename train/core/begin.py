@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,9 +19,9 @@ from kat_zoo.hub.repository import CARD, CONFIG, RECIPE, RESULT, dumps, write_co
 
 from .checkpoint import Progress, drop_abandoned, load_checkpoint, write_atomically
 from .config import RunRecipe, to_yaml
-from .lock import hold
+from .lock import hold, release
 from .log import JsonlLog
-from .optim import create_optimizer, create_scheduler, initial_share
+from .optim import create_optimizer, create_scheduler, first_step, initial_share
 from .resume import check_classes
 from .run import Run
 from .zero import configure_zero
@@ -37,6 +38,50 @@ class Ordered(Protocol):
 
     def compare_order(self, before: dict[str, int]) -> None:
         """Say so where they were others."""
+
+
+@contextmanager
+def claimed(recipe: RunRecipe, accelerator: Accelerator, updates_per_epoch: int) -> Iterator[None]:
+    """Hold the run folder for the block, which is work before `begin`; where it fails, a folder that was not there is gone again.
+
+    Arguments and errors are those of `claim`.
+    """
+    claim(recipe, accelerator, updates_per_epoch)
+    try:
+        yield
+    except BaseException:  # an interrupt too
+        if accelerator.is_main_process:
+            release(Path(recipe.output))
+            with suppress(OSError):  # it holds something
+                Path(recipe.output).rmdir()
+        raise
+
+
+def claim(recipe: RunRecipe, accelerator: Accelerator, updates_per_epoch: int) -> None:
+    """Make the run folder and lock it; every process calls it.
+
+    Args:
+        recipe: recipe of any task.
+        accelerator: accelerator that `start` made.
+        updates_per_epoch: optimizer updates in one epoch.
+
+    Raises:
+        ValueError: another process trains in the folder, or the phases of the schedule have no place in so many updates.
+        OSError: the folder cannot be made or written to.
+    """
+    folder = Path(recipe.output)
+    if recipe.trains:
+        create_scheduler(first_step(recipe.optimizer, device=accelerator.device), recipe.schedule, updates_per_epoch)
+    busy: list[Exception | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            hold(folder)
+        except (OSError, ValueError) as error:  # the other processes must hear of it
+            busy = [error]
+    (refusal,) = broadcast_object_list(busy)
+    if refusal is not None:
+        raise refusal
 
 
 def begin(
@@ -90,21 +135,12 @@ def begin(
         ema.module = fsdp2_prepare_model(accelerator, ema.module)  # sharded as the model, so that each process averages its part
     set_seed(recipe.seed, device_specific=True)  # from here on, dropout and mixup differ between processes
 
-    busy: list[Exception | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            hold(folder)
-        except (OSError, ValueError) as error:  # the other processes must hear of it
-            busy = [error]
-    (refusal,) = broadcast_object_list(busy)
-    if refusal is not None:
-        raise refusal
+    claim(recipe, accelerator, updates_per_epoch)
     check_classes(config, checkpoint)
     progress = load_checkpoint(accelerator, checkpoint, ema) if checkpoint else Progress()
     accelerator.step = 0  # a checkpoint is made after an update, whatever the number of micro-batches in it was
     counts = ((progress.images, images, "training images"), (progress.updates_per_epoch, updates_per_epoch, "updates an epoch"))
-    for before, now, what in counts:
+    for before, now, what in counts if recipe.trains else ():
         if before and now and before != now:
             raise ValueError(
                 f"there are {now} {what}, but {checkpoint} was made with {before}: the training images must stay what they were"

@@ -245,7 +245,7 @@ def read_progress(folder: Path) -> Progress:
     """
     path = folder / "progress.json"
     try:
-        progress = Progress(**json.loads(path.read_text()))
+        progress = Progress(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {one_line(error)[:200]}") from error
     counts = ("update", "skipped", "evaluated", "updates_per_epoch", "images", "processes")

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
+from accelerate.utils.memory import should_reduce_batch_size
 
 from kat_zoo._text import one_line
 
 from .config import RunRecipe, parse
+from .processes import leave
 from .run import OutOfMemory, TrainingDiverged
 from .signals import stop_signals
 from .workers import plain_errors
@@ -36,7 +37,7 @@ def command(
         rehearse: function for --dry-run, called as rehearse(recipe); returns the text to print.
 
     Returns:
-        Exit code: 0, also after a signal; 1 when training diverged.
+        Exit code: 0, also after a signal; 1 when training diverged or memory ran out.
     """
     resume = {"default": "no", "help": "no, auto (newest checkpoint of the run folder), or a checkpoint's folder"}
     dry_run = {"action": "store_true", "help": "build everything, run one batch of noise, write nothing"}
@@ -51,7 +52,16 @@ def command(
     except (TrainingDiverged, OutOfMemory) as error:
         logger.error("%s", error)
         return 1
-    PartialState().destroy_process_group()  # after an error it is left alone: the launcher then stops the other processes
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        logger.error(
+            "out of memory with data.batch_size %d and optimizer.grad_accum %d: raise grad_accum, which leaves the batch as it is, lower "
+            "batch_size, or set system.grad_checkpointing or system.precision bf16 (%s)",
+            recipe.batch_size, recipe.optimizer.grad_accum, one_line(error)[:150],
+        )  # fmt: skip
+        return 1
+    leave()  # after an error it is left alone: the launcher then stops the other processes
     return 0
 
 
@@ -60,7 +70,7 @@ def _tell_torchrun(line: str) -> None:
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
         told = {"message": {"message": line, "extraInfo": {"py_callstack": line, "timestamp": str(int(time.time()))}}}
-        Path(path).write_text(json.dumps(told))
+        Path(path).write_text(json.dumps(told), encoding="utf-8")
 
 
 def launched(main: Callable[[], int], name: str) -> int:

@@ -6,6 +6,7 @@ An unknown key or a wrong type is refused.
 import argparse
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from .ranges import check_ranges
 from .yaml_file import read_settings
 
 RECIPES = Path(__file__).parent.parent / "configs"
+SCHEDULES = ("cosine", "tanh", "poly", "step", "multistep", "wsd", "rsqrt", "constant")  # timm's that are known in advance
+STEP = 90  # epochs of a step where schedule.decay_epochs is None, as timm has it
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class ScheduleConfig:
     """Learning rate over the run; stepped at every update.
 
     Attributes:
-        name: timm scheduler name: cosine, wsd, step, poly, constant, ...
+        name: timm scheduler name: cosine, tanh, poly, step, multistep, wsd, rsqrt or constant.
         epochs: passes over the training split, warm-up included.
         warmup_epochs: epochs of linear warm-up.
         warmup_lr: learning rate at the first update.
@@ -75,7 +78,7 @@ class ScheduleConfig:
     milestones: tuple[float, ...] = ()
 
     def check(self, lr: float) -> None:
-        """Refuse phases that do not fit into the run and rates above the peak; without epochs there is nothing to fit.
+        """Refuse phases that do not fit into the run, steps that it does not reach, and rates above the peak.
 
         Args:
             lr: peak learning rate.
@@ -83,8 +86,6 @@ class ScheduleConfig:
         Raises:
             ValueError: naming them.
         """
-        if not self.epochs:
-            return
         left, decay = self.epochs - self.warmup_epochs, self.decay_epochs
         if self.warmup_epochs and left <= 0:
             raise ValueError(
@@ -95,6 +96,7 @@ class ScheduleConfig:
             raise ValueError(f"schedule.warmup_lr={self.warmup_lr}: expected at most optimizer.lr = {lr}")
         if self.name not in ("constant", "step", "multistep") and self.min_lr > lr:
             raise ValueError(f"schedule.min_lr={self.min_lr}: expected at most optimizer.lr = {lr}")
+        self._check_steps()
         if self.name not in ("wsd", "rsqrt"):
             return
         if decay is not None and decay > left and not decay < 1:  # below 1 it is a fraction
@@ -102,6 +104,26 @@ class ScheduleConfig:
                 f"schedule.decay_epochs={decay}: expected at most {left:g}, which schedule.warmup_epochs {self.warmup_epochs:g} leave "
                 f"of schedule.epochs {self.epochs}: give fewer, as --schedule.decay_epochs {left / 2:g}"
             )
+
+    def _check_steps(self) -> None:
+        """Refuse steps that the run does not reach: the rate would not fall, and nothing would say so."""
+        steps, length, epochs = self.milestones, self.decay_epochs, self.epochs
+        rising = all(before < after for before, after in itertools.pairwise((0, *steps)))
+        require(
+            ("schedule.milestones", steps, rising, "epochs in rising order, above 0"),
+            (
+                "schedule.milestones",
+                steps,
+                not steps or steps[-1] < epochs,
+                f"below schedule.epochs = {epochs}: give others, as --schedule.milestones '[{epochs * 2 / 3:.3g}, {epochs * 8 / 9:.3g}]'",
+            ),
+            (
+                "schedule.decay_epochs",
+                length,
+                self.name != "step" or (STEP if length is None else length) < epochs,
+                f"the length of a step, below schedule.epochs = {epochs}{f' (timm takes {STEP})' if length is None else ''}",
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -197,6 +219,11 @@ class RunRecipe:
     ranges: ClassVar[Mapping[str, str]] = RANGES
 
     @property
+    def trains(self) -> bool:
+        """Whether the run makes updates; without them its schedule and its batch do not matter."""
+        return True
+
+    @property
     def images_together(self) -> int:
         """Every process takes a multiple of this in every pass."""
         return 1
@@ -216,7 +243,8 @@ class RunRecipe:
         schedule = self.schedule
         require(
             ("output", self.output, bool(self.output.strip()), "the path of a folder"),
-            ("schedule.name", schedule.name, schedule.name != "plateau", "a schedule known in advance"),
+            ("schedule.name", schedule.name, schedule.name in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            ("schedule.epochs", schedule.epochs, schedule.epochs >= 1 or not self.trains, "at least 1"),
             (
                 "schedule.milestones",
                 schedule.milestones,
@@ -224,7 +252,8 @@ class RunRecipe:
                 "given with schedule.name multistep, and only there",
             ),
         )
-        schedule.check(self.optimizer.lr)
+        if self.trains:
+            schedule.check(self.optimizer.lr)
 
 
 def require(*rules: tuple[str, Any, bool, str]) -> None:

@@ -26,7 +26,7 @@ class JsonlLog:
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it has the key `update`."""
         try:
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:  # a full disk does not say of which file
             raise OSError(error.errno, error.strerror, str(self.path)) from error
@@ -41,5 +41,5 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     Returns:
         The records, oldest first.
     """
-    lines = path.read_text().split("\n")
+    lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1] if line]

@@ -1,15 +1,23 @@
 """Optimizer and schedule: timm's, with the choices that rational coefficients add."""
 
+import difflib
+import inspect
+import re
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from timm.optim import Muon, create_optimizer_v2
+from timm.optim import Muon, create_optimizer_v2, get_optimizer_class, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from kat_zoo._text import one_line
+
 from .config import EmaConfig, OptimizerConfig, ScheduleConfig
+from .explain import did_you_mean
 
 RATIONALS = ("weight_numerator", "weight_denominator")
 FUSED = ("adam", "adamw", "momentum", "nesterov", "sgd")  # PyTorch's own, whose fused versions skip by themselves
@@ -25,18 +33,24 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig, *, fused: bool =
 
     Returns:
         The optimizer. Each group has `lr_scale`, which timm's schedulers multiply in.
+
+    Raises:
+        ValueError: timm does not know it, or it does not take its arguments.
     """
     kwargs = dict(config.kwargs)
     if fused and not kwargs.keys() & {"fused", "foreach"} and config.name.lower() in FUSED:
         kwargs["fused"] = True
-    optimizer = create_optimizer_v2(
-        model,
-        opt=config.name,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        layer_decay=config.layer_decay,
-        **kwargs,
-    )
+    try:
+        optimizer = create_optimizer_v2(
+            model,
+            opt=config.name,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            layer_decay=config.layer_decay,
+            **kwargs,
+        )
+    except Exception as error:  # of any constructor: they index and unpack what they are given
+        raise ValueError(_what_is_wrong(config, error)) from error
     rationals = {id(p) for name, p in model.named_parameters() if name.endswith(RATIONALS)}
     # Rows of coefficients are no matrix: Muon, which would orthogonalise them, has AdamW for what is none.
     fallback = {"use_fallback": True} if isinstance(optimizer, Muon) else {}
@@ -52,6 +66,48 @@ def create_optimizer(model: nn.Module, config: OptimizerConfig, *, fused: bool =
         if ours:
             split.append({**group, "params": ours, "lr_scale": scale * config.rational_lr_scale, "weight_decay": decay, **fallback})
     optimizer.param_groups[:] = split
+    return optimizer
+
+
+def _what_is_wrong(config: OptimizerConfig, error: Exception) -> str:
+    """The error of an optimizer in a line that names the setting."""
+    try:
+        kind: Any = get_optimizer_class(config.name.lower().removeprefix("lookahead_"), bind_defaults=False)
+    except ValueError:
+        near = difflib.get_close_matches(config.name.lower(), map(str, list_optimizers()), 3)
+        return f"optimizer.name={config.name!r}: expected the name of one of timm's optimizers{'; ' + did_you_mean(near) if near else ''}"
+    wrong = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if wrong and wrong[1] in config.kwargs:
+        known = sorted(inspect.signature(kind).parameters.keys() - {"params", "lr", "weight_decay"})
+        near = difflib.get_close_matches(wrong[1], known, 1)
+        advice = did_you_mean(near) if near else f"expected some of {', '.join(known)}"
+        return f"optimizer.kwargs={config.kwargs}: {config.name} has no argument {wrong[1]}; {advice}"
+    reason = f"{type(error).__name__}: {one_line(error)[:200]}"
+    return f"optimizer.name={config.name!r}, optimizer.kwargs={config.kwargs}: expected arguments that it takes ({reason})"
+
+
+def first_step(config: OptimizerConfig, ranks: Iterable[int] = (1, 2), device: torch.device | None = None) -> torch.optim.Optimizer:
+    """Make the optimizer and let it take a step, of small parameters: some look at their arguments only then.
+
+    Args:
+        config: optimizer settings.
+        ranks: numbers of dimensions of the parameters, one for each.
+        device: device of the parameters; the CPU by default.
+
+    Returns:
+        The optimizer, after its step.
+
+    Raises:
+        ValueError: timm does not know it, or it does not take its arguments.
+    """
+    tiny = nn.ParameterDict({f"rank{rank}": torch.zeros((4,) * rank, device=device) for rank in ranks})
+    optimizer = create_optimizer(tiny, replace(config, layer_decay=None))
+    for parameter in tiny.values():
+        parameter.grad = torch.zeros_like(parameter)
+    try:
+        optimizer.step()
+    except Exception as error:
+        raise ValueError(_what_is_wrong(config, error)) from error
     return optimizer
 
 

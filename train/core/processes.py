@@ -1,8 +1,9 @@
 """The processes that train or evaluate together: as many as were asked for, in one precision, and stopped together."""
 
+import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -26,6 +27,7 @@ from torch import nn
 
 from .checkpoint import find_resume
 from .config import RunRecipe
+from .optim import first_step
 from .resume import check_resume
 from .workers import plain_errors
 from .zero import check_zero
@@ -48,13 +50,11 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
 
     Raises:
         ValueError: the output folder holds another run, the checkpoint is not one of this recipe, the processes or the precision
-            are not to be had as asked for, or the processes cannot share the batch.
+            are not to be had as asked for, the processes cannot share the batch, or the optimizer does not take its arguments.
         FileNotFoundError: the checkpoint is not there.
     """
     checkpoint = find_resume(Path(recipe.output), resume)
-    available = [str(name) for name in get_available_trackers()]
-    if missing := set(recipe.system.trackers) - set(available):  # accelerate would go on without them
-        raise ValueError(f"system.trackers has {', '.join(sorted(missing))}; installed are: {', '.join(available) or 'none'}")
+    check_trackers(recipe.system.trackers)
     zero, on_cpu = _asked_for("DEEPSPEED"), not torch.accelerator.is_available()
     _check_precision(recipe.system.precision, "system.precision")
     if zero and "LOCAL_RANK" not in os.environ:
@@ -73,7 +73,9 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
         project_dir=recipe.output,
     )
     _check_world(accelerator, recipe.system.processes, recipe.system.compile)
-    _check_batch(recipe, accelerator.num_processes)
+    check_shares(recipe, accelerator.num_processes)
+    if recipe.trains:
+        first_step(recipe.optimizer, device=accelerator.device)
     if checkpoint is not None:
         check_resume(recipe, checkpoint)
     if zero:
@@ -135,10 +137,32 @@ def _check_world(accelerator: Accelerator, processes: int | None, compiled: bool
         raise ValueError("system.compile is true under FSDP2: expected false, and dynamo_config in accelerate's configuration")
 
 
-def _check_batch(recipe: RunRecipe, processes: int) -> None:
-    """Refuse a batch of which the processes cannot all have an equal part in each pass."""
+def check_trackers(trackers: Sequence[str]) -> None:
+    """Refuse trackers that are not installed: accelerate would go on without them.
+
+    Args:
+        trackers: names of trackers, as accelerate knows them.
+
+    Raises:
+        ValueError: naming them.
+    """
+    available = [str(name) for name in get_available_trackers()]
+    if missing := set(trackers) - set(available):
+        raise ValueError(f"system.trackers has {', '.join(sorted(missing))}; installed are: {', '.join(available) or 'none'}")
+
+
+def check_shares(recipe: RunRecipe, processes: int) -> None:
+    """Refuse a batch of which the processes cannot all have an equal part in each pass.
+
+    Args:
+        recipe: recipe of any task.
+        processes: number of processes.
+
+    Raises:
+        ValueError: it is not a multiple of what they take together.
+    """
     accum, together = 1 if recipe.auto_batch_size else recipe.optimizer.grad_accum, recipe.images_together
-    if recipe.batch_size % (accum * processes * together):
+    if recipe.trains and recipe.batch_size % (accum * processes * together):
         parts = [f"{processes} process(es)", *([f"optimizer.grad_accum {accum}"] if accum > 1 else [])]
         parts += [f"{together}, for mixup and cutmix pair images"] if together > 1 else []
         raise ValueError(
@@ -165,6 +189,13 @@ def signaled(accelerator: Accelerator, signals: list[int]) -> bool:
     return bool(received)
 
 
+def leave() -> None:
+    """End the group of the processes, after a command that went well: one that is alive at the exit of a process may abort it."""
+    _hosts.cache_clear()
+    gc.collect()  # what a run leaves holds the group, in circles that may otherwise live until the exit
+    PartialState().destroy_process_group()
+
+
 @cache
 def _hosts(world: Any) -> Any:
     """A group of all processes of `world` that exchanges tensors on CPUs."""
@@ -185,7 +216,7 @@ def evaluation(precision: str) -> Iterator[Accelerator]:
     AcceleratorState._reset_state(reset_partial_state=False)
     with plain_errors():
         yield Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision, dataloader_config=_global_batches())
-    PartialState().destroy_process_group()  # after an error it is left alone: the launcher then stops the other processes
+    leave()  # after an error it is left alone: the launcher then stops the other processes
 
 
 def _global_batches() -> DataLoaderConfiguration:

@@ -21,6 +21,7 @@ FIXED = {
                   "model.pyramid_args", "model.neck_args"),
     "the state of the optimizer": ("optimizer.name", "optimizer.weight_decay", "optimizer.decay_rationals",
                                    "optimizer.rational_lr_scale", "optimizer.layer_decay", "optimizer.kwargs"),
+    "the meaning of the labels": ("data.reduce_zero_label", "data.label"),
     "the order of the data": ("seed", "data.dataset", "data.batch_size", "data.train_images", "data.holdout", "data.samples",
                               "data.updates_per_epoch", "data.skip_empty", "augment.repeats"),
 }  # fmt: skip

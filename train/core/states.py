@@ -151,11 +151,20 @@ def load_random_state(accelerator: Accelerator, folder: Path, processes: int) ->
         np.random.set_state(states["numpy_random_seed"])
         torch.set_rng_state(states["torch_manual_seed"])
         if torch.cuda.is_available() and "torch_cuda_manual_seed" in states:
-            torch.cuda.set_rng_state_all(states["torch_cuda_manual_seed"])
+            _set_gpus(states["torch_cuda_manual_seed"], path)
     except (*UNREADABLE, IndexError) as error:
         raise ValueError(f"{path} does not hold the random state of a run: {one_line(error)[:200]}") from error
     if torch.cuda.is_available() and "torch_cuda_manual_seed" not in states:
         logger.warning("%s was written without a GPU: the GPU begins with a new random state", path)
+
+
+def _set_gpus(states: list[torch.Tensor], path: Path) -> None:
+    """Restore the random states of the GPUs that this process sees; accelerate keeps one of each GPU that it saw then."""
+    count = torch.cuda.device_count()
+    torch.cuda.set_rng_state_all(states[:count])
+    if len(states) != count:
+        logger.warning("%s was written where the process saw %d GPUs, now it sees %d: their random states may be others", path,
+                       len(states), count)  # fmt: skip
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .config import RunRecipe
-from .optim import create_optimizer, create_scheduler
+from .optim import create_optimizer, create_scheduler, first_step
+from .processes import check_shares, check_trackers
 
 
 def try_update(
@@ -26,7 +27,13 @@ def try_update(
 
     Returns:
         A line for each kind of parameter group, and one each for the learning rate over the run, the update and the transform.
+
+    Raises:
+        ValueError: the optimizer does not take its arguments, or the processes of `system.processes` cannot share the batch.
     """
+    check_trackers(recipe.system.trackers)
+    check_shares(recipe, recipe.system.processes or 1)
+    first_step(recipe.optimizer)
     optimizer = create_optimizer(model, recipe.optimizer)
     torch.stack(list(losses.values())).sum().backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), float("inf"))

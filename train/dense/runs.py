@@ -14,6 +14,8 @@ from torchvision.transforms import v2
 
 from kat_zoo import dense
 from kat_zoo._arguments import ArgumentParser
+from kat_zoo._text import one_line
+from kat_zoo.dense._arguments import UnknownArgument
 from kat_zoo.dense.backbone import create_backbone
 from kat_zoo.hub.repository import Origin
 from kat_zoo.images import open_images
@@ -42,7 +44,14 @@ def build_head(config: DenseModelConfig, num_classes: int, **arguments: Any) -> 
     if config.checkpoint is not None:
         backbone = create_backbone(config.backbone, False, config.backbone_args)
         loaded, first = load_backbone(backbone, config.checkpoint), {}
-    model = getattr(dense, config.head)(backbone, num_classes, **{**first, **arguments, **config.kwargs})
+    try:
+        model = getattr(dense, config.head)(backbone, num_classes, **{**first, **arguments, **config.kwargs})
+    except UnknownArgument as error:
+        given = next((key for key, value in asdict(config).items() if isinstance(value, dict) and error.argument in value), "kwargs")
+        raise ValueError(f"model.{given}: {error}") from error
+    except TypeError as error:  # of a wrong type
+        given = ", ".join(f"model.{key}={value}" for key, value in asdict(config).items() if isinstance(value, dict))
+        raise ValueError(f"{given}: expected arguments of {config.head} on {config.backbone} ({one_line(error)[:200]})") from error
     if loaded is not None:  # now, for heads have removed what they do not use, as the last norm
         missing = [name for name, _ in model.get_submodule(model.backbone_path).named_parameters() if name not in loaded]
         if missing:

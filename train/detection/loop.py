@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from timm.layers import set_fused_attn
 
-from ..core.begin import begin
+from ..core.begin import begin, claimed
 from ..core.command import command
 from ..core.images import UnreadableImages
 from ..core.processes import start
@@ -70,8 +70,6 @@ def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | 
 
     # ---- Data and model ----------------------------------------------------------------------------------------------
     train_split, test_split = open_splits(data, masks)
-    for split in (train_split, test_split):
-        check_sizes(split)
     set_fused_attn(recipe.system.fused_attention)
     model = build_model(recipe.model, len(train_split.classes), data)
     if recipe.system.grad_checkpointing:
@@ -81,6 +79,9 @@ def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | 
     scenes = TrainScenes(train_split, train_transform(data, recipe.augment, mean), len(mean), masks, data.skip_empty, unreadable)
     train_batches, sampler, updates_per_epoch = train_loader(scenes, data, recipe.seed, recipe.optimizer.grad_accum)
     test_batches = eval_loader(EvalScenes(test_split, len(mean)), data, accelerator.num_processes)
+    with claimed(recipe, accelerator, updates_per_epoch):
+        for split in (train_split, test_split):
+            check_sizes(split)
 
     # ---- Optimizer, schedule, average; continue or begin -------------------------------------------------------------
     name = f"{recipe.model.head} on {recipe.model.backbone}"
@@ -136,7 +137,7 @@ def rehearse(recipe: DetectionRecipe, side: int = 128) -> str:
     model = build_model(recipe.model.untrained(), classes, recipe.data).train()
     mean = model.transform.image_mean
     transform = train_transform(recipe.data, recipe.augment, mean)
-    updates = count // recipe.data.batch_size
+    updates = max(1, count // recipe.data.batch_size)
     boxes = torch.tensor([[0.1, 0.2, 0.6, 0.9], [0.5, 0.1, 0.9, 0.5]]) * side
     masks = torch.zeros(2, side, side, dtype=torch.uint8)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes.long().tolist(), strict=True):

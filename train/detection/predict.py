@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+from kat_zoo._text import printable
 from kat_zoo.images import find_images, told
 
 from ..dense.pictures import as_rgb, colors
@@ -131,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
     failed: list[Path] = []
     for path, image in read_pictures(paths, detector.channels, failed):
         found = detector.predict(image, arguments.min_score)
-        print(f"{path}: {len(found['boxes'])} objects with a score of {arguments.min_score:g} or more")
+        print(f"{printable(path)}: {len(found['boxes'])} objects with a score of {arguments.min_score:g} or more")
         for box, label, score in zip(found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True):
             print(f"  {detector.classes[label - 1]} {score:.1%}, x {box[0]:.0f} to {box[2]:.0f}, y {box[1]:.0f} to {box[3]:.0f}")
         if arguments.out is not None:

@@ -38,7 +38,7 @@ def xml_files(annotations: Path) -> list[Path]:
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
         raise FileNotFoundError(f"{annotations}: there is no folder Annotations beside it or beside ImageSets")
-    lines = [line.strip() for line in annotations.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in annotations.read_text(encoding="utf-8").splitlines() if line.strip()]
     # A list of one class has a second column, whether the image shows it; names may hold spaces.
     names = [line if (folder / f"{line}.xml").is_file() else re.sub(r"\s+-?[01]$", "", line) for line in lines]
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):

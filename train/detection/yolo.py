@@ -89,7 +89,7 @@ def _read_labels(path: Path, width: int, height: int, num_classes: int) -> list[
         raise ValueError(f"{path} has {path.stat().st_size} bytes: expected labels of at most {MAX_BYTES}")
     records = []
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text: {error}") from error
     for number, line in enumerate(lines, 1):

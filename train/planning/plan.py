@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..classification.recipe import Recipe
 from ..core.config import OptimizerConfig, RunRecipe, parse, require
-from ..core.optim import create_optimizer
+from ..core.optim import first_step
 from ..tasks import find_task
 from .footprint import Footprint, count
 from .workload import RECIPES, PlannedRecipe, workload
@@ -132,6 +132,8 @@ def plan(recipe: PlannedRecipe, machine: Machine) -> Plan:
     Raises:
         ValueError: unknown model, or a batch that the GPUs cannot share equally.
     """
+    if isinstance(recipe, Recipe):
+        recipe = recipe.after_probe  # which has no updates in mode linear_probe
     accum, batch = recipe.optimizer.grad_accum, recipe.data.batch_size
     if batch % (accum * machine.gpus):
         raise ValueError(
@@ -174,14 +176,11 @@ def optimizer_state(model: nn.Module, config: OptimizerConfig) -> float:
         Elements; a counter of steps is left out.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
-    tiny = nn.ParameterDict({f"rank{rank}": torch.zeros((4,) * rank) for rank in {p.ndim for p in trained}})
-    optimizer = create_optimizer(tiny, dataclasses.replace(config, layer_decay=None))
-    for parameter in tiny.values():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    optimizer = first_step(config, {p.ndim for p in trained})
     held = {
         p.ndim: sum(v.numel() for v in optimizer.state[p].values() if isinstance(v, Tensor) and v.numel() > 1) / p.numel()
-        for p in tiny.values()
+        for group in optimizer.param_groups
+        for p in group["params"]
     }
     return sum(p.numel() * held[p.ndim] for p in trained)
 

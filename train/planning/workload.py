@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..classification import loader as loaders
 from ..classification.model import build_model
 from ..classification.recipe import Recipe
-from ..classification.rehearsal import count_data
+from ..classification.rehearsal import count_data, epoch_updates
 from ..core.config import RunRecipe
 from ..detection import loop as detection
 from ..detection.losses import fullest_losses
@@ -74,7 +74,7 @@ def _classification(recipe: Recipe) -> Workload:
         return nn.functional.cross_entropy(logits.float(), torch.empty(batch, dtype=torch.long))
 
     size = tuple(loaders.data_config(recipe.data, build())["input_size"])
-    return Workload(build, loss, size, images // recipe.data.batch_size, assumed)
+    return Workload(build, loss, size, epoch_updates(recipe, images), assumed)
 
 
 def _segmentation(recipe: SegmentationRecipe) -> Workload:

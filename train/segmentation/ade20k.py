@@ -78,7 +78,7 @@ def _classes(root: Path, config: SegmentationDataConfig) -> tuple[str, ...]:
         if config.num_classes is None:
             raise ValueError(f"{root} has no objectInfo*.txt; data.num_classes is needed")
         return tuple(str(i) for i in range(config.num_classes))
-    rows = [re.split(r"\t+| {2,}", line.strip()) for line in tables[0].read_text().splitlines()]
+    rows = [re.split(r"\t+| {2,}", line.strip()) for line in tables[0].read_text(encoding="utf-8").splitlines()]
     named = [(int(row[0]), re.split(r"[,;]", row[-1])[0].strip()) for row in rows if len(row) > 1 and row[0].isdigit()]
     if not named or [number for number, _ in named] != list(range(1, len(named) + 1)):
         raise ValueError(

@@ -12,7 +12,7 @@ import torch
 from timm.layers import set_fused_attn
 from torch import nn
 
-from ..core.begin import begin
+from ..core.begin import begin, claimed
 from ..core.command import command
 from ..core.images import UnreadableImages
 from ..core.processes import start
@@ -71,13 +71,6 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
     # ---- Data and model ----------------------------------------------------------------------------------------------
     splits = open_folders(data)
     classes = len(splits.classes)
-    if data.check:  # each process looks at its share
-        for split, pairs in (("training", splits.train), ("validation", splits.test)):
-            share = pairs[accelerator.process_index :: accelerator.num_processes]
-            counts = check(share, classes, data.reduce_zero_label, data.max_unreadable if split == "training" else 0)
-            total = accelerator.reduce(torch.from_numpy(counts).to(accelerator.device), "sum")
-            if accelerator.is_main_process:
-                check_counts(total.cpu().numpy(), splits.classes, split)
     set_fused_attn(system.fused_attention)
     model: Any = build_model(recipe.model, classes)
     if system.grad_checkpointing:
@@ -90,6 +83,14 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
     train_pixels = TrainPixels(splits.train, transform, data.reduce_zero_label, len(mean), unreadable)
     train_batches, sampler, updates_per_epoch = train_loader(train_pixels, data, recipe.seed, recipe.optimizer.grad_accum)
     test_batches = eval_loader(EvalPixels(splits.test, data, len(mean)), data, accelerator.num_processes)
+    with claimed(recipe, accelerator, updates_per_epoch):
+        if data.check:  # each process looks at its share
+            for split, pairs in (("training", splits.train), ("validation", splits.test)):
+                share = pairs[accelerator.process_index :: accelerator.num_processes]
+                counts = check(share, classes, data.reduce_zero_label, data.max_unreadable if split == "training" else 0)
+                total = accelerator.reduce(torch.from_numpy(counts).to(accelerator.device), "sum")
+                if accelerator.is_main_process:
+                    check_counts(total.cpu().numpy(), splits.classes, split)
 
     # ---- Loss, optimizer, schedule, average; continue or begin -------------------------------------------------------
     name = f"{recipe.model.head} on {recipe.model.backbone}"
@@ -160,12 +161,12 @@ def rehearse(recipe: SegmentationRecipe) -> str:
         ValueError: whatever would make the run fail before its first update.
     """
     data = recipe.data
-    check_batch(recipe, recipe.system.processes or 1)
+    check_batch(recipe, 1)  # several processes are taken for those of GPUs, which normalize their images together
     classes, images = data.num_classes or ADE20K[0], ADE20K[1]
     model = build_model(recipe.model.untrained(), classes).train()
     mean = model.image_mean.flatten().tolist()
     transform = train_transform(data, recipe.augment, mean)
-    updates = data.updates_per_epoch or images // data.batch_size
+    updates = data.updates_per_epoch or max(1, images // data.batch_size)
     side = min(data.crop, 8 * model.encoder.patch_size)
     losses = model(torch.rand(2, len(mean), side, side), torch.randint(classes, (2, side, side)))
     lines = [

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kat_zoo._text import printable
 from kat_zoo.images import find_images, told
 
 from ..dense.pictures import as_rgb, colors, overlay_regions, save_picture
@@ -88,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
             labels = torch.where(labels == 0, len(palette), labels)  # stays unpainted
         painted, present = overlay_regions(image, labels, len(palette))
         shares = ", ".join(f"{segmenter.classes[i]} {(labels == i).float().mean():.1%}" for i in present)
-        print(f"{path}: {shares or 'background only'}")
+        print(f"{printable(path)}: {shares or 'background only'}")
         if arguments.out is not None:
             legend = [(segmenter.classes[i], palette[i]) for i in present]
             panels = [(path.name, as_rgb(image)), ("prediction", painted)]
