@@ -30,17 +30,18 @@ class Row:
 
 
 VIT, KAT, KAN, KARAT = "vit_mlp_pico_patch4_28", "kat_pico_patch4_28", "vit_kan_pico_patch4_28", "karat_pico_patch4_28"
+EIGHT: dict[str, Any] = {"mixer_kwargs": {"num_bases": 8}}  # bases, as the larger ViT + KAN have; the pico model has 7
 MAIN = {
     "vit": Row("ViT (GELU)", VIT, "vit"),
     "swiglu": Row("ViT (SwiGLU)", "vit_swiglu_pico_patch4_28", "swiglu"),
     "kat": Row("KAT", KAT, "kat"),
-    "vit_kan": Row("ViT + KAN", KAN, "vit_kan"),
+    "vit_kan": Row("ViT + KAN", KAN, "vit_kan", EIGHT),
     "karat": Row("KArAt G3B", KARAT, "karat", {"depth": 4}),
     "karat_kat": Row("KAT + KArAt G3B", "karat_kat_pico_patch4_28", "karat_kat"),
 }
 EXTRA = {
     "vit_wide": Row("ViT (GELU), size of ViT + KAN", VIT, "vit", {"mlp_ratio": 8.0}),
-    "vit_kan_small": Row("ViT + KAN, size of ViT", KAN, "vit_kan", {"mlp_ratio": 0.5}),
+    "vit_kan_small": Row("ViT + KAN, size of ViT", KAN, "vit_kan", {"mlp_ratio": 0.5, **EIGHT}),
     "vit_relu": Row("ViT (ReLU)", VIT, "vit", {"act_layer": "relu"}),
     "vit_silu": Row("ViT (SiLU)", VIT, "vit", {"act_layer": "silu"}),
     "vit_prelu": Row("ViT (PReLU per node)", "vit_lan_pico_patch4_28", "vit", {"mixer_kwargs": {"activation": "prelu"}}, True),

@@ -2,8 +2,8 @@
 
 `vit_mlp_*` is timm's VisionTransformer as it is: the twin of `kat_*` with two-layer perceptrons (GELU).
 `vit_kan_*` is the ViT + KAN of the ImageNet table of KAT's paper (arXiv 2409.10594; the models of the Vision-KAN project): both layers of
-the perceptron are B-spline KAN layers of the tokens' width, with 8 cubic bases an edge, a LayerNorm in front and no base
-branch. The table says 12.8, 50.4 and 199.8M parameters, which count a perceptron that the project builds and never uses; the
+the perceptron are B-spline KAN layers of the tokens' width, with 8 cubic bases an edge (the pico model: 7), a LayerNorm in front
+and no base branch. The table says 12.8, 50.4 and 199.8M parameters, which count a perceptron that the project builds and never uses; the
 models have 9.25, 36.2 and 143.2M. Others: `vit_fourier_*` (Fourier series on the edges), `vit_lan_*` (an activation
 learned at every node, arXiv 2404.19756, appendix B), `vit_swiglu_*` (arXiv 2002.05202).
 """
@@ -40,6 +40,13 @@ class MixerViT(LoadsParts, VisionTransformer):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         check_activations(self, state_dict, prefix, args[-1])
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _with_bases(num_bases: int, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a ViT + KAN with a number of bases that mixer_kwargs may override; another mixer has none."""
+    if kwargs.get("mixer", "kan") != "kan":
+        return kwargs
+    return {**kwargs, "mixer_kwargs": {"num_bases": num_bases, **(kwargs.get("mixer_kwargs") or {})}}
 
 
 def _create_vit(variant: str, pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
@@ -116,8 +123,8 @@ def vit_kan_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionT
 
 @register_model
 def vit_kan_pico_patch4_28(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """ViT + KAN for 28x28 gray images, 0.75M parameters."""
-    return _create_vit("vit_kan_pico_patch4_28", pretrained, **dict(PICO | KAN, **kwargs))
+    """ViT + KAN for 28x28 gray images: 7 bases an edge, 0.68M parameters."""
+    return _create_vit("vit_kan_pico_patch4_28", pretrained, **dict(PICO | KAN, **_with_bases(7, kwargs)))
 
 
 @register_model
