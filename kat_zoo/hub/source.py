@@ -96,9 +96,10 @@ def require_classes(name: str) -> None:
     """Refuse a registered model whose outputs are features, before its weights are fetched; other names pass.
 
     Raises:
-        ValueError: outputs that are not classes.
+        ValueError: outputs that are not classes, or an unknown tag.
     """
     if as_folder(name) is None and not name.startswith(HUB) and timm.is_model(name):
+        require_model(name)
         config = timm.get_pretrained_cfg(name)
         tagged = f"{name.split('.')[0]}.{config.tag}" if config is not None else name
         if config is not None and not classifies(tagged, config.num_classes):
