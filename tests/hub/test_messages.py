@@ -91,12 +91,12 @@ def test_weights_are_named_once(folder, capsys):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
 def test_names_of_files_that_are_not_text(folder, tmp_path, capsys):
-    name = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    name = os.fsencode(tmp_path) + b"/\xe9.png"
     load_samples().pil(0).save(tmp_path / "a.png")
     os.rename(tmp_path / "a.png", name)  # noqa: PTH104 (a path of bytes)
     out = tmp_path / "answers.csv"
     assert main(["predict", str(folder), os.fsdecode(name), "--out", str(out)]) == 0
-    assert "caf\ufffd.png" in capsys.readouterr().out and "caf\ufffd.png" in out.read_text(encoding="utf-8")
+    assert "\ufffd.png" in capsys.readouterr().out and "\ufffd.png" in out.read_text(encoding="utf-8")
 
 
 def test_an_interrupted_predict_keeps_its_answers(folder, tmp_path, monkeypatch):
