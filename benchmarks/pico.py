@@ -43,7 +43,7 @@ FAMILIES = {
     "KAT": "kat_pico_patch4_28", "ViT": "vit_mlp_pico_patch4_28", "ViT + KAN": "vit_kan_pico_patch4_28", "KArAt": "karat_pico_patch4_28",
 }  # fmt: skip
 XAVIER = {"weight_init": "moco"}  # timm's name for Xavier's
-# KArAt has timm's default: Xavier's larger queries and keys wrap around its Fourier series (56 % after the search's epoch, at its best).
+# KArAt has timm's default: Xavier's larger queries and keys wrap around its Fourier series.
 INITIAL = {"KAT": {"weight_init": "kan"}, "ViT": XAVIER, "ViT + KAN": XAVIER, "KArAt": {}}
 RATES = (0.0003, 0.0006, 0.0012, 0.0024)
 SWEEP = [

@@ -4,6 +4,8 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .._files import replaced
+
 Row = dict[str, str]
 
 FIELDS = (
@@ -19,7 +21,7 @@ TITLES = {
 }
 # The unit of a rate, and its factor: amounts are bytes, floating-point operations or images in a microsecond.
 UNITS = {"copy": ("GB/s", 1e-3), "matmul": ("TFLOP/s", 1e-6), "rational": ("GB/s", 1e-3), "models": ("images/s", 1e6)}
-# What a row of a part is compared with, in the same case: by its forward where a copy has no backward.
+# What a row of a part is compared with, in the same case; a copy has no backward.
 BASES = {"rational": ("copy", "GELU"), "attention": ("SDPA",), "splines": ("usual formula",), "models": ("ViT",)}
 NOTES = """Times are medians of 20 replays of a CUDA graph over operands that fill the L2 cache four times; a model's step that is not one
 graph is timed as it is issued. The host's cost is the time until a call has been issued, without the device's. Every result was
@@ -64,12 +66,10 @@ def read(path: Path, device: str, versions: str) -> list[Row]:
 
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Write all rows as CSV, aside and then renamed: a call that is killed loses none."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with replaced(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
 
 
 def _rate(row: Row) -> float:

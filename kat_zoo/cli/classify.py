@@ -17,6 +17,7 @@ from tqdm import tqdm
 from .. import models as zoo_models  # noqa: F401  (registers the models)
 from .._arguments import require_writable
 from .._checks import count
+from .._files import replaced
 from .._text import one_line, printable
 from ..hub.source import Source, open_model, require_classes
 from ..images import UNREADABLE, find_images, open_images, picture_size, told
@@ -125,13 +126,11 @@ def _require_readable(paths: Sequence[Path]) -> None:
 
 
 def _write(path: Path, answers: Sequence[Answer]) -> None:
-    """Write the answers aside, and then rename: the file of an earlier call stays until there is a whole new one."""
     rows: list[dict[str, Any]] = [
         {"file": printable(file), "classes": [{"class": name, "probability": round(value, 6)} for name, value in best]}
         for file, best in answers
     ]
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with replaced(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         if path.suffix == ".json":
             file.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
         else:
@@ -139,4 +138,3 @@ def _write(path: Path, answers: Sequence[Answer]) -> None:
             writer.writerow(["file", "rank", "class", "probability"])
             for row in rows:
                 writer.writerows([row["file"], rank, *best.values()] for rank, best in enumerate(row["classes"], 1))
-    partial.replace(path)

@@ -51,17 +51,18 @@ def words() -> dict[str, Words]:
 
 
 def _words(name: str, text: str, parser: str) -> Words:
+    own = _read_options(name) if name in SOURCES else {}
     if name in ("train", "check-data", "plan", "validate"):
-        return Words(text, _settings(name) | (_read_options(name) if name in SOURCES else {}))
+        return Words(text, _settings(name) | own)
     if not parser and hasattr(parsers, name):
         parser = name
-    if name in SOURCES and not hasattr(parsers, name):
-        return Words(text, _read_options(name), _read_subcommands() if name == "kernels" else ())
+    if not parser:
+        return Words(text, own, _read_subcommands() if name == "kernels" else ())
     actions = getattr(parsers, parser)()._actions
     choices = [(option, action.choices or ()) for action in actions for option in action.option_strings]
     options = {option: tuple(map(str, values)) for option, values in choices if option.startswith("--")}
     names = tuple(str(choice) for action in actions if not action.option_strings for choice in action.choices or ())
-    return Words(text, options | (_read_options(name) if name in SOURCES else {}), names)
+    return Words(text, options | own, names)
 
 
 def _settings(command: str) -> Choices:

@@ -135,7 +135,7 @@ def code_of(full: sympy.Expr, printed: sympy.Expr, problem: Problem) -> dict[str
     symbols = {sympy.Symbol(old): sympy.Symbol(new) for old, new in zip(problem.symbols, names, strict=True)}
     full, printed = full.xreplace(symbols), printed.xreplace(symbols)
     code = {"sympy": sympy.sstr(printed, full_prec=False)}
-    with contextlib.suppress(NotImplementedError):
+    with contextlib.suppress(NotImplementedError):  # SymPy's, of a function that NumPy and SciPy lack
         code["numpy"] = _numpy(full, names)
     with contextlib.suppress(ValueError):
         code["c"] = to_c(full, names)

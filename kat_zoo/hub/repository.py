@@ -21,6 +21,7 @@ from timm.data.imagenet_info import ImageNetInfo
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
+from .._files import replaced
 from .._text import one_line
 from ..models._download import weights_damage
 from ..models._pretrained import grid_metadata, require_model
@@ -153,11 +154,10 @@ def save_model(
     config = model_config(model, classes, data_config, origin)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "architecture": config["architecture"], **grid_metadata(model)}
-    partial = folder / f"{WEIGHTS}.partial"  # an interrupted call leaves no half of a file that passes for a whole one
-    partial.write_bytes(serialize(model.state_dict(), metadata))
-    (folder / CONFIG).write_bytes(dumps(config))
-    write_code(config, folder)
-    partial.replace(folder / WEIGHTS)
+    with replaced(folder / WEIGHTS) as partial:
+        partial.write_bytes(serialize(model.state_dict(), metadata))
+        (folder / CONFIG).write_bytes(dumps(config))
+        write_code(config, folder)
 
 
 def label_names(config: Mapping[str, Any]) -> list[str]:

@@ -167,8 +167,8 @@ class KArAt(LoadsParts, VisionTransformer):
     def set_input_size(self, img_size: tuple[int, int] | None = None, patch_size: tuple[int, int] | None = None) -> None:
         """Change the image or patch size: position embedding and operators are interpolated on the patch grid.
 
-        The learned functions belong to positions, so this is not free, and training should go on at the new size: the shipped
-        `karat_pico_patch4_28` resized 28 -> 56 -> 28 falls from 92.5 to 91.7 % on the first 1,500 test images.
+        The learned functions belong to positions, so this is not free (docs/attention.md has a figure), and training should go on at
+        the new size.
 
         Args:
             img_size: new (height, width) of images, or one number; None keeps it.

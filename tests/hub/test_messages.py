@@ -89,7 +89,7 @@ def test_weights_are_named_once(folder, capsys):
     assert "--pretrained with --checkpoint" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names of files whose bytes are not text")
 def test_names_of_files_that_are_not_text(folder, tmp_path, capsys):
     name = os.fsencode(tmp_path) + b"/\xe9.png"
     load_samples().pil(0).save(tmp_path / "a.png")

@@ -32,6 +32,16 @@ def fused_attention():
     set_fused_attn(before)
 
 
+@pytest.fixture
+def hold_by_another(monkeypatch):
+    """A function after which every run folder is held by another process."""
+
+    def hold(folder):
+        raise ValueError("another process trains there")
+
+    return lambda: monkeypatch.setattr("kat_zoo.train.core.begin.hold", hold)
+
+
 def write_idx(path, array):
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
     data = header + array.tobytes()

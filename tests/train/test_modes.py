@@ -149,12 +149,9 @@ def test_a_linear_probe_has_no_schedule(start, tmp_path, capsys):
         ({}, True, "another process trains there"),
     ],
 )
-def test_what_can_be_refused_is_refused_before_the_features(start, sections, held, message, monkeypatch):
-    def hold(folder):
-        if held:
-            raise ValueError("another process trains there")
-
-    monkeypatch.setattr("kat_zoo.train.core.begin.hold", hold)
+def test_what_can_be_refused_is_refused_before_the_features(start, sections, held, message, hold_by_another, monkeypatch):
+    if held:
+        hold_by_another()
     monkeypatch.delattr("kat_zoo.train.classification.loop.fit_head")
     with pytest.raises(ValueError, match=message):
         train(change(start[0], mode="lp_ft", **sections))

@@ -168,12 +168,11 @@ def test_a_rehearsal_takes_gpus_for_the_processes(segmentation_recipe):
         ({}, True, "another process trains there"),
     ],
 )
-def test_what_can_be_refused_is_refused_before_the_annotations_are_read(sections, held, message, segmentation_recipe, monkeypatch):
-    def hold(folder):
-        if held:
-            raise ValueError("another process trains there")
-
-    monkeypatch.setattr("kat_zoo.train.core.begin.hold", hold)
+def test_what_can_be_refused_is_refused_before_the_annotations_are_read(
+    sections, held, message, segmentation_recipe, hold_by_another, monkeypatch
+):
+    if held:
+        hold_by_another()
     monkeypatch.delattr("kat_zoo.train.segmentation.loop.check")
     with pytest.raises(ValueError, match=message):
         train(change(segmentation_recipe, **sections))

@@ -44,9 +44,18 @@ class Ordered(Protocol):
 def claimed(recipe: RunRecipe, accelerator: Accelerator, updates_per_epoch: int) -> Iterator[None]:
     """Hold the run folder for the block, which is work before `begin`; where it fails, a folder that was not there is gone again.
 
-    Arguments and errors are those of `claim`.
+    Args:
+        recipe: recipe of any task.
+        accelerator: accelerator that `start` made.
+        updates_per_epoch: optimizer updates in one epoch.
+
+    Raises:
+        ValueError: another process trains in the folder, or the phases of the schedule have no place in so many updates.
+        OSError: the folder cannot be made or written to.
     """
-    claim(recipe, accelerator, updates_per_epoch)
+    if recipe.trains:
+        create_scheduler(first_step(recipe.optimizer, device=accelerator.device), recipe.schedule, updates_per_epoch)
+    _claim(recipe, accelerator)
     try:
         yield
     except BaseException:  # an interrupt too
@@ -57,21 +66,9 @@ def claimed(recipe: RunRecipe, accelerator: Accelerator, updates_per_epoch: int)
         raise
 
 
-def claim(recipe: RunRecipe, accelerator: Accelerator, updates_per_epoch: int) -> None:
-    """Make the run folder and lock it; every process calls it.
-
-    Args:
-        recipe: recipe of any task.
-        accelerator: accelerator that `start` made.
-        updates_per_epoch: optimizer updates in one epoch.
-
-    Raises:
-        ValueError: another process trains in the folder, or the phases of the schedule have no place in so many updates.
-        OSError: the folder cannot be made or written to.
-    """
+def _claim(recipe: RunRecipe, accelerator: Accelerator) -> None:
+    """Make the run folder and lock it; every process calls it."""
     folder = Path(recipe.output)
-    if recipe.trains:
-        create_scheduler(first_step(recipe.optimizer, device=accelerator.device), recipe.schedule, updates_per_epoch)
     busy: list[Exception | None] = [None]
     if accelerator.is_main_process:
         try:
@@ -135,7 +132,7 @@ def begin(
         ema.module = fsdp2_prepare_model(accelerator, ema.module)  # sharded as the model, so that each process averages its part
     set_seed(recipe.seed, device_specific=True)  # from here on, dropout and mixup differ between processes
 
-    claim(recipe, accelerator, updates_per_epoch)
+    _claim(recipe, accelerator)
     check_classes(config, checkpoint)
     progress = load_checkpoint(accelerator, checkpoint, ema) if checkpoint else Progress()
     accelerator.step = 0  # a checkpoint is made after an update, whatever the number of micro-batches in it was

@@ -97,7 +97,7 @@ def c_expression(expression: sympy.Expr) -> str:
     # SymPy passes the arguments as text to the second function of a pair, as expressions to the first.
     try:
         text: str = sympy.ccode(expression, user_functions={"besselj": bessel, "gamma": "tgamma"})
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # SymPy's, of a function that C lacks
         raise ValueError(f"expression={expression}: expected functions that C has ({str(error).splitlines()[0]})") from None
     return text
 
