@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("clone", type=Path, help="folder of a clone of FlashKAT")
     parser.add_argument("--out", type=Path, default=OUT, help="JSON file")
     options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     report.KERNELS["flashkat"] = operator(load(options.clone))
     rows = [
         {"from": origin} | row

@@ -223,6 +223,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "fourier_attention.csv")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
     if arguments.peak_of:
         print(peak_here(*json.loads(arguments.peak_of)))

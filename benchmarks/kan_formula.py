@@ -102,6 +102,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.runs.parent.mkdir(parents=True, exist_ok=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = read(options.runs) if options.resume else []
     done = {key(row) for row in rows}
     wanted = [(name, options.noise, seed) for name in options.targets for seed in range(options.seeds)]

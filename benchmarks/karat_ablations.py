@@ -185,6 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := [g for g in wanted if g not in GROUPS]:
         parser.error(f"--only {unknown[0]!r}: expected some of {', '.join(GROUPS)}")
     rows = read_rows(arguments.out)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     if rows and not arguments.resume:
         parser.error(f"--out {arguments.out}: holds {len(rows)} rows of an earlier call; expected --resume, or another file")
     torch.set_num_threads(arguments.threads)

@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=10, help="over the 256 images, timed")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         write_mosaics(Path(folder))

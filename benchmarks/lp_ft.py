@@ -210,6 +210,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/lp_ft"), help="folder of the runs, which are kept and continued")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     rows = [row for seed in options.seeds for row in one_seed(options.runs / f"seed{seed}", seed)]
     with (options.out / "lp_ft.csv").open("w", newline="") as file:

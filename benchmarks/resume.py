@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/resume"), help="folder of the runs; made anew")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(options.runs, ignore_errors=True)
     write_data(options.runs / "data")
     whole, parts = (recipe(options.runs / name, options.runs / "data") for name in ("whole", "interrupted"))

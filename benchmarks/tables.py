@@ -181,6 +181,7 @@ def main() -> None:
     parser.add_argument("--summary", action="store_true", help="measure nothing")
     parser.add_argument("--speed", action="store_true", help="large tables alone")
     options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = "1"  # of the processes below
     if options.speed:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .._text import one_line
 from . import parsers
 
 
@@ -77,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; sys.argv by default.
 
     Returns:
-        Exit code: 0, or 2 after bad input, which is reported in one line on standard error. KAT_ZOO_LOG in the environment
-        is the level of the log, warning by default; debug adds the traceback.
+        Exit code: 0, 2 after bad input or 1 where memory ran out, which are reported in one line on standard error. KAT_ZOO_LOG in
+        the environment is the level of the log, warning by default; debug adds the traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     level = os.environ.get("KAT_ZOO_LOG", "warning")
@@ -123,6 +124,18 @@ def _run(arguments: list[str]) -> int:
         advice = "" if not isinstance(error, ModuleNotFoundError) or "pip install" in str(error) else f" ({EXTRAS})"
         print(f"kat-zoo {name}: {' '.join(str(error).split()) or type(error).__name__}{advice}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        logger.debug("kat-zoo %s failed", name, exc_info=True)
+        text = one_line(error)[:150]
+        print(f"kat-zoo {name}: out of memory: smaller batches, images or models need less ({text})", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"kat-zoo {name}: interrupted", file=sys.stderr)
         return 130
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether it is Python's, or torch's of a GPU or of a CPU, which does not have a class of its own."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)

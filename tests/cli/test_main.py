@@ -104,6 +104,17 @@ def test_env_names_versions_and_kernels(capsys):
     assert printed["torch"] == torch.__version__.split("+")[0] and "threads" in printed
 
 
+def exhaust(arguments):
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def test_out_of_memory_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(cli.COMMANDS, "exhaust", cli.Command(f"{__name__}:exhaust", ""))
+    assert cli.main(["exhaust"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("kat-zoo exhaust: out of memory: smaller batches") and said.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_every_help_works_without_docstrings():
     """Under -OO they are None."""

@@ -1,5 +1,8 @@
 """Formulas say what the network computes, whatever the units."""
 
+import ctypes
+import subprocess
+
 import numpy as np
 import pandas
 import pytest
@@ -164,6 +167,16 @@ def test_c_refuses_a_function_whose_name_is_taken():
 def test_functions_that_c_lacks_are_told(text, lacks):
     with pytest.raises(ValueError, match=lacks):
         export.to_c(sympy.sympify(text), ["x", "y"])
+
+
+def test_c_sign_of_nan_is_nan_as_numpys(tmp_path):
+    formula = sympy.sympify("3*sign(2*x + 1)*exp(x)")
+    (tmp_path / "f.c").write_text(f"#include <math.h>\n{export.to_c(formula, ['x'])}")
+    subprocess.run(["cc", "-shared", "-fPIC", "-Wall", "-Werror", "f.c", "-o", "f.so", "-lm"], cwd=tmp_path, check=True)
+    function = ctypes.CDLL(str(tmp_path / "f.so")).formula
+    function.restype, function.argtypes = ctypes.c_double, [ctypes.c_double]
+    x = np.array([-2.0, -0.5, 0.3, np.nan])
+    np.testing.assert_allclose([function(value) for value in x], export.to_numpy(formula, ["x"])(x), rtol=1e-15)
 
 
 def test_constants_of_bessel_functions_as_torch():

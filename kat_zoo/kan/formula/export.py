@@ -95,11 +95,17 @@ def c_expression(expression: sympy.Expr) -> str:
         raise ValueError(f"besselj({max(orders - {0, 1}, key=str)}, x): expected besselj(0, x) or besselj(1, x), which C has")
     bessel = [(lambda n, x: n == 0, lambda n, x: f"j0({x})"), (lambda n, x: n == 1, lambda n, x: f"j1({x})")]
     # SymPy passes the arguments as text to the second function of a pair, as expressions to the first.
+    functions = {"besselj": bessel, "gamma": "tgamma", "sgn": [(lambda x: True, _c_sign)]}
     try:
-        text: str = sympy.ccode(expression, user_functions={"besselj": bessel, "gamma": "tgamma"})
+        text: str = sympy.ccode(expression.replace(sympy.sign, sympy.Function("sgn")), user_functions=functions)
     except NotImplementedError as error:  # SymPy's, of a function that C lacks
         raise ValueError(f"expression={expression}: expected functions that C has ({str(error).splitlines()[0]})") from None
     return text
+
+
+def _c_sign(x: str) -> str:
+    """The sign of an argument; SymPy's own code would take NaN for 0."""
+    return f"(isnan({x}) ? {x} : (({x}) > 0) - (({x}) < 0))"
 
 
 def to_c(expression: sympy.Expr, variables: Sequence[str], name: str = "formula") -> str:
