@@ -33,7 +33,7 @@ test-browser: $(STAMP)
 	  apt-get update -qq && apt-get install -y -qq chromium; } || { echo "test-browser: install Chromium (Debian: apt install chromium)"; exit 1; }
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m browser tests/explore/browser
 
-# On a machine with a GPU, in under three minutes. Every other suite hides the GPU and interprets Triton's kernels.
+# On a machine with a GPU. Every other suite hides the GPU and interprets Triton's kernels.
 test-gpu: $(STAMP)
 	KAT_ZOO_TEST_GPU=1 $(BIN)/pytest tests/gpu tests/kernels/test_rational_triton.py
 
@@ -164,12 +164,14 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/loader.py --passes 2
 	$(BIN)/python benchmarks/readme.py
 
-# On a machine with a GPU, in under six minutes; what is left then is measured by the same command again.
+# On a machine with a GPU; it stops when its time is up, and the same command goes on with what is left.
 bench-gpu: $(STAMP)
 	$(BIN)/kat-zoo bench --device cuda --csv benchmarks/gpu.csv --page benchmarks/gpu.md
 
-# The trainings behind the rest, hours of them; each can be stopped, and goes on when it is called again.
+# The trainings that need no other download, hours of them; each can be stopped, and goes on when it is called again. The rest of
+# docs/results.md has its command above its table: with wheels of PyPI, a catalogue of laws or a clone of another project.
 bench-long: $(STAMP)
+	$(BIN)/python benchmarks/pico.py
 	$(BIN)/python benchmarks/compare.py --resume
 	$(BIN)/python benchmarks/compare.py --measure
 	$(BIN)/python benchmarks/scaling.py --resume

@@ -145,7 +145,7 @@ def sweep_run(row: str, lr: float) -> Run:
 
 
 def recipe(run: Run, scale: Scale, folder: Path, root: str | None) -> Recipe:
-    """The recipe of a run: that of the shipped kat_pico_patch4_28 at another length, without averaging of weights."""
+    """The recipe of a run: kat_pico_fmnist at another length, without averaging of weights."""
     base: Recipe = parse(Recipe, ["--config", "kat_pico_fmnist"], "compare")[0]
     row, sweep = ROWS[run.row], run.kind == "sweep"
     images = scale.sweep_images if sweep else scale.images

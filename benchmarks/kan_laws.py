@@ -1,7 +1,7 @@
 """Claim: KANRegressor(symbolic=True) finds the laws of science from tables of 1,000 rows in seconds.
 
     python benchmarks/kan_laws.py                                      # 40 laws of benchmarks/laws: up to 40 minutes
-    python benchmarks/kan_laws.py --catalogue FILE --noise 0 0.01      # laws in the format of FastSRB (arXiv 2508.14481)
+    python benchmarks/kan_laws.py --catalogue FILE --noise 0 0.01      # FILE: src/expressions.yaml of github.com/viktmar/FastSRB
     python benchmarks/kan_laws.py --units                              # units of inputs and value, and known constants, given
     python benchmarks/kan_laws.py --peers operon gplearn               # the same rows and CPU seconds for others
     python benchmarks/kan_laws.py --dummies 2                          # two columns of noise that the law does not have
@@ -20,7 +20,7 @@ Operon starts anew every quarter of its time, and the start with the least error
 Rows are added to --out as they come; with --resume those
 that are there are not run again. `length` counts operators and operands of the formula as printed, `law_length` those of the law.
 
-The CSV of a catalogue holds no formulas: its laws are not ours to copy.
+The CSV of a catalogue holds no formulas: its laws are not ours to copy. Ours names 76 of the 120 laws of FastSRB (arXiv 2508.14481).
 
 With --units the inputs' and the value's units are given, and the constants whose numbers stand in the law (c, G, h, k_B and
 others, `laws.law.CONSTANTS`) by name, value and unit.

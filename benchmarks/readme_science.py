@@ -21,8 +21,8 @@ def formulas() -> list[str]:
     right, seeds = (sum(int(row[key]) for row in data if float(row["noise"])) for key in ("right", "seeds"))
     return [
         *prose(f"""
-            1,000 samples, on a busy, slower machine with AVX2. Without noise a formula counts if it is exact; with noise, if it is
-            symbolic and its RMSE is at most a fifth of the noise: {right} of {seeds}. Options for the other rows: `--targets distance
+            1,000 samples, on a busy, slower machine with AVX2. A formula counts if it is symbolic and its RMSE on fresh rows is below
+            1e-6 without noise, and with noise below a fifth of it: {right} of {seeds}. Options for the other rows: `--targets distance
             --seeds 8`, `--seeds 4`, `--seeds 4 --noise 0.01`.
         """),
         "",
@@ -66,7 +66,8 @@ def laws() -> list[str]:
             with the least error on held-out rows counts. The search was developed while both lists, our own and 76 laws of FastSRB (arXiv
             2508.14481), were in sight, so the rows say little about laws that nobody has seen. The rows of
             FastSRB add `--catalogue FILE`, those with units given are of `--budget 10 --seeds 3 --catalogue FILE --units`, and gplearn's of
-            `--budget 10 --resume --peers gplearn`.
+            `--budget 10 --resume --peers gplearn`. FILE is src/expressions.yaml of github.com/viktmar/FastSRB (MIT); `--only` and the
+            names in `benchmarks/results/kan_laws_catalogue.csv` choose the 76 of its 120 laws. None of its formulas is checked in.
         """),
         "",
         *table(head, lines),
@@ -88,8 +89,8 @@ def small_tables() -> list[str]:
     return [
         *prose(f"""
             Untuned, 5 folds twice: R^2 of regressors, accuracy of classifiers, CPU seconds of a fit in parentheses (on a busy machine, so
-            upper readings). Lost by more than 0.01: {", ".join(tables.losses(found)) or "none"}. EBM is not measured where it needs
-            minutes a fit: those cells are empty.
+            upper readings). Lost by more than 0.01: {", ".join(tables.losses(found)) or "none"}. EBM was not run
+            on {", ".join(name for name, values in found.items() if "EBM" not in values)}.
         """),
         "",
         *table(("model", "mean rank", "within 0.01 of the best", "CPU seconds a fit, median"), close),

@@ -84,8 +84,8 @@ def comparison() -> list[str]:
         "",
         *prose("""
             Longer training, and better first weights, narrow the differences. Below, a KAT and its ViT with the same images, updates and
-            seeds. On all of Fashion-MNIST both start at random ([all four families](#weights-that-ship)); on 500 images and on photographs
-            both start from one DINOv2 ViT-S, and on [scenes](#detection-and-segmentation) from weights of the package, of which the KAT's
+            seeds. On all of Fashion-MNIST both start at random, the KAT from its own initialization and at its own rate, the largest that
+            was tried ([all four families](#weights-that-ship)); on 500 images and on photographs both start from one DINOv2 ViT-S, and on [scenes](#detection-and-segmentation) from weights of the package, of which the KAT's
             were better. For a KArAt and its softmax twin after ten epochs see [docs/attention.md](attention.md).
         """),
         "",
@@ -131,8 +131,7 @@ def atlas() -> list[str]:
     return [
         *prose("""
             The activations of the shipped KAT after training, and its top-1 when they are replaced. They leave their initial functions
-            far behind, and need to. The eight groups hardly specialize: one function for all of them does almost as well. Dashed in the
-            picture: the initial functions; gray: the distribution of the inputs.
+            far behind, and need to. The eight groups hardly specialize: one function for all of them does almost as well.
         """),
         "",
         *table(("activations", "top-1 %"), lines),
@@ -151,7 +150,7 @@ def karat_ablations() -> list[str]:
         *prose(f"""
             A pico KArAt on {int(data[0]["images"]):,} images, {data[0]["epochs"]} epochs, one seed, one learning rate; {minutes:.0f}
             CPU minutes for all {len(data)} rows ([by table of the paper](../benchmarks/results/karat_ablations.md)). The run with
-            rational edges reached a loss of 1.24, then diverged.
+            rational edges diverged.
         """),
         "",
         *table(("changed", "variant", "top-1 %"), [(row["group"], row["variant"], percent(float(row["top1"]))) for row in data]),

@@ -246,7 +246,6 @@ def test_trackers_are_fed_or_refused(recipe):
 
 
 def test_weights_and_biases_is_fed_without_a_network(recipe, monkeypatch):
-    pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     train(change(recipe, system={"trackers": ("wandb",)}, schedule={"epochs": 1, "warmup_epochs": 0}))
     run = Path(recipe.output)

@@ -4,8 +4,7 @@ Hello, KAN
 
 The workflow of the paper's first example: train a sparse network on 1,000 samples, prune it, name its functions, read the formula.
 
-pykan 0.2.8 takes 75 to 91 s for this workflow on one core of our machine, and finds the formula for four of five seeds; its own notebook
-ends with the same formula.
+pykan's notebook ends with the same formula.
 """
 
 import time

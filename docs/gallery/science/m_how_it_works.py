@@ -52,6 +52,4 @@ legend = axes.legend()
 # From edges to symbols
 # ---------------------
 # An edge becomes :math:`c f(a x + b) + d`: (a, b) are searched on a grid of starts and refined, (c, d) are a linear regression.
-# `KANRegressor`
-# tries
-# closed forms first, and networks only for tables that no closed form explains: :doc:`/kan` has its steps.
+# `KANRegressor` tries closed forms first, and networks only for tables that no closed form explains: :doc:`/kan` has its steps.
