@@ -53,7 +53,7 @@ def highlights() -> str:
     """Five rows for the README, each with the place of the whole table."""
     activation = {"rows": "12608", "channels": "768", "dtype": "float32", "threads": "1", "method": "kat_zoo"}
     fresh, reused = (
-        [float(one(rows("rational.csv"), **activation, **{"pass": f"{name}{kind}"})["ratio_to_gelu"]) for name in ("forward", "forward+backward")]
+        [float(one(rows("rational.csv"), **activation, **{"pass": name + kind})["ratio_to_gelu"]) for name in speed.PASSES]
         for kind in ("", ", preallocated")
     )
     steps = [float(one(rows("kat_model.csv"), what="training step", model="GR-KAN", threads=n)["ratio_to_gelu"]) for n in ("1", "2")]
@@ -73,7 +73,7 @@ def highlights() -> str:
             "[weights](docs/results.md#weights-that-ship)",
         ),
         (
-            "time of the activation over that of nn.GELU, 12608 x 768, float32, one thread, in memory that is reused (fresh, on huge pages)",
+            "time of the activation over that of nn.GELU, 12608 x 768, float32, one thread, in reused memory (fresh, on huge pages)",
             f"**{reused[0]:.2f}** ({fresh[0]:.2f}) forward, **{reused[1]:.2f}** ({fresh[1]:.2f}) forward + backward",
             "[activation](docs/results.md#the-activation)",
         ),

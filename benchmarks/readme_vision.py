@@ -85,8 +85,9 @@ def comparison() -> list[str]:
         *prose("""
             Longer training, and better first weights, narrow the differences. Below, a KAT and its ViT with the same images, updates and
             seeds. On all of Fashion-MNIST both start at random, the KAT from its own initialization and at its own rate, the largest that
-            was tried ([all four families](#weights-that-ship)); on 500 images and on photographs both start from one DINOv2 ViT-S, and on [scenes](#detection-and-segmentation) from weights of the package, of which the KAT's
-            were better. For a KArAt and its softmax twin after ten epochs see [docs/attention.md](attention.md).
+            was tried ([all four families](#weights-that-ship)); on 500 images and on photographs both start from one DINOv2 ViT-S, and on
+            [scenes](#detection-and-segmentation) from weights of the package, of which the KAT's were better. For a KArAt and its
+            softmax twin after ten epochs see [docs/attention.md](attention.md).
         """),
         "",
         *beside_vit(),

@@ -1,10 +1,10 @@
-"""The one check of weights that come from a file, before they are copied into a model."""
+"""Weights that come from a file: the one check of them before they are copied into a model, and parameters that take their shape."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def check_weights(given: Mapping[str, Any], wanted: Mapping[str, Tensor], place: str) -> None:
@@ -52,3 +52,16 @@ def _first(name: str, tensor: Tensor, wrong: Tensor) -> str:
     """`name[i, j]=value` of the first element that is wrong."""
     position = wrong.nonzero()[0].tolist()
     return f"{name}{position if position else ''}={float(tensor[tuple(position)]):g}"
+
+
+def grow(parameter: nn.Parameter, shape: Sequence[int]) -> None:
+    """Give a parameter another shape, and no values; it stays the same object, so that an optimizer goes on with it.
+
+    An optimizer that has made a step keeps averages of the old shape, and raises at the next one.
+
+    Args:
+        parameter: parameter that is about to be loaded.
+        shape: its new shape.
+    """
+    parameter.data = parameter.data.new_empty(shape)
+    parameter.grad = None

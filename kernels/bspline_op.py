@@ -8,6 +8,7 @@ A derivative with respect to x only replaces B by B'. Each keeps x and its other
 """
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,8 @@ from .bspline_arguments import MAX_SPLINE_ORDER as MAX_SPLINE_ORDER
 from .bspline_torch import bspline_basis_reference, spline_accumulate_reference, spline_contract_reference, spline_project_reference
 from .derivatives import register_autograd
 from .launching import register_traced
+
+logger = logging.getLogger("kat_zoo")
 
 _CONTRACT, _PROJECT, _ACCUMULATE, _DENSE = range(4)
 
@@ -42,11 +45,12 @@ def bspline_basis(x: Tensor, knots: Tensor, spline_order: int = 3, derivative: i
 
     Args:
         x: (..., C), float32, float64, bfloat16 or float16 (16-bit types are computed in float32).
-        knots: (1 or C, G + 2 k + 1) non-decreasing knots of each channel; the grid of G intervals is [knots[k], knots[k + G]].
+        knots: (1 or C, G + 2 k + 1) non-decreasing knots of each channel; the grid of G intervals is [knots[k], knots[k + G]]. Those that
+            require gradients get them by the formula in plain PyTorch, which is slower, as a warning says once.
         spline_order: degree k of the pieces, 0 to 7.
         derivative: number of derivatives with respect to x that are taken.
         extrapolate: "linear": value and slope continue smoothly outside the grid; "zero": bases keep their bounded
-            support and vanish beyond the outermost knots.
+            support and vanish beyond the outermost knots, which belong to it.
 
     Returns:
         (..., C, G + k) in x's dtype; NaN in every basis and derivative where x is NaN or infinite, whatever `extrapolate` is.
@@ -55,10 +59,9 @@ def bspline_basis(x: Tensor, knots: Tensor, spline_order: int = 3, derivative: i
     Raises:
         ValueError: shapes, dtypes, devices or options that do not fit.
     """
-    knots, pad = _prepare(x, knots, spline_order, derivative, extrapolate)
-    exported = not torch.jit.is_scripting() and torch.onnx.is_in_onnx_export()  # ONNX has no operators of ours
-    operator = bspline_basis_reference if exported else torch.ops.kat_zoo.bspline_basis
-    basis = operator(wide(x), knots, spline_order, derivative)
+    z, knots, pad = _prepare(x, knots, spline_order, derivative, extrapolate)
+    operator = bspline_basis_reference if _by_formula(knots) else torch.ops.kat_zoo.bspline_basis
+    basis = operator(z, knots, spline_order, derivative)
     return (basis[..., pad : basis.shape[-1] - pad] if pad else basis).to(x.dtype)
 
 
@@ -72,7 +75,8 @@ def spline_linear(
 
     Args:
         x: (..., C_in), float32, float64, bfloat16 or float16 (16-bit types are computed in float32).
-        knots: (1 or C_in, G + 2 k + 1) non-decreasing knots of each input; the grid of G intervals is [knots[k], knots[k + G]].
+        knots: (1 or C_in, G + 2 k + 1) non-decreasing knots of each input; the grid of G intervals is [knots[k], knots[k + G]]. Those that
+            require gradients get them as in `bspline_basis`.
         coef: (C_in, G + k, C_out) coefficients, x's dtype.
         spline_order: degree k of the pieces, 0 to 7.
         derivative: number of derivatives of the splines that are taken.
@@ -84,7 +88,7 @@ def spline_linear(
     Raises:
         ValueError: shapes, dtypes, devices or options that do not fit.
     """
-    knots, pad = _prepare(x, knots, spline_order, derivative, extrapolate)
+    z, knots, pad = _prepare(x, knots, spline_order, derivative, extrapolate)
     if coef.ndim != 3 or coef.shape[0] != x.shape[-1] or coef.shape[1] + 2 * pad != knots.shape[1] - spline_order - 1:
         expected = (x.shape[-1], knots.shape[1] - spline_order - 1 - 2 * pad)
         raise ValueError(f"coef of shape {tuple(coef.shape)}: expected ({expected[0]}, {expected[1]}, C_out)")
@@ -92,10 +96,9 @@ def spline_linear(
     if pad:
         zeros = coef.new_zeros([coef.shape[0], pad, coef.shape[2]])  # not pad(), which refuses coefficients of no output up to torch 2.8
         coef = torch.cat([zeros, coef, zeros], 1)
-    rows = x.reshape(-1, x.shape[-1])
-    exported = not torch.jit.is_scripting() and torch.onnx.is_in_onnx_export()
-    operator = spline_contract_reference if exported else torch.ops.kat_zoo.spline_contract
-    y = operator(wide(rows), knots, wide(coef), None, spline_order, derivative)
+    rows = z.reshape(-1, x.shape[-1])
+    operator = spline_contract_reference if _by_formula(knots) else torch.ops.kat_zoo.spline_contract
+    y = operator(rows, knots, wide(coef), None, spline_order, derivative)
     return y.to(x.dtype).reshape(*x.shape[:-1], coef.shape[-1])
 
 
@@ -104,22 +107,41 @@ def wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def _prepare(x: Tensor, knots: Tensor, spline_order: int, derivative: int, extrapolate: str) -> tuple[Tensor, int]:
-    """Check the arguments; return float64 knots, and the number of bases that "zero" adds on either side."""
+def _by_formula(knots: Tensor) -> bool:
+    """Whether the formula takes an operator's place: in ONNX, which has none of ours, and for knots that learn."""
+    if torch.onnx.is_in_onnx_export():
+        return True
+    learns = knots.requires_grad and torch.is_grad_enabled()
+    if learns:
+        _announce_knots()
+    return learns
+
+
+@functools.cache
+def _announce_knots() -> None:
+    logger.warning("kat_zoo: knots that require gradients run as the formula of B-splines in plain PyTorch, which is slower.")
+
+
+def _prepare(x: Tensor, knots: Tensor, spline_order: int, derivative: int, extrapolate: str) -> tuple[Tensor, Tensor, int]:
+    """Check the arguments; return x for the operators, float64 knots, and the number of bases that "zero" adds on either side."""
     if x.dtype not in cpu_library.DTYPES:
         raise ValueError(f"x of dtype {x.dtype}: expected float32, float64, bfloat16 or float16")
     arguments.check_grid(x, knots, spline_order, derivative)
+    z = wide(x)
     if x.device.type != "mps":
         knots = knots.double()
     if extrapolate == "linear":
-        return knots, 0
+        return z, knots, 0
     if extrapolate != "zero":
         raise ValueError(f"extrapolate={extrapolate!r}: expected one of linear, zero")
     # One interval more than the support on either side: every basis is zero there, and so is its linear continuation.
     pad = spline_order + 1
     steps = torch.arange(1, pad + 1, device=knots.device, dtype=knots.dtype)
     width = (knots[:, -1:] - knots[:, :1]) / (knots.shape[1] - 1)
-    return torch.cat([knots[:, :1] - steps.flip(0) * width, knots, knots[:, -1:] + steps * width], 1), pad
+    # The last knot belongs to the support; to the operators it would be the first point of the interval behind.
+    low, high = knots[:, 0].to(z.dtype), knots[:, -1].to(z.dtype)
+    z = torch.where(z == high, z - 4 * torch.finfo(z.dtype).eps * torch.maximum(low.abs(), high.abs()), z)
+    return z, torch.cat([knots[:, :1] - steps.flip(0) * width, knots, knots[:, -1:] + steps * width], 1), pad
 
 
 def _checked(check: Callable[..., None], run: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -56,15 +56,14 @@ def bspline_basis_reference(x: Tensor, knots: Tensor, spline_order: int, derivat
     # A step outside has no value of its own: the edge's value plus the edge's slope times the distance.
     excess = (x - inside).unsqueeze(-1)
     outside = excess != 0
-    fixed = inside.detach()
     if derivative == 0:
-        line = _inside(fixed, knots, spline_order, 0) + excess * _inside(fixed, knots, spline_order, 1)
-        values = _inside(torch.where(outside.squeeze(-1), fixed, x), knots, spline_order, 0)
+        line = _inside(inside, knots, spline_order, 0) + excess * _inside(inside, knots, spline_order, 1)
+        values = _inside(torch.where(outside.squeeze(-1), inside, x), knots, spline_order, 0)
     elif derivative == 1:
-        line = _inside(fixed, knots, spline_order, 1)
-        values = _inside(torch.where(outside.squeeze(-1), fixed, x), knots, spline_order, 1)
+        line = _inside(inside, knots, spline_order, 1)
+        values = _inside(torch.where(outside.squeeze(-1), inside, x), knots, spline_order, 1)
     else:
-        values = _inside(torch.where(outside.squeeze(-1), fixed, x), knots, spline_order, derivative)
+        values = _inside(torch.where(outside.squeeze(-1), inside, x), knots, spline_order, derivative)
         line = torch.zeros_like(values)
     # One, or NaN, as a factor that depends on x: the derivatives at a position that is not finite are NaN, too.
     factor = 1 + x * torch.where(x.isfinite(), 0.0, float("nan"))

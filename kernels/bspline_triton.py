@@ -25,6 +25,7 @@ WIDE_OUTPUTS = 16  # outputs from which matrix products pay
 WASTE = 16  # bases for one that is not 0, above which they do not
 PIECE = 2**26  # elements of the dense bases that are written at a time: 256 MiB in float32
 PART_ROWS, MAX_PARTS = 1024, 64  # least rows of a part of a sum over rows, and the largest number of parts
+MAX_CHANNELS = 65535  # of a launch: no axis but the first has more programs
 SAMPLES = 128  # of a program of the elementwise kernels
 
 
@@ -116,8 +117,11 @@ def project(grad: Tensor, x: Tensor, knots: Tensor, coef: Tensor, u: Tensor, spl
                 launcher(spline_pick_kernel, x)[triton.cdiv(samples, SAMPLES),](*operands, **shared.constants, M=SAMPLES)
             return
         n = min(triton.next_power_of_2(shared.outputs), 4)
-        grid = (triton.cdiv(shared.rows, SAMPLES), shared.inputs)
-        launcher(spline_project_local_kernel, x)[grid](grad, x, knots, coef, u, *shared.sizes, **shared.constants, M=SAMPLES, N=n)
+        for start in range(0, shared.inputs, MAX_CHANNELS):
+            some = slice(start, start + MAX_CHANNELS)
+            parts = (grad, x[:, some], knots[some] if len(knots) > 1 else knots, coef[some], u[:, some])
+            grid = (triton.cdiv(shared.rows, SAMPLES), len(coef[some]))
+            launcher(spline_project_local_kernel, x)[grid](*parts, *shared.sizes, **shared.constants, M=SAMPLES, N=n)
 
 
 def accumulate(grad: Tensor, x: Tensor, knots: Tensor, scale: Tensor | None, w: Tensor, spline_order: int, derivative: int) -> None:

@@ -67,6 +67,8 @@ def _check(x: Tensor, numerator: Tensor, denominator: Tensor, channel_dim: int, 
             f"numerator of dtype {numerator.dtype} and denominator of dtype {denominator.dtype}: "
             "expected the same of float32, float64, bfloat16 or float16"
         )
+    if not x.ndim:
+        raise ValueError("x of shape (): expected channels, (..., C)")
     if not -x.ndim <= channel_dim < x.ndim:
         raise ValueError(f"channel_dim={channel_dim}: expected {-x.ndim} to {x.ndim - 1} for x of shape {tuple(x.shape)}")
     if grad is not None and (grad.shape, grad.dtype, grad.device) != (x.shape, x.dtype, x.device):

@@ -19,9 +19,9 @@ AUTHORS_TRAINING = (
     "EMA 0.9999{start}. None of it was repeated here."
 )
 PACKAGE_TRAINING = (
-    "On all 60,000 training images of Fashion-MNIST, distilled from a ResNet by the recipe `kat_pico_distilled_fmnist` of `train/configs`, at a "
-    "learning rate and from an initialization of its family's own: `benchmarks/pico.py` trains it, and `benchmarks/results/pico` holds the "
-    "rates and the accuracy of every seed. The seed that ships is the best of them on the test images."
+    "On all 60,000 training images of Fashion-MNIST, distilled from a ResNet by the recipe `kat_pico_distilled_fmnist` of "
+    "`train/configs`, at a learning rate and from an initialization of its family's own: `benchmarks/pico.py` trains it, and "
+    "`benchmarks/results/pico` holds the rates and the accuracy of every seed. The seed that ships is the best of them on the test images."
 )
 CONVERTED = (
     "Not trained: made of timm's `{source}` while its weights are loaded. Every linear layer, norm and embedding is the ViT's. Of the "

@@ -83,16 +83,38 @@ class LoadsParts(nn.Module):
         finally:
             _partial.reset(token)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        _check_activations(self, state_dict, prefix, args[-1])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class LoadsGoogle(LoadsParts):
+    """A vision transformer of timm that takes Google's weights of a ViT (.npz), whatever its channel mixer."""
+
+    @torch.jit.ignore
+    def load_pretrained(self, checkpoint_path: str, prefix: str = "") -> None:
+        """Load a Google ViT (.npz) and let its MLPs become GR-KANs, where those are the mixers: act1 = identity, act2 = GELU.
+
+        Args:
+            checkpoint_path: path of the original JAX checkpoint.
+            prefix: prefix of the names in the file.
+        """
+        super().load_pretrained(checkpoint_path, prefix)  # type: ignore[misc]  # timm's
+        for module in self.modules():
+            if isinstance(module, GRKAN):
+                module.act1.set_coefficients(*rational_coefficients("identity", module.act1.order))
+                module.act2.set_coefficients(*rational_coefficients(module.mlp_activation, module.act2.order))
+
 
 def has_activations(state_dict: Mapping[str, Any]) -> bool:
     """Whether a state dict holds act1 or act2 of any GR-KAN."""
     return any(key.rpartition(".")[0].endswith(("act1", "act2")) for key in state_dict)
 
 
-def check_activations(model: nn.Module, state_dict: dict[str, Any], prefix: str, errors: list[str]) -> None:
+def _check_activations(model: nn.Module, state_dict: dict[str, Any], prefix: str, errors: list[str]) -> None:
     """Refuse a checkpoint in which some GR-KANs have activations and others none, rather than take these for MLPs.
 
-    A module sees its own part of a state dict when it is loaded: a model sees the whole and calls this.
+    A module sees its own part of a state dict when it is loaded: a model sees the whole.
 
     Args:
         model: model that is being loaded.
@@ -133,7 +155,7 @@ class GRKAN(nn.Module):
         mlp_activation: function that act2 becomes when weights of a plain MLP are loaded.
 
     Raises:
-        ValueError: num_groups below 1, or features that it does not divide.
+        ValueError: a number of groups or features that is not an integer of at least 1, or features that num_groups does not divide.
     """
 
     mlp_activation = "gelu"
@@ -157,8 +179,9 @@ class GRKAN(nn.Module):
     ) -> None:
         super().__init__()
         num_groups = count("num_groups", num_groups)
-        out_features = out_features or in_features
-        hidden_features = hidden_features or in_features
+        in_features = count("in_features", in_features)
+        out_features = count("out_features", in_features if out_features is None else out_features)
+        hidden_features = count("hidden_features", in_features if hidden_features is None else hidden_features)
         for name, features in (("in_features", in_features), ("hidden_features", hidden_features)):
             if features % num_groups:
                 raise ValueError(f"{name}={features}: expected a multiple of num_groups={num_groups}")

@@ -7,7 +7,7 @@ import torch
 from timm.layers.mlp import Mlp, SwiGLU
 from torch import Tensor, nn
 
-from .._checks import choice, is_count
+from .._checks import choice, count, is_count
 from .fourier_features import FourierFeatures
 from .gr_kan import GRKAN
 from .rational import GroupRational
@@ -36,7 +36,8 @@ class KANMlp(nn.Module):
         dtype: dtype of the parameters.
 
     Raises:
-        ValueError: an unknown basis, or a number of bases that it cannot have.
+        ValueError: an unknown basis, a number of bases or a grid_range that it cannot have, or a width that is not an integer of at least
+            1.
     """
 
     def __init__(
@@ -58,7 +59,11 @@ class KANMlp(nn.Module):
         choice("basis", basis, ("spline", "fourier"))
         if basis == "fourier" and (not is_count(num_bases, 2) or num_bases % 2):
             raise ValueError(f"num_bases={num_bases!r}: expected an even number of at least 2, a cosine and a sine of every harmonic")
-        hidden_features, norm = hidden_features or in_features, norm_layer or nn.LayerNorm
+        if basis == "fourier" and tuple(grid_range) != (-2.0, 2.0):
+            raise ValueError(f"grid_range={grid_range!r}: expected the default, as Fourier series do not have a grid")
+        in_features, norm = count("in_features", in_features), norm_layer or nn.LayerNorm
+        hidden_features = count("hidden_features", in_features if hidden_features is None else hidden_features)
+        out_features = count("out_features", in_features if out_features is None else out_features)
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
 
         def layer(inputs: int, outputs: int) -> nn.Module:
@@ -72,7 +77,7 @@ class KANMlp(nn.Module):
         self.fc1 = layer(in_features, hidden_features)
         self.norm2 = norm(hidden_features, **dd)
         self.drop2 = nn.Dropout(drop)
-        self.fc2 = layer(hidden_features, out_features or in_features)
+        self.fc2 = layer(hidden_features, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kat_zoo.kernels import rational
 
 from .. import _checks
+from .._weights import grow
 from .init import rational_coefficients
 
 if TYPE_CHECKING:
@@ -104,24 +105,36 @@ class GroupRational(nn.Module):
             scale: size of the arguments, positive, () or (num_groups,); the present one by default.
 
         Raises:
-            ValueError: shapes that do not fit the parameters (a shared row takes one row, or equal rows), or a scale for a module that
-                is not scaled.
+            ValueError: shapes that do not fit the parameters (a shared row takes one row, or equal rows), a scale for a module that
+                is not scaled, or one that is not positive; nothing has changed then.
         """
+        units = self.scale
         if scale is not None:
             if self.scale is None:
                 raise ValueError("scale: expected None, as the module is not scaled")
-            self.scale.copy_(scale)
-        if self.scale is not None and not self.scale.is_meta:
-            numerator, denominator = in_units(numerator, denominator, self.scale.to(numerator))
+            if scale.shape not in ((), (1,), (self.num_groups,)):
+                raise ValueError(f"scale of shape {tuple(scale.shape)}: expected () or ({self.num_groups},)")
+            if not scale.is_meta and not bool(((scale > 0) & scale.isfinite()).all()):
+                raise ValueError(f"scale={scale.tolist()}: expected positive numbers")
+            units = scale.to(self.scale).expand(self.num_groups)
+        given = (("weight_numerator", numerator), ("weight_denominator", denominator))
+        for name, values in given:
+            wanted = getattr(self, name).shape
+            if values.ndim not in (1, 2) or values.shape[-1] != wanted[1] or (values.ndim == 2 and len(values) not in (1, self.num_groups)):
+                raise ValueError(f"{name} of shape {tuple(values.shape)}: expected {tuple(wanted)} or one row of it")
+        if units is not None and not units.is_meta:
+            numerator, denominator = in_units(numerator, denominator, units.to(numerator))
+        found = {}
         for name, values in (("weight_numerator", numerator), ("weight_denominator", denominator)):
-            parameter = getattr(self, name)
-            rows = torch.atleast_2d(values)
+            parameter, rows = getattr(self, name), torch.atleast_2d(values)
             rows = rows[:1] if len(parameter) == 1 < len(rows) and bool((rows == rows[:1]).all()) else rows
-            try:
-                parameter.copy_(rows.expand_as(parameter))
-            except RuntimeError as error:
-                shapes = f"{tuple(values.shape)}: expected {tuple(parameter.shape)} or one row of it"
-                raise ValueError(f"{name} of shape {shapes}") from error
+            if len(rows) not in (1, len(parameter)):
+                raise ValueError(f"{name} of {len(rows)} different rows: expected one row, which all groups of this module share")
+            found[name] = rows.expand_as(parameter)
+        if self.scale is not None and units is not None and scale is not None:
+            self.scale.copy_(units)
+        for name, rows in found.items():
+            getattr(self, name).copy_(rows)
 
     def adapt_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """Bring the entries under `prefix` to this module's names and, where the functions allow it, shapes; in place.
@@ -138,17 +151,19 @@ class GroupRational(nn.Module):
                 state_dict[prefix + name] = state_dict.pop(prefix + other)
         numerator, denominator = (state_dict.get(f"{prefix}weight_{part}") for part in ("numerator", "denominator"))
         if self.scale is None and prefix + "scale" in state_dict and numerator is not None and denominator is not None:
-            numerator, denominator = in_units(numerator, denominator, 1 / state_dict.pop(prefix + "scale"))
+            scale = state_dict.pop(prefix + "scale")
+            scale = scale.float() if scale.dtype in (torch.float16, torch.bfloat16) else scale  # as in `coefficients`
+            numerator, denominator = in_units(numerator, denominator, 1 / scale)
             state_dict.update({prefix + "weight_numerator": numerator, prefix + "weight_denominator": denominator})
         if self.scale is not None and numerator is not None:
             scale = state_dict.get(prefix + "scale", numerator.new_ones(1))
-            state_dict[prefix + "scale"] = scale.expand(self.num_groups) if scale.shape == (1,) else scale
+            state_dict[prefix + "scale"] = scale.repeat(self.num_groups) if scale.shape == (1,) else scale
         for name in ("weight_numerator", "weight_denominator"):
             values, rows = state_dict.get(prefix + name), len(getattr(self, name))
             if values is None or values.ndim != 2 or len(values) == rows:
                 continue
             if len(values) == 1:
-                state_dict[prefix + name] = values.expand(rows, -1)
+                state_dict[prefix + name] = values.repeat(rows, 1)  # no view: load_state_dict(assign=True) makes it the parameter
             elif rows == 1 and bool((values == values[:1]).all()):
                 state_dict[prefix + name] = values[:1]
 
@@ -159,8 +174,7 @@ class GroupRational(nn.Module):
             if values is not None and values.shape == (self.num_groups, parameter.shape[1]) != parameter.shape:
                 # The checkpoint has a row per group where this module shares one: no shared row could hold it.
                 logger.info("%s%s gets a row for each of %d groups, as the checkpoint", prefix, name, self.num_groups)
-                grown = parameter.detach().new_empty(values.shape)
-                setattr(self, name, nn.Parameter(grown, requires_grad=parameter.requires_grad))
+                grow(parameter, values.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: Tensor) -> Tensor:

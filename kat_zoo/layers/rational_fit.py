@@ -86,10 +86,12 @@ def fit_rational_to_samples(
         (numerator, denominator, error): float64 tensors (m + 1,) and (n,), and the root mean squared error over the histogram.
 
     Raises:
-        ValueError: as for `fit_rational`, or weights of another shape or without a sum above 0.
+        ValueError: as for `fit_rational`, samples that are not finite numbers, or weights of another shape or without a sum above 0.
         ModuleNotFoundError: scipy is not installed.
     """
     values = samples.detach().double().flatten().cpu().numpy()
+    if not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"samples of shape {tuple(samples.shape)}: expected finite numbers, at least two of them different")
     low, high = _checks.interval("range", (values.min(), values.max()) if range is None else range)
     m, n = _checks.order("order", order)
     masses = None if weights is None else weights.detach().double().flatten().cpu().numpy()

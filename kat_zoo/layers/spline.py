@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import choice, count, interval, real
+from .._weights import grow
 from ..kernels.bspline_op import MAX_SPLINE_ORDER, bspline_basis, spline_linear
 
 BASES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -66,7 +67,7 @@ class KANLinear(nn.Module):
         coef: (C_in, G + k, C_out) spline coefficients.
         base_weight: (C_out, C_in) weights of base(x); None where base is "zero".
         knots: (C_in, G + 2 k + 1) buffer, one knot vector per input, float64 whatever the parameters' dtype.
-        mask: (C_out, C_in) buffer, 0 for a pruned edge; written by `set_mask`.
+        mask: (C_out, C_in) buffer, 0 for a pruned edge.
 
     Raises:
         ValueError: a size, degree, base, range or dtype that does not fit.
@@ -106,7 +107,8 @@ class KANLinear(nn.Module):
         self.mask: Tensor
         self.register_buffer("knots", uniform_knots(grid_size, spline_order, low, high))
         self.register_buffer("mask", torch.ones(out_features, in_features, **kwargs))
-        self._masked = False  # a copy of "any edge is pruned" on the host, so that the common case costs nothing
+        self._masked = False  # whether an edge may be pruned, on the host, so that the common case costs nothing
+        self._mask_version = -1  # of the values that this was read from
         self.reset_parameters(generator)
 
     @property
@@ -123,7 +125,6 @@ class KANLinear(nn.Module):
         with torch.no_grad():
             self.knots.copy_(uniform_knots(self.grid_size, self.spline_order, low, high))
             self.mask.fill_(1.0)
-            self._masked = False
             self.coef.normal_(0, self.noise_scale / math.sqrt(self.in_features), generator=generator)
             if self.base_weight is not None:
                 bound = 1 / math.sqrt(self.in_features)
@@ -137,13 +138,25 @@ class KANLinear(nn.Module):
         """Map (..., C_in) to (..., C_out)."""
         coef: Tensor = self.coef
         weight: Tensor | None = self.base_weight
-        if self._masked:
+        if self._is_masked():
             coef = coef * self.mask.T[:, None]
             weight = None if weight is None else weight * self.mask
         # Under autocast the splines stay in their parameters' precision, as norms do: an argument rounded to bfloat16 is another.
         z = x.to(coef.dtype) if torch.is_autocast_enabled(x.device.type) else x
         y = spline_linear(z, self.knots, coef, self.spline_order, extrapolate=self.extrapolate).to(x.dtype)
         return y if weight is None else y + nn.functional.linear(self.base_values(x), weight)
+
+    def _is_masked(self) -> bool:
+        """Whether an edge may be pruned; looked at anew where the mask was written, as averages of weights copy buffers."""
+        mask = self.mask
+        if torch.compiler.is_compiling() or type(mask) is not Tensor or mask.is_meta or mask.is_inference():
+            return self._masked
+        if torch._C._are_functorch_transforms_active() or mask._version == self._mask_version:
+            return self._masked
+        # Without a look at a GPU's values, for which the host would wait after every step of DDP, which sends buffers around.
+        self._masked = mask.device.type != "cpu" or not bool((mask == 1).all())
+        self._mask_version = mask._version
+        return self._masked
 
     def basis(self, x: Tensor, derivative: int = 0) -> Tensor:
         """Return the functions that an edge combines: the B-splines, then base(x) where the layer has a base.
@@ -158,18 +171,22 @@ class KANLinear(nn.Module):
         Raises:
             ValueError: another derivative.
         """
+        if derivative not in (0, 1):
+            raise ValueError(f"derivative={derivative!r}: expected 0 or 1")
         basis = bspline_basis(x, self.knots, self.spline_order, derivative, self.extrapolate)
         if self.base_weight is None:
             return basis
-        if derivative == 0:
-            base = self.base_values(x)
-        elif derivative == 1:
-            with torch.enable_grad():
-                z = x.detach().requires_grad_()
-                base = torch.autograd.grad(self.base_values(z).sum(), z)[0]
-        else:
-            raise ValueError(f"derivative={derivative!r}: expected 0 or 1")
+        base = self.base_values(x) if derivative == 0 else self._base_slopes(x)
         return torch.cat([basis, base.unsqueeze(-1)], -1)
+
+    def _base_slopes(self, x: Tensor) -> Tensor:
+        """The derivative of base(x), with a graph to x where there is one."""
+        graph = x.requires_grad and torch.is_grad_enabled()
+        with torch.enable_grad():
+            z = x if graph else x.detach().requires_grad_()
+            values = self.base_values(z)
+            slopes = torch.autograd.grad(values.sum(), z, create_graph=graph, allow_unused=True) if values.requires_grad else (None,)
+        return torch.zeros_like(x) if slopes[0] is None else slopes[0]
 
     def edges(self, x: Tensor) -> Tensor:
         """Return phi_{o,i}(x_i) of every edge: (N, C_in) to (N, C_out, C_in)."""
@@ -191,7 +208,11 @@ class KANLinear(nn.Module):
         if mask.shape != self.mask.shape:
             raise ValueError(f"mask of shape {tuple(mask.shape)}: expected {tuple(self.mask.shape)}")
         self.mask.copy_(mask)
-        self._masked = not bool((self.mask == 1).all())
+        self._read_mask()
+
+    def _read_mask(self) -> None:
+        self._masked = not self.mask.is_meta and not bool((self.mask == 1).all())
+        self._mask_version = -1 if self.mask.is_inference() else self.mask._version
 
     def set_grid(self, knots: Tensor, coef: Tensor) -> None:
         """Replace the grid and its coefficients, say by a finer one.
@@ -203,8 +224,10 @@ class KANLinear(nn.Module):
         Raises:
             ValueError: shapes that do not fit, or knots out of order.
         """
-        if knots.shape[1] - self.spline_order - 1 != coef.shape[1] or knots.shape[0] != self.in_features:
-            expected = f"({self.in_features}, G + {2 * self.spline_order + 1}) and ({self.in_features}, G + {self.spline_order}, C_out)"
+        k, bases = self.spline_order, coef.shape[1] if coef.ndim == 3 else 0
+        fits = tuple(knots.shape) == (self.in_features, bases + k + 1) and tuple(coef.shape) == (self.in_features, bases, self.out_features)
+        if not fits or bases <= k:
+            expected = f"({self.in_features}, G + {2 * k + 1}) and ({self.in_features}, G + {k}, {self.out_features})"
             raise ValueError(f"knots of shape {tuple(knots.shape)} and coef of shape {tuple(coef.shape)}: expected {expected}")
         inside = knots[:, self.spline_order : -self.spline_order or None]
         if not bool((knots.diff(dim=1) >= 0).all()) or not bool((inside.diff(dim=1) > 0).all()):
@@ -232,9 +255,9 @@ class KANLinear(nn.Module):
         ):
             # A refined grid: the file decides the grid size. Whatever else differs is torch's to refuse.
             self.knots = self.knots.new_empty(knots.shape)
-            self.coef = nn.Parameter(self.coef.new_empty(coef.shape), requires_grad=self.coef.requires_grad)
+            grow(self.coef, coef.shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._masked = not self.mask.is_meta and not bool((self.mask == 1).all())
+        self._read_mask()
 
     def extra_repr(self) -> str:
         """Sizes, for print(model)."""

@@ -1,17 +1,17 @@
 """Shared parts of the model files: sizes, default configurations, checks of arguments, and timm's call that builds a model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, clean_state_dict
+from timm.models import build_model_with_cfg
 from torch import nn
 
 from .._checks import is_count
 from .._weights import check_weights
 from ._download import fetch_weights
-from ._pretrained import gray_to_color
+from ._pretrained import gray_to_color, unwrap_state_dict
 
 __all__ = [
     "BASE",
@@ -112,19 +112,6 @@ def require_plain(arguments: dict[str, Any], replaced: dict[str, str]) -> None:
             raise ValueError(f"{name}={value!r}: expected a string or a number, so that it can be saved with the model")
 
 
-def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state dict within a training checkpoint.
-
-    Args:
-        state_dict: entries by name, or a checkpoint that holds them under state_dict, model or (preferred) their EMA entries, in
-            any nesting, with or without the prefixes of DDP, torch.compile and torch's AveragedModel.
-    """
-    wrappers = ("state_dict_ema", "model_ema", "state_dict", "model")
-    while inner := next((state_dict[key] for key in wrappers if isinstance(state_dict.get(key), Mapping)), None):
-        state_dict = inner
-    return clean_state_dict({key: value for key, value in state_dict.items() if key != "n_averaged"})  # AveragedModel's counter
-
-
 def check_size(name: str, value: Any) -> None:
     """Refuse what timm would fail on in words of its own, as a size that is text."""
     sides = value if isinstance(value, (tuple, list)) else (value, value)
@@ -149,7 +136,7 @@ def build_with_features(model: Callable[..., Model], variant: str, pretrained: b
     """
 
     def converted(state_dict: Any, built: nn.Module, *arguments: Any) -> Any:
-        weights = gray_to_color(filter_fn(state_dict, built, *arguments), built)
+        weights = gray_to_color(filter_fn(unwrap_state_dict(state_dict), built, *arguments), built)
         check_weights(weights, built.state_dict(), f"weights of {variant}")
         return weights
 

@@ -15,6 +15,7 @@ import timm
 import torch
 from safetensors import safe_open
 from timm.models import (
+    clean_state_dict,
     get_arch_pretrained_cfgs,
     get_pretrained_cfg,
     is_model,
@@ -234,7 +235,7 @@ def load_backbone(vit: VisionTransformer, checkpoint: str | Path) -> set[str]:
         for prefix in ("backbone.backbone.", "encoder.backbone."):  # of detectors, of segmentation models
             inner = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
             weights = inner or weights
-        weights = gray_to_color(convert(weights, model), model)
+        weights = gray_to_color(convert(unwrap_state_dict(weights), model), model)
         loaded.update(weights)
         check_weights(weights, model.state_dict(), "weights")
         return weights
@@ -260,6 +261,19 @@ def _refuse_other_parts(loaded: Collection[str], vit: nn.Module) -> None:
         raise ValueError(
             f"the backbone has no place for {', '.join(other[:3])} ({len(other)} of its weights), which another architecture has"
         )
+
+
+def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state dict within a training checkpoint.
+
+    Args:
+        state_dict: entries by name, or a checkpoint that holds them under state_dict, model or (preferred) their EMA entries, in
+            any nesting, with or without the prefixes of DDP, torch.compile and torch's AveragedModel.
+    """
+    wrappers = ("state_dict_ema", "model_ema", "state_dict", "model")
+    while inner := next((state_dict[key] for key in wrappers if isinstance(state_dict.get(key), Mapping)), None):
+        state_dict = inner
+    return clean_state_dict({key: value for key, value in state_dict.items() if key != "n_averaged"})  # AveragedModel's counter
 
 
 def gray_to_color(weights: dict[str, Any], model: nn.Module) -> dict[str, Any]:

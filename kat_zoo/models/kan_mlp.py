@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .._checks import choice, count, is_count, real
 from ..layers.spline_linear import SplineLinear
-from ._builder import check_size, fmnist_cfg
+from ._builder import check_size, fmnist_cfg, unwrap_state_dict
 
 __all__ = ["PixelClassifier"]
 
@@ -131,11 +131,16 @@ class PixelClassifier(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
+def checkpoint_filter_fn(state_dict: dict[str, Any], model: PixelClassifier) -> dict[str, Tensor]:
+    """Return the state dict within a checkpoint, bare or wrapped as by a training (see `unwrap_state_dict`)."""
+    return unwrap_state_dict(state_dict)
+
+
 def _create_classifier(variant: str, pretrained: bool = False, **kwargs: Any) -> PixelClassifier:
     if kwargs.get("features_only"):
         raise ValueError("features_only=True: expected False, as a classifier of flattened pixels has no feature maps")
     check_size("img_size", kwargs.get("img_size"))
-    return build_model_with_cfg(PixelClassifier, variant, pretrained, **kwargs)
+    return build_model_with_cfg(PixelClassifier, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs)
 
 
 default_cfgs = generate_default_cfgs(

@@ -8,19 +8,20 @@ models have 9.25, 36.2 and 143.2M. Others: `vit_fourier_*` (Fourier series on th
 learned at every node, arXiv 2404.19756, appendix B), `vit_swiglu_*` (arXiv 2002.05202).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
-from ..layers.gr_kan import LoadsParts, check_activations
+from ..layers.gr_kan import LoadsGoogle
 from ..layers.mixers import mixer_layer
-from ._builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg
+from ._builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, require_plain
 
 __all__ = ["MixerViT"]
 
 
-class MixerViT(LoadsParts, VisionTransformer):
+class MixerViT(LoadsGoogle, VisionTransformer):
     """VisionTransformer with a channel mixer by name; every argument is a string, a number or a collection of them.
 
     Args:
@@ -29,17 +30,16 @@ class MixerViT(LoadsParts, VisionTransformer):
         **kwargs: arguments of timm's VisionTransformer; the hidden width of the mixer is mlp_ratio * embed_dim.
 
     Raises:
-        ValueError: an unknown mixer, mixer_kwargs that it does not have, values that it refuses, or an mlp_layer.
+        ValueError: an unknown mixer, mixer_kwargs that it does not have, values that it refuses, an mlp_layer, or an argument that is a
+            class or another callable.
     """
 
     def __init__(self, mixer: str = "mlp", mixer_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if kwargs.pop("mlp_layer", None) is not None:
-            raise ValueError("mlp_layer: expected None, as mixer names the channel mixer")
+        require_plain(kwargs, {"mlp_layer": "mixer names the channel mixer"})
+        kwargs.pop("mlp_layer", None)
+        if mixer_kwargs is not None and not isinstance(mixer_kwargs, Mapping):
+            raise ValueError(f"mixer_kwargs={mixer_kwargs!r}: expected a dict, as {{'num_bases': 6}}")
         super().__init__(mlp_layer=mixer_layer(mixer, **(mixer_kwargs or {})), **kwargs)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        check_activations(self, state_dict, prefix, args[-1])
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _with_bases(num_bases: int, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -12,19 +12,20 @@ from typing import Any
 
 import torch
 from timm.layers.attention import Attention
+from timm.layers.config import use_reentrant_ckpt
 from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import Block, VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoint_filter_fn
 from torch import Tensor, nn
 
 from .._checks import choice, count
-from ..layers.gr_kan import LoadsParts, check_activations
+from ..layers.gr_kan import LoadsGoogle
 from ..layers.learned_attention.attention import KArAtAttention, Operators, PatchGrid
 from ..layers.learned_attention.edges import INITS
 from ..layers.learned_attention.fourier import FourierHeads, OperatorHeads, SoftmaxHeads
 from ..layers.learned_attention.general_heads import GeneralHeads
 from ..layers.mixers import mixer_layer
-from ._builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, unwrap_state_dict
+from ._builder import BASE, PICO, SMALL, TINY, WEIGHTS, build_with_features, default_cfg, fmnist_cfg, require_plain, unwrap_state_dict
 from ._norm import norm_with_eps
 from ._placement import MODES, head_sizes, learnable_layers
 
@@ -41,7 +42,14 @@ def _block(learnable: frozenset[int], depth: int, attn_layer: Any, **kwargs: Any
     return Block(attn_layer=KArAtAttention if depth in learnable else Attention, depth=depth, **kwargs)
 
 
-class KArAt(LoadsParts, VisionTransformer):
+REPLACED = {
+    "block_fn": "KArAt has its own",
+    "mlp_layer": "mixer names the channel mixer",
+    "attn_layer": "KArAt has its own; layers and hybrid_heads place it",
+}
+
+
+class KArAt(LoadsGoogle, VisionTransformer):
     """VisionTransformer with Fourier-KArAt attention; every argument is a string, a number or a list of numbers.
 
     The state dict is timm's ViT plus `blocks.{i}.attn.operators.{j}.*`, so a ViT checkpoint lacks only the operators.
@@ -69,7 +77,8 @@ class KArAt(LoadsParts, VisionTransformer):
 
     Raises:
         ValueError: unknown names, sizes that do not fit, an attn_layer (`layers` says where attention is learned), or options
-            without a meaning for a sum over a fixed set of keys: attention dropout and patch_drop_rate.
+            without a meaning for a sum over a fixed set of keys: attention dropout and patch_drop_rate; an argument that is a class or
+            another callable.
     """
 
     def __init__(
@@ -91,17 +100,14 @@ class KArAt(LoadsParts, VisionTransformer):
         norm_eps: float | None = None,
         **kwargs: Any,
     ) -> None:
-        for name, reason in {"block_fn": "KArAt has its own", "mlp_layer": "mixer names the channel mixer"}.items():
-            if (value := kwargs.pop(name, None)) is not None:
-                raise ValueError(f"{name}={value!r}: expected None, as {reason}")
+        require_plain({**kwargs, "norm_layer": norm_layer}, REPLACED)
+        kwargs = {name: value for name, value in kwargs.items() if name not in REPLACED}  # which are None
         depth, heads = count("depth", kwargs.get("depth", 12)), count("num_heads", kwargs.get("num_heads", 12))
         hybrid_heads = count("hybrid_heads", hybrid_heads, 0, heads - 1)
         choice("mode", mode, MODES)
         learnable = learnable_layers(layers, depth)
         if learnable and kwargs.get("patch_drop_rate"):
             raise ValueError(f"patch_drop_rate={kwargs['patch_drop_rate']}: expected 0, as the operator sums over all tokens")
-        if kwargs.get("attn_layer") is not None:
-            raise ValueError(f"attn_layer={kwargs['attn_layer']!r}: expected None, as KArAt has its own; layers and hybrid_heads place it")
         norm: Any = norm_with_eps(norm_layer, norm_eps)
         block: Any = partial(_block, learnable)
         super().__init__(block_fn=block, mlp_layer=mixer_layer(mixer), norm_layer=norm, **kwargs)
@@ -149,10 +155,6 @@ class KArAt(LoadsParts, VisionTransformer):
             block.register_forward_pre_hook(grid.recall)
         return grid
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        check_activations(self, state_dict, prefix, args[-1])
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
     @torch.jit.ignore
     def aliases(self) -> dict[str, str]:
         """Return the prefix of the universal operator in each later block -> its prefix in the first."""
@@ -163,6 +165,20 @@ class KArAt(LoadsParts, VisionTransformer):
     def operators(self) -> dict[str, OperatorHeads]:
         """Return all learnable operators by name, a shared one once."""
         return {name: m for name, m in self.named_modules() if isinstance(m, OperatorHeads)}
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations in the backward pass.
+
+        Raises:
+            ValueError: the image size is dynamic and timm is set to reentrant checkpointing, which does not keep the size of the images.
+        """
+        if enable and self.patch_grid is not None and use_reentrant_ckpt():
+            raise ValueError(
+                "set_grad_checkpointing with dynamic_img_size=True: expected timm's default, TIMM_REENTRANT_CKPT=0, as reentrant "
+                "checkpointing does not keep the size of the images"
+            )
+        super().set_grad_checkpointing(enable)
 
     def set_input_size(self, img_size: tuple[int, int] | None = None, patch_size: tuple[int, int] | None = None) -> None:
         """Change the image or patch size: position embedding and operators are interpolated on the patch grid.

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from timm.layers.attention import Attention
 from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
@@ -16,8 +15,8 @@ from timm.models.vision_transformer import checkpoint_filter_fn as vit_checkpoin
 from torch import Tensor
 
 from .. import _checks
-from ..layers.gr_kan import GRKAN, LoadsParts, check_activations, has_activations
-from ..layers.init import init_attention_mimetic, rational_coefficients
+from ..layers.gr_kan import GRKAN, LoadsGoogle, has_activations
+from ..layers.init import init_attention_mimetic
 from ._builder import (
     BASE,
     PICO,
@@ -46,7 +45,7 @@ REPLACED = {
 }
 
 
-class KAT(LoadsParts, VisionTransformer):
+class KAT(LoadsGoogle, VisionTransformer):
     """VisionTransformer whose channel mixers are `GRKAN`; every argument is a string, a number or a list of numbers.
 
     State-dict keys and shapes are those of the published weights: timm's ViT plus
@@ -121,24 +120,6 @@ class KAT(LoadsParts, VisionTransformer):
                 init_attention_mimetic(module.qkv, module.proj, module.num_heads)
         if fix_init:
             self.fix_init_weight()
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        check_activations(self, state_dict, prefix, args[-1])
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    @torch.jit.ignore
-    def load_pretrained(self, checkpoint_path: str, prefix: str = "") -> None:
-        """Load a Google ViT (.npz) and let its MLPs become GR-KANs: act1 = identity, act2 = GELU.
-
-        Args:
-            checkpoint_path: path of the original JAX checkpoint.
-            prefix: prefix of the names in the file.
-        """
-        super().load_pretrained(checkpoint_path, prefix)
-        for module in self.modules():
-            if isinstance(module, GRKAN):
-                module.act1.set_coefficients(*rational_coefficients("identity", module.act1.order))
-                module.act2.set_coefficients(*rational_coefficients("gelu", module.act2.order))
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: KAT) -> dict[str, Tensor]:

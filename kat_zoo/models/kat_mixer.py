@@ -9,7 +9,7 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.mlp_mixer import MlpMixer, checkpoint_filter_fn
 
 from .._checks import count
-from ..layers.gr_kan import GRKAN, LoadsParts, check_activations
+from ..layers.gr_kan import GRKAN, LoadsParts
 from ..layers.rational import GroupRational
 from ._builder import activation_names, build_with_features, default_cfg, fmnist_cfg, require_plain
 from ._norm import norm_with_eps
@@ -55,10 +55,6 @@ class KATMixer(LoadsParts, MlpMixer):
         for module in self.modules():
             if isinstance(module, GroupRational):
                 module.reset_parameters()
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        check_activations(self, state_dict, prefix, args[-1])
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _create_mixer(variant: str, pretrained: bool = False, **kwargs: Any) -> KATMixer:

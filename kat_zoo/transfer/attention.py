@@ -25,7 +25,7 @@ def vit_to_karat(vit: nn.Module | str, freeze: bool = False, **kwargs: Any) -> K
 
     Args:
         vit: timm VisionTransformer with plain blocks, or the name of a pretrained one. Its activation, preprocessing and
-            license are kept.
+            license are kept, and so are gradient checkpointing and the weights that do not require gradients.
         freeze: whether training leaves the ViT's queries and keys as they are, as with `transfer_attention`.
         **kwargs: arguments of `KArAt`. Unless given, grid_size is 3, rank 12 and mode "blockwise", whatever the ViT's size.
 
@@ -49,6 +49,10 @@ def vit_to_karat(vit: nn.Module | str, freeze: bool = False, **kwargs: Any) -> K
     wrong = unexpected + [name for name in missing if ".attn.operators." not in name]
     if wrong:
         raise ValueError(f"vit with weights {', '.join(wrong[:5])}: expected those of a KArAt of its architecture")
+    frozen = {name for name, parameter in source.named_parameters() if not parameter.requires_grad}
+    for name, parameter in karat.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    karat.set_grad_checkpointing(source.grad_checkpointing)
     if freeze:
         transfer_attention(karat, source)
     return karat

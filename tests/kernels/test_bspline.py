@@ -207,3 +207,25 @@ def test_operators_refuse_what_would_run_past_a_buffer(change, message, where, m
 def test_projection_checks_the_outputs():
     with pytest.raises(ValueError, match=r"grad of shape \(3, 5\): expected \(3, 2\)"):
         torch.ops.kat_zoo.spline_project(torch.zeros(3, 5), torch.zeros(3, 4), make_knots(5, 3, 4), torch.zeros(4, 8, 2), 3, 0)
+
+
+@pytest.mark.parametrize("extrapolate", ["linear", "zero"])
+def test_knots_that_require_gradients_get_those_of_the_formula(extrapolate):
+    knots = make_knots(4, 3, 2, uniform=False)
+    x, coef = make_x(knots, 3, rows=5)[2:], torch.randn(2, 7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    knots.requires_grad_()
+    assert torch.autograd.gradcheck(lambda knots: spline_linear(x, knots, coef, 3, 0, extrapolate), knots)
+    assert torch.autograd.gradcheck(lambda knots: bspline_basis(x, knots, 3, 1, extrapolate), knots)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spline_order", [0, 1, 3])
+def test_the_last_knot_belongs_to_the_support(spline_order, dtype):
+    """At the end of a grid whose last knots are equal, SciPy's bases sum to 1."""
+    inner = torch.tensor([0, 0.3, 0.5, 1.0], dtype=torch.float64)
+    knots = torch.cat([inner[:1].repeat(spline_order), inner, inner[-1:].repeat(spline_order)])[None]
+    x = torch.tensor([[0.0], [0.4], [1.0], [1.001]], dtype=dtype)
+    found = bspline_basis(x, knots, spline_order, 0, "zero")[:, 0]
+    expected = BSpline.design_matrix(x[:3, 0].double().numpy(), knots[0].numpy(), spline_order).toarray()
+    np.testing.assert_allclose(found[:3], expected, atol=1e-5)
+    assert not found[3].any()

@@ -143,3 +143,16 @@ def test_a_small_layer_takes_three_launches(monkeypatch):
     with triton_path():
         spline_linear(x, make_knots(5, 3, 2), coef).sum().backward()
     assert launched == ["spline_contract_local_kernel", "spline_project_local_kernel", "spline_accumulate_local_kernel"]
+
+
+def test_more_channels_than_a_launch_takes(monkeypatch):
+    from kat_zoo.kernels import bspline_triton
+
+    monkeypatch.setattr(bspline_triton, "MAX_CHANNELS", 2)
+    x = torch.rand(9, 5, requires_grad=True)
+    coef = torch.randn(5, 8, 3)
+    for knots in (make_knots(5, 3, 5, uniform=False), make_knots(5, 3)):
+        (expected,) = torch.autograd.grad(spline_linear(x, knots, coef).square().sum(), x)
+        with triton_path():
+            (found,) = torch.autograd.grad(spline_linear(x, knots, coef).square().sum(), x)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

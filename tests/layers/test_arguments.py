@@ -15,13 +15,16 @@ LAYERS = [
     (SplineLinear, {"in_features": 3, "out_features": 2, "num_bases": 5, "spline_order": 2}),
     (FourierFeatures, {"num_harmonics": 2}),
     (GroupRational, {"num_groups": 2}),
-    (GRKAN, {"in_features": 8, "num_groups": 2}),
-    (KANMlp, {"in_features": 8, "num_bases": 4}),
+    (GRKAN, {"in_features": 8, "hidden_features": 4, "num_groups": 2}),
+    (KANMlp, {"in_features": 8, "hidden_features": 4, "num_bases": 4}),
     (FourierHeads, HEADS),
     (GeneralHeads, HEADS | {"basis": "rational"}),
     (Edges, {"heads": 1, "inputs": 2, "outputs": 2, "num_harmonics": 2}),
 ]
-SIZES = {"num_groups", "grid_size", "spline_order", "num_bases", "num_harmonics", "num_heads", "num_tokens", "rank"}
+SIZES = {
+    "in_features", "hidden_features", "num_groups", "grid_size", "spline_order", "num_bases", "num_harmonics", "num_heads", "num_tokens",
+    "rank",
+}  # fmt: skip
 WRONG = [(layer, arguments, name) for layer, arguments in LAYERS for name in arguments if name in SIZES]
 
 
@@ -38,6 +41,8 @@ def test_integers_of_numpy(layer, arguments):
     "layer, arguments, name", WRONG, ids=lambda value: getattr(value, "__name__", value if isinstance(value, str) else "")
 )
 def test_wrong_sizes_are_named(layer, arguments, name, value):
+    if value is None and name == "hidden_features":
+        value = 0  # None stands for in_features
     with pytest.raises(ValueError, match=f"{name}={value!r}: expected an integer of at least [0-9]"):
         layer(**arguments | {name: value})
 

@@ -318,3 +318,50 @@ def test_a_traced_layer_trains():
     gradients = [torch.autograd.grad(f(2 * x).square().sum(), list(layer.parameters())) for f in (traced, layer)]
     for got, want in zip(*gradients, strict=True):
         torch.testing.assert_close(got, want)
+
+
+def test_a_checkpoint_in_float16_keeps_the_powers_of_its_scale():
+    scaled, plain = (GroupRational(2, order=(8, 7), share_numerator=False, scaled=scaled) for scaled in (True, False))
+    scaled.set_coefficients(*rational_coefficients("identity", (8, 7)), torch.tensor(32.0))
+    with torch.no_grad():
+        for parameter in scaled.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    halves = {name: value.half() for name, value in scaled.state_dict().items()}
+    scaled.load_state_dict(halves)
+    plain.load_state_dict(halves)
+    torch.testing.assert_close(plain(40 * X), scaled(40 * X), rtol=1e-4, atol=1e-5)
+
+
+def test_a_loaded_row_per_group_is_learned_by_the_optimizer_that_there_is():
+    act = GroupRational(2)
+    optimizer = torch.optim.SGD(act.parameters(), lr=0.1)
+    other = GroupRational(2, share_numerator=False)
+    nn.init.normal_(other.weight_numerator)
+    act.load_state_dict(other.state_dict())
+    before = act.weight_numerator.detach().clone()
+    act(X).sum().backward()
+    optimizer.step()
+    assert before.shape == (2, 6) and not torch.equal(act.weight_numerator, before)
+
+
+def test_assigned_parameters_are_no_views_of_one_row():
+    with torch.device("meta"):
+        act = GroupRational(4, scaled=True)
+    act.load_state_dict(GroupRational(1, scaled=True).state_dict(), assign=True)
+    assert all(tensor.is_contiguous() for tensor in act.state_dict().values())
+    act(X).sum().backward()
+    torch.optim.AdamW(act.parameters()).step()
+    assert act(X).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"), [(torch.ones(3), r"scale of shape \(3,\)"), (torch.tensor(0.0), "positive"), (torch.full((2,), -1.0), "positive")]
+)
+def test_bad_scales_are_named_before_anything_changes(scale, message):
+    act = GroupRational(2, scaled=True)
+    state = copy.deepcopy(act.state_dict())
+    with pytest.raises(ValueError, match=message):
+        act.set_coefficients(torch.ones(6), torch.ones(4), scale)
+    with pytest.raises(ValueError, match="weight_numerator of shape"):
+        act.set_coefficients(torch.ones(5), torch.ones(4), torch.tensor(2.0))
+    assert all(torch.equal(act.state_dict()[name], value) for name, value in state.items())

@@ -3,6 +3,8 @@ import pickle
 
 import pytest
 import torch
+from timm.utils import ModelEmaV3
+from torch.optim.swa_utils import AveragedModel
 
 from kat_zoo.layers import KANLinear
 
@@ -116,3 +118,60 @@ def test_a_layer_from_the_meta_device_is_as_new():
     assert all(torch.equal(value, expected.state_dict()[name]) for name, value in layer.state_dict().items())
     x = torch.randn(5, 4)
     assert torch.equal(layer(x), expected(x))
+
+
+def averaged_by_timm(layer, mask):
+    average = ModelEmaV3(layer, decay=0.0)
+    layer.set_mask(mask)
+    average.update(layer)
+    average.update(layer)
+    return average.module
+
+
+def averaged_by_torch(layer, mask):
+    average = AveragedModel(layer, use_buffers=True)
+    layer.set_mask(mask)
+    average.update_parameters(layer)
+    return average.module
+
+
+def written(layer, mask):
+    layer.mask.copy_(mask)
+    return layer
+
+
+@pytest.mark.parametrize("copied", [averaged_by_timm, averaged_by_torch, written])
+def test_an_edge_stays_pruned_where_the_mask_was_copied(copied):
+    layer = KANLinear(2, 2)
+    x = torch.rand(4, 2)
+    layer(x)
+    other = copied(layer, torch.tensor([[0.0, 1], [1, 1]]))
+    assert not other.mask.all()
+    torch.testing.assert_close(other(x), other.edges(x).sum(-1))
+
+
+def test_a_finer_grid_is_learned_by_the_optimizer_that_there_is():
+    layer = KANLinear(2, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    layer.load_state_dict(KANLinear(2, 2, grid_size=9).state_dict())
+    before = layer.coef.detach().clone()
+    layer(torch.rand(4, 2)).sum().backward()
+    optimizer.step()
+    assert before.shape == (2, 12, 2) and not torch.equal(layer.coef, before)
+
+
+def test_slopes_of_the_base_have_a_graph():
+    layer = KANLinear(2, 2, dtype=torch.float64)
+    x = torch.rand(3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: layer.basis(x, 1), x)
+    constant = KANLinear(2, 2, base=torch.ones_like).basis(torch.rand(3, 2), 1)
+    assert not constant[..., -1].any()
+    with pytest.raises(ValueError, match="derivative=2: expected 0 or 1"):
+        KANLinear(2, 2, base="zero").basis(x, 2)
+
+
+@pytest.mark.parametrize("shapes", [((1, 12), (1, 8, 5)), ((12,), (1, 8, 2)), ((1, 12), (8, 2)), ((1, 5), (1, 1, 2))])
+def test_grids_that_do_not_fit_are_refused(shapes):
+    knots, coef = (torch.linspace(0, 1, shape[-1]).expand(shape) for shape in shapes)
+    with pytest.raises(ValueError, match=r"expected \(1, G \+ 7\) and \(1, G \+ 3, 2\)"):
+        KANLinear(1, 2).set_grid(knots, coef)

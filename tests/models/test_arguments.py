@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import timm
+import torch
 
 import kat_zoo  # noqa: F401 (registers the models)
+from kat_zoo.layers import KANMlp
+from kat_zoo.models.kan_vit import MixerViT
 
 MODELS = {
     "test_kat": {"num_groups": 4, "order": [3, 2]},
@@ -41,9 +44,22 @@ def test_integers_of_numpy(name):
         ("test_karat", {"block_fn": print}, "block_fn=.*: expected None, as KArAt has its own"),
         ("test_karat", {"mlp_layer": print}, "mlp_layer=.*: expected None, as mixer names the channel mixer"),
         ("test_karat", {"num_heads": "3"}, "num_heads='3': expected an integer of at least 1"),
-        ("vit_kan_pico_patch4_28", {"mlp_layer": print}, "mlp_layer: expected None, as mixer names the channel mixer"),
+        ("vit_kan_pico_patch4_28", {"mlp_layer": print}, "mlp_layer=.*: expected None, as mixer names the channel mixer"),
     ],
 )
 def test_wrong_values_are_named(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         timm.create_model(name, **arguments)
+
+
+@pytest.mark.parametrize("name", ["test_kat", "test_karat", "kat_mixer_pico_patch4_28", "vit_kan_pico_patch4_28"])
+def test_classes_which_could_not_be_saved_are_refused(name):
+    with pytest.raises(ValueError, match="norm_layer=.*expected (a string|one of)"):
+        timm.create_model(name, norm_layer=torch.nn.LayerNorm)
+
+
+def test_mixer_kwargs_are_a_dict():
+    with pytest.raises(ValueError, match="mixer_kwargs=3: expected a dict"):
+        MixerViT(mixer_kwargs=3)
+    with pytest.raises(ValueError, match="grid_range=.*Fourier series do not have a grid"):
+        KANMlp(8, basis="fourier", grid_range=(0, 1))

@@ -8,6 +8,7 @@ from torch import nn
 
 import kat_zoo.models  # noqa: F401  (registers)
 from kat_zoo.kernels import fourier_attention_reference
+from kat_zoo.layers import FourierHeads, KArAtAttention
 from kat_zoo.layers.learned_attention.fourier import SoftmaxHeads, resample_tokens
 from kat_zoo.models.karat import learnable_layers
 
@@ -301,3 +302,24 @@ def test_masks_and_other_token_counts_are_refused():
         model(X, is_causal=True)
     with pytest.raises(ValueError, match="q of"):
         model.blocks[0](torch.randn(1, 20, 64))
+
+
+def test_reentrant_checkpointing_which_forgets_the_size_of_the_images_is_refused(monkeypatch):
+    monkeypatch.setattr("kat_zoo.models.karat.use_reentrant_ckpt", lambda: True)
+    create().set_grad_checkpointing()
+    with pytest.raises(ValueError, match="dynamic_img_size=True: expected timm's default"):
+        create(dynamic_img_size=True).set_grad_checkpointing()
+
+
+def test_attention_without_operators_says_how_to_get_them():
+    with pytest.raises(ValueError, match="expected a call of KArAtAttention.set_operators"):
+        timm.create_model("test_vit", attn_layer=KArAtAttention)(torch.rand(1, 3, 160, 160))
+
+
+def test_a_bias_of_the_map_takes_mixed_dtypes():
+    heads = FourierHeads(2, 5, w_bias=True)
+    nn.init.normal_(heads.bias)
+    q, k, v = torch.randn(3, 1, 2, 5, 8, generator=torch.Generator().manual_seed(0))
+    found = heads(q.bfloat16(), k.bfloat16(), v.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), heads(q, k, v), atol=0.1, rtol=0.05)

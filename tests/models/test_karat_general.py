@@ -130,3 +130,19 @@ def test_simplex_projection():
     other = torch.rand(50, 9, dtype=torch.float64)
     other /= other.sum(-1, keepdim=True)
     assert ((x - y) * (other - y)).sum(-1).max() <= 1e-12  # the variational inequality of a projection
+
+
+def test_projection_of_what_a_dtype_cannot_tell_apart_or_is_not_finite():
+    rows = torch.tensor([[512.0, 0, 0], [float("nan"), 0, 0]], dtype=torch.bfloat16)
+    first, second = project_simplex(rows)
+    assert first.tolist() == [1, 0, 0] and second.isnan().all()
+    wide = torch.randn(20, 577, generator=torch.Generator().manual_seed(0)).bfloat16()
+    torch.testing.assert_close(project_simplex(wide).float(), project_simplex(wide.double()).float(), atol=2e-3, rtol=1e-2)
+
+
+def test_transforms_of_torch_func():
+    model, x = create(depth=1, basis="morlet"), X[:1].clone()
+    found = torch.func.grad(lambda x: model(x).square().sum())(x)
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(model(x).square().sum(), x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

@@ -9,7 +9,11 @@ import timm
 import torch
 
 import kat_zoo  # noqa: F401
+from kat_zoo.models._pretrained import create_model
+from kat_zoo.models.kan_vit import MixerViT
+from kat_zoo.models.karat import KArAt
 from kat_zoo.models.kat import checkpoint_filter_fn
+from kat_zoo.transfer.architecture import architecture
 
 X = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
 
@@ -186,6 +190,32 @@ def test_google_npz(vit, tmp_path):
     for key, value in vit.state_dict().items():
         assert torch.equal(state_dict[key], value), key
     assert (model(X) - vit(X)).norm() < 2e-2 * vit(X).norm()
+
+
+@pytest.mark.parametrize(
+    "of", [lambda arguments: MixerViT("gr_kan", **arguments), lambda arguments: KArAt(layers=[], mixer="gr_kan", **arguments)]
+)
+def test_google_npz_in_other_models_of_gr_kans(of, vit, tmp_path):
+    np.savez(tmp_path / "augreg.npz", **google(vit))
+    model = of(architecture(vit)).eval()
+    model.load_pretrained(str(tmp_path / "augreg.npz"))
+    assert (model(X) - vit(X)).norm() < 2e-2 * vit(X).norm()
+
+
+WRAPPED = ("kat_pico_patch4_28", "karat_kat_pico_patch4_28", "vit_kan_pico_patch4_28", "vit_mlp_pico_patch4_28",
+           "kat_mixer_pico_patch4_28", "kan_mlp_pico_28")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_training_checkpoints_of_every_model(name, tmp_path):
+    model = timm.create_model(name, num_classes=10)
+    weights = model.state_dict()
+    averaged = {"n_averaged": torch.tensor(3), **{f"module.{key}": value for key, value in weights.items()}}
+    for number, wrapped in enumerate((averaged, {"state_dict": {"model": weights}}, {"model": {"model_ema": weights}})):
+        path = tmp_path / f"{number}.pt"
+        torch.save(wrapped, path)
+        loaded = create_model(name, checkpoint=path, num_classes=10).state_dict()
+        assert all(torch.equal(loaded[key], value) for key, value in weights.items())
 
 
 def test_pickles_with_code_are_refused(kat, tmp_path):

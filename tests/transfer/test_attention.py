@@ -149,3 +149,13 @@ def test_what_does_not_fit_is_refused():
         vit_to_karat(vit(), attn_drop_rate=0.1)
     with pytest.raises(ValueError, match="embed_dim: expected the sizes of the ViT's weights"):
         vit_to_karat(vit(), embed_dim=96)
+
+
+def test_frozen_weights_and_checkpointing_are_kept():
+    model = vit().requires_grad_(False)
+    model.head.requires_grad_()
+    model.set_grad_checkpointing()
+    karat = vit_to_karat(model)
+    learns = {name for name, parameter in karat.named_parameters() if parameter.requires_grad}
+    assert karat.grad_checkpointing and {name for name in learns if ".operators." not in name} == {"head.weight", "head.bias"}
+    assert any(".operators." in name for name in learns)

@@ -40,7 +40,7 @@ class PatchGrid:
     """Where a model of dynamic image size notes the grid of the images it is working on, for its attention layers.
 
     Gradient checkpointing calls a block again in the backward, when images of another size may have been through the model:
-    the grid is also noted on the block's input, which checkpointing keeps.
+    the grid is also noted on the block's input, which checkpointing keeps. Its reentrant form keeps a copy; `KArAt` refuses it.
 
     Attributes:
         native: (height, width) in patches that the operators have parameters for.
@@ -101,6 +101,8 @@ class Operators(nn.Sequential):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Give each operator its heads, in order."""
+        if len(self.head_counts) == 0:
+            raise ValueError("no operators: expected a call of KArAtAttention.set_operators, as a KArAt makes; use vit_to_karat or KArAt")
         outs = []
         start = 0
         for i, operator in enumerate(self):

@@ -50,7 +50,8 @@ def resample_tokens(x: Tensor, dim: int, new_grid: Sequence[int], old_grid: Sequ
         raise ValueError(f"x of shape {tuple(x.shape)}: expected {tokens} tokens along dim {dim}")
     x = x.movedim(dim, -1)
     prefix, grid = x[..., :num_prefix], x[..., num_prefix:]
-    flat = grid.reshape(-1, 1, *old_grid).float()
+    flat = grid.reshape(-1, 1, *old_grid)
+    flat = flat if flat.dtype == torch.float64 else flat.float()
     flat = F.interpolate(flat, size=tuple(new_grid), mode="bicubic", antialias=True, align_corners=False)
     grid = flat.reshape(*grid.shape[:-1], -1).to(x.dtype)
     return torch.cat([prefix, grid], -1).movedim(-1, dim).contiguous()
@@ -221,7 +222,7 @@ class FourierHeads(OperatorHeads):
         else:
             out = torch.ops.kat_zoo.fourier_attention(q, k, v, a, b, self.w)[0]
         if self.bias is not None:
-            out = out + self.bias.unsqueeze(-2) @ v
+            out = out + self.bias.to(v.dtype).unsqueeze(-2) @ v
         return out
 
 

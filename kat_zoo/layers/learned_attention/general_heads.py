@@ -23,11 +23,12 @@ TILE_QUERIES = 16  # tile x N x r elements at once for bases that do not factori
 
 def project_simplex(x: Tensor) -> Tensor:
     """Project each row (last axis) onto the probability simplex: return the nearest point in the Euclidean norm."""
-    ordered = x.sort(-1, descending=True).values
-    count = torch.arange(1, x.shape[-1] + 1, device=x.device, dtype=x.dtype)
+    z = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x  # sums of many entries need the digits
+    ordered = z.sort(-1, descending=True).values
+    count = torch.arange(1, z.shape[-1] + 1, device=z.device, dtype=z.dtype)
     threshold = (ordered.cumsum(-1) - 1) / count
-    last = (ordered > threshold).sum(-1, keepdim=True) - 1
-    return (x - threshold.gather(-1, last)).relu()
+    last = ((ordered > threshold).sum(-1, keepdim=True) - 1).clamp(min=0)  # of NaN and infinity none is greater
+    return (z - threshold.gather(-1, last)).relu().to(x.dtype)
 
 
 @functools.cache
@@ -150,7 +151,8 @@ class GeneralHeads(OperatorHeads):
         # An exported model of any number of tokens cannot hold a number of tiles.
         tiles = [q] if isinstance(q.shape[2], torch.SymInt) else q.split(TILE_QUERIES, 2)
         # Under functional_call, a tile recomputed in the backward would find the module's own parameters again: keep it.
-        if all(isinstance(p, nn.Parameter) for p in self.parameters()):
+        # Transforms of torch.func do not know checkpointing.
+        if all(isinstance(p, nn.Parameter) for p in self.parameters()) and not torch._C._are_functorch_transforms_active():
             outs = [checkpoint(self._tile, tile, k, v, use_reentrant=False) for tile in tiles]
         else:
             outs = [self._tile(tile, k, v) for tile in tiles]
