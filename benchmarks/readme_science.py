@@ -72,7 +72,9 @@ def laws() -> list[str]:
         "",
         *table(head, lines),
         "",
-        *prose(f"Lost by ours for one seed or more: {'; '.join(lost)}."),
+        "Lost by ours for one seed or more:",
+        "",
+        *(f"* {line}" for line in lost),
         "",
         "![Share of the own laws recovered against CPU seconds](../benchmarks/results/kan_laws.png)",
     ]
