@@ -75,3 +75,9 @@ def test_pixels_of_ade20k(tmp_path, capsys):
 def test_streams_are_refused_and_nothing_is_needed_besides_the_data(tmp_path):
     with pytest.raises(FileNotFoundError, match="data.root=.*nowhere"):
         main(["--data.dataset", "folder", "--data.root", str(tmp_path / "nowhere")])
+
+
+def test_help_does_not_ask_for_a_run_folder(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "[--output OUTPUT]" in capsys.readouterr().out

@@ -310,6 +310,8 @@ def parse(
         parser.add_argument("--" + name.replace("_", "-"), **options)
     parser.add_class_arguments(cls)
     parser.set_defaults(defaults or {})
+    for action in parser._actions:  # a default does not make an option optional
+        action.required = action.required and action.dest not in (defaults or {})
     argv = find_configs(argv)
     for path in config_files(argv):
         check_keys(read_settings(path), cls, path, flags)
