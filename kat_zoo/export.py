@@ -42,7 +42,14 @@ def capture(model: nn.Module, images: Tensor, *, dynamic_batch: bool = True, dec
         images: (B, C, H, W) example, B >= 2 where the batch is dynamic.
         dynamic_batch: any batch size to 4096, rather than that of the example.
         decompose: our operators in standard ones, so that the program does not need kat_zoo.
+
+    Raises:
+        ValueError: a model in training mode, or one image where the batch is dynamic.
     """
+    if model.training:
+        raise ValueError("model in training mode: expected model.eval(), as a program would draw dropout anew or leave it out")
+    if dynamic_batch and len(images) < 2:
+        raise ValueError(f"images of shape {tuple(images.shape)}: expected two or more for a dynamic batch, or dynamic_batch=False")
     shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},) if dynamic_batch else None
     with torch.no_grad():
         program = torch.export.export(model, (images,), dynamic_shapes=shapes)
@@ -56,6 +63,7 @@ def to_onnx(model: nn.Module, images: Tensor, path: Path, *, dynamic_batch: bool
 
     Raises:
         ModuleNotFoundError: onnx, onnxscript or onnxruntime is missing.
+        ValueError: as `capture`.
     """
     _require_onnx()
     with _quiet_exporter():
@@ -99,7 +107,11 @@ def describe_onnx(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def to_pt2(model: nn.Module, images: Tensor, path: Path, *, dynamic_batch: bool = True) -> None:
-    """Write a torch.export program; `torch.export.load(path).module()` runs it, after `import kat_zoo`."""
+    """Write a torch.export program; `torch.export.load(path).module()` runs it, after `import kat_zoo`.
+
+    Raises:
+        ValueError: as `capture`.
+    """
     torch.export.save(capture(model, images, dynamic_batch=dynamic_batch), path)
 
 
@@ -107,6 +119,9 @@ def to_aoti(model: nn.Module, images: Tensor, path: Path, *, dynamic_batch: bool
     """Compile for the device of the images; `torch._inductor.aoti_load_package(path)` runs it, with torch alone.
 
     Needs a C++ compiler, and for CUDA nvcc.
+
+    Raises:
+        ValueError: as `capture`.
     """
     program = capture(model, images, dynamic_batch=dynamic_batch, decompose=True)
     torch._inductor.aoti_compile_and_package(program, package_path=str(path))

@@ -41,12 +41,13 @@ def read_image(source: str | Path | IO[bytes]) -> Image.Image:
             image = stack.enter_context(Image.open(file))
         except UnidentifiedImageError as error:  # whose message names an open file by its object
             raise UnidentifiedImageError("it is not in a format of images that Pillow knows") from error
+        turn = orientation(image)  # by the header, as `upright_size`: a PNG may have another behind its pixels
         image.load()
-        return image if orientation(image) == 1 else ImageOps.exif_transpose(image)
+        return image if turn == 1 else ImageOps.exif_transpose(image)
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation of an image, 1 to 8; 1 is upright, and stands for one that is missing or damaged."""
+    """The EXIF orientation in the header of an image, 1 to 8; 1 is upright, and stands for one that is missing or damaged."""
     if image.format == "PNG" and "exif" not in image.info:  # Pillow would read all pixels to look behind them
         return 1
     try:

@@ -197,3 +197,12 @@ def test_the_exporter_of_torch_takes_models_as_they_are(name, dynamo, tmp_path):
     with torch.no_grad():
         expected = model(images)
     torch.testing.assert_close(torch.from_numpy(got), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_would_not_be_the_model_is_refused(tmp_path):
+    model, images = model_and_images("test_kat", depth=1)
+    with pytest.raises(ValueError, match="model in training mode: expected model.eval"):
+        export.to_pt2(model.train(), images, tmp_path / "model.pt2")
+    with pytest.raises(ValueError, match="expected two or more for a dynamic batch"):
+        export.to_pt2(model.eval(), images[:1], tmp_path / "model.pt2")
+    assert not list(tmp_path.iterdir())

@@ -1,10 +1,13 @@
 """The one reader of images: orientation, depth, transparency, color spaces, damage."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from kat_zoo.images import open_image, orientation, read_image, upright_size
+from kat_zoo.images import open_image, orientation, picture_size, read_image, upright_size
 
 FLAGS = range(1, 9)
 UPRIGHT = np.arange(6, dtype=np.uint8).reshape(2, 3).repeat(8, 0).repeat(8, 1) * 40  # six gray squares, two rows of three
@@ -83,3 +86,16 @@ def test_the_file_is_named(tmp_path):
     for name in ("text.png", "half.jpg", "float.tif"):
         with pytest.raises(ValueError, match=f"{name} is not an image that can be read: "):
             open_image(tmp_path / name, 3)
+
+
+def test_a_flag_behind_the_pixels_of_a_png_counts_for_neither_header_nor_reader(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(content)) + b"eXIf" + content + struct.pack(">I", zlib.crc32(b"eXIf" + content))
+    Image.fromarray(UPRIGHT).save(tmp_path / "x.png")
+    data = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "x.png").write_bytes(data[:-12] + chunk + data[-12:])
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.getexif()[0x0112] == 6
+    assert picture_size(tmp_path / "x.png") == read_image(tmp_path / "x.png").size == UPRIGHT.shape[::-1]

@@ -104,7 +104,9 @@ def compose(items: Images, config: SceneConfig, random: np.random.Generator) -> 
     masks: list[np.ndarray] = []
     areas: list[int] = []
     labels: list[int] = []
-    for _ in range(random.integers(config.objects[0], config.objects[1], endpoint=True)):
+    wanted = int(random.integers(config.objects[0], config.objects[1], endpoint=True))
+    while wanted > 0 or not masks:  # an item so small that nothing of it is left is none
+        wanted -= 1
         item, label = items[int(random.integers(len(items)))]
         for _ in range(TRIES):
             color, alpha = _place(item, config, random)

@@ -33,7 +33,7 @@ def check_arguments(given: Mapping[str, Any], *takers: Callable[..., Any]) -> No
     """
     known = sorted({name for taker in takers for name in inspect.signature(taker).parameters} - PARTS)
     for name, value in given.items():
-        if name not in known and not name.startswith("_"):  # torchvision's _skip_resize has no parameter
+        if name not in known and name != "_skip_resize":  # torchvision's, which is not in a signature
             near = get_close_matches(name, known, 1)
             advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
             raise UnknownArgument(name, f"{name}={value!r}: expected an argument of {takers[0].__name__}; {advice}")

@@ -1,6 +1,7 @@
 """Plain Vision Transformers as backbones: creation by name, any image size, image statistics, layer decay."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from timm.layers.format import Format
@@ -10,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from .. import models as models
+from .._checks import is_real
 from ..models._pretrained import UnknownArgument, create_model
 from ..models.karat import KArAt
 
@@ -98,27 +100,37 @@ def accept_any_size(model: nn.Module) -> nn.Module:
     return model
 
 
-def image_statistics(backbone: VisionTransformer) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of the images that the backbone was trained with.
+def image_statistics(
+    backbone: VisionTransformer, image_mean: Sequence[float] | None = None, image_std: Sequence[float] | None = None
+) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of a model's images: those given, or those that the backbone was trained with.
 
     Args:
         backbone: model with a pretrained_cfg of timm.
+        image_mean: mean per channel; None takes the backbone's.
+        image_std: standard deviation per channel; None takes the backbone's.
 
     Returns:
         (mean, std): one value per channel, for images in [0, 1].
 
     Raises:
-        ValueError: the pretrained_cfg does not have them for that many channels.
+        ValueError: another number of values than of channels, deviations that are not above 0, or a pretrained_cfg without them.
     """
     cfg = getattr(backbone, "pretrained_cfg", None) or {}
-    mean, std = (list(cfg.get(name) or ()) for name in ("mean", "std"))
     channels = backbone.patch_embed.proj.in_channels
-    if len(mean) != channels or len(std) != channels:
-        raise ValueError(
-            f"pretrained_cfg with mean={mean}, std={std} for a backbone of {channels} channels: expected one value per channel; pass "
-            "image_mean and image_std"
-        )
-    return mean, std
+    found: dict[str, list[float]] = {}
+    for name, given in (("mean", image_mean), ("std", image_std)):
+        values = list(cfg.get(name) or ()) if given is None else given
+        if not isinstance(values, Sequence) or not all(map(is_real, values)) or (name == "std" and not all(v > 0 for v in values)):
+            raise ValueError(
+                f"image_{name}={given!r}: expected {channels} numbers{' above 0' if name == 'std' else ''}, one for each channel"
+            )
+        if len(values) != channels:
+            source = f"pretrained_cfg with {name}={values}" if given is None else f"image_{name}={list(values)}"
+            advice = "; pass image_mean and image_std" if given is None else ""
+            raise ValueError(f"{source} for a backbone of {channels} channels: expected one value per channel{advice}")
+        found[name] = [float(value) for value in values]
+    return found["mean"], found["std"]
 
 
 class LayerDecay:

@@ -116,10 +116,8 @@ def _pyramid(
 
 def _transform_args(vit: VisionTransformer, strides: list[int], levels: int, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Image statistics of the backbone, and batches padded so that every pyramid level has its nominal stride."""
-    args = {"size_divisible": strides[levels - 1]}
-    if "image_mean" not in kwargs or "image_std" not in kwargs:
-        args["image_mean"], args["image_std"] = image_statistics(vit)  # type: ignore[assignment]
-    return args
+    mean, std = image_statistics(vit, kwargs.pop("image_mean", None), kwargs.pop("image_std", None))
+    return {"size_divisible": strides[levels - 1], "image_mean": mean, "image_std": std}
 
 
 def _rcnn_args(
@@ -225,6 +223,14 @@ def _one_stage_parts(
     return pyramid, strides, _transform_args(vit, strides, len(pyramid.scales), kwargs)
 
 
+def _in_pairs(head: nn.Module) -> nn.Module:
+    """Give group norms two channels a group or more: one alone cannot be normalized at the only pixel of the last map."""
+    for module in head.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.num_groups = min(module.num_groups, module.num_channels // 2)
+    return head
+
+
 def retinanet(
     backbone: str | VisionTransformer,
     num_classes: int,
@@ -245,7 +251,7 @@ def retinanet(
     norm = partial(nn.GroupNorm, 32)
     ours = {
         "anchor_generator": anchors,
-        "head": RetinaNetHead(pyramid.out_channels, anchors.num_anchors_per_location()[0], num_classes, norm_layer=norm),
+        "head": _in_pairs(RetinaNetHead(pyramid.out_channels, anchors.num_anchors_per_location()[0], num_classes, norm_layer=norm)),
         **images,
     }
     return RetinaNet(pyramid, num_classes, **{**ours, **kwargs})
@@ -268,7 +274,7 @@ def fcos(
     pyramid, strides, images = _one_stage_parts(backbone, num_classes, pretrained_backbone, backbone_args, pyramid_args, kwargs)
     ours = {
         "anchor_generator": AnchorGenerator(tuple((s,) for s in strides), ((1.0,),) * len(strides)),
-        "head": FCOSHead(pyramid.out_channels, 1, num_classes),
+        "head": _in_pairs(FCOSHead(pyramid.out_channels, 1, num_classes)),
         **images,
     }
     return FCOS(pyramid, num_classes, **{**ours, **kwargs})

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
-from .._checks import count
+from .._checks import count, is_real
 from .features import ViTFeatures
 
 
@@ -83,7 +83,8 @@ class SimpleFeaturePyramid(ViTFeatures):
             grad_checkpointing=grad_checkpointing,
         )
         out_channels = count("out_channels", out_channels)
-        if not scales or any(s <= 0 or not math.log2(s).is_integer() for s in scales) or sorted(scales, reverse=True) != [*scales]:
+        powers = scales and all(is_real(s) and s > 0 and math.log2(s).is_integer() for s in scales)
+        if not powers or sorted(scales, reverse=True) != [*scales]:
             raise ValueError(f"scales={list(scales)}: expected powers of two, largest first, as (4, 2, 1, 0.5)")
         if len(self.indices) not in (1, len(scales)):
             raise ValueError(f"indices={list(indices)}: expected one block, or one for each of {len(scales)} scales")

@@ -48,14 +48,13 @@ class SegmentationModel(LayerDecay, nn.Module, ABC):
         auxiliary_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        if image_mean is None or image_std is None:
-            image_mean, image_std = image_statistics(encoder.backbone)
+        mean, std = image_statistics(encoder.backbone, image_mean, image_std)
         self.encoder = encoder
         self.multiple = multiple
         self.ignore_index = ignore_index
         self.auxiliary_weight = auxiliary_weight
-        self.register_buffer("image_mean", torch.tensor(image_mean)[:, None, None], persistent=False)
-        self.register_buffer("image_std", torch.tensor(image_std)[:, None, None], persistent=False)
+        self.register_buffer("image_mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("image_std", torch.tensor(std)[:, None, None], persistent=False)
 
     image_mean: Tensor
     image_std: Tensor
@@ -150,6 +149,8 @@ class UperNet(SegmentationModel):
         if len(pyramid.scales) <= AUXILIARY_LEVEL:
             raise ValueError(f"scales={pyramid.scales}: UperNet takes {AUXILIARY_LEVEL + 1} levels or more, as (4, 2, 1, 0.5)")
         super().__init__(pyramid, pyramid.patch_size, image_mean, image_std, ignore_index, auxiliary_weight)
+        for scale in pool_scales:
+            count("pool_scales", scale)
         config = UperNetConfig(  # type: ignore[call-arg]  # num_labels: one of the keywords that every configuration takes
             num_labels=num_classes,
             hidden_size=hidden_size,
@@ -200,6 +201,8 @@ class DPT(SegmentationModel):
         num_classes = count("num_classes", num_classes, 2)
         if len(encoder.indices) != 4 or len(intermediate_channels) != 4:
             raise ValueError(f"indices={encoder.indices}, intermediate_channels={list(intermediate_channels)}: expected four of each")
+        fusion_channels = count("fusion_channels", fusion_channels, 2)
+        intermediate_channels = [count("intermediate_channels", channels) for channels in intermediate_channels]
         # An even number of patches: the decoder halves the last map and doubles it again.
         super().__init__(encoder, 2 * encoder.patch_size, image_mean, image_std, ignore_index)
         self.decoder = DPTDecoder(

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import Attention, LayerNorm
+from timm.layers import Attention, get_norm_layer
 from timm.models import build_model_with_cfg, is_model, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -59,6 +59,11 @@ STANDARD: dict[str, Any] = {
 INITIAL = ("act_init", "weight_init", "operator_init")  # the weights follow
 
 
+def _positive_abs(x: Tensor) -> Tensor:
+    """Absolute value with derivative +1 at 0, with which the published weights were trained; denominators of 0 would never move."""
+    return torch.where(x >= 0, x, -x)
+
+
 class GroupRational(nn.Module):
     """y = P(x) / Q(x) for each group of channels, Q = 1 + |b_1||x| + ... + |b_n||x|^n; (..., C) -> (..., C)."""
 
@@ -75,11 +80,11 @@ class GroupRational(nn.Module):
         """Apply the activation in float32, or in float64 where x is."""
         v = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (self.num_groups, -1))
         v = v if self.scale is None else v / self.scale[:, None]
-        magnitude = v.abs()
+        magnitude = _positive_abs(v)
         numerator, denominator = torch.zeros_like(v), torch.zeros_like(v)
         for a in self.weight_numerator.to(v.dtype).unbind(1)[::-1]:
             numerator = numerator * v + a[:, None]
-        for b in self.weight_denominator.to(v.dtype).abs().unbind(1)[::-1]:
+        for b in _positive_abs(self.weight_denominator.to(v.dtype)).unbind(1)[::-1]:
             denominator = (denominator + b[:, None]) * magnitude
         return (numerator / (1 + denominator)).flatten(-2).to(x.dtype)
 
@@ -182,9 +187,8 @@ def build(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     karat = name.startswith("karat")
     mixer = arguments.pop("mixer", "mlp") if karat else "gr_kan"
     if mixer == "gr_kan":
-        if not karat and arguments.get("norm_eps") is not None and arguments.get("norm_layer") in (None, "layernorm"):
-            arguments["norm_layer"] = partial(LayerNorm, eps=arguments["norm_eps"])
-            del arguments["norm_eps"]
+        if not karat and (eps := arguments.pop("norm_eps", None)) is not None:
+            arguments["norm_layer"] = partial(get_norm_layer(arguments.get("norm_layer") or "layernorm"), eps=eps)
         known = {"num_groups": "num_groups", "order": "order", "act_scaled": "scaled"}
         arguments["mlp_layer"] = partial(GRKAN, **{known[key]: arguments.pop(key) for key in known if key in arguments})
     elif mixer != "mlp":

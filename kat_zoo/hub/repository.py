@@ -6,6 +6,7 @@ trained.
 """
 
 import json
+import logging
 import math
 import re
 import tempfile
@@ -23,10 +24,13 @@ from torch import Tensor, nn
 
 from .._files import replaced
 from .._text import one_line
+from ..layers import GroupRational
 from ..models._download import weights_damage
 from ..models._pretrained import grid_metadata, require_model
 from . import cards
 from .samples import load_samples
+
+logger = logging.getLogger("kat_zoo")
 
 WEIGHTS, CONFIG, CARD, RECIPE, RESULT = "model.safetensors", "config.json", "README.md", "recipe.yaml", "result.json"
 RUN_FILES = (CONFIG, "metrics.jsonl", "curves.csv", "curves.png")  # besides weights, recipe, result and card
@@ -102,9 +106,17 @@ def model_config(
     config.get("model_args", {}).pop("num_classes", None)
     for key in ("tag", "license", "origin_url", "label_names", "label_descriptions"):  # of the registry's weights, not of these
         config["pretrained_cfg"].pop(key, None)
-    if config["architecture"] in REMOTE_MODELS:
+    if config["architecture"] in REMOTE_MODELS and not _has_numerators_of_groups(model):
         config["auto_map"] = {"AutoModelForImageClassification": f"{CODE.removesuffix('.py')}.KatForImageClassification"}
     return config | {"kat_zoo": asdict(origin or Origin())}
+
+
+def _has_numerators_of_groups(model: nn.Module) -> bool:
+    """Whether a checkpoint gave rationals a numerator for each group, of which no argument tells `CODE`; says so."""
+    grown = any(isinstance(m, GroupRational) and m.scale is None and len(m.weight_numerator) > 1 for m in model.modules())
+    if grown:
+        logger.warning("the rationals have a numerator for each group: transformers can load this model with the package kat_zoo alone")
+    return grown
 
 
 def write_code(config: Mapping[str, Any], folder: Path) -> None:

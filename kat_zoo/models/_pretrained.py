@@ -1,6 +1,7 @@
 """The one way to load weights into a model: names and arguments checked, checkpoints of any kind converted, their values looked at."""
 
 import inspect
+import json
 import logging
 import math
 import re
@@ -136,7 +137,7 @@ def create_model(
         **kwargs: further arguments of the model.
 
     Returns:
-        The model, on the CPU, in training mode.
+        The model, on the CPU, in training mode; mean and standard deviation of its images are those of the config.json beside a checkpoint.
 
     Raises:
         FileNotFoundError: the checkpoint does not exist.
@@ -153,6 +154,7 @@ def create_model(
             model = _load(name, path, num_classes, adapt, kwargs)
         check_weights(model.state_dict(), model.state_dict(), name)  # of models of timm's own, too
         _check_grid(path, model)
+        _take_statistics(path, model)
         return model
     except UnknownArgument:
         raise
@@ -214,6 +216,24 @@ def _check_grid(path: Path, model: nn.Module) -> None:
         raise ValueError(f"its grid of patches is {stated}: expected {own}, the model's; load it at its own img_size, then set_input_size")
 
 
+def _take_statistics(path: Path, model: nn.Module) -> None:
+    """Take mean and standard deviation of the images from the config.json that lies beside weights, as `kat-zoo train` leaves it."""
+    beside, own = path.parent / "config.json", getattr(model, "pretrained_cfg", None)
+    if not own or not beside.is_file():
+        return
+    try:
+        config = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError:  # another program's
+        return
+    theirs = config.get("pretrained_cfg") if isinstance(config, dict) and config.get("architecture") == own.get("architecture") else None
+    if not isinstance(theirs, dict):
+        return
+    found = {key: tuple(theirs[key]) for key in ("mean", "std") if isinstance(theirs.get(key), list)}
+    if any(value != tuple(own[key]) and len(value) == len(own[key]) for key, value in found.items()):
+        logger.info("%s: mean and std of the images are those of the config.json beside it", path)
+        model.pretrained_cfg = {**own, **found}  # type: ignore[assignment,dict-item]
+
+
 def load_backbone(vit: VisionTransformer, checkpoint: str | Path) -> set[str]:
     """Give a backbone the weights of a classifier, or of a detector or segmentation model that has such a backbone.
 
@@ -246,6 +266,7 @@ def load_backbone(vit: VisionTransformer, checkpoint: str | Path) -> set[str]:
         channels = vit.patch_embed.proj.in_channels
         load_pretrained(vit, source, num_classes=0, in_chans=channels, filter_fn=to_backbone, strict=False)
         _refuse_other_parts(loaded, vit)
+        _take_statistics(path, vit)
     except Exception as error:  # of unpicklers, converters and load_state_dict
         raise ValueError(f"checkpoint {path} does not fit {type(vit).__name__}: {one_line(error)[:300]}") from error
     return loaded

@@ -198,3 +198,10 @@ def test_an_argument_that_torchvision_would_ignore_is_refused(name, wrong, near)
     with pytest.raises(ValueError, match="^out_channel=8: expected an argument of SimpleFeaturePyramid; did you mean out_channels?"):
         small(name, pyramid_args={"out_channel": 8})
     small(name, size_divisible=32)  # of its image transform
+
+
+@pytest.mark.parametrize("name", ["retinanet", "fcos"])
+def test_one_small_image_in_a_narrow_head(name):
+    """Its last map has one pixel."""
+    (found,) = small(name).eval()([torch.rand(3, 64, 64)])
+    assert set(found) == {"boxes", "labels", "scores"}

@@ -5,7 +5,7 @@ import torch
 from timm.optim import create_optimizer_v2
 from torch.nn import functional as F
 
-from kat_zoo.dense import dpt, upernet
+from kat_zoo.dense import dpt, faster_rcnn, upernet
 
 NARROW = {
     "upernet": {"hidden_size": 16, "auxiliary_channels": 16, "pyramid_args": {"out_channels": 16}},
@@ -136,3 +136,34 @@ def test_bad_arguments(build, message):
 def test_unknown_arguments_are_named(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         small(name, **arguments)
+
+
+@pytest.mark.parametrize("build", [lambda **kwargs: small("upernet", **kwargs), lambda **kwargs: faster_rcnn("test_kat", 3, **kwargs)])
+def test_each_of_mean_and_std_may_be_given_alone(build):
+    def statistics(**kwargs):
+        model = build(**kwargs)
+        model = getattr(model, "transform", model)
+        return [torch.as_tensor(value).flatten().tolist() for value in (model.image_mean, model.image_std)]
+
+    mean, std = statistics(image_mean=None)
+    assert statistics(image_mean=(0.5, 0.25, 0.125)) == [[0.5, 0.25, 0.125], std]
+    assert statistics(image_std=(1, 1, 1)) == [mean, [1, 1, 1]]
+    for wrong in ({"image_mean": 0.5}, {"image_std": (0.1, 0.2)}, {"image_std": (1, 1, 0)}, {"image_mean": ("a",) * 3}):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"{name}=.*expected (3 numbers|one value per channel)"):
+            build(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: small("dpt", fusion_channels=0), "fusion_channels=0"),
+        (lambda: small("dpt", intermediate_channels=(8.0, 8, 8, 8)), "intermediate_channels=8.0"),
+        (lambda: small("upernet", pool_scales=(0,)), "pool_scales=0"),
+        (lambda: small("upernet", pyramid_args={"out_channels": 16, "scales": ("4",)}), "scales="),
+        (lambda: faster_rcnn("test_kat", 3, _skip_resise=True), "_skip_resise=True: expected an argument"),
+    ],
+)
+def test_arguments_that_would_fail_late_or_be_ignored(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -89,3 +89,17 @@ def test_values_that_are_no_tensors_and_scalars():
     with pytest.raises(ValueError, match="file: a=inf: expected finite numbers"):
         check_weights({"a": torch.tensor(torch.inf)}, {"a": torch.zeros(())}, "file")
     check_weights({"more": torch.tensor(torch.nan)}, {"a": torch.zeros(1)}, "file")
+
+
+def test_mean_and_std_are_those_of_the_config_beside_the_weights(tmp_path):
+    """Both of a classifier that is fine-tuned and of a backbone; of another architecture's folder they are not."""
+    statistics = {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.1]}
+    save_model(timm.create_model("test_kat", num_classes=3), tmp_path / "run", list("abc"), statistics)
+    path = tmp_path / "run" / "model.safetensors"
+    backbone = timm.create_model("test_kat", num_classes=0)
+    load_backbone(backbone, path)
+    for model in (create_model("test_kat", checkpoint=path), backbone):
+        assert {key: list(model.pretrained_cfg[key]) for key in statistics} == statistics
+    text = (tmp_path / "run" / "config.json").read_text()
+    (tmp_path / "run" / "config.json").write_text(text.replace('"architecture": "test_kat"', '"architecture": "test_vit"'))
+    assert list(create_model("test_kat", checkpoint=path).pretrained_cfg["mean"]) != statistics["mean"]

@@ -6,6 +6,7 @@ import sys
 import pytest
 import timm
 import torch
+from torch import nn
 
 from kat_zoo.hub import modeling_kat_zoo
 from kat_zoo.hub.repository import REMOTE_MODELS, save_model
@@ -29,6 +30,7 @@ MODELS = {
     "kat_pico_patch4_28.fmnist": {"pretrained": True},
     "kat_pico_patch4_28": {"depth": 2, "order": (3, 2), "num_groups": 4, "norm_eps": 1e-3},
     "kat_tiny_patch16_224": {"depth": 2, "embed_dim": 48, "img_size": 32, "num_classes": 3, "act_scaled": True},
+    "kat_small_patch16_224": {"depth": 2, "embed_dim": 48, "img_size": 32, "num_classes": 3, "norm_layer": "rmsnorm", "norm_eps": 1e-3},
     "karat_pico_patch4_28.fmnist": {"pretrained": True},
     "karat_kat_pico_patch4_28": {"depth": 2, "qk_norm": True},
     "karat_tiny_g3u_patch16_224": {"depth": 2, "embed_dim": 48, "img_size": 32, "num_classes": 3, "rank": 4, "reg_tokens": 1},
@@ -84,3 +86,27 @@ def test_operators_that_need_the_package_are_named(arguments, message):
 def test_other_models_have_no_code(tmp_path):
     save_model(timm.create_model("vit_mlp_pico_patch4_28"), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_zero_denominators_learn_as_in_the_package():
+    torch.manual_seed(0)
+    own = timm.create_model("kat_pico_patch4_28", depth=1)
+    theirs = modeling_kat_zoo.build("kat_pico_patch4_28", depth=1)
+    theirs.load_state_dict(own.state_dict())
+    images = torch.randn(2, 1, 28, 28)
+    for model in (own, theirs):
+        nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(1))
+        model(images).square().sum().backward()
+    found, expected = (model.blocks[0].mlp.act1.weight_denominator.grad for model in (theirs, own))
+    assert expected.abs().min() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_numerator_for_each_group_needs_the_package(tmp_path, caplog):
+    model = timm.create_model("kat_pico_patch4_28", depth=1)
+    values = model.state_dict()
+    name = "blocks.0.mlp.act1.weight_numerator"
+    model.load_state_dict({**values, name: values[name] * torch.arange(1, 9)[:, None]})
+    save_model(model, tmp_path, [str(i) for i in range(10)])
+    assert "auto_map" not in (tmp_path / "config.json").read_text() and not list(tmp_path.glob("*.py"))
+    assert "transformers can load this model with the package kat_zoo alone" in caplog.text

@@ -17,7 +17,9 @@ from kat_zoo.train.detection.coco import decode_masks
 from kat_zoo.train.detection.data import EvalScenes, TrainScenes, eval_loader, open_splits, train_transform
 from kat_zoo.train.detection.evaluate import coco_results, evaluate, summarize
 from kat_zoo.train.detection.formats import read_split
+from kat_zoo.train.detection.predict import Detector
 from kat_zoo.train.detection.recipe import DetectionAugmentConfig, DetectionDataConfig
+from kat_zoo.train.segmentation.predict import Segmenter
 
 from .detection_scenes import HEIGHT, WIDTH, small_recipe, write_coco
 
@@ -169,3 +171,24 @@ def test_splits_that_do_not_fit_each_other_are_refused(coco, tmp_path):
     (folder / "val.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="different categories .disc"):
         open_splits(recipe.data, masks=True)
+
+
+def test_labels_of_the_background_are_no_detections(val):
+    found = {"boxes": torch.tensor([[0.0, 0, 9, 9], [1, 1, 5, 5]]), "labels": torch.tensor([0, 1]), "scores": torch.tensor([0.9, 0.8])}
+    (result,) = coco_results(found, 1, val.category_ids)
+    assert result["category_id"] == val.category_ids[0] and result["score"] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("augment", [DetectionAugmentConfig(resize="jitter", crop=(64, 64), scale=(0.1, 2.0)), DetectionAugmentConfig()])
+def test_long_and_narrow_images_keep_a_pixel(augment):
+    transform = train_transform(DetectionDataConfig(min_size=(32,), max_size=64), augment, [0.5] * 3)
+    image = tv_tensors.Image(torch.zeros(3, 4, 900, dtype=torch.uint8))
+    torch.manual_seed(0)
+    assert all(min(transform(image).shape) > 0 for _ in range(30))
+
+
+def test_predict_takes_bytes_alone():
+    with pytest.raises(ValueError, match="image of dtype torch.float32 .* expected torch.uint8"):
+        Detector(None, None, ()).predict(torch.rand(3, 8, 8))
+    with pytest.raises(ValueError, match="image of dtype torch.float32 .* expected torch.uint8"):
+        Segmenter(None, None, ()).predict(torch.rand(3, 8, 8))

@@ -219,3 +219,19 @@ def test_command_prints_the_table(capsys):
     assert cli.main(["plan", "--config", "kat_pico_fmnist", "--gpus", "8"]) == 0
     text = capsys.readouterr().out
     assert "455,162" in text and "11,244" in text and "with checkpointing" in text
+
+
+@pytest.mark.parametrize("gpus, found", [(1, None), (2, 4)])
+def test_no_accumulation_leaves_batch_norm_one_image(gpus, found, tmp_path):
+    arguments = [
+        "--config",
+        "kat_pico_upernet_scenes",
+        f"--output={tmp_path}",
+        "--data.num_classes=3",
+        "--data.crop=32",
+        "--data.stride=32",
+    ]
+    recipe = parse(SegmentationRecipe, arguments, "test")[0]
+    needs = plan(recipe, Machine(gpus=gpus, gpu_memory=1e3))
+    room = (needs.memory[0].fixed + 1.5 * needs.memory[0].per_image) / 1e9
+    assert plan(recipe, Machine(gpus=gpus, gpu_memory=room, reserve=0.0)).grad_accum[0] == found

@@ -138,3 +138,13 @@ def test_bad_options(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         main(["--out", str(tmp_path / "s"), *options])
     assert not list(tmp_path.iterdir())
+
+
+def test_an_item_of_which_nothing_is_left_is_drawn_again():
+    images = np.zeros((20, 28, 28), np.uint8)
+    images[:10, 14, 14] = 200  # gone at a quarter of the size
+    images[10:, 4:24, 4:24] = 200
+    items = ArrayImages(images, np.zeros(20, np.uint8))
+    options = SceneConfig(out="unused", size=(28, 28), objects=(1, 1), scale=(0.25, 0.25))
+    for seed in range(20):
+        assert compose(items, options, np.random.default_rng(seed)).masks.any()

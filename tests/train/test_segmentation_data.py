@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -301,3 +303,29 @@ def test_drawings_of_one_stem_have_names_of_their_own(tmp_path):
     images = [Path(name) for name in ("a/x.jpg", "b/x.jpg", "x.png", "x_2.png", "y.png")]
     names = [path.name for path in drawing_paths(images, tmp_path, "detection")]
     assert names == ["x_detection.png", "x_2_detection.png", "x_3_detection.png", "x_2_2_detection.png", "y_detection.png"]
+
+
+def write_gray(path, labels, bits):
+    """A gray PNG of few bits, which Pillow does not write."""
+    rows = b"".join(b"\0" + np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :].reshape(-1)).tobytes() for row in labels)
+    height, width = labels.shape
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    )
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_labels_of_few_bits_which_pillow_multiplies_are_refused(bits, tmp_path):
+    write_gray(tmp_path / "x.png", np.array([[0, 1, 2, 3]], np.uint8), bits)
+    assert np.asarray(Image.open(tmp_path / "x.png")).max() == 3 * (255 // (2**bits - 1))
+    with pytest.raises(ValueError, match="x.png: gray of 2 or 4 bits"):
+        read_annotation(tmp_path / "x.png", False)
+
+
+def test_an_annotation_that_was_replaced_after_the_check_is_named(tmp_path):
+    root = write_ade20k(tmp_path)
+    (pair, *_) = open_folders(config(root)).test
+    Image.fromarray(np.zeros((5, 7), np.uint8)).save(pair[1])
+    with pytest.raises(ValueError, match=r"of shape \(5, 7\): expected that of .*\(24, 32\)"):
+        EvalPixels([pair], config(root), 3)[0]

@@ -30,6 +30,16 @@ def colors(count: int) -> list[Color]:
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in rows]
 
 
+def require_bytes(image: Tensor) -> None:
+    """Check that a picture is one of 8 bits.
+
+    Raises:
+        ValueError: another dtype or shape, as floats in [0, 1], which would be divided by 255 once more.
+    """
+    if image.dtype != torch.uint8 or image.ndim != 3:
+        raise ValueError(f"image of dtype {image.dtype} and shape {tuple(image.shape)}: expected torch.uint8, (C, H, W)")
+
+
 def as_rgb(image: Tensor) -> Tensor:
     """A uint8 picture (1 or 3, H, W) as (3, H, W)."""
     return image.expand(3, -1, -1)

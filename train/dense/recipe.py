@@ -27,7 +27,7 @@ class DenseModelConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def untrained(self: Config) -> Config:
-        """The same model, whose backbone starts from random weights: no file and no download is needed."""
+        """The same model, whose backbone starts from random weights; of `local-dir:` and `hf-hub:` the config.json is still read."""
         return replace(self, pretrained=False, checkpoint=None)
 
     def check(self) -> None:

@@ -108,6 +108,26 @@ def read_image(split: CocoSplit, record: dict[str, Any], channels: int) -> Image
     return to_mode(image, "L" if channels == 1 else "RGB", f"image {record['id']}, {path}")
 
 
+class ScaleJitter(v2.ScaleJitter):
+    """torchvision's, of a pixel or more on each side: of a long and narrow image its own may leave none."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """The size that is drawn."""
+        return _a_pixel_or_more(super().make_params(flat_inputs))
+
+
+class RandomShortestSize(v2.RandomShortestSize):
+    """torchvision's, of a pixel or more on each side."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """The size that is drawn."""
+        return _a_pixel_or_more(super().make_params(flat_inputs))
+
+
+def _a_pixel_or_more(drawn: dict[str, Any]) -> dict[str, Any]:
+    return {**drawn, "size": tuple(max(1, side) for side in drawn["size"])}
+
+
 def train_transform(data: DetectionDataConfig, augment: DetectionAugmentConfig, mean: list[float]) -> v2.Compose:
     """Random transform of an image with its boxes and masks, at the size that is trained on.
 
@@ -119,9 +139,9 @@ def train_transform(data: DetectionDataConfig, augment: DetectionAugmentConfig, 
     steps: list[v2.Transform] = [PhotometricDistort()] if augment.photometric else []
     if augment.resize == "jitter":
         padding: Any = {tv_tensors.Image: [255 * value for value in mean], "others": 0}
-        steps += [v2.ScaleJitter(augment.crop, augment.scale), v2.RandomCrop(augment.crop, pad_if_needed=True, fill=padding)]
+        steps += [ScaleJitter(augment.crop, augment.scale), v2.RandomCrop(augment.crop, pad_if_needed=True, fill=padding)]
     else:
-        steps.append(v2.RandomShortestSize(list(data.min_size), data.max_size))
+        steps.append(RandomShortestSize(list(data.min_size), data.max_size))
     return v2.Compose([*steps, v2.RandomHorizontalFlip(augment.hflip)])
 
 

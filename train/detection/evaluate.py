@@ -87,8 +87,9 @@ def coco_results(detections: dict[str, Tensor], image_id: int, category_ids: lis
         category_ids: category ids of labels 1, 2, ...
 
     Returns:
-        N records; masks, cut at 0.5, are compressed RLE.
+        N records, less those of label 0, the background, which one-stage detectors may give; masks, cut at 0.5, are compressed RLE.
     """
+    detections = {name: value[detections["labels"] > 0] for name, value in detections.items()}
     boxes = detections["boxes"].float().cpu()
     boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)  # x, y, width, height
     results: list[dict[str, Any]] = [

@@ -14,7 +14,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 from kat_zoo._text import printable
 from kat_zoo.images import find_images, told
 
-from ..dense.pictures import as_rgb, colors
+from ..dense.pictures import as_rgb, colors, require_bytes
 from ..dense.runs import as_trained, best_device, drawing_paths, predict_parser, read_dense_run, read_pictures
 from .loop import build_model
 from .recipe import DetectionRecipe
@@ -38,10 +38,16 @@ class Detector:
 
     @torch.inference_mode()
     def predict(self, image: Tensor, min_score: float = 0.0) -> dict[str, Tensor]:
-        """Objects in a picture (C, H, W) uint8, the surest first: boxes (N, 4), labels, scores, perhaps masks (N, H, W) bool."""
+        """Objects in a picture (C, H, W) uint8, the surest first: boxes (N, 4), labels, scores, perhaps masks (N, H, W) bool.
+
+        Raises:
+            ValueError: another picture.
+        """
+        require_bytes(image)
         device = next(self.model.parameters()).device
         found = self.model([image.to(device).float() / 255])[0]
-        found = {name: value[found["scores"] >= min_score].cpu() for name, value in found.items()}
+        kept = (found["scores"] >= min_score) & (found["labels"] > 0)  # one-stage detectors may give label 0, the background
+        found = {name: value[kept].cpu() for name, value in found.items()}
         if "masks" in found:
             found["masks"] = found["masks"][:, 0] > 0.5
         return found

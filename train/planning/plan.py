@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..classification.recipe import Recipe
 from ..core.config import OptimizerConfig, RunRecipe, parse, require
 from ..core.optim import first_step
+from ..segmentation.recipe import SegmentationRecipe
 from ..tasks import find_task
 from .footprint import Footprint, count
 from .workload import RECIPES, PlannedRecipe, workload
@@ -148,12 +149,14 @@ def plan(recipe: PlannedRecipe, machine: Machine) -> Plan:
     peak = 1e12 * (machine.tflops or A100[recipe.system.precision])
     speeds = tuple(machine.gpus * peak * machine.utilization / (f.forward_flops + f.backward_flops) for f in footprints)
     updates = work.updates_per_epoch * recipe.schedule.epochs
+    # Batch norm takes two images or more, of all GPUs together.
+    least = max(1, 2 // machine.gpus) if isinstance(recipe, SegmentationRecipe) else 1
     return Plan(
         footprint=footprints,
         memory=memory,
         fits=fits,
         images_per_pass=batch // (accum * machine.gpus),
-        grad_accum=tuple(_accumulation(batch // machine.gpus, n) for n in fits),
+        grad_accum=tuple(_accumulation(batch // machine.gpus, n, least) for n in fits),
         updates_per_epoch=work.updates_per_epoch,
         assumed=work.assumed,
         updates=updates,
@@ -201,9 +204,9 @@ def _memory(footprint: Footprint, state: float, recipe: RunRecipe, machine: Mach
     )
 
 
-def _accumulation(images: int, fits: int) -> int | None:
-    """The fewest equal passes for so many images of which `fits` fit at a time; None where none do."""
-    return next((n for n in range(1, images + 1) if not images % n and images // n <= fits), None)
+def _accumulation(images: int, fits: int, least: int = 1) -> int | None:
+    """The fewest equal passes, of `least` images or more, for so many images of which `fits` fit at a time; None where none do."""
+    return next((n for n in range(1, images + 1) if not images % n and least <= images // n <= fits), None)
 
 
 def render(recipe: PlannedRecipe, machine: Machine, needs: Plan) -> Table:

@@ -110,12 +110,22 @@ def read_annotation(path: Path, reduce_zero_label: bool) -> np.ndarray:
         ValueError: not a picture with one 8-bit label a pixel.
     """
     picture = open_picture(path)
+    if picture.mode == "L" and _has_few_bits(path):
+        raise ValueError(f"{path}: gray of 2 or 4 bits, whose labels would be multiplied; an annotation has labels of 8 bits (mode L or P)")
     if picture.mode not in ("L", "P"):
         raise ValueError(f"{path}: mode {picture.mode}; an annotation has one label of 8 bits a pixel (mode L or P)")
     labels = np.array(picture)
     if reduce_zero_label:
         labels = np.where((labels == 0) | (labels == IGNORE), IGNORE, labels - 1).astype(np.uint8)
     return labels
+
+
+def _has_few_bits(path: Path) -> bool:
+    """Whether a file is gray of 2 or 4 bits, which Pillow scales to 8; it can be read."""
+    with Image.open(path) as header:
+        packing = header.tile[0][3] if header.tile else ""
+    packing = packing[0] if isinstance(packing, tuple) and packing else packing
+    return isinstance(packing, str) and packing.startswith(("L;2", "L;4"))
 
 
 def open_picture(path: Path) -> Image.Image:

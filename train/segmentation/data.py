@@ -103,7 +103,10 @@ def train_transform(data: SegmentationDataConfig, augment: SegmentationAugmentCo
 
 def _read(pair: tuple[Path, Path], reduce_zero_label: bool, channels: int) -> tuple[Tensor, Tensor]:
     image = v2.functional.pil_to_tensor(to_mode(open_picture(pair[0]), "L" if channels == 1 else "RGB", str(pair[0])))
-    return image, torch.from_numpy(read_annotation(pair[1], reduce_zero_label))
+    mask = torch.from_numpy(read_annotation(pair[1], reduce_zero_label))
+    if image.shape[1:] != mask.shape:  # changed since the data were checked
+        raise ValueError(f"{pair[1]} of shape {tuple(mask.shape)}: expected that of {pair[0]}, {tuple(image.shape[1:])}")
+    return image, mask
 
 
 class TrainPixels(Dataset):

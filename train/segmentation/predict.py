@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kat_zoo._text import printable
 from kat_zoo.images import find_images, told
 
-from ..dense.pictures import as_rgb, colors, overlay_regions, save_picture
+from ..dense.pictures import as_rgb, colors, overlay_regions, require_bytes, save_picture
 from ..dense.runs import as_trained, best_device, drawing_paths, predict_parser, read_dense_run, read_pictures
 from .data import resize_for_evaluation, to_size
 from .evaluate import predict_logits
@@ -34,7 +34,12 @@ class Segmenter:
 
     @torch.inference_mode()
     def predict(self, image: Tensor) -> Tensor:
-        """Classes (H, W) of a picture (C, H, W) uint8, by the sliding window of the recipe."""
+        """Classes (H, W) of a picture (C, H, W) uint8, by the sliding window of the recipe.
+
+        Raises:
+            ValueError: another picture.
+        """
+        require_bytes(image)
         device = next(self.model.parameters()).device
         resized = resize_for_evaluation(image.to(device), self.recipe.data)
         logits = predict_logits(self.model, resized[None], self.recipe.data)
