@@ -231,7 +231,7 @@ def _take_statistics(path: Path, model: nn.Module) -> None:
     found = {key: tuple(theirs[key]) for key in ("mean", "std") if isinstance(theirs.get(key), list)}
     if any(value != tuple(own[key]) and len(value) == len(own[key]) for key, value in found.items()):
         logger.info("%s: mean and std of the images are those of the config.json beside it", path)
-        model.pretrained_cfg = {**own, **found}  # type: ignore[assignment,dict-item]
+        model.pretrained_cfg = {**own, **found}  # type: ignore[assignment]
 
 
 def load_backbone(vit: VisionTransformer, checkpoint: str | Path) -> set[str]:
