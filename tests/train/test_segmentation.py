@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from timm.layers import set_fused_attn
 
 from kat_zoo.cli import main as cli
+from kat_zoo.hub.repository import save_model
 from kat_zoo.train.core.checkpoint import list_checkpoints
 from kat_zoo.train.core.config import to_yaml
 from kat_zoo.train.core.optim import create_optimizer, create_scheduler
@@ -201,3 +202,17 @@ def test_bad_input_is_one_line(argv, message, segmentation_recipe, tmp_path, cap
     assert cli.main([str(tmp_path / "recipe.yaml") if a == "RECIPE" else a for a in argv]) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert message in error[-1]
+
+
+def test_mean_and_std_of_the_first_weights_stay_with_the_run(segmentation_recipe, tmp_path):
+    """They came from the config.json beside those weights, which may be gone."""
+    model, first = segmentation_recipe.model, tmp_path / "first"
+    classifier = timm.create_model(model.backbone, num_classes=3, **model.backbone_args)
+    channels = classifier.patch_embed.proj.in_channels
+    save_model(classifier, first, list("abc"), {"mean": [0.5] * channels, "std": [0.25] * channels})
+    start = {"checkpoint": str(first / "model.safetensors"), "pretrained": False}
+    recipe = change(segmentation_recipe, model=start, schedule={"epochs": 1, "warmup_epochs": 0})
+    train(recipe)
+    shutil.rmtree(first)
+    found = open_run(Path(recipe.output)).model
+    assert found.image_mean.flatten().tolist() == [0.5] * channels and found.image_std.flatten().tolist() == [0.25] * channels

@@ -2,8 +2,8 @@
 
 import argparse
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from kat_zoo.models._pretrained import load_backbone
 from ..core.config import RunRecipe, SystemConfig
 from ..core.runs import RunFolder, read_run
 from .recipe import DenseModelConfig
+
+STATISTICS = ("image_mean", "image_std")  # in config.json, and as arguments of the heads
 
 
 def build_head(config: DenseModelConfig, num_classes: int, **arguments: Any) -> Any:
@@ -62,7 +64,14 @@ def build_head(config: DenseModelConfig, num_classes: int, **arguments: Any) -> 
     return model
 
 
-def dense_config(recipe: RunRecipe, model: DenseModelConfig, classes: Sequence[str], task: str, root: str | None) -> dict[str, Any]:
+def dense_config(
+    recipe: RunRecipe,
+    model: DenseModelConfig,
+    classes: Sequence[str],
+    task: str,
+    root: str | None,
+    statistics: tuple[Sequence[float], Sequence[float]],
+) -> dict[str, Any]:
     """The content of config.json for the run of a detector or a segmentation model.
 
     Args:
@@ -71,6 +80,7 @@ def dense_config(recipe: RunRecipe, model: DenseModelConfig, classes: Sequence[s
         classes: names of the classes.
         task: "detection" or "segmentation".
         root: folder of the data, whose name the data gets.
+        statistics: mean and standard deviation of the images.
     """
     start = model.checkpoint or ("its published weights" if model.pretrained else "random weights")
     training = (
@@ -82,8 +92,20 @@ def dense_config(recipe: RunRecipe, model: DenseModelConfig, classes: Sequence[s
         "backbone": model.backbone,
         "num_classes": len(classes),
         "label_names": list(classes),
+        **dict(zip(STATISTICS, map(list, statistics), strict=True)),
         "kat_zoo": asdict(Origin(task, Path(root or "").resolve().name, "evaluation split", training)),
     }
+
+
+def as_begun(model: DenseModelConfig, config: Mapping[str, Any]) -> Any:
+    """The settings of a run's model without its first weights, which may be gone, but with the statistics of its images.
+
+    Args:
+        model: model of the run's recipe.
+        config: content of the run's config.json.
+    """
+    statistics = {name: config[name] for name in STATISTICS if name in config}
+    return replace(model.untrained(), kwargs={**statistics, **model.kwargs})
 
 
 def read_dense_run(folder: Path, task: str) -> RunFolder:

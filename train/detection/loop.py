@@ -86,7 +86,7 @@ def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | 
     # ---- Optimizer, schedule, average; continue or begin -------------------------------------------------------------
     name = f"{recipe.model.head} on {recipe.model.backbone}"
     summary = f"{name}: {len(train_split.classes)} classes, {len(scenes)} training and {len(test_split.images)} evaluation images"
-    config = dense_config(recipe, recipe.model, train_split.classes, "detection", data.root)
+    config = dense_config(recipe, recipe.model, train_split.classes, "detection", data.root, (mean, model.transform.image_std))
     run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary, config, "backbone")
 
     # ---- Training ----------------------------------------------------------------------------------------------------

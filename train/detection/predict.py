@@ -15,7 +15,7 @@ from kat_zoo._text import printable
 from kat_zoo.images import find_images, told
 
 from ..dense.pictures import as_rgb, colors, require_bytes
-from ..dense.runs import as_trained, best_device, drawing_paths, predict_parser, read_dense_run, read_pictures
+from ..dense.runs import as_begun, as_trained, best_device, drawing_paths, predict_parser, read_dense_run, read_pictures
 from .loop import build_model
 from .recipe import DetectionRecipe
 
@@ -70,7 +70,7 @@ def open_run(folder: Path) -> Detector:
     """
     run = read_dense_run(folder, "detection")
     recipe = run.recipe(DetectionRecipe)
-    model = build_model(recipe.model.untrained(), len(run.classes), recipe.data)
+    model = build_model(as_begun(recipe.model, run.config), len(run.classes), recipe.data)
     run.fill(model)
     as_trained(model, recipe.system)
     return Detector(recipe, model.eval(), run.classes)

@@ -95,7 +95,8 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
     # ---- Loss, optimizer, schedule, average; continue or begin -------------------------------------------------------
     name = f"{recipe.model.head} on {recipe.model.backbone}"
     summary = f"{name}: {classes} classes, {len(splits.train)} training and {len(splits.test)} evaluation images"
-    config = dense_config(recipe, recipe.model, splits.classes, "segmentation", recipe.data.root)
+    statistics = mean, model.image_std.flatten().tolist()
+    config = dense_config(recipe, recipe.model, splits.classes, "segmentation", recipe.data.root, statistics)
     run = begin(recipe, accelerator, checkpoint, model, train_batches, test_batches, updates_per_epoch, summary, config)
     memory_format = torch.channels_last if system.channels_last else torch.contiguous_format
 

@@ -11,7 +11,7 @@ from kat_zoo._text import printable
 from kat_zoo.images import find_images, told
 
 from ..dense.pictures import as_rgb, colors, overlay_regions, require_bytes, save_picture
-from ..dense.runs import as_trained, best_device, drawing_paths, predict_parser, read_dense_run, read_pictures
+from ..dense.runs import as_begun, as_trained, best_device, drawing_paths, predict_parser, read_dense_run, read_pictures
 from .data import resize_for_evaluation, to_size
 from .evaluate import predict_logits
 from .loop import build_model
@@ -63,7 +63,7 @@ def open_run(folder: Path) -> Segmenter:
     """
     run = read_dense_run(folder, "segmentation")
     recipe = run.recipe(SegmentationRecipe)
-    model = build_model(recipe.model.untrained(), len(run.classes))
+    model = build_model(as_begun(recipe.model, run.config), len(run.classes))
     run.fill(model)
     as_trained(model, recipe.system)
     return Segmenter(recipe, model.eval(), run.classes)
