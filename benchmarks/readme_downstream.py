@@ -64,8 +64,8 @@ def dense() -> list[str]:
     return [
         *prose("""
             A pico KAT, its ViT twin and a frozen random KAT under one Mask R-CNN (900 updates) and one UperNet (600 updates of 8
-            scenes), on 1,200 composed scenes of Fashion-MNIST items; seeds 0 / 1. KAT and ViT began with earlier weights than those
-            that ship now (91.0 and 89.1 % on Fashion-MNIST). How to read the figures: [docs/dense.md](dense.md#results).
+            scenes), on 1,200 composed scenes of Fashion-MNIST items; seeds 0 / 1. KAT and ViT begin with the weights that ship. CPU
+            with AVX-512 and bfloat16. How to read the figures: [docs/dense.md](dense.md#results).
         """),
         "",
         *table(("backbone", "box AP50 %", "mask AP50 %", "mIoU %", "CPU minutes, detector", "CPU minutes, UperNet"), lines),

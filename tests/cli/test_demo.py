@@ -26,13 +26,22 @@ def test_at_least_one_kat_ships():
     assert "kat_pico_patch4_28.fmnist" in demo.shipped_models()
 
 
+# Of 256. They change with the files, by `benchmarks/pico.py --ship`, as do the figures of weights/results.json.
+RIGHT = {
+    "karat_pico_patch4_28.fmnist": 234,
+    "kat_pico_patch4_28.fmnist": 239,
+    "vit_kan_pico_patch4_28.fmnist": 236,
+    "vit_mlp_pico_patch4_28.fmnist": 237,
+}
+
+
 @pytest.mark.parametrize("name", demo.shipped_models())
 def test_shipped_weights_classify_the_shipped_images(name):
     """No network: the address of the Hub in the tests is a server without this model."""
     model = timm.create_model(name, pretrained=True).eval()
     samples = load_samples()
     right = demo.classify(model, demo.preprocess(name, samples)).argmax(1) == torch.from_numpy(samples.labels)
-    assert right.double().mean() > 0.88
+    assert abs(int(right.sum()) - RIGHT[name]) <= 1  # other processors round differently
 
 
 def test_demo(tmp_path, capsys, monkeypatch):
