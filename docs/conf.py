@@ -83,7 +83,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"kat_zoo\..*\.(NetworkT|KANT|dense\.recipe\.Config|runs\.Recipe)"),  # type variables: the class that the call is made on
     (
         r"py:class",
-        r"kat_zoo\..*\.(_Noted|SegmentationModel|Float32Boxes|LoadsParts)",
+        r"kat_zoo\..*\.(_Noted|SegmentationModel|Float32Boxes|LoadsParts|LoadsGoogle)",
     ),  # bases that share code and have no name of their own to the reader
     (r"py:class", r"kat_zoo\.explore\.(state|server|command)\..*"),  # parts of the page and of its server
     (r"py:(obj|class)", r"(typing\.Literal|dict|tuple|list)\[.*"),  # types of fields, which Sphinx splits at their commas
