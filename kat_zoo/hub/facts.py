@@ -84,10 +84,9 @@ FAMILIES = {
         "  year={2021}\n}",
     ),
     "vit_kan": Family(
-        "A vision transformer whose perceptrons are two B-spline KAN layers of the tokens' width, 8 cubic bases an edge (7 in "
-        "the pico model): the "
-        "ViT + KAN baseline of KAT's paper. The paper's table counts 12.8M, 50.4M and 199.8M parameters at the tiny, small and base "
-        "size, with a perceptron that is built and never used; without it they are 9.25M, 36.2M and 143.2M.",
+        "A vision transformer whose perceptrons are two B-spline KAN layers of the tokens' width, 8 cubic bases an edge (7 in the pico "
+        "model): the ViT + KAN baseline of KAT's paper. The paper's table counts 12.8M, 50.4M and 199.8M parameters at the tiny, small and "
+        "base size, with a perceptron that is built and never used; without it they are 9.25M, 36.2M and 143.2M.",
         "[KAN: Kolmogorov-Arnold Networks](https://arxiv.org/abs/2404.19756) (Liu et al., ICLR 2025), "
         "[Kolmogorov-Arnold Transformer](https://arxiv.org/abs/2409.10594)",
         "@inproceedings{liu2025kan,\n"

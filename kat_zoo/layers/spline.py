@@ -108,7 +108,7 @@ class KANLinear(nn.Module):
         self.register_buffer("knots", uniform_knots(grid_size, spline_order, low, high))
         self.register_buffer("mask", torch.ones(out_features, in_features, **kwargs))
         self._masked = False  # whether an edge may be pruned, on the host, so that the common case costs nothing
-        self._mask_version = -1  # of the values that this was read from
+        self._mask_seen = (0, -1)  # identity and version of the mask that this was read from
         self.reset_parameters(generator)
 
     @property
@@ -125,6 +125,7 @@ class KANLinear(nn.Module):
         with torch.no_grad():
             self.knots.copy_(uniform_knots(self.grid_size, self.spline_order, low, high))
             self.mask.fill_(1.0)
+            self._read_mask()
             self.coef.normal_(0, self.noise_scale / math.sqrt(self.in_features), generator=generator)
             if self.base_weight is not None:
                 bound = 1 / math.sqrt(self.in_features)
@@ -149,13 +150,16 @@ class KANLinear(nn.Module):
     def _is_masked(self) -> bool:
         """Whether an edge may be pruned; looked at anew where the mask was written, as averages of weights copy buffers."""
         mask = self.mask
-        if torch.compiler.is_compiling() or type(mask) is not Tensor or mask.is_meta or mask.is_inference():
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or mask.is_inference():
             return self._masked
-        if torch._C._are_functorch_transforms_active() or mask._version == self._mask_version:
+        seen = (id(mask), mask._version)
+        if seen == self._mask_seen:
             return self._masked
-        # Without a look at a GPU's values, for which the host would wait after every step of DDP, which sends buffers around.
-        self._masked = mask.device.type != "cpu" or not bool((mask == 1).all())
-        self._mask_version = mask._version
+        if mask.device.type != "cpu" and seen[0] == self._mask_seen[0]:
+            # Written on a GPU, as after every step of DDP, which sends buffers around: the host would have to wait for its values.
+            self._masked, self._mask_seen = True, seen
+        else:
+            self._read_mask()
         return self._masked
 
     def basis(self, x: Tensor, derivative: int = 0) -> Tensor:
@@ -211,8 +215,11 @@ class KANLinear(nn.Module):
         self._read_mask()
 
     def _read_mask(self) -> None:
-        self._masked = not self.mask.is_meta and not bool((self.mask == 1).all())
-        self._mask_version = -1 if self.mask.is_inference() else self.mask._version
+        mask = self.mask
+        if type(mask) is not Tensor or mask.is_meta:  # without values
+            return
+        self._masked = not bool((mask == 1).all())
+        self._mask_seen = (id(mask), -1 if mask.is_inference() else mask._version)
 
     def set_grid(self, knots: Tensor, coef: Tensor) -> None:
         """Replace the grid and its coefficients, say by a finer one.
@@ -241,6 +248,7 @@ class KANLinear(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.knots.dtype != torch.float64 and self.knots.device.type != "mps":
             self.knots = knots.to(self.knots.device)
+        self._read_mask()
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:

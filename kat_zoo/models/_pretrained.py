@@ -228,8 +228,8 @@ def _take_statistics(path: Path, model: nn.Module) -> None:
     theirs = config.get("pretrained_cfg") if isinstance(config, dict) and config.get("architecture") == own.get("architecture") else None
     if not isinstance(theirs, dict):
         return
-    found = {key: tuple(theirs[key]) for key in ("mean", "std") if isinstance(theirs.get(key), list)}
-    if any(value != tuple(own[key]) and len(value) == len(own[key]) for key, value in found.items()):
+    found = {key: tuple(theirs[key]) for key in ("mean", "std") if isinstance(theirs.get(key), list) and len(theirs[key]) == len(own[key])}
+    if any(value != tuple(own[key]) for key, value in found.items()):
         logger.info("%s: mean and std of the images are those of the config.json beside it", path)
         model.pretrained_cfg = {**own, **found}  # type: ignore[assignment]
 
@@ -252,10 +252,11 @@ def load_backbone(vit: VisionTransformer, checkpoint: str | Path) -> set[str]:
     convert = inspect.getmodule(type(vit)).checkpoint_filter_fn  # type: ignore[union-attr]  # timm's convention
 
     def to_backbone(weights: dict[str, Tensor], model: VisionTransformer) -> dict[str, Tensor]:
+        weights = unwrap_state_dict(weights)
         for prefix in ("backbone.backbone.", "encoder.backbone."):  # of detectors, of segmentation models
             inner = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
             weights = inner or weights
-        weights = gray_to_color(convert(unwrap_state_dict(weights), model), model)
+        weights = gray_to_color(convert(weights, model), model)
         loaded.update(weights)
         check_weights(weights, model.state_dict(), "weights")
         return weights

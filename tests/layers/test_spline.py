@@ -140,7 +140,16 @@ def written(layer, mask):
     return layer
 
 
-@pytest.mark.parametrize("copied", [averaged_by_timm, averaged_by_torch, written])
+def replaced(layer, mask):
+    """A copy whose mask is written once has the version that the first one was seen with."""
+    other = copy.deepcopy(layer)
+    while other.mask._version < layer.mask._version:
+        other.mask.copy_(mask)
+    other.mask.copy_(mask)
+    return other
+
+
+@pytest.mark.parametrize("copied", [averaged_by_timm, averaged_by_torch, written, replaced])
 def test_an_edge_stays_pruned_where_the_mask_was_copied(copied):
     layer = KANLinear(2, 2)
     x = torch.rand(4, 2)
@@ -148,6 +157,13 @@ def test_an_edge_stays_pruned_where_the_mask_was_copied(copied):
     other = copied(layer, torch.tensor([[0.0, 1], [1, 1]]))
     assert not other.mask.all()
     torch.testing.assert_close(other(x), other.edges(x).sum(-1))
+
+
+def test_a_layer_that_moves_does_not_multiply_by_a_mask_of_ones():
+    layer = KANLinear(2, 2)
+    for moved in (layer.double(), copy.deepcopy(layer).float()):
+        moved(torch.rand(4, 2, dtype=moved.coef.dtype))
+        assert not moved._masked
 
 
 def test_a_finer_grid_is_learned_by_the_optimizer_that_there_is():

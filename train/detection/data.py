@@ -108,24 +108,21 @@ def read_image(split: CocoSplit, record: dict[str, Any], channels: int) -> Image
     return to_mode(image, "L" if channels == 1 else "RGB", f"image {record['id']}, {path}")
 
 
-class ScaleJitter(v2.ScaleJitter):
-    """torchvision's, of a pixel or more on each side: of a long and narrow image its own may leave none."""
+class _APixelOrMore:
+    """A transform of torchvision that resizes, but never to nothing, as its own may do with a long and narrow image."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """The size that is drawn."""
-        return _a_pixel_or_more(super().make_params(flat_inputs))
+        drawn = super().make_params(flat_inputs)  # type: ignore[misc]
+        return {**drawn, "size": tuple(max(1, side) for side in drawn["size"])}
 
 
-class RandomShortestSize(v2.RandomShortestSize):
+class ScaleJitter(_APixelOrMore, v2.ScaleJitter):
     """torchvision's, of a pixel or more on each side."""
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """The size that is drawn."""
-        return _a_pixel_or_more(super().make_params(flat_inputs))
 
-
-def _a_pixel_or_more(drawn: dict[str, Any]) -> dict[str, Any]:
-    return {**drawn, "size": tuple(max(1, side) for side in drawn["size"])}
+class RandomShortestSize(_APixelOrMore, v2.RandomShortestSize):
+    """torchvision's, of a pixel or more on each side."""
 
 
 def train_transform(data: DetectionDataConfig, augment: DetectionAugmentConfig, mean: list[float]) -> v2.Compose:
