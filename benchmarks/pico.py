@@ -141,21 +141,23 @@ def execute(function: Callable[..., Row], tasks: Sequence[tuple[Any, ...]], tabl
 def ship(work: Path) -> None:
     """Write the weights of each family's best seed as float16 into the package, and the figures of all seeds into its results.
 
-    A family whose best run is not in `work` keeps its weights.
+    A family whose best run is not in `work` keeps its weights, and lists its new seeds if the one that ships is still the best.
     """
     known = json.loads(registry.RESULTS.read_text())
     for family, model in FAMILIES.items():
         seeds = {row["seed"]: float(row["top1"]) for row in rows_of("runs") if row["family"] == family}
+        names = [name for name in known if name.startswith(f"{model}.fmnist")]
         source = work / f"{model}_{max(seeds, key=seeds.__getitem__, default='none')}" / "model.safetensors"
-        if not source.exists():
+        figures: dict[str, Any] = {"seeds": list(seeds.values())}
+        if source.exists():
+            path = WEIGHTS / f"{model}.fmnist.safetensors"
+            save_half(source, path)
+            figures["top1"] = round(test_accuracy(f"{model}.fmnist"), 2)
+            print(f"{path}: {path.stat().st_size:,} bytes, {figures['top1']} % top-1", flush=True)
+        elif not seeds or any(max(row["seeds"]) != max(seeds.values()) for name in names for row in known[name]):
             continue
-        path = WEIGHTS / f"{model}.fmnist.safetensors"
-        save_half(source, path)
-        figures = {"top1": round(test_accuracy(f"{model}.fmnist"), 2), "seeds": list(seeds.values())}
-        for name in known:
-            if name.startswith(f"{model}.fmnist"):
-                known[name] = [{**row, **figures} for row in known[name]]
-        print(f"{path}: {path.stat().st_size:,} bytes, {figures['top1']} % top-1", flush=True)
+        for name in names:
+            known[name] = [{**row, **figures} for row in known[name]]
     entries = [f"  {json.dumps(name)}: [\n    " + ",\n    ".join(map(json.dumps, rows)) + "\n  ]" for name, rows in known.items()]
     registry.RESULTS.write_text("{\n" + ",\n".join(entries) + "\n}\n")
 

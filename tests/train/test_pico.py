@@ -96,6 +96,22 @@ def test_the_best_seed_ships_with_the_figures_of_all(pico, tmp_path, monkeypatch
     assert capsys.readouterr().out.startswith("KAT: 90.70 +- 0.60 % top-1 (seeds: 90.10, 91.30, 90.70), rate 0.001, 9 CPU minutes a run")
 
 
+def test_a_family_without_its_best_run_keeps_its_weights(pico, tmp_path, monkeypatch):
+    """Its seeds are of the weights that ship only while those are of the best of them."""
+    shipped = json.loads(registry.RESULTS.read_text())
+    (tmp_path / "results.json").write_text(registry.RESULTS.read_text())
+    monkeypatch.setattr(registry, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(pico, "WEIGHTS", tmp_path)
+    name = f"{pico.FAMILIES['KAT']}.fmnist"
+    best = max(shipped[name][0]["seeds"])
+    for seed, top1, listed in ((0, best, [best]), (1, best - 1, [best, best - 1]), (2, best + 1, [best, best - 1])):
+        pico.add("runs", {"family": "KAT", "seed": str(seed), "lr": "0.001", "top1": f"{top1:.2f}", "loss": "0.3", "cpu_minutes": "9.0"})
+        pico.ship(tmp_path)
+        known = json.loads(registry.RESULTS.read_text())
+        assert known[name] == [{**shipped[name][0], "seeds": pytest.approx(listed)}]
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
 def test_no_run_begins_after_one_has_failed(pico, tmp_path):
     from parallel import in_processes
 
