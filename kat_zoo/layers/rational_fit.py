@@ -44,7 +44,8 @@ def fit_rational(
     low, high = _checks.interval("range", range)
     m, n = _checks.order("order", order)
     x = _grid(low, high, _checks.count("num_points", num_points, 2))
-    y, scale = _evaluate(fn, x), max(abs(low), abs(high))
+    y, size = _sized(_evaluate(fn, x))
+    scale = max(abs(low), abs(high))
     p, q = np.zeros(m + 1), np.eye(n + 1)[0]
     chosen = np.zeros(len(x), dtype=bool)
     chosen[::20] = True
@@ -58,7 +59,7 @@ def fit_rational(
         if not peaks.any():
             break
         chosen |= peaks
-    return torch.from_numpy(a), torch.from_numpy(b), float(error.max())
+    return torch.from_numpy(size * a), torch.from_numpy(b), float(size * error.max())
 
 
 def fit_rational_to_samples(
@@ -106,8 +107,9 @@ def fit_rational_to_samples(
     x = np.concatenate([centers, wide])
     w = np.sqrt(np.concatenate([density, np.full(NUM_EXTREMES, EXTREMES_WEIGHT / NUM_EXTREMES)]))
     scale = np.abs(x).max()
-    p, q = _weighted_fit(x / scale, _evaluate(fn, x), w, m, n)
-    a, b = _unscale(p, q, scale)
+    y, size = _sized(_evaluate(fn, x))
+    p, q = _weighted_fit(x / scale, y, w, m, n)
+    a, b = _unscale(size * p, q, scale)
     error = np.sqrt(density @ (_rational(centers, a, b) - _evaluate(fn, centers)) ** 2)
     return torch.from_numpy(a), torch.from_numpy(b), float(error)
 
@@ -170,6 +172,12 @@ def _evaluate(fn: Function, x: np.ndarray) -> np.ndarray:
     if y.shape != x.shape or not np.isfinite(y).all():
         raise ValueError(f"fn on [{x.min():g}, {x.max():g}]: expected an elementwise function with finite values")
     return y
+
+
+def _sized(y: np.ndarray) -> tuple[np.ndarray, float]:
+    """Values of a size of at least 1, which the solvers' tolerances expect, and the power of two that gives them back."""
+    size = min(2.0 ** np.floor(np.log2(np.abs(y).max())), 1.0) if y.any() else 1.0
+    return y / size, size
 
 
 def _grid(low: float, high: float, num_points: int) -> np.ndarray:

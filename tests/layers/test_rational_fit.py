@@ -76,6 +76,18 @@ def test_a_rational_function_is_recovered():
     assert largest < 1e-6
 
 
+@pytest.mark.parametrize("size", [1e-6, 1e-12])
+def test_a_small_function_is_fitted_as_its_multiple(size):
+    """The solvers' tolerances are absolute: 0 was close enough."""
+    numerator, denominator, largest = fit_rational(lambda x: size * F.gelu(x), (-6, 6))
+    assert largest / size == pytest.approx(BEST_ERROR["gelu"], rel=0.05)
+    assert error(F.gelu, numerator / size, denominator) == pytest.approx(largest / size, rel=0.01)
+    samples = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    (*small, rms_small), (*fit, rms_fit) = (fit_rational_to_samples(lambda x, s=s: s * F.gelu(x), samples) for s in (size, 1.0))
+    assert rms_small / size == pytest.approx(rms_fit, rel=0.01)
+    assert error(F.gelu, small[0] / size, small[1], -3, 3) == pytest.approx(error(F.gelu, *fit, -3, 3), rel=0.2)
+
+
 @pytest.mark.parametrize("order", [(1, 1), (3, 2), (8, 8), (0, 4), (5, 1)])
 def test_any_order(order):
     numerator, denominator, largest = fit_rational(torch.tanh, (-3, 3), order)
