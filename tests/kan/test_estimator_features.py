@@ -12,6 +12,7 @@ from kat_zoo.kan import KANClassifier, KANRegressor
 from kat_zoo.kan.search.closed_form import find_closed_forms
 from kat_zoo.kan.search.judge import Form
 from kat_zoo.kan.sklearn import closed, explain, formulas, progress, symbolic, table
+from kat_zoo.kan.sklearn.rows import split
 from kat_zoo.kan.sklearn.scales import Scales
 
 
@@ -128,6 +129,75 @@ def test_a_warm_start_goes_on_from_the_former_forms(monkeypatch):
     monkeypatch.setattr(closed, "find_closed_forms", lambda data: begun.append(1) or find_closed_forms(data))
     model.set_params(warm_start=False).fit(X_new, 5 * X_new["mass"] / (X_new["r"] + 4))
     assert begun
+
+
+def test_a_warm_start_leaves_out_what_is_not_allowed_any_more():
+    X, _ = noisy(60)
+    y = np.sin(X["mass"]) * X["r"]
+    model = KANRegressor(symbolic=True, warm_start=True).fit(X, y)
+    assert "sin" in str(model.formula_)
+    model.set_params(library=["x", "x^2"], restarts=1, max_seconds=3).fit(X, y)
+    assert "sin" not in str(list(model.table_["equation"]))
+    model = KANRegressor(symbolic=True, warm_start=True).fit(X, X["mass"] + X["r"])
+    model.set_params(units={"mass": "kg", "r": "m"}, target_units="kg", max_seconds=3).fit(X, X["mass"] + X["r"])
+    assert str(model.formula_) != "mass + r"
+
+
+def test_losses_are_of_the_held_out_rows_and_in_units_of_y():
+    """Held-out rows may vary less, or more, than all of them do: here y spans four decades."""
+    generator = np.random.default_rng(5)
+    X = generator.uniform(1, 3, (300, 2))
+    y = np.exp(3 * X[:, 0]) * X[:, 1] * (1 + 0.1 * generator.normal(size=300))
+    model = KANRegressor(symbolic=True, restarts=1, max_seconds=4, random_state=4).fit(X, y)
+    _, held = split(np.column_stack([X, y]), model.validation_fraction, 4)
+    assert len(held) == 60 and abs(np.std(y[held]) / np.std(y) - 1) > 0.2
+    for index, loss in enumerate(model.table_["loss"]):
+        assert loss == pytest.approx(np.sqrt(np.mean((model.predict(X[held], index=index) - y[held]) ** 2)))
+
+
+def test_a_network_is_compared_with_a_closed_form_on_the_same_rows():
+    """A third of y's spread is in a few rows that are not held out; a network is judged by the held-out ones alone."""
+    generator = np.random.default_rng(13)
+    X = generator.uniform(0, 1, (300, 1))
+    y = np.exp(1.5 * generator.normal(size=300)) + 20 * X[:, 0]
+    model = KANRegressor(symbolic=True, restarts=1, max_seconds=8).fit(X, y)
+    assert hasattr(model, "law_")
+
+
+def test_one_column_of_targets_has_the_formula_of_a_vector():
+    generator = np.random.default_rng(0)
+    X = generator.uniform(0, 1, (12, 1))
+    # Four rows get their formula from a network, for no closed form is searched.
+    flat, column = (KANRegressor(symbolic=True, restarts=1).fit(X[:4], y) for y in (X[:4, 0] ** 2, X[:4] ** 2))
+    assert str(column.formula_) == "x_1**2" and column.formula(None) == flat.formula(None)
+    assert list(column.table_["equation"]) == list(flat.table_["equation"]) and column.latex() == flat.latex()
+    assert column.explain().text == flat.explain().text and column.predict(X).shape == (12, 1)
+    # Few rows with noise have closed forms and networks, which are compared.
+    noisy = KANRegressor(symbolic=True, restarts=1, max_seconds=4).fit(X, 3 * X + generator.normal(0, 0.3, (12, 1)))
+    assert isinstance(noisy.formula_, sympy.Expr) and hasattr(noisy, "search_")
+
+
+def test_a_library_takes_the_names_of_functions_under_their_aliases():
+    X = np.random.default_rng(0).uniform(1, 5, (200, 3))
+    y = X[:, 0] * np.sqrt(X[:, 1] + 1) / X[:, 2]
+    model = KANRegressor(symbolic=True, library=["linear", "x^0.5", "1/x"], restarts=1, max_seconds=30).fit(X, y)
+    assert model.exact_ and "sqrt" in str(model.formula_)
+
+
+@pytest.mark.parametrize("name, inputs, outputs", [("y", 1, 1e-162), ("x_1", 1e160, 1), ("x_2", 1e-160, 1)])
+def test_columns_whose_squares_do_not_fit_are_refused(name, inputs, outputs):
+    """An underflow was "exact"."""
+    X = np.random.default_rng(0).uniform(1, 3, (60, 2))
+    y, X[:, int(name == "x_2")] = outputs * X[:, 0] * X[:, 1], inputs * X[:, int(name == "x_2")]
+    with pytest.raises(ValueError, match=f"{name} of .* with symbolic=True: expected 1e-150 to 1e.150"):
+        KANRegressor(symbolic=True).fit(X, y)
+    assert KANRegressor().fit(X, y).score(X, y) > 0.99
+
+
+def test_the_page_explains_numbers_of_columns_whose_names_have_spaces():
+    X, y = noisy(100)
+    model = KANRegressor(symbolic=True, max_seconds=3).fit(X.rename(columns={"mass": "mass, total (kg)"}), y)
+    assert "Numbers" in model.explain().text and "mass, total (kg)" in model.explain().text
 
 
 def test_the_answer_does_not_depend_on_the_number_of_jobs():

@@ -140,6 +140,23 @@ def test_names_are_no_functions_and_no_mathematics(tmp_path):
     assert (tmp_path / "network.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("make, convert", [(export.to_numpy, np.asarray), (export.to_torch, torch.tensor)])
+def test_integers_do_not_overflow(make, convert):
+    x = np.array([1, 1000, 100_000])
+    for text in ("x**4", "x**(-2)"):
+        formula = sympy.sympify(text)
+        np.testing.assert_allclose(make(formula, ["x"])(convert(x)), x.astype(float) ** int(formula.exp), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("rmag", r"\mathrm{rmag}"), ("local", r"\mathrm{local}"), ("v_smag", r"\mathrm{v\_smag}"), ("v_max", "v_{max}"), ("Gamma", r"\Gamma"),
+     ("Alpha", r"\mathrm{A}"), ("hbar", r"\hbar"), ("mass", "mass"), ("x1", "x_{1}")],
+)  # fmt: skip
+def test_names_are_no_accents(name, text):
+    assert export.to_latex(sympy.Symbol(name)) == text
+
+
 @pytest.mark.parametrize(
     ("expression", "variables", "name", "head"),
     [

@@ -119,6 +119,18 @@ def test_a_wrong_unit_is_named(message):
         KANRegressor(**options).fit(X, X["a"])
 
 
+def test_tables_without_a_formula_in_units_have_a_constant_or_are_refused():
+    """Networks know no units, so they are not asked."""
+    X = pd.DataFrame({"a": np.linspace(1, 2, 30), "b": np.linspace(3, 5, 30) ** 2})
+    options = {"symbolic": True, "units": {"a": "kg", "b": "m"}, "target_units": "N"}
+    with pytest.raises(ValueError, match=r"X of 5 rows with units=.*: expected at least 6"):
+        KANRegressor(**options).fit(X[:5], X["a"][:5])
+    constant = KANRegressor(**options).fit(X, np.full(30, 3.0))
+    assert constant.formula_ == 3 and constant.constant_units_ == [(3.0, "N")] and (constant.predict(X) == 3).all()
+    nothing = KANRegressor(max_seconds=1e-9, **options).fit(X, X["a"] * X["b"])
+    assert nothing.formula_.is_Float and nothing.constant_units_[0][1] == "N"
+
+
 def test_a_missing_pint_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pint", None)
     with pytest.raises(ModuleNotFoundError, match=r"kat_zoo\[formula\]"):

@@ -9,12 +9,14 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from types import BuiltinFunctionType
 from typing import Any
 
+import numpy as np
 import sympy
+from sympy.printing.latex import greek_letters_set, translate
 
 # Functions that torch and SymPy call by the same name.
 _TORCH = ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "erf", "sinh", "cosh", "asin", "acos", "atan", "atanh")
 
-_READABLE = re.compile(r"[A-Za-z]+\d*(_[A-Za-z0-9]+)?", re.ASCII)  # SymPy sets these well: x_1, alpha, v_max
+_READABLE = re.compile(r"([A-Za-z]+)\d*(?:_([A-Za-z0-9]+))?", re.ASCII)  # SymPy sets these well: x_1, alpha, v_max
 _LATEX = {c: f"\\{c}" for c in "%#&$_{}"} | {"\\": r"\backslash{}", "^": r"\hat{}", "~": r"\sim{}", " ": r"\ ", "\n": r"\ "}
 
 _MATH = """
@@ -35,7 +37,7 @@ _C_RESERVED = re.compile("_[A-Z_]|M_|FP_|MATH_")  # beginnings of names that bel
 
 
 def to_numpy(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., Any]:
-    """NumPy function of the variables, in the given order (special functions from SciPy).
+    """NumPy function of the variables, in the given order (special functions from SciPy); integers count as float64.
 
     Args:
         expression: formula of the variables.
@@ -45,11 +47,15 @@ def to_numpy(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., 
         ValueError: the expression holds other variables, or numeric edges (phi_l_i_j).
     """
     function: Callable[..., Any] = sympy.lambdify(*_anonymous(expression, variables), modules=["scipy", "numpy"])
-    return function
+
+    def compute(*values: Any) -> Any:
+        return function(*(np.asarray(value, float) if np.asarray(value).dtype.kind in "biu" else value for value in values))
+
+    return compute
 
 
 def to_torch(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., Any]:
-    """Function of torch tensors, differentiable.
+    """Function of torch tensors, differentiable; integers count as float64.
 
     Args:
         expression: formula of the variables.
@@ -78,7 +84,12 @@ def to_torch(expression: sympy.Expr, variables: Sequence[str]) -> Callable[..., 
     symbols, expression = _anonymous(expression, variables)
     expression = expression.replace(sympy.sign, sympy.Function("sgn"))  # SymPy would print sign as code for one number
     function: Callable[..., Any] = sympy.lambdify(symbols, expression, modules=[names, "math"])
-    return function
+
+    def compute(*values: Any) -> Any:
+        inexact = (value.is_floating_point() or value.is_complex() if isinstance(value, torch.Tensor) else True for value in values)
+        return function(*(value if keep else value.to(torch.float64) for value, keep in zip(values, inexact, strict=True)))
+
+    return compute
 
 
 def c_expression(expression: sympy.Expr) -> str:
@@ -227,9 +238,15 @@ def to_latex(expression: Any) -> str:
     """
     listed = expression if isinstance(expression, list) else [expression]
     symbols = set().union(*(one.free_symbols for one in listed)) if listed else set()
-    names = {symbol: latex_name(str(symbol)) for symbol in symbols if not _READABLE.fullmatch(str(symbol))}
+    names = {symbol: latex_name(str(symbol)) for symbol in symbols if not _is_readable(str(symbol))}
     text: str = sympy.latex(expression, symbol_names=names)
     return text
+
+
+def _is_readable(name: str) -> bool:
+    """Whether SymPy sets a name as one reads it: rmag would become the absolute value of r, local a calligraphic lo."""
+    found = _READABLE.fullmatch(name)
+    return found is not None and all(part.lower() in greek_letters_set or "{" not in translate(part) for part in found.groups("x"))
 
 
 def latex_name(name: str) -> str:

@@ -115,7 +115,7 @@ class Form:
 
     Attributes:
         tree: The tree.
-        error: Root mean square error on the held-out rows, or on all of a small table, relative to the spread of y there.
+        error: Root mean square error on the held-out rows, or on all of a small table, relative to the spread of y on all rows.
         cost: Description length in nats.
         rest: Root mean square residual on all rows, relative to the spread of y, or to y where the noise grows with it.
     """
@@ -172,7 +172,7 @@ def least_squares(residuals: Callable[[np.ndarray], np.ndarray], start: np.ndarr
     return value, loss
 
 
-def _permitted(tree: Tree, library: Sequence[str]) -> bool:
+def permitted(tree: Tree, library: Sequence[str]) -> bool:
     """Whether a library has all functions and powers of a tree; cos is sin with a phase."""
     for part in walk(tree):
         if part[0] == "^":
@@ -197,11 +197,9 @@ class Judge:
         self.rows = len(self.y)
         train, val = (np.ones(len(y)) if weight is None else weight for y, weight in ((data.y, data.weight), (data.y_val, data.weight_val)))
         self.share = np.concatenate([train, val]) / (train.sum() + val.sum())
-        few = len(data.y_val) < ENOUGH_HELD
-        self.held = self.share if few else np.concatenate([np.zeros(len(train)), val / val.sum()])
+        self.held = self.share if len(data.y_val) < ENOUGH_HELD else np.concatenate([np.zeros(len(train)), val / val.sum()])
         mean = self.share @ self.y
         self.spread = math.sqrt(self.share @ (self.y - mean) ** 2) or 1.0
-        self.held_spread = self.spread if few else math.sqrt(self.held @ (self.y - self.held @ self.y) ** 2) or 1.0
         self.size = math.sqrt(self.share @ self.y**2) or 1.0
         self.sizes = np.maximum(np.abs(self.y), 1e-6 * self.size)  # no row weighs more than this allows where noise grows with y
         self.root = np.sqrt(train / train.mean())
@@ -244,14 +242,17 @@ class Judge:
             left: np.ndarray = evaluate(tree, self.X) - self.y
         return left / self.sizes if self.data.relative else left
 
+    def error(self, left: np.ndarray) -> float:
+        """Root mean square of residuals (rows,) on the rows that judge, relative to the spread of y."""
+        return math.sqrt(self.held @ left**2) / self.spread
+
     def measure(self, tree: Tree) -> Form:
         """A form as it is, its constants untouched."""
         k = len(constants(tree))
         left = self.residuals(tree)
         with np.errstate(all="ignore"):
             rest = math.sqrt(self.share @ left**2)
-            plain = left * self.sizes if self.data.relative else left
-            error = math.sqrt(self.held @ plain**2) / self.held_spread
+            error = self.error(left * self.sizes if self.data.relative else left)
         if not math.isfinite(rest) or k >= self.rows - 1:
             return Form(tree, math.inf, math.inf)
         if not self.data.relative:
@@ -281,7 +282,7 @@ class Judge:
     def submit(self, tree: Tree, steps: int = STEPS) -> Form | None:
         """Fit and judge a form; None where it is undefined on a row."""
         self.data.clock.check()
-        if self.data.library is not None and not _permitted(tree, self.data.library):
+        if self.data.library is not None and not permitted(tree, self.data.library):
             return None
         key = with_constants(tree, [float(f"{c:.3g}") for c in constants(tree)])
         if key in self.seen:

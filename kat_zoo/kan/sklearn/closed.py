@@ -17,9 +17,9 @@ from ..formula.expression import faithful
 from ..formula.tidy import nodes, shortened, tidy
 from ..model import KAN
 from ..search.closed_form import find_closed_forms
-from ..search.dimensions import Checker
+from ..search.dimensions import Checker, InconsistentError
 from ..search.in_units import Quantities, find_forms_in_units, finite_in_box
-from ..search.judge import CONSTANT, FLOOR, NODE, SOLVED, Data, Form, Judge
+from ..search.judge import CONSTANT, FLOOR, NODE, SOLVED, Data, Form, Judge, permitted
 from ..search.problem import OutOfTime
 from ..search.rounding import rounded
 from ..search.tree import Tree, evaluate, freed, from_sympy, to_sympy
@@ -162,6 +162,18 @@ def _refitted(data: Data, trees: Sequence[Tree]) -> list[Form]:
     return found
 
 
+def _allowed(tree: Tree, data: Data, units: Units | None) -> bool:
+    """Whether a form has functions of the table's library alone and is consistent with its units."""
+    if data.library is not None and not permitted(tree, data.library):
+        return False
+    if units is not None:
+        try:
+            Checker(units.dimensions, units.target).check(tree)
+        except InconsistentError:
+            return False
+    return True
+
+
 def law_of(expression: sympy.Expr, data: Data, names: Sequence[str]) -> Law | None:
     """The formula of a network as a closed form, its constants fitted and rounded as those of any other.
 
@@ -183,7 +195,7 @@ def law_of(expression: sympy.Expr, data: Data, names: Sequence[str]) -> Law | No
 
 
 def find_laws(data: Data, names: Sequence[str], units: Units | None = None, former: Sequence[Tree] = ()) -> list[Law]:
-    """Closed forms of a table, the best first; none of a constant y or fewer than six rows.
+    """Closed forms of a table, the best first; none of fewer than six rows or, without units, of a constant y.
 
     An interrupt (Ctrl-C) ends the search; the clock's deadline is then minus infinity.
 
@@ -191,12 +203,16 @@ def find_laws(data: Data, names: Sequence[str], units: Units | None = None, form
         data: The table in its own units, with a column for each constant after the inputs.
         names: Names of the inputs.
         units: Units of the inputs, of y and of constants; only consistent forms are found then.
-        former: Forms of a former search, which are fitted to this table first; an exact one is the answer.
+        former: Forms of a former search, which are fitted to this table first; an exact one is the answer. Those that the library
+            or the units do not allow any more are left out.
     """
-    if len(data.y) < LEAST_ROWS or not np.ptp(np.concatenate([data.y, data.y_val])):
+    constant = not np.ptp(np.concatenate([data.y, data.y_val]))
+    if len(data.y) < LEAST_ROWS or (constant and units is None):
         return []
-    forms = _refitted(data, former)
-    if not any(form.error < SOLVED for form in forms):
+    forms = _refitted(data, [tree for tree in former if _allowed(tree, data, units)])
+    if constant:
+        forms = [Judge(data).measure(("c", float(data.y[0])))]
+    elif not any(form.error < SOLVED for form in forms):
         if units is None:
             found = find_closed_forms(data)
         else:

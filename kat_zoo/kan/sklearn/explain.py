@@ -150,7 +150,7 @@ def _numbers(
         share: (N,) weights of the rows, of sum 1.
     """
     try:
-        tree = from_sympy(expression, sympy.symbols(list(names)))
+        tree = from_sympy(expression, [sympy.Symbol(name) for name in names])
     except ValueError:
         return [], 0.0
     leaves = [part for part in walk(tree) if part[0] == "s"]

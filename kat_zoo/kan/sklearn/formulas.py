@@ -12,9 +12,10 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from ..._checks import count
+from ..library import get_function
 from ..search.problem import Candidate
 from ..search.search import Search
-from .closed import Law, one_thread
+from .closed import LEAST_ROWS, Law, one_thread
 from .estimator import KANEstimator, seed_of
 from .explain import Explanation, Subject, explain
 from .outputs import fit_outputs
@@ -26,6 +27,7 @@ from .symbolic import Findings, Options, Row, Table, find, former_trees
 from .table import summary_of, table_of
 from .units import Units, read_units
 
+LEAST_SIZE = 1e-150  # of a column, whose squares have to fit into a float
 REMEMBERED = 20_000  # rows that `explain` compares with the formula; a fitted model holds them
 
 
@@ -51,6 +53,11 @@ class FormulaSearch(KANEstimator):
     def _fit_formula(self, X: np.ndarray, y: np.ndarray, sample_weight: Any, flat: bool, former: Findings | None, stop: Stop) -> None:
         """Search a formula of y (N, outputs)."""
         X, y, weight = weighted_samples(X, y, sample_weight)
+        if self.units is not None and len(X) < LEAST_ROWS:
+            raise ValueError(f"X of {len(X)} rows with units={self.units!r}: expected at least {LEAST_ROWS}, of positive weight")
+        for name, size in [("y", np.abs(y).max(initial=0.0)), *zip(self._input_names(), np.abs(X).max(0), strict=True)]:
+            if size and not LEAST_SIZE <= size <= 1 / LEAST_SIZE:
+                raise ValueError(f"{name} of {size:g} with symbolic=True: expected {LEAST_SIZE:g} to {1 / LEAST_SIZE:g}; change its unit")
         scales = self._scales = Scales.of(X)
         inputs = scales.inputs(X)
         mean = np.average(y, axis=0, weights=weight)
@@ -69,7 +76,8 @@ class FormulaSearch(KANEstimator):
 
     def _search(self, table: Table, former: Findings | None, stop: Stop) -> None:
         """Search a formula of the table."""
-        options = Options(self.widths, self.library, self.restarts, seed_of(self.random_state))
+        library = None if self.library is None else [get_function(name).name for name in self.library]
+        options = Options(self.widths, library, self.restarts, seed_of(self.random_state))
         if self.units is not None:
             options.units = read_units(list(table.names), self.units, self.target_units, self.constants)
         if self.warm_start and former is not None:
@@ -169,4 +177,4 @@ class FormulaSearch(KANEstimator):
         if round is not None:
             count("round", round, 0)
         found = self._row(None).answer.printed(round)
-        return found[0] if isinstance(found, list) and self._scales.flat else found
+        return found[0] if isinstance(found, list) and len(found) == 1 else found

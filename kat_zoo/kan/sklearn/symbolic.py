@@ -15,7 +15,7 @@ from ..formula.expression import complexity
 from ..formula.tidy import nodes
 from ..library import DEFAULT_LIBRARY
 from ..search.closed_form import leaves_only_noise
-from ..search.judge import Clock, Data, Form
+from ..search.judge import Clock, Data, Form, Judge
 from ..search.problem import EXACT, Candidate, Problem
 from ..search.search import Search, find_formulas
 from ..search.tree import Tree
@@ -203,9 +203,12 @@ def find(table: Table, options: Options, clock: Clock) -> Findings:
         return findings
     rows, network = len(table.X), math.inf
     if search.best.symbolic:
-        network = length(search.best.error, findings.chosen.equation, rows)
+        data = table.data(None, clock)
+        judge = Judge(data)
+        values = findings.chosen.answer.predict(np.concatenate([data.X, data.X_val]))[:, 0]
+        network = length(judge.error(values - judge.y), findings.chosen.equation, rows)  # on the rows that judge closed forms
         (expression,) = findings.chosen.answer.printed(None)
-        law = law_of(expression, table.data(None, clock), table.names)  # its constants rounded like those of closed forms
+        law = law_of(expression, data, table.names)  # its constants rounded like those of closed forms
         laws = sorted([*laws[:1], *([] if law is None else [law])], key=lambda law: law.length(rows)) + laws[1:]
     if laws and laws[0].length(rows) <= network:
         return _of_laws(table, laws, findings)
@@ -241,14 +244,14 @@ def _of_laws(table: Table, laws: Sequence[Law], networks: Findings | None) -> Fi
 
 def _of_networks(table: Table, search: Search) -> Findings:
     """A network is the answer: the chosen one, or one as good that prints simpler."""
-    scales, flat = table.scales, table.scales.flat
+    scales = table.scales
     size = float(np.sqrt(np.mean(scales.spread**2)))
     rows = []
     for candidate in search.candidates:
         answer = NetworkAnswer(candidate, scales, table.names)
         printed = answer.printed()
         numeric = sum(candidate.model.edge_kind(*edge) == "numeric" for edge in candidate.model.edges())
-        equation = printed[0] if flat else printed
+        equation = printed[0] if len(printed) == 1 else printed
         rows.append(Row(complexity(printed) + NUMERIC_EDGE * numeric, candidate.error * size, equation, answer))
     front = _front(rows, EXACT * size)
     best = next(row for row in rows if row.answer.candidate is search.best)  # type: ignore[union-attr]
