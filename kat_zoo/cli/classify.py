@@ -105,7 +105,10 @@ def _device(name: str) -> torch.device:
         ValueError: torch does not know it, or has none here.
     """
     try:
-        return torch.zeros(0, device=name).device
+        device = torch.zeros(0, device=name).device
+        if device.type == "meta":
+            raise RuntimeError("meta holds no values")
+        return device
     except (AssertionError, RuntimeError) as error:
         raise ValueError(
             f"--device {name}: expected a device that torch has here, as cpu ({one_line(error).split('. ')[0][:100]})"

@@ -27,6 +27,7 @@ EXACT = 1e-6  # largest error of an exact formula, relative to the spread of the
 LETTERS = "wxzk"  # of names that SymPy's printers take for plain letters
 INDEXED = re.compile(r"([^\W\d_]+)_(\w+)")
 MODULES = {"np", "numpy", "scipy"}  # names that code uses
+UNIT = re.compile(r"\s*[\[(][^\[\]()]*[\])]\s*$")  # at the end of a column's name
 EDGE = re.compile(r"phi_(\d+)_(\d+)_(\d+)")
 MOST_TERMS = 4000  # nodes of an expression that is typeset
 
@@ -35,16 +36,18 @@ Tree = list[Any]  # [tag, text or list of trees]
 
 def _stand_ins(problem: Problem) -> tuple[dict[sympy.Symbol, sympy.Symbol], dict[str, str]]:
     """Plain names for printing, and the column that each stands for."""
-    symbols, stands = {}, {}
+    symbols, stands, names = {}, {}, labels(problem)
     for n, (symbol, name) in enumerate(zip(problem.symbols, problem.inputs, strict=True)):
         letters = "q" + "".join(LETTERS[int(d)] for d in np.base_repr(n, len(LETTERS)))
-        symbols[sympy.Symbol(symbol)], stands[letters] = sympy.Symbol(letters), label(name)
+        symbols[sympy.Symbol(symbol)], stands[letters] = sympy.Symbol(letters), names[name]
     return symbols, stands
 
 
-def label(name: str) -> str:
-    """A column's name without its unit."""
-    return re.sub(r"\s*[\[(][^\[\]()]*[\])]\s*$", "", name) or name
+def labels(problem: Problem) -> dict[str, str]:
+    """The name of each column without its unit; with it, where another column would have the same name."""
+    columns = [*problem.inputs, problem.target]
+    short = [UNIT.sub("", name) or name for name in columns]
+    return {name: label if short.count(label) == 1 else name for name, label in zip(columns, short, strict=True)}
 
 
 def mathml_tree(expression: sympy.Expr, problem: Problem) -> Tree:
@@ -85,12 +88,11 @@ def _name_tree(name: str) -> Tree:
 
 
 def latex_label(name: str) -> str:
-    """A column's name in LaTeX without its unit, every special character escaped.
+    """A column's name in LaTeX, every special character escaped.
 
     Args:
-        name: name of the column.
+        name: name of the column, one of `labels`.
     """
-    name = label(name)
     if len(name) == 1 and name in string.ascii_letters:
         return name
     if match := re.fullmatch(r"([A-Za-z])_([A-Za-z0-9]+)", name):
@@ -105,20 +107,22 @@ def typeset(printed: sympy.Expr, problem: Problem) -> dict[str, Any]:
         printed: formula with rounded numbers.
         problem: the columns in use.
     """
-    names = {sympy.Symbol(symbol): latex_label(name) for symbol, name in zip(problem.symbols, problem.inputs, strict=True)}
+    short = labels(problem)
+    names = {sympy.Symbol(symbol): latex_label(short[name]) for symbol, name in zip(problem.symbols, problem.inputs, strict=True)}
     latex = sympy.latex(printed, symbol_names=names)
     return {
         "math": mathml_tree(printed, problem),
-        "target": _name_tree(label(problem.target)),
-        "latex": f"{latex_label(problem.target)} = {latex}",
+        "target": _name_tree(short[problem.target]),
+        "latex": f"{latex_label(short[problem.target])} = {latex}",
         "symbolic": not printed.atoms(AppliedUndef),
     }
 
 
 def variables(problem: Problem) -> list[str]:
     """Names of the inputs in code: those of the columns where every language takes them, else x_1, x_2, ..."""
-    names = [label(name) for name in problem.inputs]
-    return names if len(set(names)) == len(names) and safe_names(names, MODULES) == names else problem.symbols
+    short = labels(problem)
+    names = [short[name] for name in problem.inputs]
+    return names if safe_names(names, MODULES) == names else problem.symbols
 
 
 def code_of(full: sympy.Expr, printed: sympy.Expr, problem: Problem) -> dict[str, str]:
@@ -162,7 +166,7 @@ def _values(expression: sympy.Expr, problem: Problem, X: np.ndarray) -> np.ndarr
 def verdict(state: State, full: sympy.Expr, printed: sympy.Expr) -> dict[str, Any]:
     """How far the formula is from the held-out rows and from the network, relative to the spread of the target.
 
-    It is exact only where it is right to 1e-6 of the spread on rows that no fit has seen.
+    It is exact only where it is right to 1e-6 of the spread on held-out rows.
 
     Args:
         state: the state.

@@ -44,7 +44,7 @@ class Outcome:
         state: the state after it.
         text: a line for the history.
         code: lines of Python that do the same.
-        options: options that replace the given ones, so that the step can be repeated as it was; None where it was not cut short.
+        options: options that replace the given ones, so that the step can be repeated as it was; None where these do.
     """
 
     state: State

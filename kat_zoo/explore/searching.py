@@ -10,6 +10,7 @@ import sympy
 
 from .._checks import count, real
 from ..kan import KAN, KANRegressor
+from . import fronts
 from .outcome import Outcome, Report, scale_lines
 from .state import FrontRow, Scales, State
 
@@ -23,6 +24,8 @@ def search(
     seconds: float = 60.0,
     units: dict[str, str] | None = None,
     target_units: str | None = None,
+    found: Any = None,
+    best: int = 0,
 ) -> Outcome:
     """Search a formula; an interrupt ends it with the best so far.
 
@@ -32,6 +35,8 @@ def search(
         seconds: time limit.
         units: unit of each input by its name; None where they are not known.
         target_units: unit of the target.
+        found: formulas that the same search has found, as `fronts.write` gives them; it is not made again then.
+        best: number of the formula among these that is taken.
     """
     problem, began = state.need_problem(), time.monotonic()
     seconds = real("seconds", seconds, most=MOST_SECONDS, above=0)
@@ -39,21 +44,25 @@ def search(
     if units is not None:
         options["units"] = {symbol: str(units.get(name, "")) for symbol, name in zip(problem.symbols, problem.inputs, strict=True)}
         options["target_units"] = str(target_units)
-    regressor = KANRegressor(symbolic=True, **options).fit(problem.X[problem.train], problem.y[problem.train])
-    rows = [FrontRow(row.complexity, row.loss, row.answer.printed(None), row.equation) for row in regressor._findings.rows]
-    rows = [replace(row, full=_one(row.full), printed=_one(row.printed)) for row in rows]
-    chosen = next(n for n, row in enumerate(regressor._findings.rows) if row is regressor._findings.chosen)
-    if "cut short" in regressor.summary_:
-        options["max_seconds"] = round(min(time.monotonic() - began, seconds), 1)
+    if found is None:
+        regressor = KANRegressor(symbolic=True, **options).fit(problem.X[problem.train], problem.y[problem.train])
+        findings = regressor._findings
+        rows = [FrontRow(row.complexity, row.loss, _one(row.answer.printed(None)), row.equation) for row in findings.rows]
+        best = next(n for n, row in enumerate(findings.rows) if row is findings.chosen)
+        if "cut short" in regressor.summary_:
+            options["max_seconds"] = round(min(time.monotonic() - began, seconds), 1)
+    else:
+        rows = fronts.read(found, problem.symbols)
+        count("best", best, 0, len(rows) - 1)
     given = "".join(f", {name}={value!r}" for name, value in options.items())
     lines = [f"search = KANRegressor(symbolic=True{given}).fit(X[train], y[train])", "print(search.table_)"]
     after, text = replace(state, front=tuple(rows), chosen=None), f"Search: {len(rows)} formulas"
-    cut = {"seconds": options["max_seconds"]}
+    made = {"seconds": options["max_seconds"], "found": fronts.write(rows), "best": best}
     try:
-        taken = take(after, report, row=chosen)
+        taken = take(after, report, row=best)
     except ValueError:  # a formula that no network computes; the page shows the others
-        return Outcome(after, text, lines, cut)
-    return Outcome(taken.state, text, lines + taken.code, cut)
+        return Outcome(after, text, lines, made)
+    return Outcome(taken.state, text, lines + taken.code, made)
 
 
 def _one(expression: Any) -> sympy.Expr:

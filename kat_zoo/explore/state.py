@@ -30,7 +30,7 @@ class Problem:
         X: (N, inputs) rows without gaps.
         y: (N,) target.
         train: numbers of the rows to fit on.
-        held: numbers of the rows that no fit sees; none of fewer than 20 rows.
+        held: numbers of the rows to which no number is fitted; none of fewer than 20 rows.
     """
 
     inputs: tuple[str, ...]

@@ -136,15 +136,15 @@ def parse_table(data: bytes, name: str = "table.csv") -> Table:
     if separator != ",":
         notes.append(f"Cells are separated by {SEPARATORS[separator]}.")
     rows = _rows(text, separator, name)
+    if separator != "," and _has_decimal_commas(rows):
+        notes.append("Numbers have decimal commas.")
+        rows = [(n, [cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell for cell in row]) for n, row in rows]
     header, lines = _header(rows, notes)
     if len(header) > MAX_COLUMNS:
         raise ValueError(f"{name} of {len(header):,} columns: expected at most {MAX_COLUMNS:,}")
     lines = _full_lines(lines, len(header), notes)
     if not lines:
         raise ValueError(f"{name} has a header and no rows: expected rows of numbers")
-    if separator != "," and _has_decimal_commas(lines):
-        notes.append("Numbers have decimal commas.")
-        lines = [(n, [cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell for cell in row]) for n, row in lines]
     columns = tuple(_column(i, title, lines, notes) for i, title in enumerate(unique_names(header, notes)))
     if not any(not column.text and np.isfinite(column.values).any() for column in columns):
         raise ValueError(f"{name} has no column of numbers: expected at least two")
@@ -206,7 +206,8 @@ def _rows(text: str, separator: str, name: str) -> list[tuple[int, list[str]]]:
 
 def _header(rows: list[tuple[int, list[str]]], notes: list[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
     first = rows[0][1]
-    if all(_number(cell) is not None for cell in first):
+    numbers = [_number(cell) is not None for cell in first]
+    if any(numbers) and all(known or cell.lower() in MISSING for known, cell in zip(numbers, first, strict=True)):
         notes.append(f"The file has no header: columns are called x_1 to x_{len(first)}.")
         return [f"x_{i + 1}" for i in range(len(first))], rows
     return first, rows[1:]
@@ -238,7 +239,7 @@ def _full_lines(lines: list[tuple[int, list[str]]], width: int, notes: list[str]
 
 
 def _has_decimal_commas(lines: Sequence[tuple[int, list[str]]]) -> bool:
-    cells = [cell for _, row in lines[:SAMPLE] for cell in row]
+    cells = [cell for _, row in lines for cell in row]
     commas = sum(bool(DECIMAL_COMMA.fullmatch(cell)) for cell in cells)
     return commas > 0 and commas >= sum("." in cell and _number(cell) is not None for cell in cells)
 

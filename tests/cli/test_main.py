@@ -36,6 +36,7 @@ BAD = [
     (["bench", "--parts", "models,kernels"], "'kernels' is not one of ceilings, rational, attention, splines, models"),
     (["bench", "--seconds", "nan"], "--seconds=nan"),
     (["bench", "--csv", "nowhere/x.csv"], "--csv nowhere/x.csv: there is no folder nowhere"),
+    (["predict", "x.png", "--model", "kat_pico_patch4_28.fmnist", "--device", "meta"], "--device meta: expected a device that torch has"),
     (["bench", "--device", "cuda"], "--device cuda: expected --device cpu, as torch sees no GPU"),
     (["bench", "--csv", "empty.pth"], "--csv empty.pth: expected a file of kat-zoo bench, or none"),
 ]

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import json
 import subprocess
 import sys
 
@@ -11,8 +12,9 @@ import pytest
 import sympy
 import torch
 
-from kat_zoo.explore import Session, views
-from kat_zoo.explore.formulas import latex_label
+from kat_zoo.explore import Session, fronts, searching, views
+from kat_zoo.explore.formulas import labels, latex_label
+from kat_zoo.explore.state import FrontRow
 from kat_zoo.kan import KAN, KANRegressor
 
 X1, X2 = sympy.symbols("x_1 x_2")
@@ -155,6 +157,55 @@ def test_the_script_repeats_the_session(session, tmp_path):
     assert float(error.split()[2]) == pytest.approx(session.state.error(), rel=1e-3)
 
 
+def test_a_saved_search_opens_with_the_formulas_that_it_found(monkeypatch):
+    """Made again, a search that the clock ended finds others."""
+    session = Session()
+    session.do("open_example", {"name": "decay"})
+    session.do("search", {"seconds": 3})
+    session.do("take", {"row": 1})
+    monkeypatch.setattr(searching.KANRegressor, "fit", lambda *_: pytest.fail("searched again"))
+    again = Session.from_json(session.to_json())
+    assert again.state.front == session.state.front and again.state.chosen == 1
+    assert views.formula_view(again.state) == views.formula_view(session.state)
+    assert again.script() == session.script()
+
+
+EXPRESSIONS = ("3*(x_1 + 1)**0.5 - pi*sin(2*x_2)/7", "-x_1*exp(-x_2)*Abs(x_1)", "phi_0_0_0(x_1)", "besselj(0, x_1)", "sign(x_1)", "E")
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+def test_a_formula_is_read_as_it_was_written(text):
+    full = sympy.sympify(text)
+    row = FrontRow(3, 0.25, sympy.Mul(sympy.Float("0.1234567890123456789", 17), full, evaluate=False), full)
+    (found,) = fronts.read(json.loads(json.dumps(fronts.write([row]))), ["x_1", "x_2"])
+    assert found == row and str(found.full) == str(row.full)
+
+
+@pytest.mark.parametrize(
+    "full",
+    ["__import__('os')", "y", "1/0", "9" * 500, 7, None, [], ["Add"], ["sin"], ["sin", "x_1", "x_1"], ["Integer", "5"], ["f", "x_1"],
+     ["Float", "0x1", 0, 53], ["Float", "15", -1, 10**9], ["Float", "1", 10**9, 53], ["Float", 1.5, 0, 53], ["Float", "15"],
+     [["Add"], "1"], ["phi_0_0_0", "y"], ["Symbol", "x_1"]],
+)  # fmt: skip
+def test_a_formula_that_is_none_is_refused(full):
+    with pytest.raises(ValueError, match="formula"):
+        fronts.read([{"complexity": 1, "loss": 0.0, "full": full, "printed": "1"}], ["x_1"])
+
+
+def test_a_formula_of_many_parts_within_another_is_refused():
+    tree = "x_1"
+    for _ in range(5000):
+        tree = ["Abs", tree]
+    with pytest.raises(ValueError, match="formula"):
+        fronts.read([{"complexity": 1, "loss": 0.0, "full": tree, "printed": "1"}], ["x_1"])
+
+
+@pytest.mark.parametrize("found", [[], {}, [1], [{"loss": "a"}], [{"complexity": -1, "loss": 0, "full": "pi", "printed": "pi"}], "a"])
+def test_formulas_that_are_none_are_refused(found):
+    with pytest.raises(ValueError, match="found|complexity"):
+        fronts.read(found, ["x_1"])
+
+
 def test_a_saved_session_is_repeated(session):
     again = Session.from_json(session.to_json())
     x = torch.rand(9, 2, dtype=torch.float64)
@@ -237,8 +288,23 @@ def test_any_name_of_a_column_goes_through(name, tmp_path):
     assert "2*x_1" in run.stdout
 
 
+def test_columns_that_differ_in_brackets_keep_them():
+    """Without these, inside - outside was T - T."""
+    x, z = np.random.default_rng(0).uniform(0, 9, (2, 40))
+    rows = "\n".join(f"{a},{b},{3.5 * (a - b)}" for a, b in zip(x, z, strict=True))
+    data = f"T (inside),T (outside),loss [W]\n{rows}\n".encode()
+    session = Session()
+    session.do("open_file", {"name": "t.csv", "data": base64.b64encode(data).decode()})
+    session.do("search", {"seconds": 20})
+    view = views.formula_view(session.state)
+    assert view["exact"] and view["latex"].startswith(r"\mathrm{loss} = ")
+    for names in (view["latex"], json.dumps(view["math"])):
+        assert "inside" in names and "outside" in names
+    assert labels(session.state.problem) == {"T (inside)": "T (inside)", "T (outside)": "T (outside)", "loss [W]": "loss"}
+
+
 def test_names_in_latex():
-    assert latex_label("m [kg]") == "m" and latex_label("x_1") == "x_{1}"
+    assert latex_label("m") == "m" and latex_label("x_1") == "x_{1}"
     assert latex_label("50% & {more}") == r"\mathrm{50\%\ \&\ \{more\}}"
 
 

@@ -76,6 +76,23 @@ def test_refusals(data, message):
         parse_table(data)
 
 
+def test_decimal_commas_may_begin_late():
+    rows = [f"{i};{i}" for i in range(60)] + [f"{i},5;{i},25" for i in range(60)]
+    table = parse_table("\n".join(["a;b", *rows]).encode())
+    assert table.columns[0].values[60:].tolist() == [i + 0.5 for i in range(60)] and table.rows == 120
+    assert table.notes == ("Cells are separated by semicolons.", "Numbers have decimal commas.")
+
+
+@pytest.mark.parametrize(
+    "first, value", [("1,,3", np.nan), ("1,nan,3", np.nan), ("NA,2,3", 2.0), ("1;2,5;3", 2.5)], ids=["gap", "nan", "NA", "comma"]
+)
+def test_a_first_line_of_numbers_and_gaps_is_a_row(first, value):
+    rows = ["4;5,5;6", "7;8;9"] if ";" in first else ["4,5,6", "7,8,9"]
+    table = parse_table("\n".join([first, *rows]).encode())
+    assert [column.name for column in table.columns] == ["x_1", "x_2", "x_3"] and table.rows == 3
+    np.testing.assert_equal(table.columns[1].values[0], value)
+
+
 def test_refused_columns():
     table = parse_table(b"a,b,c\n1,2,x\n3,,y\n5,6,z\n")
     for inputs, target, message in (([], "a", "at least one"), (["a"], "a", "at least one"), (["q"], "a", "'q'"), (["c"], "a", "words")):

@@ -8,7 +8,7 @@ const LANGUAGES = { latex: "LaTeX", sympy: "SymPy", numpy: "NumPy", c: "C" };
 export function formula(root, context) {
   const found = context.view?.formula;
   if (!found) {
-    redraw(root, heading("h-formula", "5", "Formula"), h("p", { class: "muted" }, "The formula appears here, with its error on rows that no fit has seen."));
+    redraw(root, heading("h-formula", "5", "Formula"), h("p", { class: "muted" }, "The formula appears here, with its error on held-out rows."));
     return;
   }
   redraw(
