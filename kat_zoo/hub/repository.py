@@ -95,8 +95,14 @@ def model_config(
         origin: origin of the weights.
 
     Raises:
-        ValueError: a model argument that JSON cannot hold.
+        ValueError: a model argument that JSON cannot hold, or a model of `kat_zoo.to_kat`.
     """
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith("timm.") and isinstance(getattr(module, "act", None), GroupRational):
+            raise ValueError(
+                f"model of class {type(model).__name__} with the rational {name}.act, made by to_kat: expected one that timm.create_model "
+                "makes again; save its state_dict(), which loads into a conversion of the same order"
+            )
     labels = {"label_names": list(classes)} if classes else {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / CONFIG
@@ -160,7 +166,7 @@ def save_model(
         origin: origin of the weights.
 
     Raises:
-        ValueError: a model argument that JSON cannot hold.
+        ValueError: a model argument that JSON cannot hold, or a model of `kat_zoo.to_kat`.
     """
     folder = Path(folder)
     config = model_config(model, classes, data_config, origin)

@@ -9,6 +9,7 @@ from timm.layers.mlp import ConvMlp, GluMlp, SwiGLU
 from torch import nn
 
 from kat_zoo import to_kat
+from kat_zoo.hub import save_model
 from kat_zoo.layers import GroupRational
 from kat_zoo.transfer.calibration import may_permute, permute_hidden
 
@@ -267,3 +268,11 @@ def test_models_without_such_an_mlp_are_refused(message):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         to_kat(timm.create_model("test_convnext"), **arguments)
+
+
+def test_a_conversion_is_not_saved_under_the_name_of_its_source(tmp_path):
+    """timm would make the source, which its weights do not fit."""
+    model, _ = to_kat(timm.create_model("test_vit"))
+    with pytest.raises(ValueError, match=r"blocks\.0\.mlp\.act, made by to_kat: expected one that timm"):
+        save_model(model, tmp_path / "kat")
+    assert not (tmp_path / "kat").exists()
