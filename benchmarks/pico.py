@@ -175,9 +175,9 @@ def report() -> None:
         if these:
             top1 = [float(row["top1"]) for row in these]
             spread = f" +- {statistics.stdev(top1):.2f}" if len(top1) > 1 else ""
-            minutes = statistics.mean(float(row["cpu_minutes"]) for row in these)
+            minutes = statistics.median(float(row["cpu_minutes"]) for row in these)
             each = ", ".join(row["top1"] for row in these)
-            told = f"(seeds: {each}), rate {these[0]['lr']}, {minutes:.0f} CPU minutes a run"
+            told = f"(seeds: {each}), rate {these[0]['lr']}, {minutes:.0f} CPU minutes a run, median"
             print(f"{family}: {statistics.mean(top1):.2f}{spread} % top-1 {told}")
 
 

@@ -21,7 +21,7 @@ def weights() -> list[str]:
         top1 = [float(row["top1"]) for row in these]
         size = f"{(WEIGHTS / f'{name}.safetensors').stat().st_size / 1e6:.2f}"
         params = f"{registry.entry(name).size.params / 1e6:.2f}"
-        minutes = f"{statistics.mean(float(row['cpu_minutes']) for row in these):.0f}"
+        minutes = f"{statistics.median(float(row['cpu_minutes']) for row in these):.0f}"
         return name, params, size, these[0]["lr"], str(len(these)), spread(top1), f"{shipped(name):.2f}", minutes
 
     teacher = one(trained, family="teacher")
@@ -35,7 +35,7 @@ def weights() -> list[str]:
         """),
         "",
         *table(
-            ("weights", "params (M)", "MB", "rate", "seeds", "top-1 %, mean", "top-1 % as shipped", "CPU minutes a run"),
+            ("weights", "params (M)", "MB", "rate", "seeds", "top-1 %, mean", "top-1 % as shipped", "CPU minutes a run, median"),
             [line(family, model) for family, model in PICO.items()],
         ),
     ]
