@@ -1,6 +1,7 @@
 """The server by Starlette's client: each refusal, sessions, stops, and processes that die."""
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -9,10 +10,12 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 from starlette.testclient import TestClient
 
+from kat_zoo.explore import Session, frames, views
 from kat_zoo.explore.guard import Guard
 from kat_zoo.explore.server import Limits, Server, make_app
 
@@ -157,6 +160,37 @@ def test_a_table_a_network_and_its_files(client, path, tmp_path):
     assert client.post(f"{path}/position", json={"position": 0}).status_code == 200 and view(client, path)["data"] is None
     assert client.post(f"{path}/repeat", content=session).status_code == 200
     assert view(client, path)["formula"]["latex"] == shown["formula"]["latex"]
+
+
+def test_an_error_without_a_number_is_a_dash_and_the_session_lives_on(client, path, server):
+    """A row of 1e300 makes the error infinite, which JSON does not have."""
+    rows = "".join(f"{x / 30},{(x / 30) ** 2}\n" for x in range(60))
+    assert client.post(f"{path}/table?name=outlier.csv", content=f"x,y\n{rows}1,1e300\n").status_code == 200
+    assert step(client, path, "train", hidden=[1], chunks=1).status_code == 200
+    shown = client.get(path)
+    assert shown.status_code == 200 and shown.json()["news"]["loss"][2] is None
+    found = shown.json()["view"]
+    assert found["network"]["error"] is None and found["formula"]["network_error"] is None and found["network"]["losses"][0][2] is None
+    assert client.get(f"{path}/edge?edge=0,0,0").status_code == 200 and client.get(f"{path}/prune?threshold=0.1").status_code == 200
+
+
+def test_no_message_of_a_worker_holds_what_json_lacks():
+    message = {"a": float("nan"), "b": [1.5, (float("inf"), {"c": -float("inf"), "d": "NaN"})]}
+    text, _ = frames.HEAD.unpack(frames.pack(message)[: frames.HEAD.size])
+    packed = frames.pack(message, b"blob")[frames.HEAD.size :]
+    assert packed[text:] == b"blob"
+    assert frames.unpack(packed[:text]) == {"a": None, "b": [1.5, [None, {"c": None, "d": "NaN"}]]}
+
+
+def test_views_and_news_hold_no_nan_by_themselves():
+    rows = "".join(f"{x / 30},{(x / 30) ** 2}\n" for x in range(60))
+    session, news = Session(), []
+    with np.errstate(all="ignore"):
+        session.do("open_file", {"name": "t.csv", "data": base64.b64encode(f"x,y\n{rows}1,1e300\n".encode()).decode()})
+    with np.errstate(all="ignore"):
+        session.do("train", {"hidden": [1], "chunks": 1}, lambda one: news.append({**one, "session": None}))
+        for found in (news, views.data_view(session.state), views.network_view(session.state), views.formula_view(session.state)):
+            json.dumps(found, allow_nan=False)
 
 
 def in_background(work):

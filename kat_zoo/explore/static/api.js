@@ -26,21 +26,23 @@ async function request(path, options = {}) {
 const KEY = `session ${location.pathname}`;
 
 export class Session {
-  // The session of this tab, which a reload keeps.
+  // The session of this tab, which a reload keeps. One that the server cannot show any more is left, for the page must open; `told` says so.
   static async open() {
     const known = sessionStorage.getItem(KEY);
+    let told = "";
     if (known) {
       const session = new Session(known);
       try {
         return { session, shown: await session.show() };
       } catch (error) {
-        if (error.status !== 404) throw error;
+        if (!error.status) throw error; // no answer at all: the session may still be there
+        told = error.status === 404 ? "The session of this page has ended; this is a new one." : `The session of this page cannot be shown, so this is a new one. ${error.message}`;
       }
     }
     const { session: name } = await (await request("api/sessions", { method: "POST" })).json();
     sessionStorage.setItem(KEY, name);
     const session = new Session(name);
-    return { session, shown: await session.show() };
+    return { session, shown: await session.show(), told };
   }
 
   constructor(name) {

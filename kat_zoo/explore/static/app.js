@@ -2,7 +2,7 @@
 
 import { Session } from "./api.js";
 import { data } from "./data.js";
-import { h, redraw } from "./dom.js";
+import { digits, h, redraw } from "./dom.js";
 import { formula } from "./formula.js";
 import { edgePlot, network } from "./network.js";
 import { symbols } from "./symbols.js";
@@ -115,7 +115,7 @@ function status() {
   const { busy, news } = store;
   if (!busy || busy === "history") return redraw(at("status"));
   const share = news.progress;
-  const text = news.loss ? `step ${news.loss[0]}, error ${news.loss[2].toPrecision(2)}` : (news.text ?? "").replace("formula search: ", "");
+  const text = news.loss ? `step ${news.loss[0]}, error ${digits(news.loss[2], 2)}` : (news.text ?? "").replace("formula search: ", "");
   redraw(
     at("status"),
     h(
@@ -223,6 +223,7 @@ try {
   session = opened.session;
   if (!at("vision-view").hidden) vision(at("vision-view"), session);
   take(opened.shown);
+  complain(opened.told);
   session.listen(hear);
 } catch (error) {
   complain(error.message);

@@ -192,6 +192,40 @@ def test_remove_an_edge_and_restore_it(user):
     expect(tab.locator("#network .heading .muted")).to_contain_text("2 – 6 – 1")
 
 
+def test_an_error_without_a_number(user):
+    """A row of 1e300 makes every error infinite: a dash, and the page is there after a reload."""
+    x = np.linspace(-1, 1, 60)
+    tab = user.open()
+    upload(tab, "outlier.csv", csv(x=[*x, 1], y=[*x, 1e300]))
+    train(user, tab, steps=1)
+    expect(tab.locator("#network .heading .muted")).to_contain_text("error –")
+    expect(tab.locator("#losses .plot")).to_be_visible()
+    expect(tab.get_by_role("alert")).to_be_empty()
+    tab.reload()
+    expect(tab.locator("#network .heading .muted")).to_contain_text("error –")
+
+
+def test_a_session_that_the_server_cannot_show(user):
+    """The page opens a new one, and says so."""
+    user.allowed = ("500", "404")
+    tab = user.open()
+    example(user, tab, "Planets")
+    first = tab.evaluate("Object.values(sessionStorage)[0]")
+    tab.route(f"**/api/sessions/{first}", lambda route: route.fulfill(status=500, body="Internal Server Error"))
+    tab.reload()
+    expect(tab.get_by_role("alert")).to_contain_text(
+        "The session of this page cannot be shown, so this is a new one. The server refused (500)."
+    )
+    example(user, tab, "Product")
+    second = tab.evaluate("Object.values(sessionStorage)[0]")
+    assert second != first
+    tab.evaluate(f"fetch('api/sessions/{second}', {{ method: 'DELETE' }})")
+    expect(tab.get_by_role("alert")).to_contain_text("has ended")
+    tab.reload()
+    expect(tab.get_by_role("alert")).to_contain_text("this is a new one")
+    example(user, tab, "Product")
+
+
 def test_a_column_of_gaps(user):
     x = np.linspace(0, 1, 40)
     tab = user.open()
