@@ -1,5 +1,6 @@
 """Whole stories as users live them, on a wide and on a narrow screen."""
 
+import json
 import os
 import re
 import signal
@@ -49,6 +50,10 @@ def begin_a_long_training(user, tab):
         slide(tab, label, value)
     user.click(button(tab, "Train"))
     expect(tab.locator("#losses .plot")).to_be_visible()
+
+
+def session_of(tab):
+    return tab.evaluate("Object.values(sessionStorage)[0]")
 
 
 def csv(**columns):
@@ -210,14 +215,14 @@ def test_a_session_that_the_server_cannot_show(user):
     user.allowed = ("500", "404")
     tab = user.open()
     example(user, tab, "Planets")
-    first = tab.evaluate("Object.values(sessionStorage)[0]")
+    first = session_of(tab)
     tab.route(f"**/api/sessions/{first}", lambda route: route.fulfill(status=500, body="Internal Server Error"))
     tab.reload()
     expect(tab.get_by_role("alert")).to_contain_text(
         "The session of this page cannot be shown, so this is a new one. The server refused (500)."
     )
     example(user, tab, "Product")
-    second = tab.evaluate("Object.values(sessionStorage)[0]")
+    second = session_of(tab)
     assert second != first
     tab.evaluate(f"fetch('api/sessions/{second}', {{ method: 'DELETE' }})")
     expect(tab.get_by_role("alert")).to_contain_text("has ended")
@@ -289,6 +294,85 @@ def test_two_tabs_do_not_disturb_each_other(user):
     expect(first.get_by_text("product.csv")).to_be_visible()
     train(user, first, steps=2)
     expect(second.locator("#network .edge")).to_have_count(0)
+
+
+def hide(tab, value):
+    """Bring a tab to the back, or to the front again; without a head every tab of Chromium is seen."""
+    tab.evaluate(
+        """value => {
+            Object.defineProperty(document, "hidden", { value, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        value,
+    )
+
+
+def test_more_tabs_than_a_browser_has_connections(user, server):
+    """Of six, the streams of news would keep all; a training goes on in a hidden tab, and shows when the tab is seen again."""
+    tabs = [user.open()]
+    desk = server.desks[session_of(tabs[0])]
+    begin_a_long_training(user, tabs[0])
+    assert len(desk.listeners) == 1
+    hide(tabs[0], True)
+    for _ in range(7):
+        tabs.append(user.open())
+        hide(tabs[-1], True)
+    assert not desk.listeners and desk.busy == "train" and desk.unseen > time.monotonic() + 60
+    hide(tabs[-1], False)
+    example(user, tabs[-1], "Product")
+    hide(tabs[-1], True)
+    tabs[0].evaluate("document.querySelector('#status .muted').textContent = 'stale'")
+    hide(tabs[0], False)
+    expect(tabs[0].locator("#status")).to_contain_text(re.compile(r"step \d+, error"))
+    user.click(button(tabs[0], "Stop"))
+    expect(tabs[0].locator("#network .edge").first).to_be_visible()
+    idle(tabs[0])
+
+
+def test_a_step_that_ends_while_nobody_looks_or_listens(user, server):
+    """A reload forgets the request of the step: only the stream tells of its end, which may come before the stream is there."""
+    tab = user.open()
+    begin_a_long_training(user, tab)
+    desk = server.desks[session_of(tab)]
+    held = []
+    tab.route("**/events", lambda route: held.append(route))
+    tab.reload()
+    expect(button(tab, "Stop")).to_be_visible()
+    expect(tab.locator("#losses .plot")).to_be_visible()
+    tab.evaluate(f"fetch('api/sessions/{desk.name}/stop', {{ method: 'POST' }})")
+    while desk.busy or not held:
+        tab.wait_for_timeout(100)
+    expect(button(tab, "Stop")).to_be_visible()
+    held[0].continue_()
+    expect(tab.locator("#network .edge").first).to_be_visible()
+    idle(tab)
+
+
+def test_samples_and_files_during_a_training(user):
+    """The samples come when it ends; files cannot be saved until then."""
+    user.allowed = ("409", "422")  # the latter where nothing was done when it is stopped
+    tab = user.open()
+    example(user, tab, "Toy function")
+    train(user, tab, steps=1)
+    save = tab.get_by_role("link", name="Save session")
+    with tab.expect_download():
+        save.click()
+    for label, value in {"Grid": 20, "Steps": 50, "Hidden nodes": 10}.items():
+        slide(tab, label, value)
+    user.click(button(tab, "New network"))
+    expect(save).to_have_attribute("aria-disabled", "true")
+    asked = []
+    tab.on("request", lambda request: asked.append(request.url))
+    save.dispatch_event("click")
+    user.click(tab.get_by_role("tab", name="Vision"))
+    expect(tab.locator("#vision-view").get_by_role("alert")).to_contain_text("A step is being made")
+    assert not any("download" in url for url in asked)
+    user.click(button(tab, "Stop"))
+    expect(button(tab, "Sample 4: Trouser")).to_be_visible()
+    expect(tab.locator("#vision-view").get_by_role("alert")).to_have_count(0)
+    user.click(tab.get_by_role("tab", name="Formula"))
+    with tab.expect_download():
+        save.click()
 
 
 def test_a_reload_in_the_middle_of_a_training(user):
@@ -370,6 +454,7 @@ def test_images(user):
     user.allowed = ("422",)
     tab.get_by_label("Drop an image, or choose one").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no image"})
     expect(tab.get_by_text("cannot be read as an image", exact=False)).to_be_visible()
+    expect(tab.locator(".model")).to_have_count(0)  # the answers to the picture before
 
 
 def test_a_click_before_the_session_is_there(user):
