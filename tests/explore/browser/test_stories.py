@@ -440,6 +440,111 @@ def test_the_keyboard_alone(user):
     assert tab.evaluate(unnamed) == 0
 
 
+def test_the_focus_stays_where_it_was(user):
+    """A step makes every button wait; who pressed one with a key is still there afterwards, and a second press does nothing."""
+
+    def focused():
+        return tab.evaluate("document.activeElement.closest('[data-key]')?.dataset.key ?? document.activeElement.id")
+
+    tab = user.open()
+    example(user, tab, "Toy function")
+    assert focused() == "data"  # the examples are gone, but not the panel
+    slide(tab, "Steps", 3)
+    tab.locator("[data-key=train]").focus()
+    tab.keyboard.press("Enter")
+    expect(tab.locator("[data-key=train]")).to_have_attribute("aria-disabled", "true")
+    assert focused() == "train"
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#network .edge").first).to_be_visible()
+    idle(tab)
+    assert focused() == "train"
+    expect(tab.locator("[data-key=train]")).to_be_enabled()
+    tab.get_by_text("History").click()
+    expect(tab.locator("#history li")).to_have_count(2)
+    assert focused() == "history"
+    user.click(button(tab, "Edge x → node 1.1", exact=False))
+    expect(tab.locator("#symbols .plot")).to_be_visible()
+    assert tab.evaluate("document.activeElement.tagName") == "g"
+    tab.locator("[data-key=remove]").focus()
+    tab.keyboard.press("Enter")
+    expect(button(tab, "Restore")).to_be_visible()
+    idle(tab)
+    assert focused() == "symbols"  # where the button was, and another stands now
+    tab.locator("[data-key=undo]").focus()
+    for _ in range(3):
+        tab.keyboard.press("Space")
+        idle(tab)
+        assert focused() == "undo"
+    expect(tab.get_by_text("Or begin with an example:")).to_be_visible()
+    expect(tab.locator("[data-key=undo]")).to_be_disabled()
+
+
+def test_a_removed_edge_takes_a_click_in_its_middle(user):
+    tab = user.open()
+    example(user, tab, "Toy function")
+    train(user, tab, steps=1)
+    edge = button(tab, "Edge x → node 1.1", exact=False)
+    user.click(edge)
+    user.click(tab.locator("#symbols").get_by_role("button", name="Remove", exact=True))
+    expect(edge).to_have_attribute("aria-label", "Edge x → node 1.1: removed, score 0")
+    idle(tab)
+    user.click(tab.get_by_role("button", name=re.compile("^node 1.5")))
+    expect(edge).to_have_attribute("aria-pressed", "false")
+    edge.scroll_into_view_if_needed()
+    box = edge.locator("rect").bounding_box()
+    tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(edge).to_have_attribute("aria-pressed", "true")
+
+
+def test_units_as_they_are_typed(user):
+    """They count at once, whatever the columns are called, and a search never takes a missing one for none."""
+    x = np.linspace(1, 2, 30)
+    tab = user.open()
+    upload(tab, "names.csv", csv(constructor=x, __proto__=x**2, valueOf=3 * x))
+    for name in ("constructor", "__proto__", "valueOf"):
+        expect(tab.get_by_label(f"unit of {name}", exact=True)).to_have_value("")
+    agree = tab.locator("[data-key=agree]")
+    expect(agree).to_be_disabled()
+    for name in ("constructor", "__proto__", "valueOf"):
+        tab.get_by_label(f"unit of {name}", exact=True).fill("m^2" if name == "__proto__" else "m")
+    expect(agree).to_be_enabled()
+    agree.check()
+    searches = []
+    tab.on("request", lambda request: request.url.endswith("/steps") and searches.append(json.loads(request.post_data)["options"]))
+    user.click(button(tab, "Find a formula"))
+    expect(tab.locator("#formula .math").first).to_be_visible()
+    idle(tab)
+    tab.get_by_label("unit of constructor", exact=True).fill("")
+    expect(agree).to_be_disabled()
+    expect(agree).not_to_be_checked()
+    user.click(button(tab, "Find a formula"))
+    expect(tab.locator("#history li")).to_have_count(3)
+    idle(tab)
+    assert searches == [{"units": {"constructor": "m", "__proto__": "m^2"}, "target_units": "m"}, {}]
+
+
+def test_marked_columns_stay_until_the_table_changes(user):
+    tab = user.open()
+    example(user, tab, "Toy function")
+    train(user, tab, steps=1)
+    tab.get_by_label("y explains", exact=True).uncheck()
+    user.click(button(tab, "Edge x → node 1.1", exact=False))
+    expect(button(tab, "Use these columns")).to_be_visible()
+    expect(tab.get_by_label("y explains", exact=True)).not_to_be_checked()
+    train(user, tab, name="Train on")
+    user.click(button(tab, "Use these columns"))
+    expect(tab.get_by_text("1 input explain z.")).to_be_visible()
+    idle(tab)
+    expect(button(tab, "Use these columns")).to_be_hidden()
+    user.click(button(tab, "Undo"))
+    expect(tab.get_by_label("y explains", exact=True)).to_be_checked()
+    idle(tab)
+    tab.get_by_label("y explains", exact=True).uncheck()
+    user.click(button(tab, "Change"))
+    example(user, tab, "Toy function")
+    expect(tab.get_by_label("y explains", exact=True)).to_be_checked()
+
+
 def test_images(user):
     tab = user.open()
     user.click(tab.get_by_role("tab", name="Vision"))
