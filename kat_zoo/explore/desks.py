@@ -278,7 +278,7 @@ class Desk:
         """End the session.
 
         Args:
-            text: what its pages are told.
+            text: message for its pages.
         """
         process, self.process, self._closed = self.process, None, True
         self.tell({"closed": text})
