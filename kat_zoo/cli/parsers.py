@@ -7,6 +7,7 @@ from pathlib import Path
 from .._arguments import ArgumentParser
 
 BENCH_PARTS = ("ceilings", "rational", "attention", "splines", "models")
+MOST_PORT = 65535
 FORMATS = ("onnx", "pt2", "aoti")
 
 
@@ -120,7 +121,7 @@ def explore() -> ArgumentParser:
     )
     parser.add_argument("data", nargs="?", type=Path, help="CSV file to begin with; the page takes others")
     parser.add_argument("--target", help="column to explain (default: the last one of numbers)")
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: any that is free)")
+    parser.add_argument("--port", type=_port, default=0, help="port on 127.0.0.1 (default: any that is free)")
     parser.add_argument("--no-browser", dest="browser", action="store_false", help="print the address and open nothing")
     return parser
 
@@ -148,6 +149,13 @@ def bench() -> ArgumentParser:
     parser.add_argument("--csv", type=Path, help="file of rows, written as they come; rows that it holds are not measured again")
     parser.add_argument("--page", type=Path, help="file of the tables in Markdown, written as the rows come")
     return parser
+
+
+def _port(text: str) -> int:
+    """A type for argparse: a port of TCP, or 0."""
+    if not text.isascii() or not text.isdigit() or int(text) > MOST_PORT:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}: expected 0 to {MOST_PORT}")
+    return int(text)
 
 
 def _names(known: Sequence[str]) -> Callable[[str], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import secrets
 import socket
 import threading
@@ -14,12 +15,27 @@ from typing import Any
 import numpy as np
 import uvicorn
 
+from .._checks import is_count
 from .opening import network_bytes
 from .server import Limits, Server, make_app
 from .session import Session
 from .tables import parse_table, unique_names
 
 LOOPBACK = "127.0.0.1"
+MOST_PORT = 65535
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn, but sessions end before it waits for its connections: streams of news never end by themselves, and steps take minutes."""
+
+    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+        super().__init__(config)
+        self._sessions = server
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End all sessions, then the server."""
+        await self._sessions.end_all()
+        await super().shutdown(sockets)
 
 
 class Page:
@@ -34,7 +50,7 @@ class Page:
         token = secrets.token_urlsafe(18)
         self.url = f"http://{LOOPBACK}:{self._socket.getsockname()[1]}/{token}/"
         config = uvicorn.Config(make_app(token, server), log_level="warning", timeout_graceful_shutdown=1, server_header=False)
-        self._server = uvicorn.Server(config)
+        self._server = _Uvicorn(config, server)
         self._thread: threading.Thread | None = None
 
     def start(self) -> Page:
@@ -45,7 +61,8 @@ class Page:
 
     def run(self) -> None:
         """Serve until Ctrl-C."""
-        self._server.run([self._socket])
+        with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again once everything has ended
+            self._server.run([self._socket])
 
     def close(self) -> None:
         """End the server and all of its processes."""
@@ -84,8 +101,10 @@ def explore(
         browser: whether the browser is opened.
 
     Raises:
-        ValueError: a network of several outputs, or data or names that do not fit it.
+        ValueError: a network of several outputs, data or names that do not fit it, or a port out of range.
     """
+    if not is_count(port, 0, MOST_PORT):
+        raise ValueError(f"port={port!r}: expected an integer from 0 to {MOST_PORT}")
     session = b""
     if network is not None:
         found = Session()

@@ -17,6 +17,7 @@ from . import frames
 
 GRACE = 0.4  # seconds that a step has to end after an interrupt, before its process is ended
 SPARE = 1  # processes that wait for a session
+ENDED = "This session has ended: reload the page for a new one."
 
 
 class Busy(Exception):
@@ -143,7 +144,8 @@ class Desk:
         listeners: queues of news, one for each page that is open.
         busy: name of the step that is being made; empty where none is.
         news: last news of that step.
-        used: time of the last request.
+        used: time of the last request, or at which the last page that listened went.
+        unseen: time until which a page that is open in a hidden tab keeps the session; it says so again before.
     """
 
     pool: Pool
@@ -155,9 +157,16 @@ class Desk:
     busy: str = ""
     news: dict[str, Any] = field(default_factory=dict)
     used: float = field(default_factory=time.monotonic)
+    unseen: float = 0.0
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _stopping: bool = False
     _partial: bytes = b""
+    _closed: bool = False
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing is being done and no page listens, as those that are seen do."""
+        return not self.listeners and not self.busy and not self._lock.locked()
 
     async def ask(self, request: str, options: dict[str, Any] | None = None, blob: bytes = b"", *, step: bool = False) -> tuple[Any, bytes]:
         """Let the worker answer a request.
@@ -171,7 +180,7 @@ class Desk:
         Raises:
             Busy: a step is being made.
             Refused: the worker refuses the request.
-            Lost: the worker has ended.
+            Lost: the worker has ended, or the session.
         """
         self.used = time.monotonic()
         if self.busy:
@@ -192,6 +201,8 @@ class Desk:
                 self.tell({"changed": True})
 
     async def _exchange(self, request: str, options: dict[str, Any], blob: bytes) -> tuple[Any, bytes]:
+        if self._closed:
+            raise Lost
         try:
             if self.process is None or not self.process.alive:
                 self.process = await self.pool.take()
@@ -206,7 +217,7 @@ class Desk:
             if self.process is not None:
                 await self.process.end()
             self.process = None
-            if not self._stopping:
+            if not self._stopping or self._closed:
                 raise
             if not self._partial:
                 raise Refused("Stopped. Nothing of the step was done, and the session is as it was before.") from None
@@ -257,10 +268,20 @@ class Desk:
                 queue.get_nowait()
             queue.put_nowait(news)
 
-    async def close(self) -> None:
-        """End the session."""
+    async def rest(self) -> None:
+        """End the process; the next request gets another, which takes the session up as it was."""
         process, self.process = self.process, None
-        self.tell({"closed": True})
+        if process is not None:
+            await process.end()
+
+    async def close(self, text: str = ENDED) -> None:
+        """End the session.
+
+        Args:
+            text: message for its pages.
+        """
+        process, self.process, self._closed = self.process, None, True
+        self.tell({"closed": text})
         if process is None:
             return
         if self.busy:

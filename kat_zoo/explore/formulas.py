@@ -21,6 +21,7 @@ from sympy.printing.mathml import mathml
 from sympy.printing.numpy import SciPyPrinter
 
 from ..kan.formula.export import latex_name, safe_names, to_c, to_numpy
+from .figures import known, number
 from .state import Problem, State
 
 EXACT = 1e-6  # largest error of an exact formula, relative to the spread of the target
@@ -175,16 +176,14 @@ def verdict(state: State, full: sympy.Expr, printed: sympy.Expr) -> dict[str, An
     """
     problem = state.need_problem()
     X, y = problem.X[problem.check], problem.y[problem.check]
-    found: dict[str, Any] = {"held": len(problem.held), "network_error": state.error(), "exact": False}
+    found: dict[str, Any] = {"held": len(problem.held), "network_error": number(state.error()), "exact": False}
     if full.atoms(AppliedUndef):
         return found
     network = state.predict(X)
     for name, expression in (("error", full), ("printed_error", printed)):
         values = _values(expression, problem, X)
-        share = float(np.sqrt(np.mean((values - y) ** 2))) / problem.spread
-        found[name] = share if np.isfinite(share) else None
+        found[name] = known(float(np.sqrt(np.mean((values - y) ** 2))) / problem.spread)
         if name == "error":
-            apart = float(np.abs(values - network).max()) / problem.spread
-            found["from_network"] = apart if np.isfinite(apart) else None
+            found["from_network"] = known(float(np.abs(values - network).max()) / problem.spread)
     found["exact"] = bool(len(problem.held) and found["error"] is not None and found["error"] <= EXACT)
     return found

@@ -6,13 +6,18 @@ import json
 import struct
 from typing import IO, Any
 
+from .figures import known
+
 HEAD = struct.Struct(">II")
 Message = dict[str, Any]
 
 
 def pack(message: Message, blob: bytes = b"") -> bytes:
-    """One message as bytes."""
-    text = json.dumps(message).encode()
+    """One message as bytes; a NaN or infinity in it, which JSON does not have and the page could not read, becomes null."""
+    try:
+        text = json.dumps(message, allow_nan=False).encode()
+    except ValueError:  # seldom, so that only then all of it is gone through
+        text = json.dumps(known(message), allow_nan=False).encode()
     return HEAD.pack(len(text), len(blob)) + text + blob
 
 

@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from .desks import Busy, Desk, Lost, Pool, Refused
+from .desks import ENDED, Busy, Desk, Lost, Pool, Refused
 from .examples import EXAMPLES
 from .guard import Guard, TooLarge
 from .tables import MAX_BYTES
 
 HEARTBEAT = 15.0  # seconds between two signs of life of an event stream
 BACKLOG = 100  # news that wait for a page
+UNSEEN = 180.0  # seconds for which a word of a hidden page keeps its session; browsers wake such pages once a minute
+GONE = "kat-zoo explore has ended. Start it again for a new page."
 DOWNLOADS = {
     "script": ("explore.py", "text/x-python; charset=utf-8"),
     "session": ("session.json", "application/json"),
@@ -39,11 +41,13 @@ class Limits:
     Attributes:
         sessions: sessions at a time.
         idle_seconds: time after which a session without an open page ends.
+        rest_seconds: time after which the process of a session ends that no page shows; the session stays.
         body_bytes: largest body of a request, a table; a saved session, which holds the table in base64, may have twice as many.
     """
 
     sessions: int = 16
     idle_seconds: float = 1800.0
+    rest_seconds: float = 120.0
     body_bytes: int = MAX_BYTES
 
 
@@ -73,6 +77,7 @@ class Server:
             ("POST", one + "/position", self.go),
             ("POST", one + "/repeat", self.repeat),
             ("POST", one + "/stop", self.stop),
+            ("POST", one + "/unseen", self.unseen),
             ("GET", one + "/edge", self.edge),
             ("GET", one + "/prune", self.prune),
             ("GET", one + "/download/{kind}", self.download),
@@ -92,13 +97,22 @@ class Server:
         return self.desks[request.path_params["name"]]
 
     async def open(self, request: Request) -> Response:
-        """Open a session; the first may have a table."""
+        """Open a session. Where all are taken, the one ends for it that was used longest ago of those that no page shows."""
+        left = None
         if len(self.desks) >= self.limits.sessions:
-            return _error(429, f"{len(self.desks)} sessions are open: expected fewer; close a page, or wait until it is idle")
+            now = time.monotonic()
+            left = min(
+                (desk for desk in self.desks.values() if desk.resting and desk.unseen < now), key=lambda desk: desk.used, default=None
+            )
+            if left is None:
+                return _error(429, f"{len(self.desks)} sessions are open: expected fewer; close a page, or wait for the end of its step")
+            del self.desks[left.name]
         desk = Desk(self.pool)
         self.desks[desk.name] = desk
         if self.first:
             desk.saved = self.first
+        if left is not None:
+            await left.close()
         return JSONResponse({"session": desk.name})
 
     async def show(self, request: Request) -> Response:
@@ -147,6 +161,11 @@ class Server:
     async def stop(self, request: Request) -> Response:
         """End the step that is being made."""
         self.desk(request).stop()
+        return JSONResponse({})
+
+    async def unseen(self, request: Request) -> Response:
+        """Keep the session for a page in a hidden tab, which does not listen."""
+        self.desk(request).unseen = time.monotonic() + UNSEEN
         return JSONResponse({})
 
     async def edge(self, request: Request) -> Response:
@@ -206,22 +225,27 @@ class Server:
                         return
             finally:
                 desk.listeners.discard(queue)
+                desk.used = time.monotonic()
 
         return StreamingResponse(stream(), media_type="text/event-stream")
 
     async def tidy(self) -> None:
-        """End idle sessions, again and again."""
+        """End idle sessions and processes, again and again."""
         while True:
-            await asyncio.sleep(min(self.limits.idle_seconds / 4, 30))
+            await asyncio.sleep(min(self.limits.idle_seconds / 4, self.limits.rest_seconds / 4, 30))
             await self.end_idle()
 
     async def end_idle(self) -> None:
-        """End the sessions that no page shows and nobody has used for long."""
-        now = time.monotonic()
+        """End the sessions that no page shows and nobody has used for long, and before that their processes."""
         for name, desk in list(self.desks.items()):
-            if not desk.listeners and not desk.busy and now - desk.used > self.limits.idle_seconds:
-                del self.desks[name]
+            now = time.monotonic()
+            if not desk.resting:
+                continue
+            if now - max(desk.used, desk.unseen) > self.limits.idle_seconds:
+                self.desks.pop(name, None)
                 await desk.close()
+            elif now - desk.used > self.limits.rest_seconds:
+                await desk.rest()
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -232,10 +256,14 @@ class Server:
             yield
         finally:
             tidying.cancel()
-            for desk in self.desks.values():
-                desk.busy = desk.busy or "closing"  # its process is ended, not kept
-                await desk.close()
+            await self.end_all()
             await self.pool.close()
+
+    async def end_all(self) -> None:
+        """End all sessions and the steps that are being made, and tell their pages, whose requests are answered by that."""
+        for desk in list(self.desks.values()):
+            desk.busy = desk.busy or "closing"  # its process is ended, not kept
+            await desk.close(GONE)
 
 
 def _error(status: int, text: str) -> JSONResponse:
@@ -264,7 +292,7 @@ def _plain_errors(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except KeyError:
-            return _error(404, "This session has ended: reload the page for a new one.")
+            return _error(404, ENDED)
         except Busy:
             return _error(409, "A step is being made: wait for its end, or stop it.")
         except Refused as error:
@@ -273,6 +301,8 @@ def _plain_errors(handler: Handler) -> Handler:
             return _error(413, str(error))
         except ValueError as error:
             return _error(400, str(error))
+        except ClientDisconnect:  # in the middle of its body: nobody hears an answer
+            return _error(400, "body: expected all of it")
         except Lost:
             return _error(502, "The process of this session ended in the middle of the step. The session is as it was before; try again.")
 

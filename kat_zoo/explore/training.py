@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from .._checks import count, real
 from ..kan import KAN
+from .figures import known
 from .outcome import Lines, Outcome, Report, scale_lines
 from .state import Problem, Scales, State
 
@@ -66,7 +67,7 @@ def train(
             losses.append(((losses[-1][0] if losses else 0) + CHUNK, history.train[last] * unit, history.val[last] * unit))
             after = replace(state, network=network, losses=tuple(losses), chosen=None)
             outcome = _trained(after, done, hidden, float(sparsity), lines)
-            report({"progress": done / chunks, "loss": losses[-1], "outcome": outcome})
+            report({"progress": done / chunks, "loss": known(losses[-1]), "outcome": outcome})
     except KeyboardInterrupt:
         pass  # the parts that were done stay
     if outcome is None:

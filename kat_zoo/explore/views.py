@@ -12,6 +12,7 @@ import torch
 from ..kan import KAN
 from ..kan.library import function_names
 from ..kan.operations.pruning import attribute
+from .figures import finite, number
 from .formulas import code_of, mathml_tree, typeset, verdict
 from .outcome import edge_of, removed_nodes
 from .state import Problem, State, strengths
@@ -26,16 +27,6 @@ PREVIEW_ROWS = 2000  # rows by which a preview of pruning is made
 SHOWN_COLUMNS = 60  # columns of the preview of a table
 CANDIDATES = 8
 MOST_NUMERIC = 24  # edges without a formula in a formula that is shown
-
-
-def finite(values: Any) -> list[float | None]:
-    """Six digits of numbers for JSON, None for NaN and infinity, which it does not have."""
-    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in np.asarray(values, dtype=float).ravel()]
-
-
-def number(value: float) -> float | None:
-    """One number for JSON."""
-    return finite([value])[0]
 
 
 def data_view(state: State) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """The server by Starlette's client: each refusal, sessions, stops, and processes that die."""
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -9,10 +10,14 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import safe_open
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from kat_zoo.explore import Session, frames, views
+from kat_zoo.explore.desks import Desk
 from kat_zoo.explore.guard import Guard
 from kat_zoo.explore.server import Limits, Server, make_app
 
@@ -132,8 +137,10 @@ def test_sessions_are_secret_and_bounded(client, server):
     assert client.get("api/sessions/unknown").status_code == 404
     names = [client.post("api/sessions").json()["session"] for _ in range(5)]
     assert len(set(names)) == 5 and min(map(len, names)) >= 16
+    for name in names:
+        server.desks[name].listeners.add(asyncio.Queue(100))
     full = client.post("api/sessions")
-    assert full.status_code == 429 and "5 sessions are open" in full.json()["error"]
+    assert full.status_code == 429 and "5 sessions are open" in full.json()["error"] and list(server.desks) == names
     for name in names:
         assert client.delete(f"api/sessions/{name}").status_code == 200
     assert not server.desks and client.delete(f"api/sessions/{names[0]}").status_code == 404
@@ -157,6 +164,37 @@ def test_a_table_a_network_and_its_files(client, path, tmp_path):
     assert client.post(f"{path}/position", json={"position": 0}).status_code == 200 and view(client, path)["data"] is None
     assert client.post(f"{path}/repeat", content=session).status_code == 200
     assert view(client, path)["formula"]["latex"] == shown["formula"]["latex"]
+
+
+def test_an_error_without_a_number_is_a_dash_and_the_session_lives_on(client, path, server):
+    """A row of 1e300 makes the error infinite, which JSON does not have."""
+    rows = "".join(f"{x / 30},{(x / 30) ** 2}\n" for x in range(60))
+    assert client.post(f"{path}/table?name=outlier.csv", content=f"x,y\n{rows}1,1e300\n").status_code == 200
+    assert step(client, path, "train", hidden=[1], chunks=1).status_code == 200
+    shown = client.get(path)
+    assert shown.status_code == 200 and shown.json()["news"]["loss"][2] is None
+    found = shown.json()["view"]
+    assert found["network"]["error"] is None and found["formula"]["network_error"] is None and found["network"]["losses"][0][2] is None
+    assert client.get(f"{path}/edge?edge=0,0,0").status_code == 200 and client.get(f"{path}/prune?threshold=0.1").status_code == 200
+
+
+def test_no_message_of_a_worker_holds_what_json_lacks():
+    message = {"a": float("nan"), "b": [1.5, (float("inf"), {"c": -float("inf"), "d": "NaN"})]}
+    text, _ = frames.HEAD.unpack(frames.pack(message)[: frames.HEAD.size])
+    packed = frames.pack(message, b"blob")[frames.HEAD.size :]
+    assert packed[text:] == b"blob"
+    assert frames.unpack(packed[:text]) == {"a": None, "b": [1.5, [None, {"c": None, "d": "NaN"}]]}
+
+
+def test_views_and_news_hold_no_nan_by_themselves():
+    rows = "".join(f"{x / 30},{(x / 30) ** 2}\n" for x in range(60))
+    session, news = Session(), []
+    with np.errstate(all="ignore"):
+        session.do("open_file", {"name": "t.csv", "data": base64.b64encode(f"x,y\n{rows}1,1e300\n".encode()).decode()})
+    with np.errstate(all="ignore"):
+        session.do("train", {"hidden": [1], "chunks": 1}, lambda one: news.append({**one, "session": None}))
+        for found in (news, views.data_view(session.state), views.network_view(session.state), views.formula_view(session.state)):
+            json.dumps(found, allow_nan=False)
 
 
 def in_background(work):
@@ -233,6 +271,85 @@ def test_idle_sessions_end(client, server):
     server.desks[name].used -= 2000
     client.portal.call(server.end_idle)
     assert client.get(f"api/sessions/{name}").status_code == 404
+
+
+def test_a_new_session_takes_the_place_of_one_that_no_page_shows(client, server):
+    """Of closed tabs the one that was used longest ago goes; not a hidden one, one that is being worked on, or one that is seen."""
+    names = [client.post("api/sessions").json()["session"] for _ in range(5)]
+    seen, hidden, busy, *closed = names
+    queue = asyncio.Queue(100)
+    server.desks[seen].listeners.add(queue)
+    assert client.post(f"api/sessions/{hidden}/unseen").status_code == 200
+    server.desks[busy].busy = "train"
+    assert step(client, f"api/sessions/{closed[0]}", "open_example", name="planets").status_code == 200
+    assert client.get(f"api/sessions/{closed[0]}/edge?edge=0,0,0").status_code == 422
+    new = [client.post("api/sessions").json()["session"]]
+    assert set(server.desks) == {seen, hidden, busy, closed[0], *new}
+    new.append(client.post("api/sessions").json()["session"])
+    assert set(server.desks) == {seen, hidden, busy, *new}
+    assert client.get(f"api/sessions/{closed[0]}").status_code == 404 and queue.empty()
+    server.desks[busy].busy = ""
+    server.desks[hidden].unseen = time.monotonic() - 1  # its page was closed
+    assert client.post("api/sessions").status_code == 200
+    assert set(server.desks) >= {seen, *new} and len(server.desks) == 5
+    for name in list(server.desks):
+        client.delete(f"api/sessions/{name}")
+
+
+def test_a_hidden_page_keeps_its_session(client, path, server):
+    desk = server.desks[path.split("/")[-1]]
+    desk.used -= 2000
+    assert client.post(f"{path}/unseen").status_code == 200
+    client.portal.call(server.end_idle)
+    assert client.get(path).status_code == 200
+    desk.used, desk.unseen = desk.used - 2000, desk.unseen - 2000
+    client.portal.call(server.end_idle)
+    assert client.get(path).status_code == 404
+
+
+def test_a_session_that_no_page_shows_gives_its_process_back(client, path, server):
+    assert step(client, path, "open_example", name="planets").status_code == 200
+    assert step(client, path, "train", hidden=[], chunks=1).status_code == 200
+    assert client.post(f"{path}/position", json={"position": 1}).status_code == 200
+    desk, before = server.desks[path.split("/")[-1]], view(client, path)
+    process, queue = desk.process, asyncio.Queue(100)
+    client.portal.call(server.end_idle)
+    assert desk.process is process  # it was used just now
+    desk.used -= 200
+    desk.listeners.add(queue)
+    client.portal.call(server.end_idle)
+    assert desk.process is process
+    desk.listeners.remove(queue)
+    desk.busy = "train"
+    client.portal.call(server.end_idle)
+    assert desk.process is process
+    desk.busy = ""
+    assert client.post(f"{path}/unseen").status_code == 200
+    client.portal.call(server.end_idle)
+    assert desk.process is None and not process.alive
+    assert view(client, path) == before
+    assert client.post(f"{path}/position", json={"position": 2}).status_code == 200  # another process takes it up
+    assert view(client, path)["network"] is not None and desk.process.alive
+
+
+def test_the_end_of_a_stream_is_a_use(server):
+    """A page that was open for hours is not ended while it is reloaded."""
+
+    async def story():
+        desk = server.desks["hours"] = Desk(server.pool, "hours")
+        try:
+            desk.used -= 2000
+            scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "path_params": {"name": "hours"}}
+            stream = (await server.events(Request(scope))).body_iterator
+            await anext(stream)
+            assert len(desk.listeners) == 1
+            await stream.aclose()
+            await server.end_idle()
+            assert not desk.listeners and "hours" in server.desks
+        finally:
+            del server.desks["hours"]
+
+    asyncio.run(story())
 
 
 def footprint():

@@ -23,24 +23,27 @@ async function request(path, options = {}) {
   throw failure;
 }
 
+const STILL = 60_000; // milliseconds between two words of a hidden page
 const KEY = `session ${location.pathname}`;
 
 export class Session {
-  // The session of this tab, which a reload keeps.
+  // The session of this tab, which a reload keeps. One that the server cannot show any more is left, for the page must open; `told` says so.
   static async open() {
     const known = sessionStorage.getItem(KEY);
+    let told = "";
     if (known) {
       const session = new Session(known);
       try {
         return { session, shown: await session.show() };
       } catch (error) {
-        if (error.status !== 404) throw error;
+        if (!error.status) throw error; // no answer at all: the session may still be there
+        told = error.status === 404 ? "The session of this page has ended; this is a new one." : `The session of this page cannot be shown, so this is a new one. ${error.message}`;
       }
     }
     const { session: name } = await (await request("api/sessions", { method: "POST" })).json();
     sessionStorage.setItem(KEY, name);
     const session = new Session(name);
-    return { session, shown: await session.show() };
+    return { session, shown: await session.show(), told };
   }
 
   constructor(name) {
@@ -74,9 +77,40 @@ export class Session {
     return `${this.path}/download/${kind}`;
   }
 
-  listen(hear) {
-    const stream = new EventSource(`${this.path}/events`);
-    stream.addEventListener("message", (event) => hear(JSON.parse(event.data)));
-    return stream;
+  // News, while the page is seen; `catchUp` is called whenever there may have been some that the page did not hear. Browsers keep six
+  // connections to a server for all tabs, and a stream holds one: a page in a hidden tab gives its own back, and says that it is still there.
+  listen(hear, catchUp) {
+    let stream = null;
+    let timer = 0;
+    let over = false; // the session has ended, or the page is being left
+    const still = () => request(`${this.path}/unseen`, { method: "POST" }).catch(() => {}); // the page finds out when it is seen again
+    const look = () => {
+      clearInterval(timer);
+      if (over || document.hidden) {
+        stream?.close();
+        stream = null;
+        if (over) return;
+        still();
+        timer = setInterval(still, STILL);
+      } else if (!stream) {
+        const mine = new EventSource(`${this.path}/events`);
+        stream = mine;
+        mine.addEventListener("open", catchUp);
+        mine.addEventListener("error", () => mine.readyState === EventSource.CLOSED && mine === stream && catchUp());
+        mine.addEventListener("message", (event) => {
+          const news = JSON.parse(event.data);
+          if (news.closed) turn(true);
+          hear(news);
+        });
+      }
+    };
+    const turn = (value) => {
+      over = value;
+      look();
+    };
+    document.addEventListener("visibilitychange", look);
+    window.addEventListener("pagehide", () => turn(true)); // a closed tab is hidden, too, but not still there
+    window.addEventListener("pageshow", (event) => event.persisted && turn(false));
+    look();
   }
 }

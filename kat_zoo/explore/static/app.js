@@ -2,12 +2,12 @@
 
 import { Session } from "./api.js";
 import { data } from "./data.js";
-import { h, redraw } from "./dom.js";
+import { digits, h, redraw } from "./dom.js";
 import { formula } from "./formula.js";
 import { edgePlot, network } from "./network.js";
 import { symbols } from "./symbols.js";
 import { live, train } from "./train.js";
-import { vision } from "./vision.js";
+import { retry, vision } from "./vision.js";
 
 const at = (id) => document.getElementById(id);
 const NAMES = { train: "Training", search: "Searching a formula", auto: "Finding symbols", open_file: "Reading the file", open_example: "Reading the example", repeat: "Repeating the session" };
@@ -15,6 +15,9 @@ const NAMES = { train: "Training", search: "Searching a formula", auto: "Finding
 const store = { view: null, examples: [], busy: "", news: {}, selected: null, version: 0, losses: [] };
 let session;
 let known = {};
+let pending = ""; // the step that this page asks for, of which the server may not know yet
+let asked = 0; // requests for the session's state, and the newest of them that was answered
+let answered = 0;
 
 const actions = {
   step: (name, options) => attempt(() => session.step(name, options), name),
@@ -41,6 +44,10 @@ const actions = {
     };
   },
   peek,
+  units() {
+    train(at("train"), context());
+    if (store.busy === "train") live(store.losses);
+  },
   async copy(text, what) {
     try {
       await navigator.clipboard.writeText(text);
@@ -54,7 +61,7 @@ const actions = {
 async function attempt(work, name) {
   if (store.busy) return;
   complain("");
-  store.busy = name;
+  pending = store.busy = name;
   store.news = {};
   store.losses = name === "train" ? [] : store.losses;
   draw();
@@ -63,31 +70,49 @@ async function attempt(work, name) {
   } catch (error) {
     complain(error.message);
   }
+  pending = "";
   await refresh();
 }
 
 async function refresh() {
+  asked += 1;
+  const turn = asked;
   try {
-    take(await session.show());
+    const shown = await session.show();
+    if (turn < answered) return; // answers may overtake each other
+    answered = turn;
+    take(shown);
   } catch (error) {
     complain(error.message);
-    store.busy = "";
+    store.busy = pending;
     draw();
   }
 }
 
 function take(shown) {
-  Object.assign(store, { view: shown.view, examples: shown.examples, busy: shown.busy, news: shown.news });
+  Object.assign(store, { view: shown.view, examples: shown.examples, busy: shown.busy || pending });
+  if (shown.busy || !pending) store.news = shown.news;
+  if (shown.busy) {
+    const { loss } = shown.news;
+    if (!loss || store.losses.at(-1)?.[0] > loss[0]) store.losses = [];
+    follow(loss);
+  }
   store.version += 1;
   known = {};
   const edges = store.view?.network?.edges ?? [];
   if (store.selected?.edge && !edges.some((one) => one.edge.join() === store.selected.edge.join())) store.selected = null;
   draw();
+  if (!store.busy && !at("vision-view").hidden) retry(at("vision-view"), session);
+}
+
+// The error after a part of a training, once.
+function follow(loss) {
+  if (loss && store.losses.at(-1)?.[0] !== loss[0]) store.losses.push(loss);
 }
 
 function hear(news) {
   if (news.changed) return refresh();
-  if (news.closed) return complain("This session has ended: reload the page for a new one.");
+  if (news.closed) return complain(news.closed);
   if (news.busy) {
     store.busy = news.busy;
     store.news = {};
@@ -97,7 +122,7 @@ function hear(news) {
   if (!news.news || !store.busy) return;
   Object.assign(store.news, news.news);
   if (news.news.loss) {
-    store.losses.push(news.news.loss);
+    follow(news.news.loss);
     live(store.losses);
   }
   status();
@@ -115,7 +140,7 @@ function status() {
   const { busy, news } = store;
   if (!busy || busy === "history") return redraw(at("status"));
   const share = news.progress;
-  const text = news.loss ? `step ${news.loss[0]}, error ${news.loss[2].toPrecision(2)}` : (news.text ?? "").replace("formula search: ", "");
+  const text = news.loss ? `step ${news.loss[0]}, error ${digits(news.loss[2], 2)}` : (news.text ?? "").replace("formula search: ", "");
   redraw(
     at("status"),
     h(
@@ -124,7 +149,7 @@ function status() {
       h("span", {}, `${NAMES[busy] ?? "Working"} …`),
       h("progress", { max: 1, value: share ?? null, "aria-label": "Progress" }),
       h("span", { class: "muted grow" }, text),
-      h("button", { "data-key": "stop", onclick: () => session.stop() }, "Stop"),
+      h("button", { "data-key": "stop", onclick: () => session.stop().catch((error) => complain(error.message)) }, "Stop"),
     ),
   );
 }
@@ -151,11 +176,12 @@ function past() {
   );
 }
 
+const context = () => ({ ...store, busy: Boolean(store.busy), session, actions });
+
 function draw() {
   peek(null);
-  const context = { ...store, busy: Boolean(store.busy), session, actions };
-  document.body.classList.toggle("working", context.busy);
-  for (const [id, panel] of Object.entries({ data, train, network, symbols, formula })) panel(at(id), context);
+  document.body.classList.toggle("working", Boolean(store.busy));
+  for (const [id, panel] of Object.entries({ data, train, network, symbols, formula })) panel(at(id), context());
   if (store.busy === "train") live(store.losses);
   past();
   status();
@@ -223,7 +249,8 @@ try {
   session = opened.session;
   if (!at("vision-view").hidden) vision(at("vision-view"), session);
   take(opened.shown);
-  session.listen(hear);
+  complain(opened.told);
+  session.listen(hear, refresh);
 } catch (error) {
   complain(error.message);
 }

@@ -1,14 +1,15 @@
 // 1. The table: a file or an example, its columns, what is wrong with it.
 
-import { digits, dropzone, h, heading, plural, redraw } from "./dom.js";
+import { digits, disable, dropzone, h, heading, plural, redraw } from "./dom.js";
 import { bars } from "./plots.js";
 
 const MANY = 20; // columns from which a filter is shown
 
 let changing = false;
 let draft = null; // columns that the user has marked and not yet taken
+let begun = ""; // the table and its columns in use that the draft began with
 let filter = "";
-export const units = {}; // unit of each column by its name, as the user wrote it
+export const units = new Map(); // unit of each column by its name, as the user wrote it
 
 export function data(root, { view, examples, actions }) {
   const table = view?.data;
@@ -16,8 +17,10 @@ export function data(root, { view, examples, actions }) {
     redraw(root, heading("h-data", "1", "Data"), opening(examples, actions), table && h("button", { class: "plain", "data-key": "keep", onclick: () => toggle(root, false, { view, examples, actions }) }, `Keep ${table.name}`));
     return;
   }
-  draft = { target: table.target, inputs: new Set(table.inputs ?? []) };
-  for (const column of table.columns) units[column.name] ??= column.unit;
+  const now = JSON.stringify([table.name, table.rows, table.columns.map((column) => column.name), table.inputs, table.target]);
+  if (now !== begun) draft = { target: table.target, inputs: new Set(table.inputs ?? []) };
+  begun = now;
+  for (const column of table.columns) if (!units.has(column.name)) units.set(column.name, column.unit);
   redraw(
     root,
     heading("h-data", "1", "Data", h("button", { class: "plain", "data-key": "change", onclick: () => toggle(root, true, { view, examples, actions }) }, "Change")),
@@ -36,6 +39,7 @@ function toggle(root, value, context) {
 function opening(examples, actions) {
   const take = (file) => {
     changing = false;
+    begun = "";
     actions.table(file);
   };
   return [
@@ -52,6 +56,7 @@ function opening(examples, actions) {
             "data-key": `example ${example.name}`,
             onclick: () => {
               changing = false;
+              begun = "";
               actions.step("open_example", { name: example.name });
             },
           },
@@ -79,12 +84,12 @@ function chooser(root, table, actions) {
   const tell = () => {
     const same = draft.target === table.target && draft.inputs.size === (table.inputs ?? []).length && (table.inputs ?? []).every((name) => draft.inputs.has(name));
     apply.hidden = same;
-    apply.disabled = !draft.target || ![...draft.inputs].some((name) => name !== draft.target);
+    disable(apply, !draft.target || ![...draft.inputs].some((name) => name !== draft.target));
     count.textContent = `${plural(draft.inputs.size, "input")} explain ${draft.target ?? "nothing yet"}.`;
   };
   const shown = () => {
     rows.replaceChildren(
-      ...table.columns.filter((column) => column.name.toLowerCase().includes(filter.toLowerCase())).map((column) => line(column, tell, shown)),
+      ...table.columns.filter((column) => column.name.toLowerCase().includes(filter.toLowerCase())).map((column) => line(column, tell, shown, actions)),
     );
   };
   shown();
@@ -118,7 +123,7 @@ function chooser(root, table, actions) {
   ];
 }
 
-function line(column, tell, shown) {
+function line(column, tell, shown, actions) {
   const id = column.name;
   const isTarget = draft.target === id;
   return h(
@@ -167,7 +172,7 @@ function line(column, tell, shown) {
         ? h("span", { class: "facts" }, bars(column.bars), h("span", { class: "muted" }, `${digits(column.low, 3)} … ${digits(column.high, 3)}`), column.missing > 0 && h("span", { class: "warn" }, plural(column.missing, "gap")))
         : h("span", { class: "muted" }, column.text ? "words" : "empty"),
     ),
-    h("td", {}, !column.text && h("input", { class: "unit", type: "text", maxlength: 20, "aria-label": `unit of ${id}`, "data-key": `unit ${id}`, value: units[id] ?? "", oninput: (event) => (units[id] = event.target.value.trim()) })),
+    h("td", {}, !column.text && h("input", { class: "unit", type: "text", maxlength: 20, "aria-label": `unit of ${id}`, "data-key": `unit ${id}`, value: units.get(id) ?? "", oninput: (event) => (units.set(id, event.target.value.trim()), actions.units()) })),
   );
 }
 

@@ -6,10 +6,28 @@ const MATH_TAGS = new Set(
   "math mrow mi mn mo mtext mfrac msup msub msubsup msqrt mroot mfenced mtable mtr mtd mover munder mstyle mspace".split(" "),
 );
 
+function swallow(event) {
+  event.preventDefault();
+  event.stopImmediatePropagation();
+}
+
+// A button or link that is disabled says so, and does nothing, but may keep the focus: a user of the keyboard stays where they are while a
+// step is being made. Browsers take the focus from those with the attribute `disabled`.
+export function disable(node, value) {
+  if (value) {
+    node.setAttribute("aria-disabled", "true");
+    node.addEventListener("click", swallow, true);
+  } else {
+    node.removeAttribute("aria-disabled");
+    node.removeEventListener("click", swallow, true);
+  }
+}
+
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    if (name === "disabled" && ["BUTTON", "A"].includes(node.tagName)) disable(node, value);
+    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else node.setAttribute(name, value === true ? "" : value);
   }
   node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
@@ -19,9 +37,12 @@ function fill(node, attributes, children) {
 export const h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 export const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-// Replace the content of a panel; the focus stays on the element with the same data-key.
+// Replace the content of a panel. The focus stays on the element with the same data-key, or the summary of such details; where there is no
+// such any more it stays in the panel, so that the next Tab does not begin at the top of the page.
 export function redraw(root, ...children) {
-  const key = root.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  const focus = root.contains(document.activeElement) ? document.activeElement : null;
+  const summary = focus?.tagName === "SUMMARY";
+  const key = (summary ? focus.parentElement : focus)?.dataset.key;
   const open = new Set([...root.querySelectorAll("details[open][data-key]")].map((one) => one.dataset.key));
   const scrolled = [...root.querySelectorAll("[data-scroll]")].map((one) => [one.dataset.scroll, one.scrollTop]);
   root.replaceChildren(...children.flat(Infinity).filter(Boolean));
@@ -30,10 +51,12 @@ export function redraw(root, ...children) {
     const found = root.querySelector(`[data-scroll="${name}"]`);
     if (found) found.scrollTop = top;
   }
-  if (key) {
-    const again = [...root.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key);
-    if (again) again.focus({ preventScroll: true });
-  }
+  if (!focus) return;
+  const again = key && [...root.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key);
+  if (again) (summary ? again.querySelector("summary") : again).focus({ preventScroll: true });
+  if (root.contains(document.activeElement)) return;
+  root.tabIndex = -1;
+  root.focus({ preventScroll: true });
 }
 
 // MathML from lists [tag, text or children].

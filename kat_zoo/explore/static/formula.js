@@ -35,7 +35,7 @@ function facts(found) {
   return h("p", { class: "muted" }, `Off by ${percent(found.error)} of the target's spread on ${rows}; as printed, by ${percent(found.printed_error)}; from the network by at most ${percent(found.from_network)}.`);
 }
 
-function keep(found, { session, actions }) {
+function keep(found, { session, actions, busy }) {
   const code = { latex: found.latex, ...found.code };
   return h(
     "div",
@@ -44,7 +44,7 @@ function keep(found, { session, actions }) {
       .filter(([kind]) => code[kind])
       .map(([kind, text]) => h("button", { "data-key": `copy ${kind}`, onclick: () => actions.copy(code[kind], text) }, `Copy ${text}`)),
     h("span", { class: "divider" }),
-    [["network", "Network"], ["session", "Session"], ["script", "Python script"]].map(([kind, text]) => h("a", { class: "button", "data-key": `save ${kind}`, href: session.download(kind), download: true }, `Save ${text.toLowerCase().replace("python", "Python")}`)),
+    [["network", "Network"], ["session", "Session"], ["script", "Python script"]].map(([kind, text]) => h("a", { class: "button", "data-key": `save ${kind}`, href: session.download(kind), download: true, disabled: busy }, `Save ${text.toLowerCase().replace("python", "Python")}`)),
   );
 }
 

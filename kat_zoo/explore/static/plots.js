@@ -136,7 +136,7 @@ export function losses(rows) {
       draw: (x, y) => [
         svg("path", { class: "line", d: path(steps, rows.map((row) => row[1]), x, y) }),
         svg("path", { class: "line held", d: path(steps, rows.map((row) => row[2]), x, y) }),
-        svg("circle", { class: "dot held", cx: x(steps.at(-1)), cy: y(rows.at(-1)[2]), r: 3 }),
+        rows.at(-1)[2] !== null && svg("circle", { class: "dot held", cx: x(steps.at(-1)), cy: y(rows.at(-1)[2]), r: 3 }),
       ],
     }),
     h("figcaption", { class: "legend" }, h("span", { class: "key" }), "training", h("span", { class: "key held" }), "held out"),

@@ -67,9 +67,11 @@ function draw(root, context, shown) {
 }
 
 function format([a, b, c, d]) {
-  const show = (value) => String(Number(value.toPrecision(4))).replace("-", "−");
+  const show = (value) => (value === null ? "–" : String(Number(value.toPrecision(4))).replace("-", "−"));
   return `c·f(a·x + b) + d with a = ${show(a)}, b = ${show(b)}, c = ${show(c)}, d = ${show(d)}`;
 }
+
+const squared = ({ r2 }) => r2?.toFixed(5) ?? "–";
 
 function candidates(shown, look, actions, busy) {
   if (!shown.candidates.length) return h("p", { class: "muted" }, "No function of the library fits this edge well.");
@@ -85,7 +87,7 @@ function candidates(shown, look, actions, busy) {
           {
             "data-key": `fix ${one.name}`,
             disabled: busy,
-            "aria-label": `Fix as ${one.name}, R squared ${one.r2.toFixed(5)}`,
+            "aria-label": `Fix as ${one.name}, R squared ${squared(one)}`,
             onclick: () => actions.step("fix", { edge: shown.edge, function: one.name }),
             onpointerenter: () => look(one),
             onpointerleave: () => look(null),
@@ -93,7 +95,7 @@ function candidates(shown, look, actions, busy) {
             onblur: () => look(null),
           },
           h("span", { class: "function" }, one.name),
-          h("span", { class: "muted" }, `R² ${one.r2.toFixed(5)}`),
+          h("span", { class: "muted" }, `R² ${squared(one)}`),
         ),
       ),
     ),

@@ -26,12 +26,12 @@ export function train(root, { view, busy, actions }) {
   }
   const network = view.network;
   const used = [...view.data.inputs, view.data.target];
-  const known = used.every((name) => units[name]);
+  const known = used.every((name) => units.get(name));
   const options = () => ({ grid_size: settings.grid, sparsity: SPARSITY[settings.sparsity], chunks: settings.chunks });
   redraw(
     root,
     heading("h-train", "2", "Train"),
-    h("button", { class: "primary big", "data-key": "search", disabled: busy, onclick: () => actions.step("search", settings.agree && known ? { units: Object.fromEntries(view.data.inputs.map((name) => [name, units[name]])), target_units: units[view.data.target] } : {}) }, "Find a formula"),
+    h("button", { class: "primary big", "data-key": "search", disabled: busy, onclick: () => actions.step("search", settings.agree && known ? { units: Object.fromEntries(view.data.inputs.map((name) => [name, units.get(name)])), target_units: units.get(view.data.target) } : {}) }, "Find a formula"),
     h(
       "label",
       { class: `check ${known ? "" : "muted"}` },

@@ -4,27 +4,34 @@ import { dropzone, h, heading, redraw, svg } from "./dom.js";
 import { density, path, plot } from "./plots.js";
 
 const SAMPLES = 24;
-let sheet = null;
+let sheet = null; // undefined while it is on its way
+let missing = ""; // why it is not there
 let answers = null;
 let state = "";
 
 export async function vision(root, session) {
   draw(root, session);
-  if (sheet === null) {
-    sheet = undefined;
-    try {
-      sheet = await session.sheet();
-    } catch (error) {
-      sheet = null;
-      state = error.message;
-    }
-    draw(root, session);
+  await retry(root, session);
+}
+
+// Asks for the samples where they are not there: while a step is being made they are refused.
+export async function retry(root, session) {
+  if (sheet !== null) return;
+  sheet = undefined;
+  try {
+    sheet = await session.sheet();
+    missing = "";
+  } catch (error) {
+    sheet = null;
+    missing = error.message;
   }
+  draw(root, session);
 }
 
 function draw(root, session) {
   const take = async (file, sample) => {
     state = "loading";
+    answers = null;
     draw(root, session);
     try {
       answers = await session.vision(file, sample);
@@ -42,11 +49,12 @@ function draw(root, session) {
       heading("h-image", null, "An image"),
       h("p", { class: "muted" }, "The shipped models tell ten kinds of clothes apart, in gray images of 28 × 28 pixels. Any image is brought to that form."),
       h("div", { class: "pick" }, dropzone({ label: "Drop an image, or choose one", hint: "It stays on this machine.", accept: "image/*", key: "image", take: (file) => take(file) }), sheet ? gallery(take) : h("div", { class: "skeleton" })),
+      missing && h("p", { role: "alert", class: "warn" }, missing),
       state && state !== "loading" && h("p", { role: "alert", class: "warn" }, state),
     ),
     state === "loading" && h("div", { class: "card skeleton tall", "aria-label": "The models answer" }),
-    answers && state !== "loading" && h("div", { class: "models" }, answers.models.map((model) => card(model, answers.classes))),
-    answers && state !== "loading" && answers.models.filter((model) => model.activations.length).map(activations),
+    answers && h("div", { class: "models" }, answers.models.map((model) => card(model, answers.classes))),
+    answers && answers.models.filter((model) => model.activations.length).map(activations),
   );
 }
 

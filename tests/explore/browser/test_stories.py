@@ -1,5 +1,6 @@
 """Whole stories as users live them, on a wide and on a narrow screen."""
 
+import json
 import os
 import re
 import signal
@@ -49,6 +50,10 @@ def begin_a_long_training(user, tab):
         slide(tab, label, value)
     user.click(button(tab, "Train"))
     expect(tab.locator("#losses .plot")).to_be_visible()
+
+
+def session_of(tab):
+    return tab.evaluate("Object.values(sessionStorage)[0]")
 
 
 def csv(**columns):
@@ -192,6 +197,40 @@ def test_remove_an_edge_and_restore_it(user):
     expect(tab.locator("#network .heading .muted")).to_contain_text("2 – 6 – 1")
 
 
+def test_an_error_without_a_number(user):
+    """A row of 1e300 makes every error infinite: a dash, and the page is there after a reload."""
+    x = np.linspace(-1, 1, 60)
+    tab = user.open()
+    upload(tab, "outlier.csv", csv(x=[*x, 1], y=[*x, 1e300]))
+    train(user, tab, steps=1)
+    expect(tab.locator("#network .heading .muted")).to_contain_text("error –")
+    expect(tab.locator("#losses .plot")).to_be_visible()
+    expect(tab.get_by_role("alert")).to_be_empty()
+    tab.reload()
+    expect(tab.locator("#network .heading .muted")).to_contain_text("error –")
+
+
+def test_a_session_that_the_server_cannot_show(user):
+    """The page opens a new one, and says so."""
+    user.allowed = ("500", "404")
+    tab = user.open()
+    example(user, tab, "Planets")
+    first = session_of(tab)
+    tab.route(f"**/api/sessions/{first}", lambda route: route.fulfill(status=500, body="Internal Server Error"))
+    tab.reload()
+    expect(tab.get_by_role("alert")).to_contain_text(
+        "The session of this page cannot be shown, so this is a new one. The server refused (500)."
+    )
+    example(user, tab, "Product")
+    second = session_of(tab)
+    assert second != first
+    tab.evaluate(f"fetch('api/sessions/{second}', {{ method: 'DELETE' }})")
+    expect(tab.get_by_role("alert")).to_contain_text("has ended")
+    tab.reload()
+    expect(tab.get_by_role("alert")).to_contain_text("this is a new one")
+    example(user, tab, "Product")
+
+
 def test_a_column_of_gaps(user):
     x = np.linspace(0, 1, 40)
     tab = user.open()
@@ -255,6 +294,85 @@ def test_two_tabs_do_not_disturb_each_other(user):
     expect(first.get_by_text("product.csv")).to_be_visible()
     train(user, first, steps=2)
     expect(second.locator("#network .edge")).to_have_count(0)
+
+
+def hide(tab, value):
+    """Bring a tab to the back, or to the front again; without a head every tab of Chromium is seen."""
+    tab.evaluate(
+        """value => {
+            Object.defineProperty(document, "hidden", { value, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        value,
+    )
+
+
+def test_more_tabs_than_a_browser_has_connections(user, server):
+    """Of six, the streams of news would keep all; a training goes on in a hidden tab, and shows when the tab is seen again."""
+    tabs = [user.open()]
+    desk = server.desks[session_of(tabs[0])]
+    begin_a_long_training(user, tabs[0])
+    assert len(desk.listeners) == 1
+    hide(tabs[0], True)
+    for _ in range(7):
+        tabs.append(user.open())
+        hide(tabs[-1], True)
+    assert not desk.listeners and desk.busy == "train" and desk.unseen > time.monotonic() + 60
+    hide(tabs[-1], False)
+    example(user, tabs[-1], "Product")
+    hide(tabs[-1], True)
+    tabs[0].evaluate("document.querySelector('#status .muted').textContent = 'stale'")
+    hide(tabs[0], False)
+    expect(tabs[0].locator("#status")).to_contain_text(re.compile(r"step \d+, error"))
+    user.click(button(tabs[0], "Stop"))
+    expect(tabs[0].locator("#network .edge").first).to_be_visible()
+    idle(tabs[0])
+
+
+def test_a_step_that_ends_while_nobody_looks_or_listens(user, server):
+    """A reload forgets the request of the step: only the stream tells of its end, which may come before the stream is there."""
+    tab = user.open()
+    begin_a_long_training(user, tab)
+    desk = server.desks[session_of(tab)]
+    held = []
+    tab.route("**/events", lambda route: held.append(route))
+    tab.reload()
+    expect(button(tab, "Stop")).to_be_visible()
+    expect(tab.locator("#losses .plot")).to_be_visible()
+    tab.evaluate(f"fetch('api/sessions/{desk.name}/stop', {{ method: 'POST' }})")
+    while desk.busy or not held:
+        tab.wait_for_timeout(100)
+    expect(button(tab, "Stop")).to_be_visible()
+    held[0].continue_()
+    expect(tab.locator("#network .edge").first).to_be_visible()
+    idle(tab)
+
+
+def test_samples_and_files_during_a_training(user):
+    """The samples come when it ends; files cannot be saved until then."""
+    user.allowed = ("409", "422")  # the latter where nothing was done when it is stopped
+    tab = user.open()
+    example(user, tab, "Toy function")
+    train(user, tab, steps=1)
+    save = tab.get_by_role("link", name="Save session")
+    with tab.expect_download():
+        save.click()
+    for label, value in {"Grid": 20, "Steps": 50, "Hidden nodes": 10}.items():
+        slide(tab, label, value)
+    user.click(button(tab, "New network"))
+    expect(save).to_have_attribute("aria-disabled", "true")
+    asked = []
+    tab.on("request", lambda request: asked.append(request.url))
+    save.dispatch_event("click")
+    user.click(tab.get_by_role("tab", name="Vision"))
+    expect(tab.locator("#vision-view").get_by_role("alert")).to_contain_text("A step is being made")
+    assert not any("download" in url for url in asked)
+    user.click(button(tab, "Stop"))
+    expect(button(tab, "Sample 4: Trouser")).to_be_visible()
+    expect(tab.locator("#vision-view").get_by_role("alert")).to_have_count(0)
+    user.click(tab.get_by_role("tab", name="Formula"))
+    with tab.expect_download():
+        save.click()
 
 
 def test_a_reload_in_the_middle_of_a_training(user):
@@ -322,6 +440,111 @@ def test_the_keyboard_alone(user):
     assert tab.evaluate(unnamed) == 0
 
 
+def test_the_focus_stays_where_it_was(user):
+    """A step makes every button wait; who pressed one with a key is still there afterwards, and a second press does nothing."""
+
+    def focused():
+        return tab.evaluate("document.activeElement.closest('[data-key]')?.dataset.key ?? document.activeElement.id")
+
+    tab = user.open()
+    example(user, tab, "Toy function")
+    assert focused() == "data"  # the examples are gone, but not the panel
+    slide(tab, "Steps", 3)
+    tab.locator("[data-key=train]").focus()
+    tab.keyboard.press("Enter")
+    expect(tab.locator("[data-key=train]")).to_have_attribute("aria-disabled", "true")
+    assert focused() == "train"
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#network .edge").first).to_be_visible()
+    idle(tab)
+    assert focused() == "train"
+    expect(tab.locator("[data-key=train]")).to_be_enabled()
+    tab.get_by_text("History").click()
+    expect(tab.locator("#history li")).to_have_count(2)
+    assert focused() == "history"
+    user.click(button(tab, "Edge x → node 1.1", exact=False))
+    expect(tab.locator("#symbols .plot")).to_be_visible()
+    assert tab.evaluate("document.activeElement.tagName") == "g"
+    tab.locator("[data-key=remove]").focus()
+    tab.keyboard.press("Enter")
+    expect(button(tab, "Restore")).to_be_visible()
+    idle(tab)
+    assert focused() == "symbols"  # where the button was, and another stands now
+    tab.locator("[data-key=undo]").focus()
+    for _ in range(3):
+        tab.keyboard.press("Space")
+        idle(tab)
+        assert focused() == "undo"
+    expect(tab.get_by_text("Or begin with an example:")).to_be_visible()
+    expect(tab.locator("[data-key=undo]")).to_be_disabled()
+
+
+def test_a_removed_edge_takes_a_click_in_its_middle(user):
+    tab = user.open()
+    example(user, tab, "Toy function")
+    train(user, tab, steps=1)
+    edge = button(tab, "Edge x → node 1.1", exact=False)
+    user.click(edge)
+    user.click(tab.locator("#symbols").get_by_role("button", name="Remove", exact=True))
+    expect(edge).to_have_attribute("aria-label", "Edge x → node 1.1: removed, score 0")
+    idle(tab)
+    user.click(tab.get_by_role("button", name=re.compile("^node 1.5")))
+    expect(edge).to_have_attribute("aria-pressed", "false")
+    edge.scroll_into_view_if_needed()
+    box = edge.locator("rect").bounding_box()
+    tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(edge).to_have_attribute("aria-pressed", "true")
+
+
+def test_units_as_they_are_typed(user):
+    """They count at once, whatever the columns are called, and a search never takes a missing one for none."""
+    x = np.linspace(1, 2, 30)
+    tab = user.open()
+    upload(tab, "names.csv", csv(constructor=x, __proto__=x**2, valueOf=3 * x))
+    for name in ("constructor", "__proto__", "valueOf"):
+        expect(tab.get_by_label(f"unit of {name}", exact=True)).to_have_value("")
+    agree = tab.locator("[data-key=agree]")
+    expect(agree).to_be_disabled()
+    for name in ("constructor", "__proto__", "valueOf"):
+        tab.get_by_label(f"unit of {name}", exact=True).fill("m^2" if name == "__proto__" else "m")
+    expect(agree).to_be_enabled()
+    agree.check()
+    searches = []
+    tab.on("request", lambda request: request.url.endswith("/steps") and searches.append(json.loads(request.post_data)["options"]))
+    user.click(button(tab, "Find a formula"))
+    expect(tab.locator("#formula .math").first).to_be_visible()
+    idle(tab)
+    tab.get_by_label("unit of constructor", exact=True).fill("")
+    expect(agree).to_be_disabled()
+    expect(agree).not_to_be_checked()
+    user.click(button(tab, "Find a formula"))
+    expect(tab.locator("#history li")).to_have_count(3)
+    idle(tab)
+    assert searches == [{"units": {"constructor": "m", "__proto__": "m^2"}, "target_units": "m"}, {}]
+
+
+def test_marked_columns_stay_until_the_table_changes(user):
+    tab = user.open()
+    example(user, tab, "Toy function")
+    train(user, tab, steps=1)
+    tab.get_by_label("y explains", exact=True).uncheck()
+    user.click(button(tab, "Edge x → node 1.1", exact=False))
+    expect(button(tab, "Use these columns")).to_be_visible()
+    expect(tab.get_by_label("y explains", exact=True)).not_to_be_checked()
+    train(user, tab, name="Train on")
+    user.click(button(tab, "Use these columns"))
+    expect(tab.get_by_text("1 input explain z.")).to_be_visible()
+    idle(tab)
+    expect(button(tab, "Use these columns")).to_be_hidden()
+    user.click(button(tab, "Undo"))
+    expect(tab.get_by_label("y explains", exact=True)).to_be_checked()
+    idle(tab)
+    tab.get_by_label("y explains", exact=True).uncheck()
+    user.click(button(tab, "Change"))
+    example(user, tab, "Toy function")
+    expect(tab.get_by_label("y explains", exact=True)).to_be_checked()
+
+
 def test_images(user):
     tab = user.open()
     user.click(tab.get_by_role("tab", name="Vision"))
@@ -336,6 +559,7 @@ def test_images(user):
     user.allowed = ("422",)
     tab.get_by_label("Drop an image, or choose one").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no image"})
     expect(tab.get_by_text("cannot be read as an image", exact=False)).to_be_visible()
+    expect(tab.locator(".model")).to_have_count(0)  # the answers to the picture before
 
 
 def test_a_click_before_the_session_is_there(user):
