@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -101,6 +102,19 @@ def test_a_rolled_back_run_leaves_nothing_of_what_was_abandoned(recipe, caplog):
     assert json.loads((last / "progress.json").read_text())["best"] == best
     with safe_open(run / "best.safetensors", "pt") as file:
         assert int(file.metadata()["update"]) == next(record["update"] for record in evaluations if record["top1"] == best)
+
+
+def test_copies_that_the_user_made_of_checkpoints_are_left_alone(recipe):
+    recipe = change(short(recipe), system={"keep_checkpoints": 1})
+    train(recipe)
+    (checkpoint,) = list_checkpoints(Path(recipe.output))
+    copies = [checkpoint.with_name(name) for name in ("update_00000012_good", "update_best", "update_7")]
+    for copy in copies:
+        shutil.copytree(checkpoint, copy)
+    train(change(recipe, schedule={"epochs": 3}), resume="auto")
+    assert all(copy.is_dir() for copy in copies)
+    train(change(recipe, schedule={"epochs": 3}), resume=str(copies[0]))  # the checkpoint after it goes, the copy stays
+    assert all(copy.is_dir() for copy in copies) and [c.name for c in list_checkpoints(Path(recipe.output))] == ["update_00000018"]
 
 
 def test_an_epoch_is_saved_before_its_evaluation_and_without_one(recipe, monkeypatch):

@@ -17,7 +17,7 @@ from kat_zoo._arguments import ArgumentParser
 from kat_zoo._text import one_line
 from kat_zoo.models._pretrained import count_classes
 
-from ..core.checkpoint import list_checkpoints
+from ..core.checkpoint import list_checkpoints, update_of
 from ..core.runs import read_run
 from . import loader as loaders
 from .datasets import open_splits
@@ -54,7 +54,7 @@ class FinishedRun:
         epochs = {record["update"]: record["epoch"] for record in self.log}
         for checkpoint in list_checkpoints(self.folder):
             averaged = checkpoint / "ema.safetensors"
-            update = int(checkpoint.name.rpartition("_")[2])
+            update = update_of(checkpoint)
             label = f"epoch {epochs[update]:g}" if update in epochs else f"update {update}"
             states[label] = load_file(averaged if averaged.exists() else checkpoint / "model.safetensors")
         return states

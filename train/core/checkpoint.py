@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,7 @@ from .states import check_files, load_random_state, load_state, stream_state
 logger = logging.getLogger("kat_zoo")
 
 PREFIX, PARTIAL = "update_", ".partial"
+CHECKPOINT = re.compile(rf"{PREFIX}(\d{{8,}})")
 MODEL_FILES = {DistributedType.FSDP: "pytorch_model_fsdp*", DistributedType.DEEPSPEED: "pytorch_model"}  # accelerate's names
 
 
@@ -117,9 +119,14 @@ def _allow_as_usual(path: Path) -> None:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Whole checkpoints of a run folder, oldest first."""
-    folders = (run / "checkpoints").glob(f"{PREFIX}*")
-    return sorted(folder for folder in folders if not folder.name.endswith(PARTIAL))
+    """Whole checkpoints of a run folder, oldest first; a copy that the user made under another name is none of them."""
+    folders = (folder for folder in (run / "checkpoints").glob(f"{PREFIX}*") if CHECKPOINT.fullmatch(folder.name) and folder.is_dir())
+    return sorted(folders, key=update_of)
+
+
+def update_of(folder: Path) -> int:
+    """The update that a checkpoint of `list_checkpoints` was made after, by its name."""
+    return int(folder.name.removeprefix(PREFIX))
 
 
 def drop_abandoned(run: Path, checkpoint: Path | None, update: int) -> bool:
@@ -136,8 +143,7 @@ def drop_abandoned(run: Path, checkpoint: Path | None, update: int) -> bool:
         Whether best.safetensors was of an abandoned update: the best is then to be found anew.
     """
     own = None if checkpoint is None else checkpoint.resolve()
-    found = [(int(folder.name.removeprefix(PREFIX)), folder) for folder in list_checkpoints(run)]
-    abandoned = [folder for number, folder in found if number >= update and folder.resolve() != own]
+    abandoned = [folder for folder in list_checkpoints(run) if update_of(folder) >= update and folder.resolve() != own]
     for folder in abandoned:
         shutil.rmtree(folder)
     if abandoned:
