@@ -1,9 +1,8 @@
-"""The beginning of a run: optimizer, schedule and average prepared, a checkpoint loaded, the run folder opened and locked."""
+"""The beginning of a run: optimizer, schedule and average prepared, a checkpoint loaded, the run folder opened."""
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sized
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sized
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,7 +18,6 @@ from kat_zoo.hub.repository import CARD, CONFIG, RECIPE, RESULT, dumps, write_co
 
 from .checkpoint import Progress, drop_abandoned, load_checkpoint, write_atomically
 from .config import RunRecipe, to_yaml
-from .lock import hold, release
 from .log import JsonlLog
 from .optim import create_optimizer, create_scheduler, first_step, initial_share
 from .resume import check_classes
@@ -40,9 +38,8 @@ class Ordered(Protocol):
         """Say so where they were others."""
 
 
-@contextmanager
-def claimed(recipe: RunRecipe, accelerator: Accelerator, updates_per_epoch: int) -> Iterator[None]:
-    """Hold the run folder for the block, which is work before `begin`; where it fails, a folder that was not there is gone again.
+def check_schedule(recipe: RunRecipe, accelerator: Accelerator, updates_per_epoch: int) -> None:
+    """Refuse before any work what `begin` would refuse after it: a schedule whose phases have no place in so many updates.
 
     Args:
         recipe: recipe of any task.
@@ -50,35 +47,10 @@ def claimed(recipe: RunRecipe, accelerator: Accelerator, updates_per_epoch: int)
         updates_per_epoch: optimizer updates in one epoch.
 
     Raises:
-        ValueError: another process trains in the folder, or the phases of the schedule have no place in so many updates.
-        OSError: the folder cannot be made or written to.
+        ValueError: they have no place.
     """
     if recipe.trains:
         create_scheduler(first_step(recipe.optimizer, device=accelerator.device), recipe.schedule, updates_per_epoch)
-    _claim(recipe, accelerator)
-    try:
-        yield
-    except BaseException:  # an interrupt too
-        if accelerator.is_main_process:
-            release(Path(recipe.output))
-            with suppress(OSError):  # it holds something
-                Path(recipe.output).rmdir()
-        raise
-
-
-def _claim(recipe: RunRecipe, accelerator: Accelerator) -> None:
-    """Make the run folder and lock it; every process calls it."""
-    folder = Path(recipe.output)
-    busy: list[Exception | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            hold(folder)
-        except (OSError, ValueError) as error:  # the other processes must hear of it
-            busy = [error]
-    (refusal,) = broadcast_object_list(busy)
-    if refusal is not None:
-        raise refusal
 
 
 def begin(
@@ -112,7 +84,7 @@ def begin(
 
     Raises:
         FileNotFoundError: `checkpoint` is not a checkpoint.
-        ValueError: it is past the end of the run, counts other epochs, or knows other classes; or another process trains in the folder.
+        ValueError: it is past the end of the run, counts other epochs, or knows other classes.
     """
     folder, system = Path(recipe.output), recipe.system
     memory_format = torch.channels_last if system.channels_last else torch.contiguous_format
@@ -132,7 +104,6 @@ def begin(
         ema.module = fsdp2_prepare_model(accelerator, ema.module)  # sharded as the model, so that each process averages its part
     set_seed(recipe.seed, device_specific=True)  # from here on, dropout and mixup differ between processes
 
-    _claim(recipe, accelerator)
     check_classes(config, checkpoint)
     progress = load_checkpoint(accelerator, checkpoint, ema) if checkpoint else Progress()
     accelerator.step = 0  # a checkpoint is made after an update, whatever the number of micro-batches in it was

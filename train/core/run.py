@@ -1,7 +1,8 @@
 """The parts of a training loop that all tasks share: guarded updates, logs, checkpoints, stop signals.
 
-A loop reads: `processes.start`, build data and model, `begin.begin`, then `with stop_signals() as run.signals` over epochs: `Run.evaluated`
-where an evaluation is due, `Run.backward` on each of `Run.micro_batches`; at the end `Run.finish`. See `segmentation.train`.
+A loop is `lock.exclusive` and reads: `processes.start`, build data and model, `begin.begin`, then `with stop_signals() as run.signals` over
+epochs: `Run.evaluated` where an evaluation is due, `Run.backward` on each of `Run.micro_batches`; at the end `Run.finish`. See
+`segmentation.train`.
 """
 
 import itertools
@@ -34,7 +35,6 @@ from .checkpoint import (
     write_atomically,
 )
 from .config import RunRecipe
-from .lock import release
 from .log import JsonlLog, read_log
 from .optim import average, skips_by_itself
 from .processes import signaled
@@ -345,7 +345,6 @@ class Run:
         if result is not None and self.accelerator.is_main_process:
             write_atomically(self.folder / RESULT, dumps(result))
             self._decorate(CARD, lambda: write_atomically(self.folder / CARD, folder_card(self.folder, self.config).encode()))
-        release(self.folder)
         self.bar.close()
         self.accelerator.print(message)
         for tracker in self.accelerator.trackers:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from timm.layers import set_fused_attn
 
-from ..core.begin import begin, claimed
+from ..core.begin import begin, check_schedule
 from ..core.command import command
 from ..core.images import UnreadableImages
+from ..core.lock import exclusive
 from ..core.processes import start
 from ..core.signals import stop_signals
 from ..core.trial import try_update
@@ -50,6 +51,7 @@ def build_model(config: DetectorConfig, num_classes: int, data: DetectionDataCon
     )
 
 
+@exclusive
 def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | None:
     """Train a detector, leaving weights, logs and checkpoints in `recipe.output`.
 
@@ -79,9 +81,9 @@ def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | 
     scenes = TrainScenes(train_split, train_transform(data, recipe.augment, mean), len(mean), masks, data.skip_empty, unreadable)
     train_batches, sampler, updates_per_epoch = train_loader(scenes, data, recipe.seed, recipe.optimizer.grad_accum)
     test_batches = eval_loader(EvalScenes(test_split, len(mean)), data, accelerator.num_processes)
-    with claimed(recipe, accelerator, updates_per_epoch):
-        for split in (train_split, test_split):
-            check_sizes(split)
+    check_schedule(recipe, accelerator, updates_per_epoch)
+    for split in (train_split, test_split):
+        check_sizes(split)
 
     # ---- Optimizer, schedule, average; continue or begin -------------------------------------------------------------
     name = f"{recipe.model.head} on {recipe.model.backbone}"

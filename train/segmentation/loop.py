@@ -12,9 +12,10 @@ import torch
 from timm.layers import set_fused_attn
 from torch import nn
 
-from ..core.begin import begin, claimed
+from ..core.begin import begin, check_schedule
 from ..core.command import command
 from ..core.images import UnreadableImages
+from ..core.lock import exclusive
 from ..core.processes import start
 from ..core.signals import stop_signals
 from ..core.trial import try_update
@@ -48,6 +49,7 @@ def build_model(config: SegmenterConfig, num_classes: int) -> "SegmentationModel
     return build_head(config, num_classes, ignore_index=IGNORE, **{neck: config.neck_args})
 
 
+@exclusive
 def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluation | None:
     """Train a segmentation model, leaving weights, logs and checkpoints in `recipe.output`.
 
@@ -83,14 +85,14 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
     train_pixels = TrainPixels(splits.train, transform, data.reduce_zero_label, len(mean), unreadable)
     train_batches, sampler, updates_per_epoch = train_loader(train_pixels, data, recipe.seed, recipe.optimizer.grad_accum)
     test_batches = eval_loader(EvalPixels(splits.test, data, len(mean)), data, accelerator.num_processes)
-    with claimed(recipe, accelerator, updates_per_epoch):
-        if data.check:  # each process looks at its share
-            for split, pairs in (("training", splits.train), ("validation", splits.test)):
-                share = pairs[accelerator.process_index :: accelerator.num_processes]
-                counts = check(share, classes, data.reduce_zero_label, data.max_unreadable if split == "training" else 0)
-                total = accelerator.reduce(torch.from_numpy(counts).to(accelerator.device), "sum")
-                if accelerator.is_main_process:
-                    check_counts(total.cpu().numpy(), splits.classes, split)
+    check_schedule(recipe, accelerator, updates_per_epoch)
+    if data.check:  # each process looks at its share
+        for split, pairs in (("training", splits.train), ("validation", splits.test)):
+            share = pairs[accelerator.process_index :: accelerator.num_processes]
+            counts = check(share, classes, data.reduce_zero_label, data.max_unreadable if split == "training" else 0)
+            total = accelerator.reduce(torch.from_numpy(counts).to(accelerator.device), "sum")
+            if accelerator.is_main_process:
+                check_counts(total.cpu().numpy(), splits.classes, split)
 
     # ---- Loss, optimizer, schedule, average; continue or begin -------------------------------------------------------
     name = f"{recipe.model.head} on {recipe.model.backbone}"
