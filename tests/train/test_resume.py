@@ -77,6 +77,53 @@ def test_a_checkpoint_of_another_run_does_not_replace_a_run(tmp_path):
     assert find_resume(tmp_path / "new", str(folders[1])) == folders[1]
 
 
+@pytest.mark.parametrize("resume", ["no", "auto", "checkpoint"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "config.json", "result.json", "model.safetensors", "curves.png", "metrics.jsonl", "recipe.yaml"]
+)
+def test_files_of_the_user_are_not_overwritten(name, resume, recipe, tmp_path):
+    """Nothing of a folder changes that is not a run to go on in; what a start that failed leaves there is no hindrance."""
+    mine, checkpoint = Path(recipe.output), tmp_path / "other" / "checkpoints" / "update_00000012"
+    mine.mkdir()
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "progress.json").write_text("{}")
+    (mine / name).write_text("# mine\nseed: 0\n")
+    (mine / "notes.txt").write_text("mine too")
+    resume = str(checkpoint) if resume == "checkpoint" else resume
+    with pytest.raises(ValueError, match=f"output .*run has {name}, but no checkpoint to go on from, and a run would overwrite that"):
+        train(recipe, resume)
+    assert {path.name: path.read_text() for path in mine.iterdir()} == {name: "# mine\nseed: 0\n", "notes.txt": "mine too"}
+    (mine / name).unlink()
+    for left, text in (("recipe.yaml", to_yaml(recipe)), ("config.json", "{}"), ("run.lock", "")):
+        (mine / left).write_text(text)
+    assert find_resume(mine, resume) == (checkpoint if resume == str(checkpoint) else None)
+
+
+def test_weights_to_begin_with_are_not_those_that_a_run_overwrites(recipe, tmp_path):
+    train(change(short(recipe), schedule={"epochs": 1, "warmup_epochs": 0}))
+    first = shutil.copytree(recipe.output, tmp_path / "first", ignore=shutil.ignore_patterns("checkpoints", "metrics.jsonl"))
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    with pytest.raises(ValueError, match="output .*first has model.safetensors, best.safetensors, result.json, README.md"):
+        train(change(recipe, output=str(first), model={"checkpoint": str(first / "model.safetensors")}, mode="finetune"))
+    assert before == {path.name: path.read_bytes() for path in first.iterdir()}
+
+
+def test_a_checkpoint_continued_elsewhere_finds_its_best_anew(recipe, tmp_path):
+    recipe = short(recipe)
+    train(recipe)
+    (first, _) = list_checkpoints(Path(recipe.output))
+    progress = json.loads((first / "progress.json").read_text())
+    (first / "progress.json").write_text(json.dumps(progress | {"best": 1000.0}))
+    other = change(recipe, output=str(tmp_path / "other"))
+    more = write_fashion_mnist(tmp_path / "more", train=97)
+    with pytest.raises(ValueError, match="there are 97 training images"):  # only the loader knows
+        train(change(other, data={"root": str(more)}), str(first))
+    assert not Path(other.output).exists()
+    train(other, str(first))
+    found = json.loads((list_checkpoints(Path(other.output))[-1] / "progress.json").read_text())["best"]
+    assert found < 1000 and (Path(other.output) / "best.safetensors").is_file()
+
+
 def test_a_rolled_back_run_leaves_nothing_of_what_was_abandoned(recipe, caplog):
     """Three epochs; the best evaluation, the last one, is abandoned for other updates of the same numbers."""
     recipe = change(short(recipe), schedule={"epochs": 3}, system={"keep_checkpoints": 3})

@@ -16,7 +16,7 @@ from torch import nn
 
 from kat_zoo.hub.repository import CARD, CONFIG, RECIPE, RESULT, dumps, write_code
 
-from .checkpoint import Progress, drop_abandoned, load_checkpoint, write_atomically
+from .checkpoint import LOG, Progress, drop_abandoned, is_of, load_checkpoint, write_atomically
 from .config import RunRecipe, to_yaml
 from .log import JsonlLog
 from .optim import create_optimizer, create_scheduler, first_step, initial_share
@@ -51,6 +51,13 @@ def check_schedule(recipe: RunRecipe, accelerator: Accelerator, updates_per_epoc
     """
     if recipe.trains:
         create_scheduler(first_step(recipe.optimizer, device=accelerator.device), recipe.schedule, updates_per_epoch)
+
+
+def _lacks_best(folder: Path, checkpoint: Path | None, progress: Progress) -> bool:
+    """Whether the best value that a checkpoint knows has no best.safetensors here; what was abandoned is removed first."""
+    if checkpoint is not None and is_of(checkpoint, folder):
+        drop_abandoned(folder, checkpoint, progress.update)
+    return progress.best is not None and not (folder / "best.safetensors").exists()
 
 
 def begin(
@@ -125,7 +132,7 @@ def begin(
             f"schedule.epochs {-(-progress.update // updates_per_epoch)} or more"
         )
     scheduler.step_update(progress.update)
-    lost = [accelerator.is_main_process and drop_abandoned(folder, checkpoint, progress.update)]
+    lost = [accelerator.is_main_process and _lacks_best(folder, checkpoint, progress)]
     if broadcast_object_list(lost)[0]:  # in all processes, which evaluate together; the weights at hand are evaluated again
         progress.best, progress.evaluated = None, min(progress.evaluated, progress.update - 1)
     log = None
@@ -133,10 +140,11 @@ def begin(
         write_atomically(folder / RECIPE, to_yaml(recipe).encode())
         write_atomically(folder / CONFIG, dumps(config))
         write_code(config, folder)
-        if progress.update < total:  # a finished run that goes on: its figures are of other weights than those to come
+        if checkpoint is not None and is_of(checkpoint, folder) and progress.update < total:
+            # A finished run that goes on: its figures are of other weights than those to come.
             for name in (RESULT, CARD):
                 (folder / name).unlink(missing_ok=True)
-        log = JsonlLog(folder / "metrics.jsonl", progress.update, progress.evaluated)
+        log = JsonlLog(folder / LOG, progress.update, progress.evaluated)
     accelerator.project_configuration.logging_dir = str(folder / "tensorboard")
     wandb = {"name": folder.name, "group": folder.name, "dir": str(folder), "config": asdict(recipe)}  # a continued run is a new one there
     accelerator.init_trackers("kat_zoo", init_kwargs={"tensorboard": {"purge_step": progress.update}, "wandb": wandb})
