@@ -1,5 +1,6 @@
 """Continuing a run with other settings, and stop signals before there is anything to continue."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -8,16 +9,23 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
+from accelerate import Accelerator
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from kat_zoo.train import tasks
 from kat_zoo.train.classification.evaluate import main as validate
 from kat_zoo.train.classification.loop import train
+from kat_zoo.train.core import begin
 from kat_zoo.train.core.checkpoint import find_resume, list_checkpoints
-from kat_zoo.train.core.config import to_yaml
+from kat_zoo.train.core.config import OptimizerConfig, to_yaml
 from kat_zoo.train.core.log import read_log
+from kat_zoo.train.core.optim import create_optimizer
 from kat_zoo.train.core.resume import check_resume
+from kat_zoo.train.core.run import Run
+from kat_zoo.train.core.states import load_state
 
 from .conftest import write_fashion_mnist
 from .test_classification import PLAIN, change
@@ -162,6 +170,43 @@ def test_copies_that_the_user_made_of_checkpoints_are_left_alone(recipe):
     assert all(copy.is_dir() for copy in copies)
     train(change(recipe, schedule={"epochs": 3}), resume=str(copies[0]))  # the checkpoint after it goes, the copy stays
     assert all(copy.is_dir() for copy in copies) and [c.name for c in list_checkpoints(Path(recipe.output))] == ["update_00000018"]
+
+
+def test_a_run_begun_without_fused_kernels_goes_on_with_them(recipe, monkeypatch, caplog):
+    """As from CPUs to a GPU; the fused optimizer leaves out by itself an update whose gradient is not finite."""
+    recipe, create, made = short(recipe), begin.create_optimizer, []
+    train(recipe)
+    monkeypatch.setattr(
+        begin, "create_optimizer", lambda model, config, fused: (made.append(create(model, config, fused=True)), made[-1])[1]
+    )
+    backward = Run.backward
+
+    def spoil(self, losses):
+        backward(self, {name: value * (float("nan") if self.progress.update == 13 else 1.0) for name, value in losses.items()})
+
+    monkeypatch.setattr(Run, "backward", spoil)
+    train(change(recipe, schedule={"epochs": 3}), resume="auto")
+    (optimizer,) = made
+    assert all(group["fused"] for group in optimizer.param_groups) and "update 14 skipped" in caplog.text
+    assert all(weight.isfinite().all() for weight in load_file(Path(recipe.output) / "model.safetensors").values())
+    assert json.loads((list_checkpoints(Path(recipe.output))[-1] / "progress.json").read_text())["skipped"] == 1
+
+
+@pytest.mark.parametrize("name", ["adamw", "lookahead_adamw"])
+def test_the_kind_of_an_optimizer_is_not_that_of_its_checkpoint(name, tmp_path):
+    """Its step counts, which fused kernels want on the device, are moved by torch where the groups say so: before the load."""
+    config, model = OptimizerConfig(name=name), nn.Linear(2, 2)
+    for kwargs, kind in (({}, None), ({"foreach": True}, True), ({"fused": True}, None)):
+        accelerator = Accelerator(cpu=True)
+        optimizer = accelerator.prepare(create_optimizer(model, dataclasses.replace(config, kwargs=kwargs)))
+        if kwargs:
+            load_state(accelerator, tmp_path)
+        assert [group["foreach"] for group in optimizer.param_groups] == [kind] * len(optimizer.param_groups)
+        assert all(group["fused"] == kwargs.get("fused") for group in optimizer.param_groups)
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        accelerator.save_state(str(tmp_path))
+        accelerator.free_memory()
 
 
 def test_an_epoch_is_saved_before_its_evaluation_and_without_one(recipe, monkeypatch):
