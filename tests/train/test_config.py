@@ -116,6 +116,36 @@ def test_config_by_name_of_a_packaged_recipe(tmp_path):
     assert recipe.model.name == "kat_pico_patch4_28" and recipe.seed == 3
 
 
+@pytest.mark.parametrize(
+    "value", ["kat_pico_fmnist.yaml", "configs/kat_pico_fmnist.yaml", "/elsewhere/kat_zoo/train/configs/kat_pico_fmnist.yaml"]
+)
+def test_config_by_the_path_of_a_packaged_recipe(value):
+    assert parse(Recipe, ["--config", value], "test")[0].model.name == "kat_pico_patch4_28"
+
+
+@pytest.mark.parametrize("value", ["nosuch/dir/kat_pico_fmnist.yaml", "/runs/kat_pico_fmnist", "my/configs/kat_pico_fmnist.yaml"])
+@pytest.mark.parametrize("command", ["train", "plan", "validate", "check-data"])
+def test_a_path_of_ones_own_is_not_a_packaged_recipe(command, value, capsys):
+    assert main([command, "--config", value]) == 2
+    expected = f"--config {value}: no such file, and not the name of a packaged recipe; did you mean kat_pico_fmnist"
+    assert expected in capsys.readouterr().err
+
+
+def test_the_folder_of_a_run_is_not_its_recipe(tmp_path, capsys):
+    run = tmp_path / "runs" / "kat_pico_fmnist"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text("output: x\n")
+    assert main(["train", f"--config={run}"]) == 2
+    assert f"--config {run} is the folder of a run: expected its recipe, {run}/recipe.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--config"], ["--config="], ["--config", "--seed", "3"]])
+@pytest.mark.parametrize("command", ["train", "plan", "validate", "check-data"])
+def test_a_config_without_a_value_is_named(command, arguments, capsys):
+    assert main([command, *arguments]) == 2
+    assert "--config: expected a file of settings, or the name of a packaged recipe" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_packaged_recipes_are_valid(path):
     recipe, _ = parse(RECIPE_OF[find_task(["--config", str(path)])], ["--config", str(path)], "test")
