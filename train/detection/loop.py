@@ -18,7 +18,7 @@ from ..core.lock import exclusive
 from ..core.processes import start
 from ..core.signals import stop_signals
 from ..core.trial import try_update
-from ..dense.runs import build_head, dense_config
+from ..dense.runs import build_head, check_names, dense_config
 from .data import EvalScenes, TrainScenes, check_sizes, eval_loader, open_splits, train_loader, train_transform
 from .evaluate import DetectionEvaluation, evaluate
 from .recipe import DetectionDataConfig, DetectionRecipe, DetectorConfig
@@ -136,6 +136,7 @@ def rehearse(recipe: DetectionRecipe, side: int = 128) -> str:
         ValueError: whatever would make the run fail before its first update.
     """
     classes, count = COCO
+    check_names(recipe.model)
     model = build_model(recipe.model.untrained(), classes, recipe.data).train()
     mean = model.transform.image_mean
     transform = train_transform(recipe.data, recipe.augment, mean)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..classification import loader as loaders
-from ..classification.model import build_model
+from ..classification.model import build_model, check_names
 from ..classification.recipe import Recipe
 from ..classification.rehearsal import count_data, epoch_updates
 from ..core.config import RunRecipe
+from ..dense.runs import check_names as check_backbone
 from ..detection import loop as detection
 from ..detection.losses import fullest_losses
 from ..detection.recipe import DetectionRecipe
@@ -63,6 +64,7 @@ def workload(recipe: PlannedRecipe) -> Workload:
 def _classification(recipe: Recipe) -> Workload:
     """Cross-entropy of the recipe's classifier."""
     classes, images, assumed = count_data(recipe.data)
+    check_names(recipe.model)
     kwargs = {**recipe.model.kwargs, "device": "meta"}
     config = dataclasses.replace(recipe.model, kwargs=kwargs, pretrained=False, checkpoint=None, init_from=None)
 
@@ -81,6 +83,7 @@ def _segmentation(recipe: SegmentationRecipe) -> Workload:
     """The losses of the recipe's segmentation model on crops."""
     data = recipe.data
     classes = data.num_classes or segmentation.ADE20K[0]
+    check_backbone(recipe.model)
     config = recipe.model.untrained()
 
     def build() -> nn.Module:
@@ -97,6 +100,7 @@ def _segmentation(recipe: SegmentationRecipe) -> Workload:
 def _detection(recipe: DetectionRecipe) -> Workload:
     """The losses of the recipe's detector on the largest images that its transform makes, padded as it pads them."""
     classes, images = detection.COCO
+    check_backbone(recipe.model)
     config = recipe.model.untrained()
 
     def build() -> Any:

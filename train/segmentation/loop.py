@@ -19,7 +19,7 @@ from ..core.lock import exclusive
 from ..core.processes import start
 from ..core.signals import stop_signals
 from ..core.trial import try_update
-from ..dense.runs import build_head, dense_config
+from ..dense.runs import build_head, check_names, dense_config
 from .ade20k import IGNORE, check, check_counts, open_folders
 from .data import EvalPixels, TrainPixels, eval_loader, train_loader, train_transform
 from .evaluate import SegmentationEvaluation, evaluate
@@ -166,6 +166,7 @@ def rehearse(recipe: SegmentationRecipe) -> str:
     data = recipe.data
     check_batch(recipe, 1)  # several processes are taken for those of GPUs, which normalize their images together
     classes, images = data.num_classes or ADE20K[0], ADE20K[1]
+    check_names(recipe.model)
     model = build_model(recipe.model.untrained(), classes).train()
     mean = model.image_mean.flatten().tolist()
     transform = train_transform(data, recipe.augment, mean)
