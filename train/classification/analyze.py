@@ -94,13 +94,13 @@ def open_run(folder: Path) -> FinishedRun:
 
 
 def _images(run: FinishedRun, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The first test images as the model sees them, their labels, and what of them is foreground, if that is known."""
+    """The first test images as the model sees them, their labels, and what of them is foreground, if that is known; no padding."""
     data = run.recipe.data
     splits = open_splits(data, run.recipe.seed)
     resolved = loaders.data_config(data, run.model)
     batches: list[tuple[Tensor, Tensor]] = []
-    for batch in loaders.eval_loader(splits.test, data, resolved, 1):
-        batches.append(batch)
+    for images, labels in loaders.eval_loader(splits.test, data, resolved, 1):
+        batches.append((images[labels >= 0], labels[labels >= 0]))  # the batches of a stream are filled up
         if sum(len(labels) for _, labels in batches) >= count:
             break
     images, labels = (torch.cat(parts)[:count] for parts in zip(*batches, strict=True))
