@@ -56,6 +56,8 @@ def read(text, tmp_path, *argv):
         ("output: x\nschedule: {name: multistep, milestones: [4, 2]}\n", "schedule.milestones=(4.0, 2.0): expected epochs in rising order"),
         ("output: x\nschedule: {name: step, epochs: 60}\n", "schedule.decay_epochs=None: expected the length of a step, below schedule."),
         ("output: x\nschedule: {name: step, epochs: 60, decay_epochs: 60}\n", "schedule.decay_epochs=60.0: expected the length of a step"),
+        ("output: x\nschedule: {name: cosine, decay_epochs: 30}\n", "schedule.decay_epochs=30: expected with schedule.name wsd, rsqrt or"),
+        ("output: x\nschedule: {name: constant, decay_epochs: 0.5}\n", "give --schedule.decay_epochs null with constant"),
         ("output: x\naugment: {auto_augment: rand-mfoo}\n", "augment.auto_augment='rand-mfoo': expected a policy of timm, as rand-m9"),
         ("output: x\naugment: {auto_augment: rand-m9-tall}\n", "augment.auto_augment='rand-m9-tall': expected a policy of timm"),
         ("output: x\naugment: {auto_augment: rand-m9.5}\n", "augment.auto_augment='rand-m9.5': expected a policy of timm"),

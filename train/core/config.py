@@ -78,7 +78,7 @@ class ScheduleConfig:
     milestones: tuple[float, ...] = ()
 
     def check(self, lr: float) -> None:
-        """Refuse phases that do not fit into the run, steps that it does not reach, and rates above the peak.
+        """Refuse phases that do not fit into the run or that the schedule has not, steps that it does not reach, and rates above the peak.
 
         Args:
             lr: peak learning rate.
@@ -97,6 +97,11 @@ class ScheduleConfig:
         if self.name not in ("constant", "step", "multistep") and self.min_lr > lr:
             raise ValueError(f"schedule.min_lr={self.min_lr}: expected at most optimizer.lr = {lr}")
         self._check_steps()
+        if decay is not None and self.name not in ("wsd", "rsqrt", "step"):
+            raise ValueError(
+                f"schedule.decay_epochs={decay:g}: expected with schedule.name wsd, rsqrt or step, and only there; give "
+                f"--schedule.decay_epochs null with {self.name}"
+            )
         if self.name not in ("wsd", "rsqrt"):
             return
         if decay is not None and decay > left and not decay < 1:  # below 1 it is a fraction

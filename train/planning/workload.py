@@ -76,12 +76,19 @@ def _classification(recipe: Recipe) -> Workload:
         return nn.functional.cross_entropy(logits.float(), torch.empty(batch, dtype=torch.long))
 
     size = tuple(loaders.data_config(recipe.data, build())["input_size"])
+    if recipe.data.sizes:  # the largest decides what fits, as in `memory.Trial`
+        largest = max(recipe.data.sizes.values())
+        size = (size[0], *(max(largest, side) for side in size[1:]))
+        assumed = " ".join(
+            filter(None, (assumed, f"Images are {size[1]} x {size[2]} pixels, the largest of data.sizes and of evaluation."))
+        )
     return Workload(build, loss, size, epoch_updates(recipe, images), assumed)
 
 
 def _segmentation(recipe: SegmentationRecipe) -> Workload:
     """The losses of the recipe's segmentation model on crops."""
     data = recipe.data
+    segmentation.check_batch(recipe, 1)  # several GPUs normalize their images together
     classes = data.num_classes or segmentation.ADE20K[0]
     check_backbone(recipe.model)
     config = recipe.model.untrained()
