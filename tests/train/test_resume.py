@@ -21,7 +21,7 @@ from kat_zoo.train.classification.loop import train
 from kat_zoo.train.core import begin
 from kat_zoo.train.core.checkpoint import find_resume, list_checkpoints
 from kat_zoo.train.core.config import OptimizerConfig, to_yaml
-from kat_zoo.train.core.log import read_log
+from kat_zoo.train.core.log import JsonlLog, read_log
 from kat_zoo.train.core.optim import create_optimizer
 from kat_zoo.train.core.resume import check_resume
 from kat_zoo.train.core.run import Run
@@ -207,6 +207,33 @@ def test_the_kind_of_an_optimizer_is_not_that_of_its_checkpoint(name, tmp_path):
         optimizer.step()
         accelerator.save_state(str(tmp_path))
         accelerator.free_memory()
+
+
+def test_the_records_of_the_last_update_stay_in_tensorboard(recipe):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe = change(short(recipe), system={"trackers": ("tensorboard",)})
+    train(recipe)
+    train(change(recipe, schedule={"epochs": 3}), resume="auto")
+    events = EventAccumulator(str(Path(recipe.output) / "tensorboard" / "kat_zoo"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [2, 4, 6, 8, 10, 12, 14, 16, 18]
+    assert [event.step for event in events.Scalars("top1")] == [6, 12, 18]
+
+
+def test_the_rate_that_is_logged_is_that_of_the_head(recipe):
+    recipe = change(short(recipe), optimizer={"layer_decay": 0.1, "lr": 1e-3}, schedule={"name": "constant", "warmup_epochs": 0})
+    train(recipe)
+    assert {record["lr"] for record in read_log(Path(recipe.output) / "metrics.jsonl") if "lr" in record} == {1e-3}
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"loss": 1}', "\udcff"])
+def test_a_damaged_line_of_the_log_is_named(line, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"update": 1}}\n\n{line}\n{{"upd', errors="surrogateescape")
+    for read in (read_log, JsonlLog):
+        with pytest.raises(ValueError, match="metrics.jsonl, line 3, is damaged"):
+            read(path)
 
 
 def test_an_epoch_is_saved_before_its_evaluation_and_without_one(recipe, monkeypatch):

@@ -147,7 +147,8 @@ def begin(
         log = JsonlLog(folder / LOG, progress.update, progress.evaluated)
     accelerator.project_configuration.logging_dir = str(folder / "tensorboard")
     wandb = {"name": folder.name, "group": folder.name, "dir": str(folder), "config": asdict(recipe)}  # a continued run is a new one there
-    accelerator.init_trackers("kat_zoo", init_kwargs={"tensorboard": {"purge_step": progress.update}, "wandb": wandb})
+    after = 0 if checkpoint is None else progress.update + 1  # the records of the checkpoint's own update stay
+    accelerator.init_trackers("kat_zoo", init_kwargs={"tensorboard": {"purge_step": after}, "wandb": wandb})
     accelerator.print(
         f"{summary}, {sum(p.numel() for p in bare.parameters()) / 1e6:.2f}M parameters, {total} updates of "
         f"{recipe.batch_size} images on {accelerator.num_processes} process(es), "

@@ -255,7 +255,7 @@ class Run:
         means = {name: float(self.accelerator.reduce(torch.stack(values).mean(), "mean")) for name, values in self.losses.items()}
         since, update = self._clock
         speed = (self.progress.update - update) * self.recipe.batch_size / (time.perf_counter() - since)
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = max(group["lr"] for group in self.optimizer.param_groups)  # with layer_decay, the first group is the lowest layer
         self.record({**means, "lr": rate, "grad_norm": norm, "images_per_second": speed})
         best = {} if self.progress.best is None else {"best": f"{self.progress.best:.2f}"}
         self.bar.set_postfix(loss=f"{means['loss']:.3f}", lr=f"{rate:.1e}", **best, refresh=False)
