@@ -97,8 +97,11 @@ def test_files_of_the_user_are_not_overwritten(name, resume, recipe, tmp_path):
     (checkpoint / "progress.json").write_text("{}")
     (mine / name).write_text("# mine\nseed: 0\n")
     (mine / "notes.txt").write_text("mine too")
+    expected = f"output .*run has {name}, but no checkpoint to go on from, and a run would overwrite that"
+    if (name, resume) == ("metrics.jsonl", "no"):  # taken for that of a run, with whose log another would be mixed
+        expected = "output .*run already holds a run"
     resume = str(checkpoint) if resume == "checkpoint" else resume
-    with pytest.raises(ValueError, match=f"output .*run has {name}, but no checkpoint to go on from, and a run would overwrite that"):
+    with pytest.raises(ValueError, match=expected):
         train(recipe, resume)
     assert {path.name: path.read_text() for path in mine.iterdir()} == {name: "# mine\nseed: 0\n", "notes.txt": "mine too"}
     (mine / name).unlink()

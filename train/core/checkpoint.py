@@ -290,7 +290,7 @@ def find_resume(run: Path, resume: str) -> Path | None:
             return Path(resume)
         if list_checkpoints(run):
             raise ValueError(f"--resume {resume} is of another run than output {run}, which holds one already; choose another output")
-    elif list_checkpoints(run) or ((run / LOG).exists() and (run / RECIPE).is_file()):
+    elif list_checkpoints(run) or (run / LOG).exists():
         raise ValueError(f"output {run} already holds a run; continue it with --resume auto, or choose another output")
     _refuse_files(run, (*OWN_FILES, LOG) if (run / RECIPE).is_file() else (*OWN_FILES, *BEGUN))
     return None if resume == "no" else Path(resume)
