@@ -9,6 +9,6 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def printable(path: Path) -> str:
-    """The text of a path; bytes of a name that are not text, which Linux allows, become replacement characters."""
+def printable(path: str | Path) -> str:
+    """The text of a path, or of a message with one; bytes of a name that are not text, as Linux allows, become replacement characters."""
     return os.fsencode(path).decode("utf-8", "replace")

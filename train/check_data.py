@@ -12,7 +12,7 @@ from typing import Any
 from accelerate.utils import tqdm
 
 from kat_zoo._arguments import require_writable
-from kat_zoo._text import one_line
+from kat_zoo._text import one_line, printable
 from kat_zoo.images import UNREADABLE
 
 from .classification.recipe import Recipe
@@ -60,7 +60,7 @@ class Report:
             yield f"{self.split}: {self.examples} images, {pixels}; {len(names)} classes, each in {min(counts)} to {max(counts)} images"
         absent = [name for name in names if not self.classes[name]]
         if absent:
-            yield f"  no image has {', '.join(absent[:SHOWN])}{', ...' if len(absent) > SHOWN else ''}"
+            yield f"  no image has {printable(', '.join(absent[:SHOWN]))}{', ...' if len(absent) > SHOWN else ''}"
         if self.problems:
             yield f"  {len(self.problems)} cannot be used; {self.consequence}"
         yield from (f"    {problem}" for problem in self.problems[:SHOWN])
@@ -85,7 +85,7 @@ def check(report: Report, looks: Sequence[tuple[str, Look]]) -> Report:
     with ThreadPoolExecutor(THREADS) as pool:
         for name, found in tqdm(pool.map(read, looks), total=len(looks), desc=report.split, unit="image"):
             if isinstance(found, Exception):
-                text = one_line(found)[:300]
+                name, text = printable(name), printable(one_line(found)[:300])
                 report.problems.append(text if name in text else f"{name}: {text}")
                 continue
             report.examples += 1
@@ -106,7 +106,7 @@ def _classification(recipe: Recipe) -> tuple[Sequence[str], list[Report]]:
     from .classification.datasets import Images, Stream, open_splits
     from .core.images import name_of, to_mode
 
-    splits = open_splits(recipe.data, recipe.seed)
+    splits = open_splits(recipe.data, recipe.seed, look=False)  # all are looked at here
     if isinstance(splits.train, Stream) or isinstance(splits.test, Stream):
         raise ValueError("data.streaming is on, or the data is a webdataset: expected data that is read by index")
 

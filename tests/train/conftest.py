@@ -39,7 +39,7 @@ def hold_by_another(monkeypatch):
     def hold(folder):
         raise ValueError("another process trains there")
 
-    return lambda: monkeypatch.setattr("kat_zoo.train.core.begin.hold", hold)
+    return lambda: monkeypatch.setattr("kat_zoo.train.core.processes.hold", hold)
 
 
 def write_idx(path, array):

@@ -20,6 +20,8 @@ from kat_zoo.train.classification.analyze import ANALYSES, FinishedRun, open_run
 from kat_zoo.train.classification.loop import train
 from kat_zoo.train.classification.recipe import ModelConfig
 
+from .test_hub_data import write_parquet
+
 
 def finished(recipe, folder, name="karat_pico_patch4_28", **kwargs):
     size = {"depth": 2, "embed_dim": 24} if "karat" in name else {}
@@ -84,6 +86,17 @@ def test_a_kat_from_a_vit_starts_from_its_weights(recipe, tmp_path):
     model = ModelConfig(name="test_kat", init_from=f"test_vit@{tmp_path / 'vit.safetensors'}")
     run = FinishedRun("run", tmp_path, replace(recipe, model=model), vit, [])
     assert torch.equal(run.states["start"]["blocks.0.attn.qkv.weight"], vit.blocks[0].attn.qkv.weight)
+
+
+def test_the_padding_of_a_stream_is_no_image(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
+    root = write_parquet(tmp_path / "parquet", test=10)
+    data = replace(recipe.data, dataset="hub", root=root, streaming=True, samples=32, batch_size=8)
+    train(replace(recipe, data=data, system=replace(recipe.system, keep_checkpoints=9)))
+    images, labels, _ = analyze._images(open_run(tmp_path / "run"), 16)
+    assert len(images) == len(labels) == 10 and labels.tolist() == [i % 2 for i in range(10)]
+    arguments = ["--grid", "2", "--loss-images", "16", "--out", str(tmp_path / "out")]
+    assert cli.main(["analyze", str(tmp_path / "run"), "--what", "landscape", *arguments]) == 0
 
 
 def test_errors_name_what_is_wrong(tmp_path, capsys):

@@ -1,12 +1,19 @@
 """All images and annotations of a recipe's data are read once, and what is wrong is said."""
 
+import itertools
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from kat_zoo.cli.main import main as cli
 from kat_zoo.train.check_data import main
+from kat_zoo.train.classification.datasets import open_splits
+from kat_zoo.train.classification.loader import train_loader
+from kat_zoo.train.classification.recipe import AugmentConfig, DataConfig
+from kat_zoo.train.core.images import UnreadableImages
 
 from .conftest import write_ade20k
 from .detection_scenes import write_coco
@@ -39,6 +46,55 @@ def test_classes_in_folders(tmp_path, capsys):
     assert f"{cut}: " in out and "val/cat/2.png: it is not in a format" in out and "evaluation leaves no image out" in out
     lines = (tmp_path / "report.txt").read_text().splitlines()
     assert [line.split(":")[0] for line in lines] == ["training", "evaluation"]
+
+
+def test_names_that_are_not_text_and_more_damage_than_a_run_looks_at(tmp_path, capsys):
+    root = tmp_path / "data"
+    for split in ("train", "val"):
+        for name in (b"cat", b"k\xfc"):
+            folder = root / split / os.fsdecode(name)
+            folder.mkdir(parents=True)
+            for i in range(12):
+                path = folder / os.fsdecode(b"%02d_\xe4.png" % i)
+                if name == b"cat" and split == "train":
+                    path.write_text("no picture")
+                else:
+                    Image.new("L", (28, 28), 10 * i).save(path)
+    arguments = ["--data.dataset", "folder", "--data.root", str(root)]
+    assert main([*arguments, "--report", str(tmp_path / "report.txt")]) == 1
+    out = capsys.readouterr().out
+    out.encode()
+    assert "12 cannot be used" in out and "00_\ufffd.png: it is not in a format" in out
+    assert len((tmp_path / "report.txt").read_text().splitlines()) == 12
+    with pytest.raises(ValueError, match="the first 10 images cannot be read: .*00_\ufffd.png"):
+        open_splits(DataConfig("folder", str(root)))
+    config = DataConfig("folder", str(root), max_unreadable=12, batch_size=4, workers=0)
+    splits, unreadable = open_splits(config), UnreadableImages(12)
+    resolved = {
+        "input_size": (1, 28, 28),
+        "mean": (0.5,),
+        "std": (0.5,),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+    }
+    loader, sampler, _ = train_loader(splits.train, config, AugmentConfig(crop="none"), resolved, 0, 1, unreadable)
+    sampler.seek(0)
+    assert len(list(loader)) == 6 and len(unreadable.names) == 12 and all(name.endswith("_\ufffd.png") for name in unreadable.names)
+
+
+def test_classes_whose_names_are_not_text_are_evaluated(tmp_path, capsys):
+    root = tmp_path / "data"
+    for split, name in itertools.product(("train", "val"), (b"cat", b"k\xfc")):
+        folder = root / split / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        for i in range(4):
+            Image.new("L", (28, 28), 10 * i).save(folder / f"{i}.png")
+    model = ["--model.name=kat_pico_patch4_28", "--model.kwargs={depth: 1, embed_dim: 24}", f"--data.root={root}", "--data.dataset=folder"]
+    output = ["--output", str(tmp_path / "run"), "--schedule.epochs=1", "--schedule.warmup_epochs=0", "--system.trackers=[]"]
+    assert cli(["train", *model, "--data.batch_size=4", "--data.workers=0", *output]) == 0
+    assert cli(["validate", str(tmp_path / "run"), "--confusion", str(tmp_path / "confusion.csv")]) == 0
+    assert "k\ufffd" in capsys.readouterr().out and b",cat,k\xfc" in (tmp_path / "confusion.csv").read_bytes()
 
 
 def test_scenes_of_coco(tmp_path, capsys):

@@ -56,6 +56,8 @@ def read(text, tmp_path, *argv):
         ("output: x\nschedule: {name: multistep, milestones: [4, 2]}\n", "schedule.milestones=(4.0, 2.0): expected epochs in rising order"),
         ("output: x\nschedule: {name: step, epochs: 60}\n", "schedule.decay_epochs=None: expected the length of a step, below schedule."),
         ("output: x\nschedule: {name: step, epochs: 60, decay_epochs: 60}\n", "schedule.decay_epochs=60.0: expected the length of a step"),
+        ("output: x\nschedule: {name: cosine, decay_epochs: 30}\n", "schedule.decay_epochs=30: expected with schedule.name wsd, rsqrt or"),
+        ("output: x\nschedule: {name: constant, decay_epochs: 0.5}\n", "give --schedule.decay_epochs null with constant"),
         ("output: x\naugment: {auto_augment: rand-mfoo}\n", "augment.auto_augment='rand-mfoo': expected a policy of timm, as rand-m9"),
         ("output: x\naugment: {auto_augment: rand-m9-tall}\n", "augment.auto_augment='rand-m9-tall': expected a policy of timm"),
         ("output: x\naugment: {auto_augment: rand-m9.5}\n", "augment.auto_augment='rand-m9.5': expected a policy of timm"),
@@ -114,6 +116,36 @@ def test_overrides_and_round_trip(tmp_path):
 def test_config_by_name_of_a_packaged_recipe(tmp_path):
     recipe, _ = parse(Recipe, ["--config", "kat_pico_fmnist", "--seed", "3"], "test")
     assert recipe.model.name == "kat_pico_patch4_28" and recipe.seed == 3
+
+
+@pytest.mark.parametrize(
+    "value", ["kat_pico_fmnist.yaml", "configs/kat_pico_fmnist.yaml", "/elsewhere/kat_zoo/train/configs/kat_pico_fmnist.yaml"]
+)
+def test_config_by_the_path_of_a_packaged_recipe(value):
+    assert parse(Recipe, ["--config", value], "test")[0].model.name == "kat_pico_patch4_28"
+
+
+@pytest.mark.parametrize("value", ["nosuch/dir/kat_pico_fmnist.yaml", "/runs/kat_pico_fmnist", "my/configs/kat_pico_fmnist.yaml"])
+@pytest.mark.parametrize("command", ["train", "plan", "validate", "check-data"])
+def test_a_path_of_ones_own_is_not_a_packaged_recipe(command, value, capsys):
+    assert main([command, "--config", value]) == 2
+    expected = f"--config {value}: no such file, and not the name of a packaged recipe; did you mean kat_pico_fmnist"
+    assert expected in capsys.readouterr().err
+
+
+def test_the_folder_of_a_run_is_not_its_recipe(tmp_path, capsys):
+    run = tmp_path / "runs" / "kat_pico_fmnist"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text("output: x\n")
+    assert main(["train", f"--config={run}"]) == 2
+    assert f"--config {run} is the folder of a run: expected its recipe, {run}/recipe.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--config"], ["--config="], ["--config", "--seed", "3"]])
+@pytest.mark.parametrize("command", ["train", "plan", "validate", "check-data"])
+def test_a_config_without_a_value_is_named(command, arguments, capsys):
+    assert main([command, *arguments]) == 2
+    assert "--config: expected a file of settings, or the name of a packaged recipe" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -2,12 +2,19 @@
 
 import dataclasses
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
 from kat_zoo.train.classification.recipe import ModelConfig, Recipe
-from kat_zoo.train.core.config import EmaConfig, OptimizerConfig, RunRecipe, ScheduleConfig, SystemConfig
+from kat_zoo.train.core.config import EmaConfig, OptimizerConfig, RunRecipe, ScheduleConfig, SystemConfig, parse
 from kat_zoo.train.core.log import JsonlLog, read_log
+from kat_zoo.train.core.optim import initial_share
+from kat_zoo.train.tasks import find_task
+
+from .test_config import RECIPE_OF
 
 DEFAULTS = {
     OptimizerConfig: {
@@ -52,3 +59,18 @@ def test_a_log_that_begins_anew_keeps_the_start_alone(tmp_path):
     assert read_log(path) == rows[:5]
     JsonlLog(path)
     assert read_log(path) == rows[:2]
+
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "data.md").read_text().replace("\\\n", " ")
+COMMANDS = [shlex.split(line, comments=True)[2:] for line in re.findall(r"^    (kat-zoo train .*)$", GUIDE, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[3])
+def test_the_commands_of_the_guide_deliver_trained_weights(command):
+    """A thousand pictures: the average that the recipe keeps may be made for a thousand times as many."""
+    recipe = parse(RECIPE_OF[find_task(command)], command, "test")[0]
+    assert initial_share(recipe.ema, recipe.schedule.epochs * 1000 // recipe.data.batch_size) < 0.05
+
+
+def test_the_guide_has_such_commands():
+    assert len(COMMANDS) >= 5

@@ -4,6 +4,7 @@ import errno
 import itertools
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kat_zoo.train.classification.loop import train
 from kat_zoo.train.classification.rehearsal import rehearse
-from kat_zoo.train.core import lock
+from kat_zoo.train.core import lock, processes
 from kat_zoo.train.core.checkpoint import list_checkpoints, write_atomically
 from kat_zoo.train.core.command import launched
 from kat_zoo.train.core.log import JsonlLog, read_log
@@ -118,6 +119,36 @@ def test_two_runs_in_a_folder_are_noticed_and_a_killed_one_is_forgotten(short):
     other.communicate()
     assert train(short) is not None
     assert not (folder / lock.LOCK).exists()
+
+
+def test_the_checkpoint_is_chosen_after_the_folder_is_locked(short, monkeypatch):
+    """Another run saves its last checkpoint between the look of this one, while it starts, and its lock."""
+    more = change(short, schedule={"epochs": 2, "warmup_epochs": 0})
+    train(short)
+    (checkpoint,) = list_checkpoints(Path(short.output))
+    aside = shutil.move(checkpoint, Path(short.output) / "aside")
+    starting = processes.Accelerator
+
+    def start_while_the_other_ends(*args, **kwargs):
+        shutil.move(aside, checkpoint)
+        return starting(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "Accelerator", start_while_the_other_ends)
+        for name in ("model.safetensors", "best.safetensors", "result.json", "README.md", "curves.png", "curves.csv"):
+            (checkpoint.parents[1] / name).unlink()  # as if it had begun: its folder is one to go on in
+        train(more, resume="auto")
+    assert [record["update"] for record in read_log(Path(short.output) / "metrics.jsonl") if "top1" in record] == [6, 12]
+
+
+def test_a_run_holds_its_folder_while_it_opens_the_data(short, monkeypatch):
+    def compete(*_):
+        subprocess.run([sys.executable, "-c", HOLD, short.output], check=True, stderr=subprocess.PIPE, timeout=60)
+
+    monkeypatch.setattr("kat_zoo.train.classification.loop.open_splits", compete)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        train(short)
+    assert f"process {os.getpid()} on".encode() in refused.value.stderr and not Path(short.output).exists()
 
 
 def test_a_run_that_failed_is_continued_in_the_same_process(short, monkeypatch):

@@ -74,6 +74,12 @@ def epoch(root, epoch=0, first=0, workers=0, augment=EXACT, batch_size=8, sample
     return list(loader)
 
 
+def test_a_number_of_classes_that_the_data_does_not_have_is_refused(parquet):
+    with pytest.raises(ValueError, match="data.num_classes=3: expected 2, the classes of the column label of .*, or to be left out"):
+        hub(parquet, num_classes=3)
+    assert hub(parquet, num_classes=2).classes == ("even", "odd")
+
+
 def test_every_image_of_a_stream_once_per_epoch(parquet):
     batches = epoch(parquet, workers=2)
     seen = [n for images, _ in batches for n in numbers(images)]

@@ -5,6 +5,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from kat_zoo.cli.main import main
 from kat_zoo.train.classification.model import build_model
 from kat_zoo.train.classification.recipe import ModelConfig
 from kat_zoo.train.core.config import RECIPES, OptimizerConfig
@@ -168,3 +169,56 @@ def test_wrong_arguments_of_a_model_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             build_model(ModelConfig(name="kat_pico_patch4_28", kwargs=kwargs), 10)
+
+
+PICO = ["--model.name", "kat_pico_patch4_28"]
+TINY = ["--model.name", "kat_tiny_patch16_224"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--model.name", "kat_tiny_patch16_224.none"], "model.name='kat_tiny_patch16_224.none': expected another tag, one of kat_tiny"),
+        ([*PICO, "--model.init_from", "vit_tiny_patch16_224.none"], "model.init_from='vit_tiny_patch16_224.none': expected another tag"),
+        ([*PICO, "--model.init_from", "none"], "model.init_from 'none' is not a timm model"),
+        ([*PICO, "--model.init_from", "karat_tiny_g3b_patch16_224"], "model.init_from='karat_tiny_g3b_patch16_224': expected NAME@FILE"),
+        (["--model.name", "karat_tiny_g3b_patch16_224", "--model.pretrained", "true"], "model.pretrained=True: expected false, for there"),
+        ([*TINY, "--data.mean", "[0.5, 0.5]"], "data.mean=[0.5, 0.5]: expected 3 number(s) for each, as the model takes 3 channel(s)"),
+        ([*TINY, "--data.std", "[1, 1, 1, 1]"], "data.std=[1.0, 1.0, 1.0, 1.0]: expected 3 number(s) for each"),
+        ([*PICO, "--model.kwargs", "{embed_dim: 25}"], "model.kwargs={'embed_dim': 25}: expected arguments of kat_pico_patch4_28 (Asserti"),
+        ([*PICO, "--model.kwargs", "{depth: -1}"], "model.kwargs={'depth': -1}: expected arguments of kat_pico_patch4_28 (RuntimeError: "),
+        ([*PICO, "--model.kwargs", "{num_heads: 0}"], "model.kwargs={'num_heads': 0}: expected arguments of kat_pico_patch4_28 (ZeroDiv"),
+        ([*PICO, "--model.kwargs", "{act_layer: x}"], "model.kwargs={'act_layer': 'x'}: act_layer='x': expected None"),
+        (
+            ["--model.name", "resnet18", "--model.kwargs", "{norm_layer: x}"],
+            "model.kwargs={'norm_layer': 'x'}: expected arguments of resnet",
+        ),
+        ([*PICO, "--model.kwargs", "{drop_path_rate: 2}"], "model.kwargs.drop_path_rate=2: expected a number in [0, 1)"),
+        (["--task", "detection", "--model.backbone", "kat_tiny_patch16_224.none"], "model.backbone='kat_tiny_patch16_224.none': expected"),
+        (
+            ["--task", "segmentation", "--model.backbone", "karat_tiny_g3b_patch16_224", "--model.pretrained", "true"],
+            "model.pretrained=True: expected false, for there are no published weights of karat_tiny_g3b_patch16_224",
+        ),
+        (
+            ["--task", "segmentation", "--model.backbone", "kat_pico_patch4_28", "--model.backbone_args", "{embed_dim: 25}"],
+            "model.backbone_args={'embed_dim': 25}: expected arguments of upernet on kat_pico_patch4_28 (AssertionError: dim should",
+        ),
+        (["--task", "detection", "--model.backbone_args", "{drop_path_rate: 1}"], "model.backbone_args.drop_path_rate=1: expected a"),
+    ],
+)
+def test_a_model_that_is_refused_is_one_line_with_its_setting(arguments, expected, data_root, capsys):
+    root = [] if "--task" in arguments else ["--data.root", data_root]
+    assert main(["train", *arguments, *root, "--data.batch_size", "4", "--output", "x", "--dry-run"]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert expected in line
+
+
+def test_a_model_that_is_refused_is_so_by_the_run_and_by_the_plan(data_root, tmp_path, capsys):
+    data = ["--data.root", data_root, "--data.batch_size", "4"]
+    for arguments, expected in (
+        ([*PICO, "--model.init_from", "vit_tiny_patch16_224.none"], "model.init_from='vit_tiny_patch16_224.none': expected another tag"),
+        ([*PICO, "--model.kwargs", "{depth: -1}"], "model.kwargs={'depth': -1}: expected arguments of kat_pico_patch4_28 (RuntimeError: "),
+    ):
+        for command in (["plan", "--gpus", "1"], ["train", "--output", str(tmp_path / "run")]):
+            assert main([*command, *arguments, *data]) == 2
+            assert expected in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -191,11 +191,38 @@ def test_detection_counts_what_its_model_computes_and_saves(head, precision):
         (["--strategy", "zero"], "--strategy='zero'"),
         (["--utilization", "1.5"], "--utilization=1.5"),
         (["--model.name", "kat_huge"], "kat_huge"),
+        (["--gpus", "4", "--augment.mixup", "0.2", "--data.batch_size", "60", "--optimizer.grad_accum", "5"], "expected a multiple of 40"),
     ],
 )
 def test_what_cannot_be_planned_is_named(argv, named, capsys):
     assert cli.main(["plan", "--config", "kat_pico_fmnist", *argv]) == 2
     assert named in capsys.readouterr().err
+
+
+def test_a_plan_refuses_what_batch_norm_refuses(capsys):
+    arguments = ["--config", "kat_pico_upernet_scenes", "--data.num_classes", "3", "--data.batch_size", "2", "--optimizer.grad_accum", "2"]
+    assert cli.main(["plan", *arguments, "--gpus", "1"]) == 2
+    assert "gives batch norm 1 image(s) at a time" in capsys.readouterr().err
+
+
+def test_images_are_counted_at_their_largest():
+    """As they are tried by auto_batch_size; the table says so."""
+    model = ModelConfig("kat_pico_patch4_28", {**KWARGS, "dynamic_img_size": True})
+    plain, grown, small_at_first = (
+        plan(dataclasses.replace(small(), model=model, data=dataclasses.replace(small().data, sizes=sizes)), Machine(1))
+        for sizes in ({}, {0: 28, 3: 56}, {0: 20})
+    )
+    assert grown.memory[0].per_image > 4 * plain.memory[0].per_image and "Images are 56 x 56 pixels" in grown.assumed
+    assert small_at_first.memory[0] == plain.memory[0] and not plain.assumed
+
+
+def test_passes_hold_pairs():
+    recipe = dataclasses.replace(small(), data=dataclasses.replace(small().data, batch_size=36))
+    memory = plan(recipe, Machine(1)).memory[0]
+    for mixup, found in ((0.0, 4), (0.2, 6)):  # 9 of 36 at a time, or 6
+        machine = Machine(1, gpu_memory=(memory.fixed + 9.5 * memory.per_image) / 1e9, reserve=0)
+        augment = dataclasses.replace(recipe.augment, mixup=mixup, cutmix=0.0)
+        assert plan(dataclasses.replace(recipe, augment=augment), machine).grad_accum[0] == found
 
 
 def test_a_plan_needs_no_folder(capsys):

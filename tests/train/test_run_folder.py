@@ -196,7 +196,7 @@ def test_a_run_that_goes_on_has_no_figures_of_other_weights(run, tmp_path, capsy
     assert "seen" in capsys.readouterr().err
     shutil.rmtree(folder / "checkpoints")
     assert main(["train", "--config", str(tmp_path / "recipe.yaml"), "--resume", "auto"]) == 2
-    assert "has weights, but no checkpoint to go on from" in capsys.readouterr().err
+    assert "has model.safetensors, best.safetensors, curves.png, curves.csv, but no checkpoint to go on from" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from kat_zoo._arguments import ArgumentParser
 from kat_zoo._text import one_line
 from kat_zoo.models._pretrained import count_classes
 
-from ..core.checkpoint import list_checkpoints
+from ..core.checkpoint import list_checkpoints, update_of
 from ..core.runs import read_run
 from . import loader as loaders
 from .datasets import open_splits
@@ -54,7 +54,7 @@ class FinishedRun:
         epochs = {record["update"]: record["epoch"] for record in self.log}
         for checkpoint in list_checkpoints(self.folder):
             averaged = checkpoint / "ema.safetensors"
-            update = int(checkpoint.name.rpartition("_")[2])
+            update = update_of(checkpoint)
             label = f"epoch {epochs[update]:g}" if update in epochs else f"update {update}"
             states[label] = load_file(averaged if averaged.exists() else checkpoint / "model.safetensors")
         return states
@@ -94,13 +94,13 @@ def open_run(folder: Path) -> FinishedRun:
 
 
 def _images(run: FinishedRun, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The first test images as the model sees them, their labels, and what of them is foreground, if that is known."""
+    """The first test images as the model sees them, their labels, and what of them is foreground, if that is known; no padding."""
     data = run.recipe.data
     splits = open_splits(data, run.recipe.seed)
     resolved = loaders.data_config(data, run.model)
     batches: list[tuple[Tensor, Tensor]] = []
-    for batch in loaders.eval_loader(splits.test, data, resolved, 1):
-        batches.append(batch)
+    for images, labels in loaders.eval_loader(splits.test, data, resolved, 1):
+        batches.append((images[labels >= 0], labels[labels >= 0]))  # the batches of a stream are filled up
         if sum(len(labels) for _, labels in batches) >= count:
             break
     images, labels = (torch.cat(parts)[:count] for parts in zip(*batches, strict=True))

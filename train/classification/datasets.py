@@ -13,6 +13,7 @@ import torchvision
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 
+from kat_zoo._text import printable
 from kat_zoo.images import read_image
 
 from ..core.images import UNREADABLE, ArrayImages, Images, Part, decode, name_of, to_mode
@@ -29,6 +30,7 @@ __all__ = [
     "fashion_mnist", "hub", "image_folder", "open_dataset", "open_splits", "webdataset",
 ]  # fmt: skip
 
+TRIES = 10  # images that are looked at before training, until one is whole
 SUFFIXES = (*IMG_EXTENSIONS, ".avif", ".gif", ".jfif", ".jp2")  # in class folders
 
 
@@ -189,7 +191,13 @@ def _reads_hub(name: str, root: str | None) -> bool:
 
 
 def open_dataset(
-    name: str, root: str | None = None, holdout: float = 0.0, seed: int = 0, train_images: int | None = None, **options: Any
+    name: str,
+    root: str | None = None,
+    holdout: float = 0.0,
+    seed: int = 0,
+    train_images: int | None = None,
+    tries: int = TRIES,
+    **options: Any,
 ) -> Splits:
     """Open a dataset by name, and make sure that images of each split can be read.
 
@@ -199,6 +207,7 @@ def open_dataset(
         holdout: fraction of the training split that takes the place of the test split, in [0, 1).
         seed: seed of the choice of that fraction, and of the training images.
         train_images: how many images of the training split are kept for training; None keeps all.
+        tries: damaged images of a split, from its first on, after which it is refused; 0 looks at none.
         **options: options of `hub`, for the datasets that it reads: streaming, samples, num_classes, label, buffer.
 
     Returns:
@@ -212,7 +221,7 @@ def open_dataset(
     options["split"] = holdout > 0
     accepted = options if _reads_hub(name, root) else {"split": holdout > 0} if name in ("folder", "imagenet") else {}
     splits = DATASETS[name](root, **accepted)
-    _look(splits)
+    _look(splits, tries)
     if not holdout and train_images is None:
         return splits
     if isinstance(splits.train, Stream):
@@ -238,21 +247,22 @@ def open_dataset(
     return Splits(Part(splits.train, train), test, splits.classes)
 
 
-def open_splits(config: "DataConfig", seed: int = 0) -> Splits:
-    """`open_dataset` of what the recipe says."""
+def open_splits(config: "DataConfig", seed: int = 0, look: bool = True) -> Splits:
+    """`open_dataset` of what the recipe says; without `look`, no image is read."""
+    tries = max(TRIES, config.max_unreadable + 1) if look else 0
     return open_dataset(
-        config.dataset, config.root, config.holdout, seed, config.train_images, streaming=config.streaming, samples=config.samples,
+        config.dataset, config.root, config.holdout, seed, config.train_images, tries, streaming=config.streaming, samples=config.samples,
         num_classes=config.num_classes, label=config.label, buffer=config.shuffle_buffer,
     )  # fmt: skip
 
 
-def _look(splits: Splits, tries: int = 10) -> None:
+def _look(splits: Splits, tries: int) -> None:
     """Read images of each split until one is whole, so that a dataset that cannot be read fails before training.
 
     Raises:
         ValueError: none of the first few can be read, or has 8 or 16 bits; they are named.
     """
-    for split in (splits.train, splits.test):
+    for split in (splits.train, splits.test) if tries else ():
         errors = {}
         for name, read in islice(_readers(split), tries):
             try:
@@ -263,7 +273,8 @@ def _look(splits: Splits, tries: int = 10) -> None:
                 to_mode(found[0] if isinstance(found, tuple) else found, "L", name)
                 break
         else:
-            raise ValueError(f"the first {len(errors)} images cannot be read: " + "; ".join(f"{k} ({v})" for k, v in errors.items()))
+            told = "; ".join(f"{k} ({v})" for k, v in islice(errors.items(), TRIES))
+            raise ValueError(printable(f"the first {len(errors)} images cannot be read: {told}{'; ...' if len(errors) > TRIES else ''}"))
 
 
 def _readers(split: Images | Stream) -> Iterator[tuple[str, Callable[[], Any]]]:

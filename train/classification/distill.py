@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from kat_zoo.hub.source import as_folder, open_model
 from kat_zoo.models._pretrained import require_model
 
+from ..core.models import check_published
 from .model import check_classes, load_model
 from .recipe import ModelConfig, Recipe
 
@@ -84,6 +85,8 @@ def load_teacher(
     if own is not None and own[0] != input_size[0]:
         raise ValueError(f"distill.input_size={list(own)}: expected {input_size[0]} channels, as the student's images have")
     input_size = own or input_size
+    if not path and folder is None:
+        check_published(name, f"distill.teacher={name!r}", "NAME@FILE")
     if weights and not path and folder is None:
         check_classes(name, recipe.data.dataset, num_classes)
     try:

@@ -16,6 +16,7 @@ from timm.task import ClassificationEvaluator
 from torch import Tensor, nn
 
 from kat_zoo._arguments import require_writable
+from kat_zoo._text import printable
 
 from ..core.config import parse, require
 from ..core.processes import evaluation, share_buffers
@@ -205,15 +206,15 @@ def main(argv: Sequence[str]) -> int:
             f"{config.model.name} on {config.data.dataset}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, "
             f"loss {result.loss:.4f}, {result.samples} images"
         )
-        width = max(map(len, splits.classes))
+        width = max(len(printable(name)) for name in splits.classes)
         for name, share in zip(splits.classes, result.per_class, strict=True):
-            accelerator.print(f"  {name:<{width}}  {share:6.2f} %")
+            accelerator.print(f"  {printable(name):<{width}}  {share:6.2f} %")
         if config.knn:
             parts = [features(accelerator, model, part, config.data, resolved, lambda: False) for part in (splits.train, splits.test)]
             if accelerator.is_main_process and parts[0] and parts[1]:
                 print(f"{config.knn} nearest neighbors: top-1 {nearest(parts[0], parts[1], config.knn):.2f} %")
         if config.confusion is not None and accelerator.is_main_process:
-            with config.confusion.open("w", newline="", encoding="utf-8") as file:
+            with config.confusion.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 csv.writer(file).writerows([["right \\ predicted", *splits.classes], *zip(splits.classes, *matrix.T.tolist(), strict=True)])
             print(config.confusion)
     return 0

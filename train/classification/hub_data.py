@@ -176,6 +176,10 @@ def _splits(name: str, parts: Any, streaming: bool, samples: int | None, num_cla
         raise ValueError(f"{name} has the splits {', '.join(parts)}; needed: train, and test or validation")
     image, label = _columns(name, parts["train"].features, label)
     feature = parts["train"].features[label]
+    if isinstance(feature, datasets.ClassLabel) and num_classes not in (None, len(feature.names)):
+        raise ValueError(
+            f"data.num_classes={num_classes}: expected {len(feature.names)}, the classes of the column {label} of {name}, or to be left out"
+        )
     classes = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else _numbered(name, parts["train"], label, num_classes)
     splits: dict[str, HubImages | Stream] = {}
     for key in ("train", *others):

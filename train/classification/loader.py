@@ -109,10 +109,19 @@ class EvalImages(Dataset):
 
 
 def data_config(config: DataConfig, model: nn.Module) -> dict[str, Any]:
-    """Input size, mean, std, interpolation and crop: the model's own, overridden by the recipe's."""
+    """Input size, mean, std, interpolation and crop: the model's own, overridden by the recipe's.
+
+    Raises:
+        ValueError: mean or std of another number of channels.
+    """
     keys = ("input_size", "mean", "std", "interpolation", "crop_pct")
     given = {key: getattr(config, key) for key in keys if getattr(config, key) is not None}
-    resolved = resolve_data_config(given, model=model)
+    try:
+        resolved = resolve_data_config(given, model=model)
+    except AssertionError as error:  # of the count
+        channels = (config.input_size or getattr(model, "pretrained_cfg", {}).get("input_size", (3,)))[0]
+        both = " and ".join(f"data.{key}={list(given[key])}" for key in ("mean", "std") if key in given)
+        raise ValueError(f"{both}: expected {channels} number(s) for each, as the model takes {channels} channel(s)") from error
     # timm repeats a single number three times, which one channel does not take; image_mode looks at the count.
     return resolved | {key: tuple(given[key]) for key in ("mean", "std") if key in given and resolved["input_size"][0] == 1}
 

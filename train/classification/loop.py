@@ -7,7 +7,6 @@ arguments, or torchrun.
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +15,10 @@ from timm.loss import create_classification_loss
 
 from kat_zoo.hub.repository import model_config
 
-from ..core.begin import begin, claimed
+from ..core.begin import begin, check_schedule
 from ..core.command import command
 from ..core.images import UnreadableImages
-from ..core.lock import release
+from ..core.lock import exclusive
 from ..core.processes import signaled, start
 from ..core.signals import stop_signals
 from . import loader as loaders
@@ -34,6 +33,7 @@ from .recipe import Recipe
 from .rehearsal import rehearse
 
 
+@exclusive
 def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
     """Train a classifier, leaving weights, logs and checkpoints in `recipe.output`.
 
@@ -80,10 +80,10 @@ def train(recipe: Recipe, resume: str = "no") -> Evaluation | None:
         )
     test_batches = loaders.eval_loader(splits.test, recipe.data, resolved, processes)
     if recipe.probes and checkpoint is None:
-        with claimed(recipe, accelerator, updates_per_epoch), stop_signals() as signals:
+        check_schedule(recipe, accelerator, updates_per_epoch)
+        with stop_signals() as signals:
             if not fit_head(recipe, accelerator, model, splits.train, resolved, partial(signaled, accelerator, signals)):
                 accelerator.print("stopped by a signal in the linear probe; --resume auto begins it again")
-                release(Path(recipe.output))
                 return None
 
     # ---- Optimizer, schedule, average; continue or begin -------------------------------------------------------------

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from types import MethodType
-from typing import Any
+from typing import Any, NoReturn
 
 import timm
 import torch
@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import kat_zoo
-from kat_zoo._text import one_line
 from kat_zoo.models._pretrained import UnknownArgument, classifier_of, create_model, known_classes
 
+from ..core.models import arguments_of, check_published, check_tag
 from ..core.optim import RATIONALS
 from .recipe import ModelConfig
 
@@ -64,6 +64,34 @@ def _has_new_head(config: ModelConfig, num_classes: int) -> bool:
     return config.new_head or (bool(classifier_of(name)) and known_classes(name, path or None) != num_classes)
 
 
+def check_names(config: ModelConfig) -> None:
+    """Refuse names of models that `build_model` would refuse, before anything is built or fetched.
+
+    Args:
+        config: the model, of which the names alone are looked at.
+
+    Raises:
+        ValueError: an unknown model or tag, or weights that are not published.
+    """
+    if not timm.is_model(config.name):
+        _refuse_name(config.name, "model.name")
+    check_tag(config.name, "model.name")
+    if config.pretrained:
+        check_published(config.name, "model.pretrained=True", "false")
+    if config.init_from is not None:
+        name, _, path = config.init_from.partition("@")
+        if not timm.is_model(name):
+            _refuse_name(name, "model.init_from")
+        check_tag(name, "model.init_from")
+        if not path:
+            check_published(name, f"model.init_from={name!r}", "NAME@FILE")
+
+
+def _refuse_name(name: str, key: str) -> NoReturn:
+    close = timm.list_models(f"*{name.split('_')[0]}*")[:8]
+    raise ValueError(f"{key} {name!r} is not a timm model; similar: {', '.join(close) or 'none'}")
+
+
 def load_model(config: ModelConfig, num_classes: int, adapt: bool = False, key: str = "model.kwargs") -> nn.Module:
     """Create the configured model.
 
@@ -81,23 +109,24 @@ def load_model(config: ModelConfig, num_classes: int, adapt: bool = False, key: 
             damaged or does not fit it.
         FileNotFoundError: no such checkpoint.
     """
-    if not timm.is_model(config.name):
-        close = timm.list_models(f"*{config.name.split('_')[0]}*")[:8]
-        raise ValueError(f"model.name {config.name!r} is not a timm model; similar: {', '.join(close) or 'none'}")
+    check_names(config)
     arguments: dict[str, Any] = {"num_classes": num_classes, **config.kwargs}
     if arguments["num_classes"] != num_classes:
         raise ValueError(f"{key}={config.kwargs}: expected num_classes {num_classes}, those of the data, or to be left out")
+    shown = f"{key}={dict(item for item in config.kwargs.items() if item[0] != 'device')}"  # which is the planner's
     try:
-        return create_model(config.name, pretrained=config.pretrained, checkpoint=config.checkpoint, adapt=adapt, **arguments)
-    except UnknownArgument as error:
-        raise ValueError(f"{key}={config.kwargs}: {error}") from error
-    except TypeError as error:  # of a wrong type
-        raise ValueError(f"{key}={config.kwargs}: expected arguments of {config.name} ({one_line(error)[:200]})") from error
+        with arguments_of(config.name, shown):
+            return create_model(config.name, pretrained=config.pretrained, checkpoint=config.checkpoint, adapt=adapt, **arguments)
+    except ValueError as error:
+        of_weights = config.pretrained or config.checkpoint  # which the message names
+        if str(error).startswith(key) or not config.kwargs or (of_weights and not isinstance(error, UnknownArgument)):
+            raise
+        raise ValueError(f"{shown}: {error}") from error
 
 
 def _transfer(model: nn.Module, source: str, num_classes: int, adapt: bool) -> None:
     """Fill a KAT with the weights of a ViT; `source` is NAME, for timm's weights, or NAME@FILE."""
-    name, _, path = source.partition("@")
+    name, _, path = source.partition("@")  # looked at by `check_names`
     vit = load_model(ModelConfig(name=name, pretrained=not path, checkpoint=path or None), num_classes, adapt)
     kat, report = kat_zoo.vit_to_kat(vit)
     logger.info("transferred %s: relative logits error %.2g", source, report.relative_logits_error)

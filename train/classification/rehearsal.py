@@ -10,7 +10,7 @@ from ..core.trial import try_update
 from . import loader as loaders
 from .datasets import check_options, image_folder
 from .distill import create_task
-from .model import build_model, check_sizes
+from .model import build_model, check_names, check_sizes
 from .recipe import DataConfig, Recipe
 
 # (classes, training images)
@@ -72,6 +72,7 @@ def rehearse(recipe: Recipe, batch_size: int = 2) -> str:
     """
     recipe = recipe.after_probe
     classes, images, assumed = count_data(recipe.data)
+    check_names(recipe.model)
     config = dataclasses.replace(recipe.model, pretrained=False, checkpoint=None, init_from=None)
     model = build_model(config, classes).train()
     resolved = loaders.data_config(recipe.data, model)

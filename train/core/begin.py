@@ -1,9 +1,8 @@
-"""The beginning of a run: optimizer, schedule and average prepared, a checkpoint loaded, the run folder opened and locked."""
+"""The beginning of a run: optimizer, schedule and average prepared, a checkpoint loaded, the run folder opened."""
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sized
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sized
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,9 +16,8 @@ from torch import nn
 
 from kat_zoo.hub.repository import CARD, CONFIG, RECIPE, RESULT, dumps, write_code
 
-from .checkpoint import Progress, drop_abandoned, load_checkpoint, write_atomically
+from .checkpoint import LOG, Progress, drop_abandoned, is_of, load_checkpoint, write_atomically
 from .config import RunRecipe, to_yaml
-from .lock import hold, release
 from .log import JsonlLog
 from .optim import create_optimizer, create_scheduler, first_step, initial_share
 from .resume import check_classes
@@ -40,9 +38,8 @@ class Ordered(Protocol):
         """Say so where they were others."""
 
 
-@contextmanager
-def claimed(recipe: RunRecipe, accelerator: Accelerator, updates_per_epoch: int) -> Iterator[None]:
-    """Hold the run folder for the block, which is work before `begin`; where it fails, a folder that was not there is gone again.
+def check_schedule(recipe: RunRecipe, accelerator: Accelerator, updates_per_epoch: int) -> None:
+    """Refuse before any work what `begin` would refuse after it: a schedule whose phases have no place in so many updates.
 
     Args:
         recipe: recipe of any task.
@@ -50,35 +47,17 @@ def claimed(recipe: RunRecipe, accelerator: Accelerator, updates_per_epoch: int)
         updates_per_epoch: optimizer updates in one epoch.
 
     Raises:
-        ValueError: another process trains in the folder, or the phases of the schedule have no place in so many updates.
-        OSError: the folder cannot be made or written to.
+        ValueError: they have no place.
     """
     if recipe.trains:
         create_scheduler(first_step(recipe.optimizer, device=accelerator.device), recipe.schedule, updates_per_epoch)
-    _claim(recipe, accelerator)
-    try:
-        yield
-    except BaseException:  # an interrupt too
-        if accelerator.is_main_process:
-            release(Path(recipe.output))
-            with suppress(OSError):  # it holds something
-                Path(recipe.output).rmdir()
-        raise
 
 
-def _claim(recipe: RunRecipe, accelerator: Accelerator) -> None:
-    """Make the run folder and lock it; every process calls it."""
-    folder = Path(recipe.output)
-    busy: list[Exception | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            hold(folder)
-        except (OSError, ValueError) as error:  # the other processes must hear of it
-            busy = [error]
-    (refusal,) = broadcast_object_list(busy)
-    if refusal is not None:
-        raise refusal
+def _lacks_best(folder: Path, checkpoint: Path | None, progress: Progress) -> bool:
+    """Whether the best value that a checkpoint knows has no best.safetensors here; what was abandoned is removed first."""
+    if checkpoint is not None and is_of(checkpoint, folder):
+        drop_abandoned(folder, checkpoint, progress.update)
+    return progress.best is not None and not (folder / "best.safetensors").exists()
 
 
 def begin(
@@ -112,7 +91,7 @@ def begin(
 
     Raises:
         FileNotFoundError: `checkpoint` is not a checkpoint.
-        ValueError: it is past the end of the run, counts other epochs, or knows other classes; or another process trains in the folder.
+        ValueError: it is past the end of the run, counts other epochs, or knows other classes.
     """
     folder, system = Path(recipe.output), recipe.system
     memory_format = torch.channels_last if system.channels_last else torch.contiguous_format
@@ -132,7 +111,6 @@ def begin(
         ema.module = fsdp2_prepare_model(accelerator, ema.module)  # sharded as the model, so that each process averages its part
     set_seed(recipe.seed, device_specific=True)  # from here on, dropout and mixup differ between processes
 
-    _claim(recipe, accelerator)
     check_classes(config, checkpoint)
     progress = load_checkpoint(accelerator, checkpoint, ema) if checkpoint else Progress()
     accelerator.step = 0  # a checkpoint is made after an update, whatever the number of micro-batches in it was
@@ -154,7 +132,7 @@ def begin(
             f"schedule.epochs {-(-progress.update // updates_per_epoch)} or more"
         )
     scheduler.step_update(progress.update)
-    lost = [accelerator.is_main_process and drop_abandoned(folder, checkpoint, progress.update)]
+    lost = [accelerator.is_main_process and _lacks_best(folder, checkpoint, progress)]
     if broadcast_object_list(lost)[0]:  # in all processes, which evaluate together; the weights at hand are evaluated again
         progress.best, progress.evaluated = None, min(progress.evaluated, progress.update - 1)
     log = None
@@ -162,13 +140,15 @@ def begin(
         write_atomically(folder / RECIPE, to_yaml(recipe).encode())
         write_atomically(folder / CONFIG, dumps(config))
         write_code(config, folder)
-        if progress.update < total:  # a finished run that goes on: its figures are of other weights than those to come
+        if checkpoint is not None and is_of(checkpoint, folder) and progress.update < total:
+            # A finished run that goes on: its figures are of other weights than those to come.
             for name in (RESULT, CARD):
                 (folder / name).unlink(missing_ok=True)
-        log = JsonlLog(folder / "metrics.jsonl", progress.update, progress.evaluated)
+        log = JsonlLog(folder / LOG, progress.update, progress.evaluated)
     accelerator.project_configuration.logging_dir = str(folder / "tensorboard")
     wandb = {"name": folder.name, "group": folder.name, "dir": str(folder), "config": asdict(recipe)}  # a continued run is a new one there
-    accelerator.init_trackers("kat_zoo", init_kwargs={"tensorboard": {"purge_step": progress.update}, "wandb": wandb})
+    after = 0 if checkpoint is None else progress.update + 1  # the records of the checkpoint's own update stay
+    accelerator.init_trackers("kat_zoo", init_kwargs={"tensorboard": {"purge_step": after}, "wandb": wandb})
     accelerator.print(
         f"{summary}, {sum(p.numel() for p in bare.parameters()) / 1e6:.2f}M parameters, {total} updates of "
         f"{recipe.batch_size} images on {accelerator.num_processes} process(es), "

@@ -3,12 +3,14 @@
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+import yaml
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors import SafetensorError, safe_open
@@ -19,13 +21,18 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from kat_zoo._checks import is_count
 from kat_zoo._text import one_line
-from kat_zoo.hub.repository import serialize
+from kat_zoo.hub.repository import CARD, CODE, CONFIG, RECIPE, RESULT, WEIGHTS, serialize
 
 from .states import check_files, load_random_state, load_state, stream_state
+from .yaml_file import read_settings
 
 logger = logging.getLogger("kat_zoo")
 
 PREFIX, PARTIAL = "update_", ".partial"
+LOG = "metrics.jsonl"
+OWN_FILES = (WEIGHTS, "best.safetensors", "last.safetensors", RESULT, CARD, "curves.png", "curves.csv")  # of a run that was evaluated
+BEGUN = (CONFIG, CODE, LOG)  # of one that began, beside its recipe
+CHECKPOINT = re.compile(rf"{PREFIX}(\d{{8,}})")
 MODEL_FILES = {DistributedType.FSDP: "pytorch_model_fsdp*", DistributedType.DEEPSPEED: "pytorch_model"}  # accelerate's names
 
 
@@ -117,12 +124,17 @@ def _allow_as_usual(path: Path) -> None:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Whole checkpoints of a run folder, oldest first."""
-    folders = (run / "checkpoints").glob(f"{PREFIX}*")
-    return sorted(folder for folder in folders if not folder.name.endswith(PARTIAL))
+    """Whole checkpoints of a run folder, oldest first; a copy that the user made under another name is none of them."""
+    folders = (folder for folder in (run / "checkpoints").glob(f"{PREFIX}*") if CHECKPOINT.fullmatch(folder.name) and folder.is_dir())
+    return sorted(folders, key=update_of)
 
 
-def drop_abandoned(run: Path, checkpoint: Path | None, update: int) -> bool:
+def update_of(folder: Path) -> int:
+    """The update that a checkpoint of `list_checkpoints` was made after, by its name."""
+    return int(folder.name.removeprefix(PREFIX))
+
+
+def drop_abandoned(run: Path, checkpoint: Path | None, update: int) -> None:
     """Remove what a run folder holds of the updates after those that a run goes on from; the main process calls it.
 
     Left there, `--resume auto` would prefer the abandoned checkpoints, and new ones of the same numbers would not be written.
@@ -131,13 +143,9 @@ def drop_abandoned(run: Path, checkpoint: Path | None, update: int) -> bool:
         run: run folder.
         checkpoint: checkpoint that the run goes on from, if any.
         update: update at which it stands.
-
-    Returns:
-        Whether best.safetensors was of an abandoned update: the best is then to be found anew.
     """
     own = None if checkpoint is None else checkpoint.resolve()
-    found = [(int(folder.name.removeprefix(PREFIX)), folder) for folder in list_checkpoints(run)]
-    abandoned = [folder for number, folder in found if number >= update and folder.resolve() != own]
+    abandoned = [folder for folder in list_checkpoints(run) if update_of(folder) >= update and folder.resolve() != own]
     for folder in abandoned:
         shutil.rmtree(folder)
     if abandoned:
@@ -145,14 +153,13 @@ def drop_abandoned(run: Path, checkpoint: Path | None, update: int) -> bool:
         logger.warning("the run goes on from update %d: removed the checkpoints after it, %s", update, names)
     best = run / "best.safetensors"
     if not best.exists():
-        return False
+        return
     with safe_open(best, "pt") as file:
         stated = (file.metadata() or {}).get("update")  # files of older versions do not state it
     if int(stated) <= update if stated is not None else not abandoned:
-        return False
+        return
     best.unlink()
     logger.warning("the run goes on from update %d: removed best.safetensors, which is of a later one; the best is found anew", update)
-    return True
 
 
 def save_checkpoint(accelerator: Accelerator, run: Path, progress: Progress, ema: ModelEmaV3 | None, keep: int) -> Path:
@@ -268,20 +275,49 @@ def find_resume(run: Path, resume: str) -> Path | None:
         Its folder, or None to start anew.
 
     Raises:
-        ValueError: `no`, or a checkpoint of another run, but the run folder holds a run.
+        ValueError: `no`, or a checkpoint of another run, but the run folder holds a run; or a run that begins there would overwrite files.
         FileNotFoundError: a path that is not a checkpoint.
     """
     if resume == "auto":
         newest = next(reversed(list_checkpoints(run)), None)
-        if newest is None and any((run / name).exists() for name in ("model.safetensors", "last.safetensors")):
-            raise ValueError(f"output {run} has weights, but no checkpoint to go on from: expected another output")
+        if newest is None:
+            _refuse_files(run, OWN_FILES if (run / RECIPE).is_file() else (*OWN_FILES, *BEGUN))
         return newest
     if resume != "no":
         if not (Path(resume) / "progress.json").is_file():
             raise FileNotFoundError(f"--resume {resume}: expected auto, no, or the folder of a checkpoint")
-        if list_checkpoints(run) and Path(resume).resolve().parent.parent != run.resolve():
+        if is_of(Path(resume), run):
+            return Path(resume)
+        if list_checkpoints(run):
             raise ValueError(f"--resume {resume} is of another run than output {run}, which holds one already; choose another output")
-        return Path(resume)
-    if list_checkpoints(run) or (run / "metrics.jsonl").exists():
+    elif list_checkpoints(run) or (run / LOG).exists():
         raise ValueError(f"output {run} already holds a run; continue it with --resume auto, or choose another output")
-    return None
+    _refuse_files(run, (*OWN_FILES, LOG) if (run / RECIPE).is_file() else (*OWN_FILES, *BEGUN))
+    return None if resume == "no" else Path(resume)
+
+
+def is_of(checkpoint: Path, run: Path) -> bool:
+    """Whether a checkpoint is one of this run folder."""
+    return checkpoint.resolve().parent.parent == run.resolve()
+
+
+def _refuse_files(run: Path, names: Sequence[str]) -> None:
+    """Refuse to begin where files lie that a run would overwrite, for they may be the user's own.
+
+    A recipe.yaml in the words of `to_yaml` is not one of them: a run that failed before its first checkpoint leaves it, and begins again.
+    """
+    found = [name for name in names if (run / name).exists()]
+    if (run / RECIPE).exists() and not _is_written_by_us(run / RECIPE):
+        found.append(RECIPE)
+    if found:
+        raise ValueError(
+            f"output {run} has {', '.join(found)}, but no checkpoint to go on from, and a run would overwrite that: expected another output"
+        )
+
+
+def _is_written_by_us(recipe: Path) -> bool:
+    """Whether a recipe is in the words of `to_yaml`: nothing of it is lost where it is written again, as comments would be."""
+    try:
+        return yaml.safe_dump(read_settings(recipe), sort_keys=False) == recipe.read_text(encoding="utf-8")
+    except (ValueError, OSError):
+        return False

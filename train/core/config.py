@@ -78,7 +78,7 @@ class ScheduleConfig:
     milestones: tuple[float, ...] = ()
 
     def check(self, lr: float) -> None:
-        """Refuse phases that do not fit into the run, steps that it does not reach, and rates above the peak.
+        """Refuse phases that do not fit into the run or that the schedule has not, steps that it does not reach, and rates above the peak.
 
         Args:
             lr: peak learning rate.
@@ -97,6 +97,11 @@ class ScheduleConfig:
         if self.name not in ("constant", "step", "multistep") and self.min_lr > lr:
             raise ValueError(f"schedule.min_lr={self.min_lr}: expected at most optimizer.lr = {lr}")
         self._check_steps()
+        if decay is not None and self.name not in ("wsd", "rsqrt", "step"):
+            raise ValueError(
+                f"schedule.decay_epochs={decay:g}: expected with schedule.name wsd, rsqrt or step, and only there; give "
+                f"--schedule.decay_epochs null with {self.name}"
+            )
         if self.name not in ("wsd", "rsqrt"):
             return
         if decay is not None and decay > left and not decay < 1:  # below 1 it is a fraction
@@ -330,20 +335,36 @@ def find_configs(argv: Sequence[str]) -> list[str]:
 
     Raises:
         FileNotFoundError: neither a file nor a packaged recipe.
+        ValueError: no value, or the folder of a run.
     """
     found = list(argv)
     for i, value in _configs(found):
-        if Path(value).is_file():
+        if not value or value.startswith("--"):
+            raise ValueError("--config: expected a file of settings, or the name of a packaged recipe (`kat-zoo recipes` lists them)")
+        path = Path(value)
+        if path.is_file():
             continue
-        name = Path(value).name.removesuffix(".yaml")
-        packaged = RECIPES / f"{name}.yaml"
-        if not packaged.is_file():
-            names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+        packaged = _packaged(path)
+        if packaged is None and (path / "recipe.yaml").is_file():
+            raise ValueError(f"--config {value} is the folder of a run: expected its recipe, {path / 'recipe.yaml'}")
+        if packaged is None or not packaged.is_file():
+            name, names = path.name.removesuffix(".yaml"), sorted(path.stem for path in RECIPES.glob("*.yaml"))
             near = difflib.get_close_matches(name, names, 3)
             advice = f"; {did_you_mean(near)} `kat-zoo recipes` lists them" if near else "; `kat-zoo recipes` lists those that are packaged"
             raise FileNotFoundError(f"--config {value}: no such file, and not the name of a packaged recipe{advice}")
         found[i] = found[i].removesuffix(value) + str(packaged)
     return found
+
+
+def _packaged(path: Path) -> Path | None:
+    """The packaged recipe that a path may stand for: a bare name, or one in train/configs or configs; None for other paths.
+
+    What lies in another folder, as runs/NAME or mine/NAME.yaml, is the user's own, and another recipe than the packaged one of its name.
+    """
+    folder = path.parent.parts
+    if folder and folder != ("configs",) and folder[-2:] != ("train", "configs"):
+        return None
+    return RECIPES / f"{path.name.removesuffix('.yaml')}.yaml"
 
 
 def config_files(argv: Sequence[str]) -> list[str]:
@@ -352,12 +373,12 @@ def config_files(argv: Sequence[str]) -> list[str]:
 
 
 def _configs(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """(position, file) of each `--config FILE` or `--config=FILE`."""
+    """(position, file) of each `--config FILE` or `--config=FILE`; where FILE is missing it is empty, or the next option."""
     for i, argument in enumerate(argv):
         if argument.startswith("--config="):
             yield i, argument.removeprefix("--config=")
-        elif i and argv[i - 1] == "--config":
-            yield i, argument
+        elif argument == "--config":
+            yield (i + 1, argv[i + 1]) if i + 1 < len(argv) else (i, "")
 
 
 def to_yaml(recipe: Any) -> str:

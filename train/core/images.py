@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from kat_zoo._text import printable
 from kat_zoo.images import UNREADABLE, convert, read_image
 
 __all__ = ["UNREADABLE", "ArrayImages", "DamagedImage", "Images", "Part", "UnreadableImages", "decode", "name_of", "to_mode"]
@@ -151,8 +152,11 @@ class UnreadableImages:
     @property
     def names(self) -> list[str]:
         """Names of the images found so far."""
+        return [raw.decode(errors="replace") for raw in self._raw()]
+
+    def _raw(self) -> list[bytes]:
         rows = (bytes(row.tolist()).rstrip(b"\0") for row in self._names)
-        return [row.decode(errors="replace") for row in rows if row]
+        return [row for row in rows if row]
 
     def note(self, name: str, error: BaseException) -> None:
         """Count an image, once however often it is met.
@@ -164,15 +168,16 @@ class UnreadableImages:
         Raises:
             ValueError: more than `limit` images; it names them.
         """
-        raw = name.encode()[-self.SLOT :]
+        raw = name.encode(errors="surrogateescape")[-self.SLOT :]  # of any bytes, as the names of files are
         with self._lock:
+            found = self._raw()
+            new = raw not in found
+            if new and len(found) <= self.limit:
+                self._names[len(found), : len(raw)] = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
             known = self.names
-            new = raw.decode(errors="replace") not in known
-            if new and len(known) <= self.limit:
-                self._names[len(known), : len(raw)] = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
-                known = self.names
         if new:
-            logger.warning("unreadable image %s (%s: %s); another takes its place", name, type(error).__name__, error)
+            reason = printable(str(error))
+            logger.warning("unreadable image %s (%s: %s); another takes its place", printable(name), type(error).__name__, reason)
         if len(known) > self.limit:
             shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
             raise ValueError(f"{len(known)} unreadable images, more than data.max_unreadable {self.limit}: {shown}") from error

@@ -5,16 +5,22 @@ import fcntl
 import logging
 import os
 import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 logger = logging.getLogger("kat_zoo")
+
+Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 LOCK = "run.lock"
 _held: dict[Path, int] = {}  # lock file -> its descriptor, open until the process ends
 
 
 def hold(folder: Path) -> None:
-    """Lock a run folder for this process; where it has the lock already, after a run that failed, it keeps it.
+    """Lock a run folder for this process; where it has the lock already, it keeps it.
 
     Args:
         folder: run folder, which exists.
@@ -41,9 +47,35 @@ def hold(folder: Path) -> None:
     _held[path] = file
 
 
-def release(folder: Path) -> None:
-    """Unlock a run folder; without a lock, nothing happens."""
+def release(folder: Path) -> bool:
+    """Unlock a run folder; returns whether this process had locked it."""
     path = folder.resolve() / LOCK
-    if path in _held:
-        path.unlink(missing_ok=True)
-        os.close(_held.pop(path))
+    if path not in _held:
+        return False
+    path.unlink(missing_ok=True)
+    os.close(_held.pop(path))
+    return True
+
+
+def exclusive(train: Loop) -> Loop:
+    """Let a loop keep the run folder that `processes.start` locks until it ends, however it ends.
+
+    Args:
+        train: the loop of a task, called as train(recipe, resume).
+
+    Returns:
+        The same, which also removes the folder again where it made it and nothing came into it.
+    """
+
+    @wraps(train)
+    def locked(recipe: Any, resume: str = "no") -> Any:
+        folder = Path(recipe.output)
+        there = folder.exists()
+        try:
+            return train(recipe, resume)
+        finally:
+            if release(folder) and not there:
+                with suppress(OSError):  # it holds something
+                    folder.rmdir()
+
+    return locked  # type: ignore[return-value]

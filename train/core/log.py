@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kat_zoo._checks import is_count
+from kat_zoo._text import one_line
+
 from .checkpoint import write_atomically
 
 
@@ -40,6 +43,20 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
     Returns:
         The records, oldest first.
+
+    Raises:
+        ValueError: a line that is not a record; it is named.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines[:-1], 1) if line]
+
+
+def _record(line: str, place: str) -> dict[str, Any]:
+    """The record in a line, which has the key `update`."""
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{place}, is damaged: {one_line(error)[:100]}") from error
+    if not isinstance(record, dict) or not is_count(record.get("update"), 0):
+        raise ValueError(f"{place}, is damaged: expected an object with the number of an update")
+    return record

@@ -20,6 +20,7 @@ from accelerate.utils import (
     DistributedType,
     GradientAccumulationPlugin,
     InitProcessGroupKwargs,
+    broadcast_object_list,
     compare_versions,
     set_seed,
 )
@@ -27,6 +28,7 @@ from torch import nn
 
 from .checkpoint import find_resume
 from .config import RunRecipe
+from .lock import hold
 from .optim import first_step
 from .resume import check_resume
 from .workers import plain_errors
@@ -39,7 +41,9 @@ PATIENCE = timedelta(hours=12)
 
 
 def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
-    """Set up this process and seed it; to be called first, so that bad arguments cost nothing.
+    """Set up this process, seed it and lock the run folder; to be called first, so that bad arguments cost nothing.
+
+    The loop around it is `lock.exclusive`, which unlocks the folder.
 
     Args:
         recipe: recipe of any task.
@@ -49,11 +53,13 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
         (accelerator, checkpoint to continue from or None).
 
     Raises:
-        ValueError: the output folder holds another run, the checkpoint is not one of this recipe, the processes or the precision
-            are not to be had as asked for, the processes cannot share the batch, or the optimizer does not take its arguments.
+        ValueError: the output folder holds another run, or another process trains there; the checkpoint is not one of this recipe, the
+            processes or the precision are not to be had as asked for, the processes cannot share the batch, or the optimizer does not
+            take its arguments.
         FileNotFoundError: the checkpoint is not there.
+        OSError: the folder cannot be made or written to.
     """
-    checkpoint = find_resume(Path(recipe.output), resume)
+    find_resume(Path(recipe.output), resume)  # what is refused is so before the processes meet
     check_trackers(recipe.system.trackers)
     zero, on_cpu = _asked_for("DEEPSPEED"), not torch.accelerator.is_available()
     _check_precision(recipe.system.precision, "system.precision")
@@ -76,6 +82,7 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
     check_shares(recipe, accelerator.num_processes)
     if recipe.trains:
         first_step(recipe.optimizer, device=accelerator.device)
+    checkpoint = _claim(Path(recipe.output), resume, accelerator)
     if checkpoint is not None:
         check_resume(recipe, checkpoint)
     if zero:
@@ -84,6 +91,26 @@ def start(recipe: RunRecipe, resume: str) -> tuple[Accelerator, Path | None]:
         check_zero(recipe, accelerator.deepspeed_plugin.deepspeed_config)
     set_seed(recipe.seed)  # equal initial weights everywhere
     return accelerator, checkpoint
+
+
+def _claim(folder: Path, resume: str, accelerator: Accelerator) -> Path | None:
+    """Make the run folder, lock it, and only then choose the checkpoint: until then another process may save there; every process calls it.
+
+    Returns:
+        The checkpoint, the same in all processes, or None to start anew.
+    """
+    found: list[tuple[Path | None, Exception | None]] = [(None, None)]
+    if accelerator.is_main_process:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            hold(folder)
+            found = [(find_resume(folder, resume), None)]
+        except (OSError, ValueError) as error:  # the other processes must hear of it
+            found = [(None, error)]
+    ((checkpoint, refusal),) = broadcast_object_list(found)
+    if refusal is not None:
+        raise refusal
+    return checkpoint
 
 
 def _asked_for(library: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kat_zoo._checks import is_real
 
+RATE = re.compile(r"(?:.*\.)?\w*drop\w*_rate")  # of a model's kwargs: timm finds out in the first update, or never
 INTERVAL = re.compile(r"([\[(])(.+), (.+)([\])])")
 
 
@@ -20,11 +21,14 @@ def check_ranges(recipe: Any, ranges: Mapping[str, str]) -> None:
         ranges: key -> interval, as `(0, 1]`, of a number or of each number of a tuple; None is right where a setting may be None.
 
     Raises:
-        ValueError: a number that is NaN or infinite, or outside its interval; for the first such, with its key.
+        ValueError: a number that is NaN or infinite, or outside its interval, or a rate of dropout that is none; for the first such, with
+            its key.
     """
     for key, value in numbers(recipe):
         if not math.isfinite(value):
             raise ValueError(f"{key}={value}: expected a finite number")
+        if RATE.fullmatch(key) and not 0 <= value < 1:
+            raise ValueError(f"{key}={value}: expected a number in [0, 1)")
     for key, interval in ranges.items():
         found: Any = attrgetter(key)(recipe)
         several = isinstance(found, (tuple, list))

@@ -1,7 +1,8 @@
 """The parts of a training loop that all tasks share: guarded updates, logs, checkpoints, stop signals.
 
-A loop reads: `processes.start`, build data and model, `begin.begin`, then `with stop_signals() as run.signals` over epochs: `Run.evaluated`
-where an evaluation is due, `Run.backward` on each of `Run.micro_batches`; at the end `Run.finish`. See `segmentation.train`.
+A loop is `lock.exclusive` and reads: `processes.start`, build data and model, `begin.begin`, then `with stop_signals() as run.signals` over
+epochs: `Run.evaluated` where an evaluation is due, `Run.backward` on each of `Run.micro_batches`; at the end `Run.finish`. See
+`segmentation.train`.
 """
 
 import itertools
@@ -34,7 +35,6 @@ from .checkpoint import (
     write_atomically,
 )
 from .config import RunRecipe
-from .lock import release
 from .log import JsonlLog, read_log
 from .optim import average, skips_by_itself
 from .processes import signaled
@@ -255,7 +255,7 @@ class Run:
         means = {name: float(self.accelerator.reduce(torch.stack(values).mean(), "mean")) for name, values in self.losses.items()}
         since, update = self._clock
         speed = (self.progress.update - update) * self.recipe.batch_size / (time.perf_counter() - since)
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = max(group["lr"] for group in self.optimizer.param_groups)  # with layer_decay, the first group is the lowest layer
         self.record({**means, "lr": rate, "grad_norm": norm, "images_per_second": speed})
         best = {} if self.progress.best is None else {"best": f"{self.progress.best:.2f}"}
         self.bar.set_postfix(loss=f"{means['loss']:.3f}", lr=f"{rate:.1e}", **best, refresh=False)
@@ -345,7 +345,6 @@ class Run:
         if result is not None and self.accelerator.is_main_process:
             write_atomically(self.folder / RESULT, dumps(result))
             self._decorate(CARD, lambda: write_atomically(self.folder / CARD, folder_card(self.folder, self.config).encode()))
-        release(self.folder)
         self.bar.close()
         self.accelerator.print(message)
         for tracker in self.accelerator.trackers:

@@ -50,6 +50,7 @@ LAYOUT = {
     "pathlib._local": {"PosixPath", "PurePosixPath"},
     "collections": {"OrderedDict"},
 }  # fmt: skip
+KINDS = ("fused", "foreach", "capturable")  # of an optimizer's step, as the device has it; a checkpoint may be of another one
 UNREADABLE = (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError, TypeError)
 
 
@@ -107,6 +108,8 @@ def load_state(accelerator: Accelerator, folder: Path) -> None:
     """
     with ExitStack() as stack:
         stack.enter_context(_plain_values_only())
+        for optimizer in accelerator._optimizers:
+            stack.enter_context(_same_kind(optimizer))
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             known = [getattr(importlib.import_module(module), name) for module, name in DEEPSPEED]
             stack.enter_context(safe_globals(known))
@@ -178,6 +181,29 @@ def _plain_values_only() -> Iterator[None]:
     finally:
         del os.environ[name]
         os.environ.update({key: value for key, value in before.items() if value is not None})
+
+
+@contextmanager
+def _same_kind(prepared: Any) -> Iterator[None]:
+    """Let an optimizer keep its own KINDS over a load: one that was begun on CPUs would lose `fused` on a GPU, and refuse `found_inf`."""
+    optimizer = getattr(prepared, "optimizer", prepared)
+    optimizer = getattr(optimizer, "_base_optimizer", optimizer)  # of timm's Lookahead
+    if not hasattr(optimizer, "register_load_state_dict_pre_hook"):  # DeepSpeed's
+        yield
+        return
+
+    def keep(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
+        own = [{kind: group[kind] for kind in KINDS if kind in group} for group in optimizer.param_groups]
+        stored = state["param_groups"]
+        if len(own) != len(stored):  # which load_state_dict tells
+            return None
+        return {**state, "param_groups": [{**group, **kinds} for group, kinds in zip(stored, own, strict=True)]}
+
+    hook = optimizer.register_load_state_dict_pre_hook(keep)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager

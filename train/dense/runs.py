@@ -14,7 +14,6 @@ from torchvision.transforms import v2
 
 from kat_zoo import dense
 from kat_zoo._arguments import ArgumentParser
-from kat_zoo._text import one_line
 from kat_zoo.dense._arguments import UnknownArgument
 from kat_zoo.dense.backbone import create_backbone
 from kat_zoo.hub.repository import Origin
@@ -22,10 +21,25 @@ from kat_zoo.images import open_images
 from kat_zoo.models._pretrained import load_backbone
 
 from ..core.config import RunRecipe, SystemConfig
+from ..core.models import arguments_of, check_published, check_tag
 from ..core.runs import RunFolder, read_run
 from .recipe import DenseModelConfig
 
 STATISTICS = ("image_mean", "image_std")  # in config.json, and as arguments of the heads
+
+
+def check_names(config: DenseModelConfig) -> None:
+    """Refuse a name of a backbone that `build_head` would refuse, before anything is built or fetched.
+
+    Args:
+        config: the model, of which the backbone's name alone is looked at.
+
+    Raises:
+        ValueError: an unknown tag, or weights that are not published.
+    """
+    check_tag(config.backbone, "model.backbone")
+    if config.pretrained:
+        check_published(config.backbone, "model.pretrained=True", "false")
 
 
 def build_head(config: DenseModelConfig, num_classes: int, **arguments: Any) -> Any:
@@ -40,20 +54,20 @@ def build_head(config: DenseModelConfig, num_classes: int, **arguments: Any) -> 
         ValueError: unknown backbone, arguments that do not fit, or a checkpoint without the backbone's weights.
         FileNotFoundError: no such checkpoint.
     """
+    check_names(config)
     backbone: str | VisionTransformer = config.backbone
     first = {"pretrained_backbone": config.pretrained, "backbone_args": dict(config.backbone_args)}
     loaded = None
-    if config.checkpoint is not None:
-        backbone = create_backbone(config.backbone, False, config.backbone_args)
-        loaded, first = load_backbone(backbone, config.checkpoint), {}
+    given = ", ".join(f"model.{key}={value}" for key, value in asdict(config).items() if isinstance(value, dict) and value)
     try:
-        model = getattr(dense, config.head)(backbone, num_classes, **{**first, **arguments, **config.kwargs})
+        with arguments_of(f"{config.head} on {config.backbone}", given or f"model.head={config.head}"):
+            if config.checkpoint is not None:
+                backbone = create_backbone(config.backbone, False, config.backbone_args)
+                loaded, first = load_backbone(backbone, config.checkpoint), {}
+            model = getattr(dense, config.head)(backbone, num_classes, **{**first, **arguments, **config.kwargs})
     except UnknownArgument as error:
-        given = next((key for key, value in asdict(config).items() if isinstance(value, dict) and error.argument in value), "kwargs")
-        raise ValueError(f"model.{given}: {error}") from error
-    except TypeError as error:  # of a wrong type
-        given = ", ".join(f"model.{key}={value}" for key, value in asdict(config).items() if isinstance(value, dict))
-        raise ValueError(f"{given}: expected arguments of {config.head} on {config.backbone} ({one_line(error)[:200]})") from error
+        of = next((key for key, value in asdict(config).items() if isinstance(value, dict) and error.argument in value), "kwargs")
+        raise ValueError(f"model.{of}: {error}") from error
     if loaded is not None:  # now, for heads have removed what they do not use, as the last norm
         missing = [name for name, _ in model.get_submodule(model.backbone_path).named_parameters() if name not in loaded]
         if missing:

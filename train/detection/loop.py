@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from timm.layers import set_fused_attn
 
-from ..core.begin import begin, claimed
+from ..core.begin import begin, check_schedule
 from ..core.command import command
 from ..core.images import UnreadableImages
+from ..core.lock import exclusive
 from ..core.processes import start
 from ..core.signals import stop_signals
 from ..core.trial import try_update
-from ..dense.runs import build_head, dense_config
+from ..dense.runs import build_head, check_names, dense_config
 from .data import EvalScenes, TrainScenes, check_sizes, eval_loader, open_splits, train_loader, train_transform
 from .evaluate import DetectionEvaluation, evaluate
 from .recipe import DetectionDataConfig, DetectionRecipe, DetectorConfig
@@ -50,6 +51,7 @@ def build_model(config: DetectorConfig, num_classes: int, data: DetectionDataCon
     )
 
 
+@exclusive
 def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | None:
     """Train a detector, leaving weights, logs and checkpoints in `recipe.output`.
 
@@ -79,9 +81,9 @@ def train(recipe: DetectionRecipe, resume: str = "no") -> DetectionEvaluation | 
     scenes = TrainScenes(train_split, train_transform(data, recipe.augment, mean), len(mean), masks, data.skip_empty, unreadable)
     train_batches, sampler, updates_per_epoch = train_loader(scenes, data, recipe.seed, recipe.optimizer.grad_accum)
     test_batches = eval_loader(EvalScenes(test_split, len(mean)), data, accelerator.num_processes)
-    with claimed(recipe, accelerator, updates_per_epoch):
-        for split in (train_split, test_split):
-            check_sizes(split)
+    check_schedule(recipe, accelerator, updates_per_epoch)
+    for split in (train_split, test_split):
+        check_sizes(split)
 
     # ---- Optimizer, schedule, average; continue or begin -------------------------------------------------------------
     name = f"{recipe.model.head} on {recipe.model.backbone}"
@@ -134,6 +136,7 @@ def rehearse(recipe: DetectionRecipe, side: int = 128) -> str:
         ValueError: whatever would make the run fail before its first update.
     """
     classes, count = COCO
+    check_names(recipe.model)
     model = build_model(recipe.model.untrained(), classes, recipe.data).train()
     mean = model.transform.image_mean
     transform = train_transform(recipe.data, recipe.augment, mean)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..classification.recipe import Recipe
 from ..core.config import OptimizerConfig, RunRecipe, parse, require
 from ..core.optim import first_step
+from ..core.processes import check_shares
 from ..segmentation.recipe import SegmentationRecipe
 from ..tasks import find_task
 from .footprint import Footprint, count
@@ -136,11 +137,7 @@ def plan(recipe: PlannedRecipe, machine: Machine) -> Plan:
     if isinstance(recipe, Recipe):
         recipe = recipe.after_probe  # which has no updates in mode linear_probe
     accum, batch = recipe.optimizer.grad_accum, recipe.data.batch_size
-    if batch % (accum * machine.gpus):
-        raise ValueError(
-            f"data.batch_size={batch}: expected a multiple of optimizer.grad_accum x GPUs, {accum} x {machine.gpus}: "
-            "every GPU gets the same number of images"
-        )
+    check_shares(recipe, machine.gpus)
     work = workload(recipe)
     footprints = count(work.build, work.loss, recipe.system.precision)
     state = optimizer_state(work.build(), recipe.optimizer)
@@ -156,7 +153,7 @@ def plan(recipe: PlannedRecipe, machine: Machine) -> Plan:
         memory=memory,
         fits=fits,
         images_per_pass=batch // (accum * machine.gpus),
-        grad_accum=tuple(_accumulation(batch // machine.gpus, n, least) for n in fits),
+        grad_accum=tuple(_accumulation(batch // machine.gpus, n, least, recipe.images_together) for n in fits),
         updates_per_epoch=work.updates_per_epoch,
         assumed=work.assumed,
         updates=updates,
@@ -204,9 +201,13 @@ def _memory(footprint: Footprint, state: float, recipe: RunRecipe, machine: Mach
     )
 
 
-def _accumulation(images: int, fits: int, least: int = 1) -> int | None:
-    """The fewest equal passes, of `least` images or more, for so many images of which `fits` fit at a time; None where none do."""
-    return next((n for n in range(1, images + 1) if not images % n and least <= images // n <= fits), None)
+def _accumulation(images: int, fits: int, least: int = 1, together: int = 1) -> int | None:
+    """The fewest equal passes for so many images of which `fits` fit at a time, each of `least` or more and a multiple of `together`.
+
+    Returns:
+        Their number; None where none do.
+    """
+    return next((n for n in range(1, images + 1) if not images % (n * together) and least <= images // n <= fits), None)
 
 
 def render(recipe: PlannedRecipe, machine: Machine, needs: Plan) -> Table:

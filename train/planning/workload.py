@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..classification import loader as loaders
-from ..classification.model import build_model
+from ..classification.model import build_model, check_names
 from ..classification.recipe import Recipe
 from ..classification.rehearsal import count_data, epoch_updates
 from ..core.config import RunRecipe
+from ..dense.runs import check_names as check_backbone
 from ..detection import loop as detection
 from ..detection.losses import fullest_losses
 from ..detection.recipe import DetectionRecipe
@@ -63,6 +64,7 @@ def workload(recipe: PlannedRecipe) -> Workload:
 def _classification(recipe: Recipe) -> Workload:
     """Cross-entropy of the recipe's classifier."""
     classes, images, assumed = count_data(recipe.data)
+    check_names(recipe.model)
     kwargs = {**recipe.model.kwargs, "device": "meta"}
     config = dataclasses.replace(recipe.model, kwargs=kwargs, pretrained=False, checkpoint=None, init_from=None)
 
@@ -74,13 +76,21 @@ def _classification(recipe: Recipe) -> Workload:
         return nn.functional.cross_entropy(logits.float(), torch.empty(batch, dtype=torch.long))
 
     size = tuple(loaders.data_config(recipe.data, build())["input_size"])
+    if recipe.data.sizes:  # the largest decides what fits, as in `memory.Trial`
+        largest = max(recipe.data.sizes.values())
+        size = (size[0], *(max(largest, side) for side in size[1:]))
+        assumed = " ".join(
+            filter(None, (assumed, f"Images are {size[1]} x {size[2]} pixels, the largest of data.sizes and of evaluation."))
+        )
     return Workload(build, loss, size, epoch_updates(recipe, images), assumed)
 
 
 def _segmentation(recipe: SegmentationRecipe) -> Workload:
     """The losses of the recipe's segmentation model on crops."""
     data = recipe.data
+    segmentation.check_batch(recipe, 1)  # several GPUs normalize their images together
     classes = data.num_classes or segmentation.ADE20K[0]
+    check_backbone(recipe.model)
     config = recipe.model.untrained()
 
     def build() -> nn.Module:
@@ -97,6 +107,7 @@ def _segmentation(recipe: SegmentationRecipe) -> Workload:
 def _detection(recipe: DetectionRecipe) -> Workload:
     """The losses of the recipe's detector on the largest images that its transform makes, padded as it pads them."""
     classes, images = detection.COCO
+    check_backbone(recipe.model)
     config = recipe.model.untrained()
 
     def build() -> Any:

@@ -12,13 +12,14 @@ import torch
 from timm.layers import set_fused_attn
 from torch import nn
 
-from ..core.begin import begin, claimed
+from ..core.begin import begin, check_schedule
 from ..core.command import command
 from ..core.images import UnreadableImages
+from ..core.lock import exclusive
 from ..core.processes import start
 from ..core.signals import stop_signals
 from ..core.trial import try_update
-from ..dense.runs import build_head, dense_config
+from ..dense.runs import build_head, check_names, dense_config
 from .ade20k import IGNORE, check, check_counts, open_folders
 from .data import EvalPixels, TrainPixels, eval_loader, train_loader, train_transform
 from .evaluate import SegmentationEvaluation, evaluate
@@ -48,6 +49,7 @@ def build_model(config: SegmenterConfig, num_classes: int) -> "SegmentationModel
     return build_head(config, num_classes, ignore_index=IGNORE, **{neck: config.neck_args})
 
 
+@exclusive
 def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluation | None:
     """Train a segmentation model, leaving weights, logs and checkpoints in `recipe.output`.
 
@@ -83,14 +85,14 @@ def train(recipe: SegmentationRecipe, resume: str = "no") -> SegmentationEvaluat
     train_pixels = TrainPixels(splits.train, transform, data.reduce_zero_label, len(mean), unreadable)
     train_batches, sampler, updates_per_epoch = train_loader(train_pixels, data, recipe.seed, recipe.optimizer.grad_accum)
     test_batches = eval_loader(EvalPixels(splits.test, data, len(mean)), data, accelerator.num_processes)
-    with claimed(recipe, accelerator, updates_per_epoch):
-        if data.check:  # each process looks at its share
-            for split, pairs in (("training", splits.train), ("validation", splits.test)):
-                share = pairs[accelerator.process_index :: accelerator.num_processes]
-                counts = check(share, classes, data.reduce_zero_label, data.max_unreadable if split == "training" else 0)
-                total = accelerator.reduce(torch.from_numpy(counts).to(accelerator.device), "sum")
-                if accelerator.is_main_process:
-                    check_counts(total.cpu().numpy(), splits.classes, split)
+    check_schedule(recipe, accelerator, updates_per_epoch)
+    if data.check:  # each process looks at its share
+        for split, pairs in (("training", splits.train), ("validation", splits.test)):
+            share = pairs[accelerator.process_index :: accelerator.num_processes]
+            counts = check(share, classes, data.reduce_zero_label, data.max_unreadable if split == "training" else 0)
+            total = accelerator.reduce(torch.from_numpy(counts).to(accelerator.device), "sum")
+            if accelerator.is_main_process:
+                check_counts(total.cpu().numpy(), splits.classes, split)
 
     # ---- Loss, optimizer, schedule, average; continue or begin -------------------------------------------------------
     name = f"{recipe.model.head} on {recipe.model.backbone}"
@@ -164,6 +166,7 @@ def rehearse(recipe: SegmentationRecipe) -> str:
     data = recipe.data
     check_batch(recipe, 1)  # several processes are taken for those of GPUs, which normalize their images together
     classes, images = data.num_classes or ADE20K[0], ADE20K[1]
+    check_names(recipe.model)
     model = build_model(recipe.model.untrained(), classes).train()
     mean = model.image_mean.flatten().tolist()
     transform = train_transform(data, recipe.augment, mean)

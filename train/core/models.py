@@ -1,0 +1,72 @@
+"""Names and arguments of models in a recipe: what timm would tell in a traceback is told in a line that names the setting."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+
+from accelerate.utils.memory import should_reduce_batch_size
+from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, is_model
+
+from kat_zoo._text import one_line
+
+REFUSALS = (TypeError, AssertionError, RuntimeError, LookupError, ArithmeticError, AttributeError)  # of constructors that check nothing
+
+
+def check_tag(name: str, key: str) -> None:
+    """Refuse a tag that timm does not know.
+
+    Args:
+        name: name of a model with or without a tag; one that timm does not know is left to others.
+        key: setting that it comes from.
+
+    Raises:
+        ValueError: naming the setting and the tags that there are.
+    """
+    if not is_model(name):
+        return
+    try:
+        get_pretrained_cfg(name)
+    except RuntimeError as error:
+        known = get_arch_pretrained_cfgs(name)
+        near = get_close_matches(name, known, 1)
+        advice = f"; did you mean {near[0]}?" if near else ""
+        one_of = f"one of {', '.join(known)}" if known else "it without a tag"
+        raise ValueError(f"{key}={name!r}: expected another tag, {one_of}{advice}") from error
+
+
+def check_published(name: str, key: str, instead: str) -> None:
+    """Refuse to begin with published weights that there are not.
+
+    Args:
+        name: name of a model; one that timm does not know is left to others.
+        key: setting, with its value, that asks for them.
+        instead: what to write.
+
+    Raises:
+        ValueError: naming the setting; or an unknown tag.
+    """
+    check_tag(name, key.partition("=")[0])
+    cfg = get_pretrained_cfg(name) if is_model(name) else None
+    if is_model(name) and not (cfg is not None and cfg.has_weights):
+        raise ValueError(f"{key}: expected {instead}, for there are no published weights of {name}")
+
+
+@contextmanager
+def arguments_of(name: str, settings: str) -> Iterator[None]:
+    """Tell in a line which settings a constructor refuses.
+
+    Args:
+        name: name of the model.
+        settings: settings that hold its arguments, with their values.
+
+    Raises:
+        ValueError: in place of whatever its constructor raised.
+    """
+    try:
+        yield
+    except REFUSALS as error:
+        if should_reduce_batch_size(error):  # the memory, not the arguments
+            raise
+        reason = one_line(error)[:200]
+        kind = "" if isinstance(error, TypeError) else f"{type(error).__name__}: " if reason else type(error).__name__
+        raise ValueError(f"{settings}: expected arguments of {name} ({kind}{reason})") from error
