@@ -47,7 +47,7 @@ def read(found: Any, symbols: Collection[str]) -> list[FrontRow]:
     """The front that `write` wrote.
 
     Args:
-        found: what JSON holds.
+        found: a list as JSON holds it.
         symbols: names that the formulas may have.
 
     Raises:

@@ -359,7 +359,7 @@ def find_configs(argv: Sequence[str]) -> list[str]:
 def _packaged(path: Path) -> Path | None:
     """The packaged recipe that a path may stand for: a bare name, or one in train/configs or configs; None for other paths.
 
-    What lies in another folder, as runs/NAME or mine/NAME.yaml, is the user's own, and another recipe than the packaged one of its name.
+    A file of another folder, as runs/NAME or mine/NAME.yaml, is the user's own, and another recipe than the packaged one of its name.
     """
     folder = path.parent.parts
     if folder and folder != ("configs",) and folder[-2:] != ("train", "configs"):

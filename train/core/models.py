@@ -40,7 +40,7 @@ def check_published(name: str, key: str, instead: str) -> None:
     Args:
         name: name of a model; one that timm does not know is left to others.
         key: setting, with its value, that asks for them.
-        instead: what to write.
+        instead: value to give in its place.
 
     Raises:
         ValueError: naming the setting; or an unknown tag.
