@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any, TypeVar
 
 T = TypeVar("T", bound=str)
+MOST_PORT = 65535  # of TCP
 
 
 def is_integer(value: Any) -> bool:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .._arguments import ArgumentParser
+from .._checks import MOST_PORT
 
 BENCH_PARTS = ("ceilings", "rational", "attention", "splines", "models")
-MOST_PORT = 65535
 FORMATS = ("onnx", "pt2", "aoti")
 
 

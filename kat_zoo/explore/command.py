@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from .._checks import is_count
+from .._checks import MOST_PORT, is_count
 from .opening import network_bytes
 from .server import Limits, Server, make_app
 from .session import Session
 from .tables import parse_table, unique_names
 
 LOOPBACK = "127.0.0.1"
-MOST_PORT = 65535
 
 
 class _Uvicorn(uvicorn.Server):

@@ -71,13 +71,29 @@ def require_model(name: str) -> None:
         near = get_close_matches(name.split(".")[0], list_models(), 3)
         advice = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"model={name!r}: expected a registered model; {advice}`kat-zoo list` prints the names")
+    check_tag(name, "model")
+
+
+def check_tag(name: str, key: str) -> None:
+    """Refuse a tag that timm does not know.
+
+    Args:
+        name: name of an architecture, with or without a tag; one that timm does not know is left to others.
+        key: name of the argument, for the message.
+
+    Raises:
+        ValueError: an unknown tag.
+    """
+    if not is_model(name):
+        return
     try:
         get_pretrained_cfg(name)
     except RuntimeError as error:
         known = get_arch_pretrained_cfgs(name)
         near = get_close_matches(name, known, 1)
         advice = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"model={name!r} with an unknown tag: expected one of {', '.join(known)}{advice}") from error
+        expected = f"one of {', '.join(known)}" if known else "it without a tag"
+        raise ValueError(f"{key}={name!r} with an unknown tag: expected {expected}{advice}") from error
 
 
 def count_classes(tensors: Mapping[str, Any], architecture: str) -> int:

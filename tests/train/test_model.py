@@ -178,8 +178,14 @@ TINY = ["--model.name", "kat_tiny_patch16_224"]
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--model.name", "kat_tiny_patch16_224.none"], "model.name='kat_tiny_patch16_224.none': expected another tag, one of kat_tiny"),
-        ([*PICO, "--model.init_from", "vit_tiny_patch16_224.none"], "model.init_from='vit_tiny_patch16_224.none': expected another tag"),
+        (
+            ["--model.name", "kat_tiny_patch16_224.none"],
+            "model.name='kat_tiny_patch16_224.none' with an unknown tag: expected one of kat_tiny_patch16_224.",
+        ),
+        (
+            [*PICO, "--model.init_from", "vit_tiny_patch16_224.none"],
+            "model.init_from='vit_tiny_patch16_224.none' with an unknown tag: expected one of vit_tiny",
+        ),
         ([*PICO, "--model.init_from", "none"], "model.init_from 'none' is not a timm model"),
         ([*PICO, "--model.init_from", "karat_tiny_g3b_patch16_224"], "model.init_from='karat_tiny_g3b_patch16_224': expected NAME@FILE"),
         (["--model.name", "karat_tiny_g3b_patch16_224", "--model.pretrained", "true"], "model.pretrained=True: expected false, for there"),
@@ -194,7 +200,10 @@ TINY = ["--model.name", "kat_tiny_patch16_224"]
             "model.kwargs={'norm_layer': 'x'}: expected arguments of resnet",
         ),
         ([*PICO, "--model.kwargs", "{drop_path_rate: 2}"], "model.kwargs.drop_path_rate=2: expected a number in [0, 1)"),
-        (["--task", "detection", "--model.backbone", "kat_tiny_patch16_224.none"], "model.backbone='kat_tiny_patch16_224.none': expected"),
+        (
+            ["--task", "detection", "--model.backbone", "kat_tiny_patch16_224.none"],
+            "model.backbone='kat_tiny_patch16_224.none' with an unknown tag: expected",
+        ),
         (
             ["--task", "segmentation", "--model.backbone", "karat_tiny_g3b_patch16_224", "--model.pretrained", "true"],
             "model.pretrained=True: expected false, for there are no published weights of karat_tiny_g3b_patch16_224",
@@ -216,7 +225,10 @@ def test_a_model_that_is_refused_is_one_line_with_its_setting(arguments, expecte
 def test_a_model_that_is_refused_is_so_by_the_run_and_by_the_plan(data_root, tmp_path, capsys):
     data = ["--data.root", data_root, "--data.batch_size", "4"]
     for arguments, expected in (
-        ([*PICO, "--model.init_from", "vit_tiny_patch16_224.none"], "model.init_from='vit_tiny_patch16_224.none': expected another tag"),
+        (
+            [*PICO, "--model.init_from", "vit_tiny_patch16_224.none"],
+            "model.init_from='vit_tiny_patch16_224.none' with an unknown tag: expected one of vit_tiny",
+        ),
         ([*PICO, "--model.kwargs", "{depth: -1}"], "model.kwargs={'depth': -1}: expected arguments of kat_pico_patch4_28 (RuntimeError: "),
     ):
         for command in (["plan", "--gpus", "1"], ["train", "--output", str(tmp_path / "run")]):

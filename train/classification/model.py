@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import kat_zoo
-from kat_zoo.models._pretrained import UnknownArgument, classifier_of, create_model, known_classes
+from kat_zoo.models._pretrained import UnknownArgument, check_tag, classifier_of, create_model, known_classes
 
-from ..core.models import arguments_of, check_published, check_tag
+from ..core.models import arguments_of, check_published
 from ..core.optim import RATIONALS
 from .recipe import ModelConfig
 

@@ -2,36 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 
 from accelerate.utils.memory import should_reduce_batch_size
-from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, is_model
+from timm.models import get_pretrained_cfg, is_model
 
 from kat_zoo._text import one_line
+from kat_zoo.models._pretrained import check_tag
 
 REFUSALS = (TypeError, AssertionError, RuntimeError, LookupError, ArithmeticError, AttributeError)  # of constructors that check nothing
-
-
-def check_tag(name: str, key: str) -> None:
-    """Refuse a tag that timm does not know.
-
-    Args:
-        name: name of a model with or without a tag; one that timm does not know is left to others.
-        key: setting that it comes from.
-
-    Raises:
-        ValueError: naming the setting and the tags that there are.
-    """
-    if not is_model(name):
-        return
-    try:
-        get_pretrained_cfg(name)
-    except RuntimeError as error:
-        known = get_arch_pretrained_cfgs(name)
-        near = get_close_matches(name, known, 1)
-        advice = f"; did you mean {near[0]}?" if near else ""
-        one_of = f"one of {', '.join(known)}" if known else "it without a tag"
-        raise ValueError(f"{key}={name!r}: expected another tag, {one_of}{advice}") from error
 
 
 def check_published(name: str, key: str, instead: str) -> None:

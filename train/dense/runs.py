@@ -18,10 +18,10 @@ from kat_zoo.dense._arguments import UnknownArgument
 from kat_zoo.dense.backbone import create_backbone
 from kat_zoo.hub.repository import Origin
 from kat_zoo.images import open_images
-from kat_zoo.models._pretrained import load_backbone
+from kat_zoo.models._pretrained import check_tag, load_backbone
 
 from ..core.config import RunRecipe, SystemConfig
-from ..core.models import arguments_of, check_published, check_tag
+from ..core.models import arguments_of, check_published
 from ..core.runs import RunFolder, read_run
 from .recipe import DenseModelConfig
 
